@@ -1,0 +1,175 @@
+# make          build/<arch>/dair for this machine: one static binary, nothing installed
+# make run      build, and see it answer            make test    all tests of a plain machine
+# make lint     style, layers, warnings, analysers  make deps    installs what the above want
+# The other targets stand at the end. First build: fetches a pinned compiler into the user's cache.
+
+# Options, here or on the command line:
+ARCH  ?= $(shell uname -m)#   x86_64 or aarch64
+SAN   ?=#                     address,undefined or thread: with the host's compiler, for tests
+V     ?=#                     1 shows every command
+T     ?= 60#                  seconds for each fuzzer
+ONCE  ?=#                     1: `make run` leaves after the answer
+DAIR_TESTDATA ?= ../shared/testdata
+PREFIX ?= /usr/local
+VERSION ?= 0.1.0
+RUN_ARGS   ?= run -p "What is a llama?" -n 64 --memory 24M
+ARM_CPUS   := cortex-a53 cortex-a72 cortex-a76
+ARM_TESTS  := tests/test_kernels tests/test_par dair:selftest
+SCRIPTS    := $(if $(SAN),,tests/baseline.sh tests/repro.sh) $(wildcard tests/*.t)
+SLOW       := tests/repro.sh#  left out of `make check`
+JOBS       := $(shell nproc)
+
+# ---- flags: one instruction set for all of the program but the files named here
+MACH.x86_64  := -march=x86-64-v2
+MACH.aarch64 := -march=armv8-a
+FOREIGN.x86_64  := kernels/neon% kernels/dotprod% kernels/i8mm%
+FOREIGN.aarch64 := kernels/avx% kernels/sse%
+FLAGS.kernels/avx2    := -mavx2 -mfma -mf16c
+FLAGS.kernels/avxvnni := -mavx2 -mfma -mf16c -mavxvnni
+FLAGS.kernels/dotprod := -march=armv8.2-a+dotprod
+FLAGS.src/base/par     = $(OMP.$c)
+
+WARN := -Wall -Wextra -Wpedantic -Wshadow -Wundef -Wvla -Wformat=2 -Wpointer-arith -Wstrict-prototypes \
+        -Wmissing-prototypes -Wcast-qual -Wconversion -Wno-sign-conversion
+CODE := -std=gnu17 -D_GNU_SOURCE -DDAIR_VERSION='"$(VERSION)"' -Isrc -Ikernels \
+        -fno-math-errno -fno-trapping-math -ffp-contract=off
+# The product: paths of this machine are mapped away, so that two checkouts give the same bytes.
+CROSS = -fno-pie -ffunction-sections -fdata-sections \
+        -ffile-prefix-map=$(CURDIR)=. -ffile-prefix-map=$(TC)=/tc -ffile-prefix-map=$(LIBS)=/libs
+LINK := -fno-pie -no-pie -Wl,--gc-sections -Wl,--build-id=none -Wl,-z,stack-size=2097152
+
+# ---- the kit: where the cache keeps compiler, libraries and emulator (image/toolchain)
+KIT  := image/toolchain
+PART := $(shell sh $(KIT)/get.sh path tc libs qemu)
+TC   := $(word 1,$(PART))
+LIBS := $(word 2,$(PART))
+QEMU := $(word 3,$(PART))
+export SOURCE_DATE_EPOCH := $(or $(shell git log -1 --format=%ct 2>/dev/null),1700000000)
+export LC_ALL := C
+
+# ---- configurations: a folder of build/ each, with its compiler, flags and libraries
+BOTH := x86_64 aarch64
+comma := ,
+C := $(if $(SAN),san-$(subst $(comma),-,$(SAN)),$(ARCH))
+HOSTED := fuzz $(if $(SAN),$C)
+CONFIGS := $(BOTH) $(BOTH:%=lint-%) $(HOSTED)
+$(foreach a,$(BOTH),$(foreach c,$a lint-$a,$(eval CPU.$c := $a)))
+$(foreach c,$(HOSTED),$(eval CPU.$c := $(shell uname -m)))
+$(foreach c,$(BOTH) $(BOTH:%=lint-%),$(eval CC.$c := $(TC)/bin/$(CPU.$c)-linux-musl-gcc)\
+  $(eval CFLAGS.$c = $(CROSS))$(eval OMP.$c := -fopenmp)$(eval LINK.$c := $(LINK) -fopenmp)\
+  $(eval EXT.$c := $(LIBS)/$(CPU.$c)/libutf8proc.a))
+$(foreach c,$(BOTH:%=lint-%),$(eval CFLAGS.$c += -Werror))
+$(foreach c,$(HOSTED),$(eval EXT.$c := build/$c/utf8proc.o)$(eval NEED.$c := need-host))
+CC.fuzz     := clang
+CFLAGS.fuzz := -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined
+LINK.fuzz   := -fsanitize=fuzzer,address,undefined
+NEED.fuzz   := need-fuzz
+ifdef SAN
+CC.$C     := gcc
+CFLAGS.$C := -fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer
+LINK.$C   := -fsanitize=$(SAN)
+endif
+
+# ---- what there is
+SRC   := $(sort $(wildcard src/*.c src/*/*.c kernels/*.c))
+TESTS := $(basename $(sort $(wildcard tests/test_*.c)))
+FUZZ  := $(basename $(sort $(wildcard tests/fuzz_*.c)))
+BENCH := $(basename $(sort $(wildcard tests/bench_*.c)))
+PROGS := $(TESTS) $(FUZZ) $(BENCH)
+DEMO  := $(wildcard overlay/usr/share/dair/demo.gguf)
+mine   = $(filter-out $(FOREIGN.$(CPU.$1)),$2)
+objects = $(patsubst %.c,build/$1/%.o,$(call mine,$1,$(filter-out src/main.c,$(SRC))))
+
+# In a recipe or a second expansion: the configuration and the source stem of build/<c>/<s>.<x>
+c = $(firstword $(subst /, ,$*))
+s = $(*:$c/%=%)
+ours = $(filter build/%,$(EXT.$c))
+say = $(if $(V),,@printf '  %-6s %s\n' $1 $@;)
+with = $(MACH.$(CPU.$c)) $(if $(filter kernels/%,$s),-O3,-O2 -fstack-protector-strong) -g $(CODE) $(WARN) $(CFLAGS.$c) \
+       -isystem $(if $(filter $(HOSTED),$c),$(LIBS)/src/utf8proc,$(LIBS)/include)
+
+all-flags = $(CC.$c) $(with) $(LINK.$c) $(EXT.$c) $(foreach v,$(sort $(filter FLAGS.%,$(.VARIABLES))),$v=$($v))
+
+MAKEFLAGS := $(MAKEFLAGS) --no-builtin-rules $(if $(filter -j%,$(MAKEFLAGS)),,-j$(JOBS))
+.SECONDEXPANSION:
+.SECONDARY:
+.DELETE_ON_ERROR:
+.PHONY: default all deps run test check golden lint format bench fuzz clean install repin FORCE
+default: build/$C/dair
+all: $(BOTH:%=build/%/dair)
+
+$(TC)/ok: ; @sh $(KIT)/deps.sh build && sh $(KIT)/get.sh make tc >/dev/null
+$(LIBS)/ok: $(TC)/ok ; @sh $(KIT)/get.sh make libs >/dev/null
+$(QEMU)/ok: | $(LIBS)/ok ; @sh $(KIT)/deps.sh build && sh $(KIT)/get.sh make qemu >/dev/null
+need-%: ; @sh $(KIT)/deps.sh $*
+
+# Rewritten only when it changes: all objects hang on it, so new flags or a new compiler rebuild.
+build/%/flags: FORCE
+	$(shell mkdir -p $(@D))$(file >$@.new,$(all-flags))@cmp -s $@.new $@ || cp $@.new $@
+build/%.o: $$s.c build/$$c/flags | $(LIBS)/ok $$(NEED.$$c)
+	@mkdir -p $(@D)
+	$(call say,CC)$(CC.$c) $(with) $(FLAGS.$s) -MMD -MP -c -o $@ $<
+build/%/utf8proc.o: build/%/flags | $(LIBS)/ok $$(NEED.$$c)
+	$(call say,CC)$(CC.$c) -O2 -g $(CFLAGS.$c) -DUTF8PROC_STATIC -c -o $@ $(LIBS)/src/utf8proc/utf8proc.c
+build/%/libdair.a: $$(call objects,$$*)
+	$(call say,AR)rm -f $@ && $(TC)/bin/$(CPU.$c)-linux-musl-ar rcsD $@ $^
+build/%/dair.elf: build/%/src/main.o build/%/libdair.a $$(ours)
+	$(call say,LINK)$(CC.$c) $(LINK.$c) -Wl,-Map=$(@D)/dair.map -o $@ $(filter %.o %.a,$(filter-out $(ours),$^)) $(EXT.$c) -lpthread -lm
+
+# The demo model rides along as a section that is not loaded, on a page boundary of the file.
+build/%/dair: build/%/dair.elf $(DEMO) $(KIT)/finish.sh
+	$(call say,STRIP)sh $(KIT)/finish.sh $(TC)/bin/$(CPU.$c)-linux-musl- $< $@ $(if $(SAN),keep,strip) $(DEMO)
+
+$(foreach c,$(CONFIGS),$(PROGS:%=build/$c/%)): build/%: build/%.o build/$$c/libdair.a $$(ours)
+	$(call say,LINK)$(CC.$c) $(LINK.$c) -o $@ $(filter %.o %.a,$(filter-out $(ours),$^)) $(EXT.$c) -lpthread -lm
+
+# ---- running and testing
+deps: ; @sh $(KIT)/deps.sh build test lint host fuzz
+run: build/$C/dair
+	@$(if $(ONCE),ONCE=$(ONCE)) $< $(RUN_ARGS)
+
+ARM   := $(if $(SAN),,$(foreach t,$(filter $(TESTS) dair:%,$(ARM_TESTS)),$(ARM_CPUS:%=build/aarch64/$t@%)))
+UNITS := $(TESTS:%=build/$C/%)
+prove  = @DAIR=$(CURDIR)/build/$C/dair DAIR_BUILD=$(CURDIR)/build/$C DAIR_ARCH=$(CPU.$C) QEMU=$(QEMU)/qemu-aarch64 TC=$(TC) \
+         DAIR_TESTDATA=$(DAIR_TESTDATA) perl tests/prove.pl -j $(JOBS)
+test: $(if $(SAN),,all) build/$C/dair $(UNITS) $(filter $(TESTS:%=build/aarch64/%),$(subst @, ,$(ARM))) $(QEMU)/ok need-test
+	$(prove) $(UNITS) $(SCRIPTS) $(ARM)
+check: build/$C/dair $(UNITS) need-test
+	$(prove) $(UNITS) $(filter-out $(SLOW),$(SCRIPTS))
+golden: build/$C/dair need-test
+	@DAIR=$(CURDIR)/build/$C/dair DAIR_TESTDATA=$(DAIR_TESTDATA) perl tests/golden.pl
+bench: build/$C/dair $(BENCH:%=build/$C/%)
+	@for b in $(BENCH:%=build/$C/%); do echo "== $$b"; $$b || exit 1; done
+fuzz: $(FUZZ:%=build/fuzz/%)
+	@bad=0; for f in $(FUZZ:tests/fuzz_%=%); do sh tests/fuzz.sh build/fuzz/tests/fuzz_$$f tests/corpus/$$f $(T) || bad=1; done; exit $$bad
+
+# ---- lint: gcc (with OpenMP) and clang (without: the other half of par.c), warnings as errors,
+# for both machines; then the analysers
+FORMAT := $(sort $(wildcard $(foreach d,src src/* kernels tests,$d/*.[ch] $d/*.inc)))
+LINTED := $(SRC) $(PROGS:%=%.c)
+CLANG   = --target=$(CPU.$c)-linux-musl -nostdlibinc -isystem $(TC)/sys/$(CPU.$c)/include $(MACH.$(CPU.$c)) \
+          $(CODE) -isystem $(LIBS)/include $(WARN) -Werror $(filter-out -fopenmp,$(FLAGS.$s))
+stamps  = $(foreach a,$1,$(patsubst %.c,build/lint-$a/%.$2,$(call mine,$a,$(LINTED))))
+lint: $(call stamps,$(BOTH),o) $(call stamps,$(BOTH),clang) $(call stamps,x86_64,tidy) build/lint-all
+build/%.clang: $$s.c build/$$c/flags | $(LIBS)/ok need-lint
+	@mkdir -p $(@D)
+	$(call say,CLANG)clang $(CLANG) -MMD -MP -MF $@.d -MT $@ -fsyntax-only $< && touch $@
+build/%.tidy: build/%.clang .clang-tidy
+	$(call say,TIDY)clang-tidy --quiet $s.c -- $(CLANG) >$@.log 2>&1 && touch $@ || { cat $@.log; exit 1; }
+build/lint-all: FORCE | need-lint
+	@sh tests/layers.sh
+	@clang-format --dry-run -Werror $(FORMAT)
+	@echo '  CPPCHECK'; mkdir -p build/cppcheck && cppcheck --quiet -j $(JOBS) --cppcheck-build-dir=build/cppcheck --std=c11 --inline-suppr \
+	  --enable=warning,performance,portability --error-exitcode=1 --suppress=missingIncludeSystem \
+	  -D__x86_64__ -D_GNU_SOURCE -Isrc -Ikernels src kernels
+
+format: need-lint
+	clang-format -i $(FORMAT)
+
+# ---- the rest
+install: build/$C/dair
+	install -D -m 755 $< $(DESTDIR)$(PREFIX)/bin/dair
+	$(foreach f,$(wildcard overlay/usr/lib/systemd/system/dair.service),install -D -m 644 $f $(DESTDIR)/etc/systemd/system/dair.service)
+repin: ; @sh $(KIT)/repin.sh
+clean: ; rm -rf build
+-include $(shell find build -name '*.d' 2>/dev/null)

@@ -1,0 +1,71 @@
+#!/bin/sh
+# deps.sh GROUP... - what the named work needs from the host; installs what is missing, with apt.
+# Groups: build test lint host (sanitizers) fuzz. Silent when all is there.
+set -eu
+
+fail() {
+    echo "dair: $*" >&2
+    exit 1
+}
+
+need() { # need PACKAGE TEST...
+    package=$1
+    shift
+    "$@" >/dev/null 2>&1 || missing="$missing $package"
+}
+have() { command -v "$1"; }
+libc() { [ -e /usr/include/stdio.h ]; } # a compiler may be there without it
+fuzzer() { find "$(clang -print-resource-dir)/lib/" -name 'libclang_rt.fuzzer*' | grep .; }
+
+check() { # check GROUP...: what they lack, into $missing
+    missing=''
+    for group; do
+        case $group in
+        build) need xz-utils have xz ;;
+        test)
+            need perl have prove
+            need strace have strace
+            ;;
+        lint) for tool in clang clang-format clang-tidy cppcheck; do need $tool have $tool; done ;;
+        host)
+            need gcc have gcc
+            need libc6-dev libc
+            ;;
+        fuzz)
+            need gcc have gcc
+            need libc6-dev libc
+            need clang have clang
+            need libclang-rt-dev fuzzer
+            ;;
+        *) fail "deps.sh: no such group: $group" ;;
+        esac
+    done
+    missing=$(echo "$missing" | xargs -n 1 | sort -u | xargs)
+    [ -n "$missing" ]
+}
+
+check "$@" || exit 0
+# Several rules of one make may come here at once.
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/dair
+mkdir -p "$cache"
+exec 9>"$cache/deps.lock"
+flock 9
+check "$@" || exit 0
+
+command -v apt-get >/dev/null || fail "this needs $missing, and there is no apt here to install them"
+root=''
+if [ "$(id -u)" != 0 ]; then
+    command -v sudo >/dev/null || fail "this needs packages; as root: apt-get install $missing"
+    root=sudo
+fi
+echo "dair: installing with apt: $missing" >&2
+apt() {
+    $root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 \
+        "$@" </dev/null >/dev/null 9>&-
+}
+find /var/lib/apt/lists -name '*_Packages*' 2>/dev/null | grep -q . || apt update
+# shellcheck disable=SC2086
+apt install -y --no-install-recommends $missing || {
+    apt update
+    apt install -y --no-install-recommends $missing
+}

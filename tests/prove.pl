@@ -1,0 +1,53 @@
+#!/usr/bin/perl
+# prove.pl [-j N] TEST... - runs TAP tests and ends with "N passed, N failed, N skipped".
+# TEST is a program, a script (.t .sh .pl), FILE@CPU (an ARM program under QEMU as that core), or
+# either with :WORD instead of a program's own TAP: "FILE:WORD" runs FILE WORD, one test, by its
+# exit status. A test that says nothing for long is ended and counts as failed.
+use strict;
+use warnings;
+use TAP::Harness;
+
+my $jobs = 1;
+if (@ARGV && $ARGV[0] eq '-j') { shift; $jobs = shift; }
+my $limit = $ENV{TEST_TIMEOUT} || 600;    # seconds for one test program
+
+# What counts is what ran: our own wrapper turns an exit status into TAP.
+my $by_status = 'name=$1; shift; if out=$("$@" 2>&1); then ok=ok; else ok="not ok"; fi; '
+  . 'printf "%s\n" "$out" | sed "s/^/# /"; echo "$ok 1 - $name"; echo 1..1';
+
+sub command {
+    my (undef, $test) = @_;
+    my ($file, $cpu) = split /@/, $test, 2;
+    my ($prog, $word) = split /:/, $file, 2;
+    my @run = ($prog);
+    if ($prog =~ /\.(t|sh|pl)$/) {
+        open my $in, '<', $prog or die "$prog: $!\n";
+        my $first = <$in> // '';
+        @run = ($first =~ /^#!.*\bsh\b|^#!.*\bbash\b/ || $prog =~ /\.sh$/
+            ? ($first =~ /bash/ ? 'bash' : 'sh') : 'perl', $prog);
+    }
+    @run = ($ENV{QEMU}, '-cpu', $cpu, @run) if $cpu;
+    @run = ('sh', '-c', $by_status, 'sh', $test, @run, $word) if defined $word;
+    return ['timeout', '-k', '10', $limit, @run];
+}
+
+my $harness = TAP::Harness->new({
+    exec => \&command, jobs => $jobs, verbosity => $ENV{V} ? 1 : 0, merge => 0,
+    color => -t STDOUT ? 1 : 0, timer => 1,
+});
+my $all = $harness->runtests(@ARGV);
+
+my ($passed, $failed, $skipped) = (0, 0, 0);
+my @why;
+for my $p ($all->parsers) {
+    my $bad = $p->failed;
+    $failed += $bad;
+    if (defined $p->skip_all) { $skipped++; push @why, $p->skip_all || 'no reason given'; }
+    $skipped += $p->skipped;
+    # A passed line that is skipped is not a pass; a broken or cut-off run is a failure of its own.
+    $passed += $p->passed - $p->skipped;
+    $failed++ if !$bad && ($p->parse_errors || $p->exit || $p->wait);
+}
+print "skipped: $_\n" for @why;
+print "$passed passed, $failed failed, $skipped skipped\n";
+exit($failed || !$all->all_passed ? 1 : 0);
