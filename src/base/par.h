@@ -1,0 +1,35 @@
+/* par.h - the compute team: the one door to OpenMP.
+ *
+ * One parallel region is entered for the whole life of the team, by par_enter(); inside it the
+ * caller is thread 0 and the others wait for work, spinning briefly and then sleeping in a futex,
+ * so an idle team costs no CPU. par_run() hands every thread the same function and returns when all
+ * have finished. A team of one calls the function directly and starts no thread.
+ *
+ * Only the thread inside par_enter() may call par_run(); calls do not nest. Several threads may
+ * have a team each. The child of a fork() has none: OpenMP believes in threads that did not come along.
+ */
+#ifndef BASE_PAR_H
+#define BASE_PAR_H
+
+#include "base/err.h"
+
+struct par;
+
+/* Work for one member: `thread` of `n_thread`, 0 is the caller of par_run(). */
+typedef void par_work(void *ctx, int thread, int n_thread);
+
+/* Run body(ctx, team) with a team of n_thread (1..PAR_MAX), the caller included; returns when body
+ * has returned and the team is gone. Fails: ERR_MEMORY when threads cannot be had. */
+enum { PAR_MAX = 256 };
+MUST par_enter(int n_thread, void (*body)(void *ctx, struct par *team), void *ctx, struct err *e);
+
+/* Every member runs work(ctx, thread, n); returns when the last has finished. Allocates nothing. */
+void par_run(struct par *team, par_work *work, void *ctx);
+
+int par_threads(const struct par *team);
+
+/* One step of waiting for another thread: spin politely at first, later yield the core. `turn`
+ * counts the steps; returns true once it is time to sleep in the kernel instead. */
+bool par_relax(unsigned *turn);
+
+#endif
