@@ -1,0 +1,740 @@
+/* avx2.c - x86-64 with AVX2, FMA and F16C. Same bits as scalar.c; see kernels.h for what each does.
+ *
+ * The 16 lanes of the contract are two registers, `lo` (lanes 0-7) and `hi` (8-15). Where an
+ * operand may be NaN the order of min/max operands matters: the instructions return the second.
+ */
+#include "exp.h"
+#include "f16.h"
+#include "kernels.h"
+#include "topk.h"
+
+#include <immintrin.h>
+#include <string.h>
+
+#define ALWAYS static inline __attribute__((always_inline))
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+/* Tells gcc that v is used here: without it the tile's partial sums are reordered and spilled (100
+ * instead of 150 GMAC/s). Emits nothing. */
+#define KEEP(v) __asm__ volatile("" : "+x"(v))
+
+enum {
+    VEC = 8,                  // floats in a register
+    PREFETCH_AHEAD = 4608,    // one sequential stream of weights, this many bytes ahead (measured)
+    TILE_TOK = 4,             // tokens of a tile of quantised weights
+    FLOAT_TILE_TOK = 3,       // and of float weights
+    PASS_BYTES = 192 * 1024,  // activations that go over the weights in one pass (L2)
+};
+
+/* Sums and exp. */
+
+ALWAYS float sum_tree(__m256 lo, __m256 hi) {
+    __m256 a = _mm256_add_ps(lo, hi);
+    __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    b = _mm_add_ps(b, _mm_movehl_ps(b, b));
+    return _mm_cvtss_f32(_mm_add_ss(b, _mm_movehdup_ps(b)));
+}
+
+/* k_exp() of exp.h, eight at once. */
+ALWAYS __m256 exp8(__m256 x) {
+    const __m256 round = _mm256_set1_ps(EXP_ROUND), lowest = _mm256_set1_ps(EXP_LO);
+    __m256 c = _mm256_min_ps(_mm256_set1_ps(EXP_HI), _mm256_max_ps(lowest, x));
+    __m256 z = _mm256_fmadd_ps(c, _mm256_set1_ps(EXP_LOG2E), round);
+    __m256 n = _mm256_sub_ps(z, round);
+    __m256 r = _mm256_fmadd_ps(n, _mm256_set1_ps(-EXP_LN2_HI), c);
+    r = _mm256_fmadd_ps(n, _mm256_set1_ps(-EXP_LN2_LO), r);
+    __m256 p = _mm256_fmadd_ps(_mm256_set1_ps(EXP_C6), r, _mm256_set1_ps(EXP_C5));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(EXP_C4));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(EXP_C3));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(EXP_C2));
+    p = _mm256_add_ps(_mm256_fmadd_ps(_mm256_mul_ps(p, r), r, r), _mm256_set1_ps(1.0f));
+    __m256i scale = _mm256_add_epi32(_mm256_slli_epi32(_mm256_castps_si256(z), 23),
+                                     _mm256_set1_epi32((int)EXP_BIAS));
+    __m256 y = _mm256_mul_ps(_mm256_mul_ps(p, _mm256_castsi256_ps(scale)), _mm256_set1_ps(2.0f));
+    return _mm256_andnot_ps(_mm256_cmp_ps(x, lowest, _CMP_LT_OQ), y);
+}
+
+/* Re-laying. */
+
+/* 16 bytes of each of 8 rows, `step` apart, to four runs of [8 rows][4 bytes]. */
+ALWAYS void transpose_words(void *dst, const char *src, size_t step) {
+    __m256i v[4], *out = dst;
+    UNROLL
+    for (size_t r = 0; r < 4; r++) {
+        v[r] = _mm256_loadu2_m128i((const __m128i *)(src + (r + 4) * step),
+                                   (const __m128i *)(src + r * step));
+    }
+    __m256i a = _mm256_unpacklo_epi32(v[0], v[1]), b = _mm256_unpackhi_epi32(v[0], v[1]);
+    __m256i c = _mm256_unpacklo_epi32(v[2], v[3]), d = _mm256_unpackhi_epi32(v[2], v[3]);
+    _mm256_store_si256(out, _mm256_unpacklo_epi64(a, c));
+    _mm256_store_si256(out + 1, _mm256_unpackhi_epi64(a, c));
+    _mm256_store_si256(out + 2, _mm256_unpacklo_epi64(b, d));
+    _mm256_store_si256(out + 3, _mm256_unpackhi_epi64(b, d));
+}
+
+ALWAYS unsigned scales_are_bad(const uint16_t *d) {
+    const __m128i exponent = _mm_set1_epi16(0x7c00);
+    __m128i v = _mm_and_si128(_mm_load_si128((const __m128i *)d), exponent);
+    return (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi16(v, exponent));
+}
+
+/* s8 [8 tokens] = -8 * the sums of q [8][8 tokens][4]. */
+ALWAYS void block_sums(int32_t *s8, const int8_t *q) {
+    __m256i sum = _mm256_setzero_si256();  // int16: at most 16 * 127
+    UNROLL
+    for (size_t c = 0; c < 8; c++) {
+        __m256i v = _mm256_load_si256((const __m256i *)(q + 32 * c));
+        sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(_mm256_set1_epi8(1), v));
+    }
+    _mm256_store_si256((__m256i *)s8, _mm256_madd_epi16(sum, _mm256_set1_epi16(-8)));
+}
+
+#include "relay.inc"
+
+/* Matrices of quantised weights. */
+
+ALWAYS __m256i broadcast_word(const char *p) {
+    int32_t v;
+    memcpy(&v, p, sizeof v);
+    return _mm256_set1_epi32(v);
+}
+
+ALWAYS __m256 broadcast_float(const char *p) {
+    float v;
+    memcpy(&v, p, sizeof v);
+    return _mm256_set1_ps(v);
+}
+
+ALWAYS void prefetch_lines(const char *p, size_t n_line) {
+    UNROLL
+    for (size_t i = 0; i < n_line; i++) _mm_prefetch(p + 64 * i, _MM_HINT_T0);
+}
+
+/* A tile: n_vec groups of 8 rows, `group` bytes apart, times n_tok tokens from `first` on of panels
+ * of `width` tokens. All but the pointers and lengths are constants where it is inlined. */
+ALWAYS void tile_q4_0(float *y, size_t ldy, const char *w, size_t group, size_t n_quad,
+                      const char *panel, size_t width, size_t first, size_t n_tok, size_t n_vec) {
+    const __m256i nibble = _mm256_set1_epi8(15), one = _mm256_set1_epi16(1);
+    __m256 acc[2][TILE_TOK];
+    UNROLL
+    for (size_t v = 0; v < n_vec; v++) {
+        UNROLL
+        for (size_t t = 0; t < n_tok; t++) acc[v][t] = _mm256_setzero_ps();
+    }
+    for (size_t quad = 0; quad < n_quad; quad++, w += sizeof(struct kern_q4_0)) {
+        if (width == 1) prefetch_lines(w + PREFETCH_AHEAD, sizeof(struct kern_q4_0) / 64);
+        for (size_t b = 0; b < 4; b++, panel += 40 * width) {
+            const char *d = panel + 4 * first, *s8 = d + 4 * width, *x = s8 + 4 * width;
+            const char *q = w + offsetof(struct kern_q4_0, q) + 128 * b;
+            __m256i sum[2][TILE_TOK];  // int16: at most 16 * 15 * 127 = 30480 in a lane
+            UNROLL
+            for (size_t c = 0; c < 4; c++) {
+                __m256i lo[2], hi[2];
+                UNROLL
+                for (size_t v = 0; v < n_vec; v++) {
+                    __m256i p = _mm256_load_si256((const __m256i *)(q + 32 * c + v * group));
+                    lo[v] = _mm256_and_si256(p, nibble);
+                    hi[v] = _mm256_and_si256(_mm256_srli_epi16(p, 4), nibble);
+                }
+                UNROLL
+                for (size_t t = 0; t < n_tok; t++) {
+                    __m256i xl = broadcast_word(x + 4 * (c * width + t));
+                    __m256i xh = broadcast_word(x + 4 * ((c + 4) * width + t));
+                    UNROLL
+                    for (size_t v = 0; v < n_vec; v++) {
+                        __m256i p = _mm256_add_epi16(_mm256_maddubs_epi16(lo[v], xl),
+                                                     _mm256_maddubs_epi16(hi[v], xh));
+                        sum[v][t] = c == 0 ? p : _mm256_add_epi16(sum[v][t], p);
+                        KEEP(sum[v][t]);
+                    }
+                }
+            }
+            UNROLL
+            for (size_t v = 0; v < n_vec; v++) {
+                const char *dw = w + sizeof(uint16_t[ROW_GROUP]) * b + v * group;
+                __m256 scale = _mm256_cvtph_ps(_mm_load_si128((const __m128i *)dw));
+                UNROLL
+                for (size_t t = 0; t < n_tok; t++) {
+                    __m256i i = _mm256_add_epi32(_mm256_madd_epi16(sum[v][t], one),
+                                                 broadcast_word(s8 + 4 * t));
+                    __m256 dd = _mm256_mul_ps(scale, broadcast_float(d + 4 * t));
+                    acc[v][t] = _mm256_fmadd_ps(dd, _mm256_cvtepi32_ps(i), acc[v][t]);
+                }
+            }
+        }
+    }
+    UNROLL
+    for (size_t v = 0; v < n_vec; v++) {
+        UNROLL
+        for (size_t t = 0; t < n_tok; t++) _mm256_storeu_ps(y + t * ldy + v * VEC, acc[v][t]);
+    }
+}
+
+/* maddubs wants one operand unsigned: |w| (128 at most) times x with the sign of w; two products
+ * are at most 2 * 128 * 127 = 32512, so only one chunk fits int16. */
+ALWAYS void tile_q8_0(float *y, size_t ldy, const char *w, size_t group, size_t n_quad,
+                      const char *panel, size_t width, size_t first, size_t n_tok, size_t n_vec) {
+    const __m256i one = _mm256_set1_epi16(1);
+    __m256 acc[2][TILE_TOK];
+    UNROLL
+    for (size_t v = 0; v < n_vec; v++) {
+        UNROLL
+        for (size_t t = 0; t < n_tok; t++) acc[v][t] = _mm256_setzero_ps();
+    }
+    for (size_t block = 0; block < n_quad * 4; block++, panel += 40 * width) {
+        const char *quad = w + block / 4 * sizeof(struct kern_q8_0);
+        const char *q = quad + offsetof(struct kern_q8_0, q) + 256 * (block % 4);
+        const char *d = panel + 4 * first, *x = d + 8 * width;
+        if (width == 1) prefetch_lines(q + PREFETCH_AHEAD, 4);
+        if (width == 1 && block % 4 == 0) prefetch_lines(quad + PREFETCH_AHEAD, 1);
+        __m256i sum[2][TILE_TOK];
+        UNROLL
+        for (size_t c = 0; c < 8; c++) {
+            __m256i wq[2], magnitude[2];
+            UNROLL
+            for (size_t v = 0; v < n_vec; v++) {
+                wq[v] = _mm256_load_si256((const __m256i *)(q + 32 * c + v * group));
+                magnitude[v] = _mm256_abs_epi8(wq[v]);
+            }
+            UNROLL
+            for (size_t t = 0; t < n_tok; t++) {
+                __m256i xc = broadcast_word(x + 4 * (c * width + t));
+                UNROLL
+                for (size_t v = 0; v < n_vec; v++) {
+                    __m256i p = _mm256_maddubs_epi16(magnitude[v], _mm256_sign_epi8(xc, wq[v]));
+                    p = _mm256_madd_epi16(p, one);
+                    sum[v][t] = c == 0 ? p : _mm256_add_epi32(sum[v][t], p);
+                    KEEP(sum[v][t]);
+                }
+            }
+        }
+        UNROLL
+        for (size_t v = 0; v < n_vec; v++) {
+            const char *dw = quad + sizeof(uint16_t[ROW_GROUP]) * (block % 4) + v * group;
+            __m256 scale = _mm256_cvtph_ps(_mm_load_si128((const __m128i *)dw));
+            UNROLL
+            for (size_t t = 0; t < n_tok; t++) {
+                __m256 dd = _mm256_mul_ps(scale, broadcast_float(d + 4 * t));
+                acc[v][t] = _mm256_fmadd_ps(dd, _mm256_cvtepi32_ps(sum[v][t]), acc[v][t]);
+            }
+        }
+    }
+    UNROLL
+    for (size_t v = 0; v < n_vec; v++) {
+        UNROLL
+        for (size_t t = 0; t < n_tok; t++) _mm256_storeu_ps(y + t * ldy + v * VEC, acc[v][t]);
+    }
+}
+
+/* Not a pointer to the tile: clang would inline it too late to unroll. */
+ALWAYS void tile(enum weight_type type, float *y, size_t ldy, const char *w, size_t group,
+                 size_t n_quad, const char *panel, size_t width, size_t first, size_t n_tok,
+                 size_t n_vec) {
+    if (type == W_Q4_0) {
+        tile_q4_0(y, ldy, w, group, n_quad, panel, width, first, n_tok, n_vec);
+    } else {
+        tile_q8_0(y, ldy, w, group, n_quad, panel, width, first, n_tok, n_vec);
+    }
+}
+
+/* n_vec groups of rows times the tokens tok .. end; tok is a multiple of 8. */
+ALWAYS void tile_row(enum weight_type type, float *y, size_t ldy, const char *w, size_t group,
+                     size_t n_quad, const char *x, size_t tok, size_t end, size_t n_vec) {
+    for (size_t t = tok; t < end; t += TILE_TOK) {
+        const char *panel = x + t / 8 * n_quad * 4 * sizeof(struct panel8);
+        float *yt = y + t * ldy;
+        switch (end - t) {
+        case 1: tile(type, yt, ldy, w, group, n_quad, panel, 8, t % 8, 1, n_vec); break;
+        case 2: tile(type, yt, ldy, w, group, n_quad, panel, 8, t % 8, 2, n_vec); break;
+        case 3: tile(type, yt, ldy, w, group, n_quad, panel, 8, t % 8, 3, n_vec); break;
+        default: tile(type, yt, ldy, w, group, n_quad, panel, 8, t % 8, TILE_TOK, n_vec); break;
+        }
+    }
+}
+
+ALWAYS void matmul_quantised(enum weight_type type, size_t quad_bytes, float *y, size_t ldy,
+                             const char *w, size_t n_group, size_t n_col, const char *x,
+                             size_t n_tok) {
+    size_t n_quad = (n_col + COL_UNIT - 1) / COL_UNIT, group = n_quad * quad_bytes;
+    if (n_tok == 1) {
+        for (size_t g = 0; g < n_group; g++) {
+            tile(type, y + g * ROW_GROUP, ldy, w + g * group, group, n_quad, x, 1, 0, 1, 1);
+        }
+        return;
+    }
+    size_t pass = PASS_BYTES / (n_quad * 4 * sizeof(struct panel8) + 1) * 8;
+    if (pass < 8) pass = 8;
+    for (size_t tok = 0; tok < n_tok; tok += pass) {
+        size_t end = n_tok - tok < pass ? n_tok : tok + pass, g = 0;
+        for (; g + 2 <= n_group; g += 2) {
+            tile_row(type, y + g * ROW_GROUP, ldy, w + g * group, group, n_quad, x, tok, end, 2);
+        }
+        if (g < n_group) {
+            tile_row(type, y + g * ROW_GROUP, ldy, w + g * group, group, n_quad, x, tok, end, 1);
+        }
+    }
+}
+
+static void matmul_q4_0(float *y, size_t ldy, const void *w, size_t n_group, size_t n_col,
+                        const void *x, size_t n_tok) {
+    matmul_quantised(W_Q4_0, sizeof(struct kern_q4_0), y, ldy, w, n_group, n_col, x, n_tok);
+}
+
+static void matmul_q8_0(float *y, size_t ldy, const void *w, size_t n_group, size_t n_col,
+                        const void *x, size_t n_tok) {
+    matmul_quantised(W_Q8_0, sizeof(struct kern_q8_0), y, ldy, w, n_group, n_col, x, n_tok);
+}
+
+/* Eight values at index i of an array of f32 or f16: float weights, keys, values. */
+ALWAYS __m256 load_float(const void *p, size_t i, bool half) {
+    if (!half) return _mm256_loadu_ps((const float *)p + i);
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)((const uint16_t *)p + i)));
+}
+
+/* Two rows times n_tok tokens. */
+ALWAYS void tile_float(float *y, size_t ldy, const char *w, size_t row_bytes, bool half,
+                       const float *x, size_t n, size_t n_tok) {
+    __m256 acc[2][FLOAT_TILE_TOK][2];
+    UNROLL
+    for (size_t r = 0; r < 2; r++) {
+        UNROLL
+        for (size_t t = 0; t < n_tok; t++) acc[r][t][0] = acc[r][t][1] = _mm256_setzero_ps();
+    }
+    for (size_t i = 0; i < n; i += FLOAT_LANES) {
+        if (n_tok == 1) {
+            const char *at = w + (half ? 2 * i : 4 * i) + PREFETCH_AHEAD / 2;
+            _mm_prefetch(at, _MM_HINT_T0);
+            _mm_prefetch(at + row_bytes, _MM_HINT_T0);
+        }
+        UNROLL
+        for (size_t h = 0; h < 2; h++) {
+            __m256 w0 = load_float(w, i + h * VEC, half);
+            __m256 w1 = load_float(w + row_bytes, i + h * VEC, half);
+            UNROLL
+            for (size_t t = 0; t < n_tok; t++) {
+                __m256 xt = _mm256_load_ps(x + t * n + i + h * VEC);
+                acc[0][t][h] = _mm256_fmadd_ps(w0, xt, acc[0][t][h]);
+                acc[1][t][h] = _mm256_fmadd_ps(w1, xt, acc[1][t][h]);
+            }
+        }
+    }
+    UNROLL
+    for (size_t t = 0; t < n_tok; t++) {
+        y[t * ldy] = sum_tree(acc[0][t][0], acc[0][t][1]);
+        y[t * ldy + 1] = sum_tree(acc[1][t][0], acc[1][t][1]);
+    }
+}
+
+ALWAYS void matmul_float(float *y, size_t ldy, const char *w, bool half, size_t n_group,
+                         size_t n_col, const float *x, size_t n_tok) {
+    size_t n = (n_col + FLOAT_LANES - 1) / FLOAT_LANES * FLOAT_LANES;
+    size_t row_bytes = n * (half ? sizeof(uint16_t) : sizeof(float));
+    size_t pass = PASS_BYTES / (n * sizeof(float) + 1) / FLOAT_TILE_TOK * FLOAT_TILE_TOK;
+    if (pass == 0) pass = FLOAT_TILE_TOK;
+    for (size_t tok = 0; tok < n_tok; tok += pass) {
+        size_t end = n_tok - tok < pass ? n_tok : tok + pass;
+        for (size_t r = 0; r < n_group * ROW_GROUP; r += 2) {
+            const char *wr = w + r * row_bytes;
+            for (size_t t = tok; t < end; t += FLOAT_TILE_TOK) {
+                float *yt = y + t * ldy + r;
+                switch (end - t) {
+                case 1: tile_float(yt, ldy, wr, row_bytes, half, x + t * n, n, 1); break;
+                case 2: tile_float(yt, ldy, wr, row_bytes, half, x + t * n, n, 2); break;
+                default: tile_float(yt, ldy, wr, row_bytes, half, x + t * n, n, 3); break;
+                }
+            }
+        }
+    }
+}
+
+static void matmul_f16(float *y, size_t ldy, const void *w, size_t n_group, size_t n_col,
+                       const void *x, size_t n_tok) {
+    matmul_float(y, ldy, w, true, n_group, n_col, x, n_tok);
+}
+
+static void matmul_f32(float *y, size_t ldy, const void *w, size_t n_group, size_t n_col,
+                       const void *x, size_t n_tok) {
+    matmul_float(y, ldy, w, false, n_group, n_col, x, n_tok);
+}
+
+/* Activations. */
+
+/* The 32 values of block b of x [n] to v, zeros behind the end. */
+ALWAYS void load_block(__m256 v[4], const float *x, size_t n, size_t b) {
+    float part[Q_BLOCK] = {0};
+    const float *from = x + b * Q_BLOCK;
+    if (n - b * Q_BLOCK < Q_BLOCK) {
+        memcpy(part, from, (n - b * Q_BLOCK) * sizeof *x);
+        from = part;
+    }
+    UNROLL
+    for (size_t i = 0; i < 4; i++) v[i] = _mm256_loadu_ps(from + i * VEC);
+}
+
+/* max |v|, NaN ignored, at most 2^60; 0 when below 2^-60. */
+ALWAYS float block_max(const __m256 v[4]) {
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    __m256 m = _mm256_setzero_ps();
+    UNROLL
+    for (size_t i = 0; i < 4; i++) m = _mm256_max_ps(_mm256_andnot_ps(sign, v[i]), m);
+    __m128 a = _mm_max_ps(_mm256_castps256_ps128(m), _mm256_extractf128_ps(m, 1));
+    a = _mm_max_ps(a, _mm_movehl_ps(a, a));
+    a = _mm_min_ss(_mm_max_ss(a, _mm_movehdup_ps(a)), _mm_set_ss(0x1p60f));
+    float max = _mm_cvtss_f32(a);
+    return max >= 0x1p-60f ? max : 0;
+}
+
+/* rint(v * inv), clamped to +-limit; NaN gives -limit. */
+ALWAYS __m256i to_int(__m256 v, float inv, float limit) {
+    __m256 s = _mm256_mul_ps(v, _mm256_set1_ps(inv));
+    s = _mm256_min_ps(_mm256_max_ps(s, _mm256_set1_ps(-limit)), _mm256_set1_ps(limit));
+    return _mm256_cvtps_epi32(s);
+}
+
+static void quantise(struct act *q, const float *x, size_t n) {
+    for (size_t b = 0; b * Q_BLOCK < n; b++) {
+        __m256 v[4];
+        load_block(v, x, n, b);
+        float a = block_max(v);
+        if (a == 0) {
+            q[b] = (struct act){0};
+            continue;
+        }
+        q[b].d = bf16_above(a / 127.0f);
+        float inv = 1.0f / bf16_to_f32(q[b].d);
+        __m256i lo = _mm256_packs_epi32(to_int(v[0], inv, 127), to_int(v[1], inv, 127));
+        __m256i hi = _mm256_packs_epi32(to_int(v[2], inv, 127), to_int(v[3], inv, 127));
+        /* The packs work in 128-bit halves and leave words 0 2 4 6 1 3 5 7. */
+        __m256i bytes = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(lo, hi),
+                                                    _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+        _mm256_storeu_si256((__m256i *)q[b].q, bytes);
+    }
+}
+
+static void pack_one(struct panel1 *out, const struct act *q, size_t n_block) {
+    const __m256i one8 = _mm256_set1_epi8(1), minus8 = _mm256_set1_epi16(-8);
+    for (size_t b = 0; b < n_block; b++) {
+        __m256i v = _mm256_loadu_si256((const __m256i *)q[b].q);
+        __m256i s = _mm256_madd_epi16(_mm256_maddubs_epi16(one8, v), minus8);
+        __m128i h = _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
+        h = _mm_add_epi32(h, _mm_unpackhi_epi64(h, h));
+        h = _mm_add_epi32(h, _mm_shuffle_epi32(h, 1));
+        out[b].d[0] = bf16_to_f32(q[b].d);
+        out[b].s8[0] = _mm_cvtsi128_si32(h);
+        _mm256_storeu_si256((__m256i *)out[b].q, v);
+    }
+    for (size_t b = n_block; b < (n_block + 3) / 4 * 4; b++) memset(&out[b], 0, sizeof out[b]);
+}
+
+static void pack(void *panel, const struct act *q, size_t ldq, size_t n_block, size_t n_tok) {
+    if (n_tok == 1) {
+        pack_one(panel, q, n_block);
+    } else {
+        pack_eights(panel, q, ldq, n_block, n_tok);
+    }
+}
+
+static void rmsnorm(float *y, const float *x, const float *w, size_t n, float eps) {
+    __m256 lo = _mm256_setzero_ps(), hi = lo;
+    size_t i = 0, whole = n / FLOAT_LANES * FLOAT_LANES;
+    for (; i < whole; i += FLOAT_LANES) {
+        __m256 a = _mm256_loadu_ps(x + i), b = _mm256_loadu_ps(x + i + VEC);
+        lo = _mm256_fmadd_ps(a, a, lo);
+        hi = _mm256_fmadd_ps(b, b, hi);
+    }
+    float rest[FLOAT_LANES] = {0};
+    memcpy(rest, x + whole, (n - whole) * sizeof *x);
+    __m256 a = _mm256_loadu_ps(rest), b = _mm256_loadu_ps(rest + VEC);
+    lo = _mm256_fmadd_ps(a, a, lo);  // a square of zero changes nothing
+    hi = _mm256_fmadd_ps(b, b, hi);
+    float s = 1.0f / k_sqrt(sum_tree(lo, hi) / (float)n + eps);
+    __m256 sv = _mm256_set1_ps(s);
+    for (i = 0; i < whole; i += VEC) {
+        __m256 v = _mm256_mul_ps(_mm256_loadu_ps(x + i), sv);
+        _mm256_storeu_ps(y + i, _mm256_mul_ps(v, _mm256_loadu_ps(w + i)));
+    }
+    for (; i < n; i++) y[i] = (x[i] * s) * w[i];
+}
+
+static void rope(float *x, const float *cs, size_t n_pair) {
+    size_t i = 0;
+    for (; i + 4 <= n_pair; i += 4) {
+        __m256 v = _mm256_loadu_ps(x + 2 * i), a = _mm256_loadu_ps(cs + 2 * i);
+        __m256 swapped = _mm256_permute_ps(v, 0xb1);
+        __m256 cross = _mm256_mul_ps(swapped, _mm256_movehdup_ps(a));
+        _mm256_storeu_ps(x + 2 * i, _mm256_fmaddsub_ps(v, _mm256_moveldup_ps(a), cross));
+    }
+    for (; i < n_pair; i++) {
+        float a = x[2 * i], b = x[2 * i + 1], c = cs[2 * i], s = cs[2 * i + 1];
+        x[2 * i] = k_fma(a, c, -(b * s));
+        x[2 * i + 1] = k_fma(b, c, a * s);
+    }
+}
+
+static void silu_mul(float *y, const float *gate, const float *up, size_t n) {
+    const __m256 one = _mm256_set1_ps(1.0f), sign = _mm256_set1_ps(-0.0f);
+    size_t i = 0;
+    for (; i + VEC <= n; i += VEC) {
+        __m256 g = _mm256_loadu_ps(gate + i);
+        __m256 s = _mm256_div_ps(g, _mm256_add_ps(one, exp8(_mm256_xor_ps(g, sign))));
+        _mm256_storeu_ps(y + i, _mm256_mul_ps(s, _mm256_loadu_ps(up + i)));
+    }
+    for (; i < n; i++) y[i] = gate[i] / (1.0f + k_exp(-gate[i])) * up[i];
+}
+
+static void to_f16(uint16_t *y, const float *x, size_t n) {
+    size_t i = 0;
+    for (; i < n; i += VEC) {
+        float part[VEC] = {0};
+        size_t here = n - i < VEC ? n - i : VEC;
+        const float *from = x + i;
+        if (here < VEC) {
+            memcpy(part, from, here * sizeof *x);
+            from = part;
+        }
+        __m256 v = _mm256_max_ps(_mm256_loadu_ps(from), _mm256_set1_ps(-65504.0f));
+        v = _mm256_min_ps(v, _mm256_set1_ps(65504.0f));
+        __m128i h = _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT);
+        if (here == VEC) {
+            _mm_storeu_si128((__m128i *)(y + i), h);
+        } else {
+            memcpy(y + i, &h, here * sizeof *y);
+        }
+    }
+}
+
+/* Attention. */
+
+/* load_float() of the n <= 8 values at index i, zeros behind them. */
+ALWAYS __m256 load_some(const void *p, size_t i, size_t n, bool half) {
+    if (n == VEC) return load_float(p, i, half);
+    float part[VEC] = {0};
+    size_t size = half ? sizeof(uint16_t) : sizeof(float);
+    memcpy(part, (const char *)p + i * size, n * size);
+    return load_float(part, 0, half);
+}
+
+/* q [hd rounded up to 16, padded with zeros] times four keys. */
+ALWAYS __m128 score_four(const float *q, const void *k, const size_t row[4], size_t hd, bool half) {
+    __m256 lo[4], hi[4];
+    UNROLL
+    for (size_t j = 0; j < 4; j++) lo[j] = hi[j] = _mm256_setzero_ps();
+    size_t i = 0;
+    for (; i + FLOAT_LANES <= hd; i += FLOAT_LANES) {
+        __m256 q0 = _mm256_load_ps(q + i), q1 = _mm256_load_ps(q + i + VEC);
+        UNROLL
+        for (size_t j = 0; j < 4; j++) {
+            lo[j] = _mm256_fmadd_ps(q0, load_float(k, row[j] + i, half), lo[j]);
+            hi[j] = _mm256_fmadd_ps(q1, load_float(k, row[j] + i + VEC, half), hi[j]);
+        }
+    }
+    if (i < hd) {
+        size_t n0 = hd - i < VEC ? hd - i : VEC, n1 = hd - i - n0;
+        for (size_t j = 0; j < 4; j++) {
+            __m256 k0 = load_some(k, row[j] + i, n0, half);
+            lo[j] = _mm256_fmadd_ps(_mm256_load_ps(q + i), k0, lo[j]);
+            if (n1 == 0) continue;
+            __m256 k1 = load_some(k, row[j] + i + VEC, n1, half);
+            hi[j] = _mm256_fmadd_ps(_mm256_load_ps(q + i + VEC), k1, hi[j]);
+        }
+    }
+    __m128 s[4];
+    UNROLL
+    for (size_t j = 0; j < 4; j++) {
+        __m256 a = _mm256_add_ps(lo[j], hi[j]);
+        s[j] = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    }
+    __m128 s01 = _mm_add_ps(_mm_movelh_ps(s[0], s[1]), _mm_movehl_ps(s[1], s[0]));
+    __m128 s23 = _mm_add_ps(_mm_movelh_ps(s[2], s[3]), _mm_movehl_ps(s[3], s[2]));
+    return _mm_hadd_ps(s01, s23);
+}
+
+/* Scores of n <= 64 keys to p, -infinity behind them; returns the largest, NaN ignored. */
+ALWAYS float score_block(float *p, const float *q, const void *k, size_t first, size_t n,
+                         size_t stride, size_t hd, float scale, bool half) {
+    const __m256 lowest = _mm256_set1_ps(-__builtin_inff());
+    for (size_t j = 0; j < n; j += 4) {
+        size_t row[4];
+        UNROLL
+        for (size_t l = 0; l < 4; l++) row[l] = (first + (j + l < n ? j + l : n - 1)) * stride;
+        __m128 s = score_four(q, k, row, hd, half);
+        _mm_store_ps(p + j, _mm_mul_ps(s, _mm_set1_ps(scale)));
+    }
+    __m256 m = lowest;
+    for (size_t j = n; j % FLOAT_LANES != 0; j++) p[j] = -__builtin_inff();
+    for (size_t j = 0; j < n; j += VEC) m = _mm256_max_ps(_mm256_load_ps(p + j), m);
+    __m128 a = _mm_max_ps(_mm256_castps256_ps128(m), _mm256_extractf128_ps(m, 1));
+    a = _mm_max_ps(a, _mm_movehl_ps(a, a));
+    return _mm_cvtss_f32(_mm_max_ss(a, _mm_movehdup_ps(a)));
+}
+
+/* o [8 * n_vec, or `some` when n_vec is 1] = sum of p[j] * v[first + j]. */
+ALWAYS void weigh_values(float *o, const float *p, const void *v, size_t first, size_t n,
+                         size_t stride, size_t n_vec, size_t some, bool half) {
+    __m256 acc[8];
+    UNROLL
+    for (size_t i = 0; i < n_vec; i++) acc[i] = _mm256_setzero_ps();
+    for (size_t j = 0; j < n; j++) {
+        __m256 pj = _mm256_broadcast_ss(p + j);
+        size_t at = first + j * stride;
+        UNROLL
+        for (size_t i = 0; i < n_vec; i++) {
+            __m256 vv =
+                n_vec == 1 ? load_some(v, at, some, half) : load_float(v, at + i * VEC, half);
+            acc[i] = _mm256_fmadd_ps(pj, vv, acc[i]);
+        }
+    }
+    UNROLL
+    for (size_t i = 0; i < n_vec; i++) _mm256_store_ps(o + i * VEC, acc[i]);
+}
+
+ALWAYS void attend_as(float *out, const float *q, const void *k, const void *v, size_t hd,
+                      size_t stride, size_t n_pos, float scale, bool half) {
+    _Alignas(32) float o_all[HEAD_DIM_MAX], o[HEAD_DIM_MAX], qa[HEAD_DIM_MAX], p[ATTEND_BLOCK];
+    float m_all = 0, l_all = 0;
+    memset(qa + hd / FLOAT_LANES * FLOAT_LANES, 0, hd % FLOAT_LANES ? FLOAT_LANES * sizeof *qa : 0);
+    memcpy(qa, q, hd * sizeof *q);
+    for (size_t first = 0; first < n_pos; first += ATTEND_BLOCK) {
+        size_t n = n_pos - first < ATTEND_BLOCK ? n_pos - first : ATTEND_BLOCK;
+        float m = score_block(p, qa, k, first, n, stride, hd, scale, half);
+        __m256 lane[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+        for (size_t j = 0; j < (n + FLOAT_LANES - 1) / FLOAT_LANES * 2; j++) {
+            __m256 e = exp8(_mm256_sub_ps(_mm256_load_ps(p + j * VEC), _mm256_set1_ps(m)));
+            _mm256_store_ps(p + j * VEC, e);
+            lane[j % 2] = _mm256_add_ps(lane[j % 2], e);
+        }
+        float l = sum_tree(lane[0], lane[1]);
+        for (size_t i = 0; i < hd;) {
+            size_t at = first * stride + i, left = hd - i;
+            if (left >= 64) {
+                weigh_values(o + i, p, v, at, n, stride, 8, 0, half);
+                i += 64;
+            } else if (left >= 32) {
+                weigh_values(o + i, p, v, at, n, stride, 4, 0, half);
+                i += 32;
+            } else {
+                weigh_values(o + i, p, v, at, n, stride, 1, left < VEC ? left : VEC, half);
+                i += VEC;
+            }
+        }
+        if (first == 0) {
+            memcpy(o_all, o, sizeof o);
+            l_all = l;
+            m_all = m;
+            continue;
+        }
+        float m_new = m > m_all ? m : m_all;
+        float s = k_exp(m_all - m_new), t = k_exp(m - m_new);
+        for (size_t i = 0; i < hd; i += VEC) {
+            __m256 old = _mm256_mul_ps(_mm256_load_ps(o_all + i), _mm256_set1_ps(s));
+            old = _mm256_fmadd_ps(_mm256_load_ps(o + i), _mm256_set1_ps(t), old);
+            _mm256_store_ps(o_all + i, old);
+        }
+        l_all = k_fma(l, t, l_all * s);
+        m_all = m_new;
+    }
+    float inv = 1.0f / l_all;
+    for (size_t i = 0; i < hd; i++) out[i] = o_all[i] * inv;
+}
+
+static void attend(float *out, const float *q, const void *k, const void *v, enum kv_type type,
+                   size_t hd, size_t stride, size_t n_pos, float scale) {
+    if (type == KV_F16) {
+        attend_as(out, q, k, v, hd, stride, n_pos, scale, true);
+    } else {
+        attend_as(out, q, k, v, hd, stride, n_pos, scale, false);
+    }
+}
+
+/* Branch outputs, and the residual. */
+
+static void to_wire16(struct wire16 *q, const float *x, size_t n) {
+    for (size_t b = 0; b * Q_BLOCK < n; b++) {
+        __m256 v[4];
+        load_block(v, x, n, b);
+        float a = block_max(v);
+        if (a == 0) {
+            q[b] = (struct wire16){0};
+            continue;
+        }
+        q[b].d = a / 32767.0f;
+        float inv = 1.0f / q[b].d;
+        UNROLL
+        for (size_t i = 0; i < 4; i += 2) {
+            __m256i w = _mm256_packs_epi32(to_int(v[i], inv, 32767), to_int(v[i + 1], inv, 32767));
+            w = _mm256_permute4x64_epi64(w, 0xd8);  // the pack works in halves: 0 2 1 3
+            _mm256_storeu_si256((__m256i *)(q[b].q + i * VEC), w);
+        }
+    }
+}
+
+static void add_wire16(float *x, const struct wire16 *q, size_t n) {
+    size_t i = 0;
+    for (; i + VEC <= n; i += VEC) {
+        const struct wire16 *b = &q[i / Q_BLOCK];
+        __m128i w = _mm_loadu_si128((const __m128i *)(b->q + i % Q_BLOCK));
+        __m256 v =
+            _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(w)), _mm256_set1_ps(b->d));
+        _mm256_storeu_ps(x + i, _mm256_add_ps(_mm256_loadu_ps(x + i), v));
+    }
+    for (; i < n; i++) x[i] += (float)q[i / Q_BLOCK].q[i % Q_BLOCK] * q[i / Q_BLOCK].d;
+}
+
+static void add_act(float *x, const struct act *q, size_t n) {
+    size_t i = 0;
+    for (; i + VEC <= n; i += VEC) {
+        const struct act *b = &q[i / Q_BLOCK];
+        __m128i w = _mm_loadl_epi64((const __m128i *)(b->q + i % Q_BLOCK));
+        __m256 d = _mm256_set1_ps(bf16_to_f32(b->d));
+        __m256 v = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(w)), d);
+        _mm256_storeu_ps(x + i, _mm256_add_ps(_mm256_loadu_ps(x + i), v));
+    }
+    for (; i < n; i++) {
+        x[i] += (float)q[i / Q_BLOCK].q[i % Q_BLOCK] * bf16_to_f32(q[i / Q_BLOCK].d);
+    }
+}
+
+static void add(float *x, const float *y, size_t n) {
+    for (size_t i = 0; i < n; i++) x[i] += y[i];
+}
+
+static size_t topk(int32_t *id, float *val, size_t k, const float *x, size_t n) {
+    size_t i, have = topk_fill(id, val, k, x, n, &i);
+    for (; have > 0 && i + 4 * VEC <= n; i += 4 * VEC) {
+        __m256 bar = _mm256_set1_ps(val[0]), over = _mm256_setzero_ps();
+        UNROLL
+        for (size_t j = 0; j < 4; j++) {
+            __m256 v = _mm256_loadu_ps(x + i + j * VEC);
+            over = _mm256_or_ps(over, _mm256_cmp_ps(v, bar, _CMP_GT_OQ));
+        }
+        if (_mm256_movemask_ps(over)) topk_offer(id, val, have, x, i, i + 4 * VEC);
+    }
+    if (have > 0) topk_offer(id, val, have, x, i, n);
+    topk_sort(id, val, have);
+    return have;
+}
+
+void kernels_avx2(struct kernels *k) {
+    k->name = "avx2";
+    k->q4_0.relay = relay_q4_0;
+    k->q4_0.matmul = matmul_q4_0;
+    k->q8_0.relay = relay_q8_0;
+    k->q8_0.matmul = matmul_q8_0;
+    k->f16.matmul = matmul_f16;
+    k->f32.matmul = matmul_f32;
+    k->quantise = quantise;
+    k->pack = pack;
+    k->rmsnorm = rmsnorm;
+    k->rope = rope;
+    k->silu_mul = silu_mul;
+    k->to_f16 = to_f16;
+    k->attend = attend;
+    k->to_wire16 = to_wire16;
+    k->add_wire16 = add_wire16;
+    k->add_act = add_act;
+    k->add = add;
+    k->topk = topk;
+}

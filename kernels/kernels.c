@@ -1,0 +1,61 @@
+/* kernels.c - the table, and sizes. */
+#include "kernels.h"
+
+static const struct {
+    unsigned need;
+    void (*install)(struct kernels *);
+} variants[] = {
+    {0, kernels_scalar},  // worst first: later rows overwrite what they improve
+#if defined(__x86_64__)
+    {CPU_AVX2, kernels_avx2},
+#elif defined(__aarch64__)
+    {CPU_NEON, kernels_neon},
+#endif
+};
+
+void kernels_init(struct kernels *k, unsigned cpu) {
+    for (size_t i = 0; i < sizeof variants / sizeof *variants; i++) {
+        if ((variants[i].need & ~cpu) == 0) variants[i].install(k);
+    }
+}
+
+static size_t round_up(size_t n, size_t unit) {
+    return (n + unit - 1) / unit * unit;
+}
+
+size_t weight_row_bytes(int type, size_t n_col) {
+    switch (type) {
+    case W_F32: return n_col * sizeof(float);
+    case W_F16: return n_col * sizeof(uint16_t);
+    case W_Q4_0: return n_col / Q_BLOCK * sizeof(struct file_q4_0);
+    case W_Q8_0: return n_col / Q_BLOCK * sizeof(struct file_q8_0);
+    default: return 0;
+    }
+}
+
+size_t weight_group_bytes(int type, size_t n_col) {
+    switch (type) {
+    case W_F32: return ROW_GROUP * round_up(n_col, FLOAT_LANES) * sizeof(float);
+    case W_F16: return ROW_GROUP * round_up(n_col, FLOAT_LANES) * sizeof(uint16_t);
+    case W_Q4_0: return round_up(n_col, COL_UNIT) / COL_UNIT * sizeof(struct kern_q4_0);
+    case W_Q8_0: return round_up(n_col, COL_UNIT) / COL_UNIT * sizeof(struct kern_q8_0);
+    default: return 0;
+    }
+}
+
+size_t panel_bytes(size_t n_col, size_t n_tok) {
+    size_t n_block = round_up(n_col, COL_UNIT) / Q_BLOCK;
+    size_t bytes = n_tok == 1 ? n_block * sizeof(struct panel1)
+                              : (n_tok + 7) / 8 * n_block * sizeof(struct panel8);
+    return round_up(bytes, 64);
+}
+
+const struct weight_ops *weight_ops(const struct kernels *k, int type) {
+    switch (type) {
+    case W_F32: return &k->f32;
+    case W_F16: return &k->f16;
+    case W_Q4_0: return &k->q4_0;
+    case W_Q8_0: return &k->q8_0;
+    default: return NULL;
+    }
+}

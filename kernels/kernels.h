@@ -1,0 +1,145 @@
+/* kernels.h - the arithmetic, and the one table it is called through.
+ *
+ * Pure functions: no allocation, no I/O, no threads, no failure, no libm. scalar.c defines the right
+ * answer; every other variant returns the same bits (tests/test_kernels.c), whatever the CPU, the
+ * number of tokens at once, or how rows are split: so a cluster of unlike boards computes what one
+ * board would.
+ *
+ * The numeric contract, version CONTRACT_VERSION (round to nearest even, no contraction, no
+ * reassociation; fma means one rounding):
+ *  - Activations, per 32 values: a = max |x| (NaN ignored), at most 2^60; a < 2^-60 gives d = 0 and
+ *    q = 0; otherwise d = a / 127 rounded up to bf16, q = rint(x * (1 / d)) clamped to +-127 (NaN
+ *    gives -127).
+ *  - Quantised weights: acc = +0; blocks of 32 in order; I = exact int32 sum of w * q;
+ *    acc = fma(dw * dx, (float)I, acc).
+ *  - Float weights: 16 lanes, lane i mod 16 by fma in ascending i; lanes are added as the tree
+ *    l + 8, l + 4, l + 2, l + 1. The same lanes and tree for every float sum (RMSNorm, q . k).
+ *  - Attention: scores per 64 positions counted from 0: m = max, p = exp(s - m), l = sum of p in 16
+ *    lanes and the tree, o = sum of p * v by fma in ascending position; blocks are folded in
+ *    ascending order (see attend).
+ *
+ * Threads: all functions are reentrant.
+ */
+#ifndef KERNELS_KERNELS_H
+#define KERNELS_KERNELS_H
+
+#include "quants.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+enum { CONTRACT_VERSION = 1 };
+
+enum cpu_feature {
+    CPU_AVX2 = 1 << 0,  // with FMA and F16C
+    CPU_NEON = 1 << 1,
+};
+
+enum kv_type { KV_F32, KV_F16 };
+
+enum {
+    ATTEND_BLOCK = 64,   // positions whose softmax is made at once (contract)
+    HEAD_DIM_MAX = 512,  // the model reader refuses more
+};
+
+/* What is done with one type of weights. */
+struct weight_ops {
+    bool is_float;  // activations are f32 rows, not panels
+
+    /* One group of 8 rows from file order to kernel order. src: n_row rows of n_col values, each
+     * weight_row_bytes() apart; rows n_row..7 become zero. dst: weight_group_bytes(), 64-aligned.
+     * False when a scale (or a float weight) is not finite; dst is then still written. */
+    bool (*relay)(void *dst, const void *src, size_t n_row, size_t n_col);
+
+    /* One row in file order to f32: x [n_col]. */
+    void (*dequant)(float *x, const void *src, size_t n_col);
+
+    /* y[t * ldy + r] = w[r,:] . x[t,:] for the 8 * n_group rows of w (kernel order, 64-aligned) and
+     * t < n_tok. x: for float weights f32 [n_tok][n_col rounded up to 16], the padding zero, 64-
+     * aligned; otherwise what pack() made of n_tok tokens. y is written for whole groups. */
+    void (*matmul)(float *y, size_t ldy, const void *w, size_t n_group, size_t n_col, const void *x,
+                   size_t n_tok);
+};
+
+struct kernels {
+    const char *name;  // best variant that contributed: "scalar", "avx2", "neon"
+    struct weight_ops q4_0, q8_0, f16, f32;
+
+    /* x [n] to blocks q [ceil(n / 32)], missing values are zero. */
+    void (*quantise)(struct act *q, const float *x, size_t n);
+    /* Tokens' blocks to panels: q [n_tok][ldq], the first n_block of each row; out: panel1 for
+     * n_tok = 1, else ceil(n_tok / 8) runs of panel8; n_block is padded to a multiple of 4 with
+     * zeros, missing tokens are zero. panel_bytes() tells the size. 64-aligned. */
+    void (*pack)(void *panel, const struct act *q, size_t ldq, size_t n_block, size_t n_tok);
+
+    /* y = (x * s) * w, s = 1 / sqrt(sum(x^2) / n + eps). y may be x. */
+    void (*rmsnorm)(float *y, const float *x, const float *w, size_t n, float eps);
+    /* Rotate pairs (a, b) = (x[2i], x[2i+1]) of one head by the angles cs [n_pair][cos, sin] (RoPE:
+     * Su et al. 2021, 3.4.2, pairs adjacent as arch llama has them in GGUF):
+     * a' = fma(a, cos, -(b * sin)), b' = fma(b, cos, a * sin). */
+    void (*rope)(float *x, const float *cs, size_t n_pair);
+    /* y = silu(gate) * up, silu(g) = g / (1 + exp(-g)), exp as in exp.h. y may be gate or up. */
+    void (*silu_mul)(float *y, const float *gate, const float *up, size_t n);
+
+    /* Round to binary16 for the KV cache, clamped to +-65504 first (NaN gives -65504). */
+    void (*to_f16)(uint16_t *y, const float *x, size_t n);
+    /* One query head over n_pos >= 1 cached positions of one KV head: out [hd], q [hd], row p of k
+     * at k + p * stride elements (of kv type), v likewise; hd <= HEAD_DIM_MAX, any alignment
+     * (best: multiples of 16 values). Scores are (q . k) * scale. Block b of
+     * 64 positions gives m_b, l_b, o_b; from M = m_0, L = l_0, O = o_0:
+     * M' = max(M, m_b), s = exp(M - M'), t = exp(m_b - M'), L = fma(l_b, t, L * s),
+     * O = fma(o_b, t, O * s); at the end out = O * (1 / L). */
+    void (*attend)(float *out, const float *q, const void *k, const void *v, enum kv_type type,
+                   size_t hd, size_t stride, size_t n_pos, float scale);
+
+    /* Branch outputs to the wire's rounding and onto the residual. Blocks of 32, n any (a last
+     * partial block is padded with zeros). d = max|x| / 32767 (NaN ignored, at most 2^60; below
+     * 2^-60 zero); q = rint(x * (1 / d)) clamped to +-32767. add: x += q * d. */
+    void (*to_wire16)(struct wire16 *q, const float *x, size_t n);
+    void (*add_wire16)(float *x, const struct wire16 *q, size_t n);
+    void (*add_act)(float *x, const struct act *q, size_t n);  // wire type q8
+    void (*add)(float *x, const float *y, size_t n);           // wire type f32
+
+    /* The k largest of x [n], ties to the lower index, NaN never: id and value in descending order.
+     * Returns how many (min(k, numbers in x)). */
+    size_t (*topk)(int32_t *id, float *val, size_t k, const float *x, size_t n);
+};
+
+/* Bytes of a row in file order; n_col is a multiple of 32 for quantised types. */
+size_t weight_row_bytes(int type, size_t n_col);
+/* Bytes of 8 rows in kernel order, a multiple of 64. */
+size_t weight_group_bytes(int type, size_t n_col);
+/* Bytes of the packed panels of n_tok tokens of n_col values. */
+size_t panel_bytes(size_t n_col, size_t n_tok);
+/* The operations on a GGUF weight type, or NULL when there is no kernel for it. */
+const struct weight_ops *weight_ops(const struct kernels *k, int type);
+
+/* Angles of position pos: cs [n_pair][2] = cos, sin of the double pos * freq[i], by our own double
+ * arithmetic (same bits everywhere; error < 1e-12 for |angle| < 2^26, before rounding to float). */
+void rope_angles(float *cs, const double *freq, size_t n_pair, uint32_t pos);
+/* freq[i] = base^(-2i / n_rot), i < n_rot / 2, without libm (relative error < 1e-13); base is a
+ * normal number > 0. */
+void rope_freqs(double *freq, double base, size_t n_rot);
+
+/* Features of this CPU and kernel. DAIR_CPU=scalar|avx2|neon restricts them (see cpu.c). */
+unsigned cpu_features(void);
+/* What is left of the features `have` for the variant `name`; all of them when the name is NULL or
+ * unknown. known: set if not NULL. */
+unsigned cpu_restrict(unsigned have, const char *name, bool *known);
+/* Fill k with the best of every kernel that the features in `cpu` allow. */
+void kernels_init(struct kernels *k, unsigned cpu);
+
+/* Variants, worst first: each replaces only what it does better. Call through kernels_init(). */
+void kernels_scalar(struct kernels *k);
+void kernels_avx2(struct kernels *k);
+void kernels_neon(struct kernels *k);
+
+/* Run every kernel of got and of the reference on seeded input, edge values included, and compare
+ * bits. Returns the number of mismatches; *digest (FNV-1a over all reference results) is one value on
+ * every CPU. `say`, if not NULL, gets a line for each mismatch. scratch: SELFTEST_BYTES, 64-aligned. */
+enum { SELFTEST_BYTES = 1 << 20 };
+#define SELFTEST_DIGEST 0x404244438ee9dcb1ULL  // what *digest is, for CONTRACT_VERSION
+size_t kernels_selftest(const struct kernels *got, void *scratch, uint64_t *digest,
+                        void (*say)(void *ctx, const char *line), void *ctx);
+
+#endif

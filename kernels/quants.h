@@ -1,0 +1,73 @@
+/* quants.h - weight and activation blocks, byte for byte.
+ *
+ * File order is GGUF's (row major; its type numbers are used everywhere). Kernel order is ours: 8
+ * rows interleaved, 4 weights of each row in turn, so that one 32-bit lane holds 4 weights of one
+ * row on every instruction set; re-laying is a transposition of 32-bit words. Groups of 8 rows are
+ * contiguous. Columns are padded to 128 with zero scales, rows to 8.
+ */
+#ifndef KERNELS_QUANTS_H
+#define KERNELS_QUANTS_H
+
+#include <stdint.h>
+
+enum {
+    Q_BLOCK = 32,      // values that share a scale
+    ROW_GROUP = 8,     // rows interleaved in kernel order
+    COL_UNIT = 128,    // columns are padded to this in kernel order (quantised types)
+    FLOAT_LANES = 16,  // float weights: columns are padded to this, sums run in this many lanes
+};
+
+/* GGUF type numbers of the weights we have kernels for. */
+enum weight_type { W_F32 = 0, W_F16 = 1, W_Q4_0 = 2, W_Q8_0 = 8 };
+
+/* File order. Byte arrays only, so that any alignment is fine. */
+struct file_q4_0 {
+    uint8_t d[2];   // f16 scale
+    uint8_t q[16];  // low nibble: weight i, high: weight 16 + i; value = (nibble - 8) * d
+};
+struct file_q8_0 {
+    uint8_t d[2];
+    int8_t q[32];
+};
+_Static_assert(sizeof(struct file_q4_0) == 18, "GGUF Q4_0");
+_Static_assert(sizeof(struct file_q8_0) == 34, "GGUF Q8_0");
+
+/* Kernel order: 8 rows x 128 columns. */
+struct kern_q4_0 {
+    uint16_t d[4][ROW_GROUP];       // [block][row] f16
+    uint8_t q[4][4][ROW_GROUP][4];  // [block][c][row][i]: low = w[4c + i], high = w[16 + 4c + i]
+};
+struct kern_q8_0 {
+    uint16_t d[4][ROW_GROUP];
+    int8_t q[4][8][ROW_GROUP][4];  // [block][c][row][i] = w[4c + i]
+};
+_Static_assert(sizeof(struct kern_q4_0) == 576, "9 cache lines");
+_Static_assert(sizeof(struct kern_q8_0) == 1088, "17 cache lines");
+
+/* 32 activations as they are quantised, gathered between slices and sent: d is a bf16 (the upper
+ * half of an f32), q in [-127, 127]. 34 bytes without loss. */
+struct act {
+    uint16_t d;
+    int8_t q[Q_BLOCK];
+};
+_Static_assert(sizeof(struct act) == 34, "wire form");
+
+/* 32 branch outputs on the wire: value = q * d. */
+struct wire16 {
+    float d;
+    int16_t q[Q_BLOCK];
+};
+_Static_assert(sizeof(struct wire16) == 68, "wire form");
+
+/* Activation panels: what the matrix kernels eat, for T = 1 (decode) or 8 tokens at once. */
+#define PANEL(T)                                                                                   \
+    struct panel##T {                                                                              \
+        float d[T];        /* scale of token t */                                                  \
+        int32_t s8[T];     /* -8 * (sum of q): Q4_0's start; << 4 is -128 * sum, Q8_0 on VNNI */   \
+        int8_t q[8][T][4]; /* [c][token][i] = q[4c + i] */                                         \
+    }
+PANEL(1);
+PANEL(8);
+_Static_assert(sizeof(struct panel1) == 40 && sizeof(struct panel8) == 320, "40 bytes a token");
+
+#endif
