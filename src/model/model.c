@@ -1,0 +1,445 @@
+/* From a container to a model: what the keys mean, and whether the tensors fit them. */
+#include "model/model.h"
+#include "model/gguf.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { ARCH_NAME_MAX = 48, LAYER_TENSORS = 9 };
+
+_Static_assert(sizeof(struct layer_tensors) == LAYER_TENSORS * sizeof(void *),
+               "gguf_read leaves room for a pointer to every tensor");
+
+struct reader {
+    struct model *m;
+    struct gguf g;
+    uint8_t *known;  // [n_tensor] whether the architecture asked for it
+    char key[96];    // "llama.block_count"
+};
+
+static const char *arch_key(struct reader *r, const char *suffix) {
+    snprintf(r->key, sizeof r->key, "%.*s.%s", ARCH_NAME_MAX, r->m->arch_name, suffix);
+    return r->key;
+}
+
+/* An integer that some writers give once and some for each layer; then all must be equal. */
+static MUST per_layer(struct reader *r, const char *suffix, uint32_t max, uint32_t *v,
+                      struct err *e) {
+    const char *key = arch_key(r, suffix);
+    const struct gguf_kv *kv = gguf_find(&r->g, key);
+    if (!kv || kv->type != GGUF_ARRAY) return gguf_u32(&r->g, key, max, v, e);
+    if (!gguf_array(&r->g, key, kv->elem == GGUF_U32 ? GGUF_U32 : GGUF_I32, &kv, e)) return false;
+    if (kv->n != r->m->n_layer || !kv->n) {
+        return err_set(e, ERR_FORMAT, "key %s has %" PRIu64 " items for %" PRIu32 " layers", key,
+                       kv->n, r->m->n_layer);
+    }
+    uint32_t first = cursor_u32(&r->g.c);
+    for (uint64_t i = 1; i < kv->n; i++) {
+        uint32_t next = cursor_u32(&r->g.c);
+        if (next == first || r->g.c.failed) continue;
+        return err_set(e, ERR_UNSUPPORTED,
+                       "key %s is %" PRIu32 " in layer 0 and %" PRIu32 " in layer "
+                       "%" PRIu64 "; layers of different shapes are not supported",
+                       key, first, next, i);
+    }
+    if (r->g.c.failed) return cursor_err(&r->g.c, key, e);
+    if (first > max) {
+        return err_set(e, ERR_LIMIT, "key %s is %" PRIu32 " (at most %" PRIu32 ")", key, first,
+                       max);
+    }
+    *v = first;
+    return true;
+}
+
+/* The integers of the shape as the file gives them; 0 where it does not. */
+static MUST read_shape(struct reader *r, struct err *e) {
+    struct model *m = r->m;
+    const struct gguf *g = &r->g;
+    double eps = 0;
+    if (!gguf_u32(g, arch_key(r, "block_count"), MODEL_MAX_LAYER, &m->n_layer, e) ||
+        !gguf_u32(g, arch_key(r, "embedding_length"), MODEL_MAX_EMBD, &m->n_embd, e) ||
+        !gguf_u32(g, arch_key(r, "context_length"), MODEL_MAX_CTX, &m->n_ctx, e) ||
+        !gguf_u32(g, arch_key(r, "vocab_size"), MODEL_MAX_VOCAB, &m->n_vocab, e) ||
+        !per_layer(r, "feed_forward_length", MODEL_MAX_EMBD, &m->n_ff, e) ||
+        !per_layer(r, "attention.head_count", MODEL_MAX_HEAD, &m->n_head, e)) {
+        return false;
+    }
+    m->n_head_kv = m->n_head;
+    if (!per_layer(r, "attention.head_count_kv", MODEL_MAX_HEAD, &m->n_head_kv, e)) return false;
+    m->head_dim = m->n_head ? m->n_embd / m->n_head : 0;
+    if (!gguf_u32(g, arch_key(r, "attention.key_length"), MODEL_MAX_EMBD, &m->head_dim, e)) {
+        return false;
+    }
+    m->n_rot = m->head_dim;
+    m->rope_base = 10000;
+    if (!gguf_u32(g, arch_key(r, "rope.dimension_count"), MODEL_MAX_EMBD, &m->n_rot, e) ||
+        !gguf_f64(g, arch_key(r, "rope.freq_base"), &m->rope_base, e) ||
+        !gguf_f64(g, arch_key(r, "attention.layer_norm_rms_epsilon"), &eps, e)) {
+        return false;
+    }
+    m->norm_eps = (float)eps;
+    return true;
+}
+
+/* Scaling of positions. Without a type, a factor means linear: that is what the key's first writers
+ * meant, and other programs follow. */
+static MUST read_rope_scaling(struct reader *r, struct err *e) {
+    struct model *m = r->m;
+    const char *type = "linear";
+    char shown[64];
+    double factor = 1;
+    m->rope_factor = 1;
+    if (!gguf_str(&r->g, arch_key(r, "rope.scaling.type"), &type, e) ||
+        !gguf_f64(&r->g, arch_key(r, "rope.scale_linear"), &factor, e) ||
+        !gguf_f64(&r->g, arch_key(r, "rope.scaling.factor"), &factor, e)) {
+        return false;
+    }
+    if (!strcmp(type, "none")) return true;
+    if (strcmp(type, "linear") != 0) {
+        return err_set(e, ERR_UNSUPPORTED,
+                       "rope scaling of type \"%s\" (this version knows none and "
+                       "linear)",
+                       gguf_show(shown, type));
+    }
+    if (factor == 0) factor = 1;  // "off" in some writers
+    if (!isfinite(factor) || factor < 0) {
+        return err_set(e, ERR_FORMAT, "key %s is %g", arch_key(r, "rope.scaling.factor"), factor);
+    }
+    m->rope_scaling = factor == 1 ? ROPE_NONE : ROPE_LINEAR;
+    m->rope_factor = factor;
+    return true;
+}
+
+/* Experts are named, so that the sentence is about them and not about a tensor that is missing. */
+static MUST check_experts(struct reader *r, struct err *e) {
+    uint32_t n = 0, used = 0;
+    if (!gguf_u32(&r->g, arch_key(r, "expert_count"), UINT32_MAX, &n, e) ||
+        !gguf_u32(&r->g, arch_key(r, "expert_used_count"), UINT32_MAX, &used, e)) {
+        return false;
+    }
+    if (used > n) {
+        return err_set(e, ERR_FORMAT, "%" PRIu32 " experts of %" PRIu32 " are to be used", used, n);
+    }
+    if (!n) return true;
+    return err_set(e, ERR_UNSUPPORTED,
+                   "the model has %" PRIu32 " experts; this version runs dense "
+                   "models only",
+                   n);
+}
+
+static MUST required(struct reader *r, const char *suffix, uint32_t value, struct err *e) {
+    if (value) return true;
+    const char *key = arch_key(r, suffix);
+    return err_set(e, ERR_FORMAT, "key %s is %s", key, gguf_find(&r->g, key) ? "0" : "missing");
+}
+
+static MUST check_heads(struct reader *r, struct err *e) {
+    struct model *m = r->m;
+    uint32_t v_dim = m->n_embd / m->n_head;
+    if (m->n_head % m->n_head_kv) {
+        return err_set(e, ERR_FORMAT, "%" PRIu32 " heads cannot share %" PRIu32 " key-value heads",
+                       m->n_head, m->n_head_kv);
+    }
+    if (!gguf_find(&r->g, arch_key(r, "attention.key_length")) && m->n_embd % m->n_head) {
+        return err_set(e, ERR_FORMAT,
+                       "embedding length %" PRIu32 " is no multiple of %" PRIu32 " heads",
+                       m->n_embd, m->n_head);
+    }
+    if (!gguf_u32(&r->g, arch_key(r, "attention.value_length"), MODEL_MAX_EMBD, &v_dim, e)) {
+        return false;
+    }
+    if (v_dim != m->head_dim) {
+        return err_set(e, ERR_UNSUPPORTED,
+                       "keys have %" PRIu32 " values a head and values %" PRIu32
+                       "; they must be equal",
+                       m->head_dim, v_dim);
+    }
+    if ((uint64_t)m->n_head * m->head_dim > MODEL_MAX_EMBD) {
+        return err_set(e, ERR_LIMIT, "%" PRIu32 " heads of %" PRIu32 " values (at most %d in all)",
+                       m->n_head, m->head_dim, MODEL_MAX_EMBD);
+    }
+    if (m->n_rot % 2 || m->n_rot > m->head_dim || !m->n_rot) {
+        return err_set(e, ERR_FORMAT,
+                       "rope.dimension_count is %" PRIu32 " for heads of %" PRIu32
+                       "; it must be even and no larger",
+                       m->n_rot, m->head_dim);
+    }
+    return true;
+}
+
+static MUST check_shape(struct reader *r, struct err *e) {
+    struct model *m = r->m;
+    if (!required(r, "block_count", m->n_layer, e) ||
+        !required(r, "embedding_length", m->n_embd, e) ||
+        !required(r, "feed_forward_length", m->n_ff, e) ||
+        !required(r, "attention.head_count", m->n_head, e) ||
+        !required(r, "attention.head_count_kv", m->n_head_kv, e) ||
+        !required(r, "attention.key_length", m->head_dim, e) ||
+        !required(r, "context_length", m->n_ctx, e) || !check_heads(r, e)) {
+        return false;
+    }
+    const char *key = arch_key(r, "attention.layer_norm_rms_epsilon");
+    if (!gguf_find(&r->g, key)) return err_set(e, ERR_FORMAT, "key %s is missing", key);
+    if (!(m->norm_eps > 0 && m->norm_eps <= 1)) {
+        return err_set(e, ERR_FORMAT, "key %s is %g", key, (double)m->norm_eps);
+    }
+    if (!isfinite(m->rope_base) || m->rope_base <= 0) {
+        return err_set(e, ERR_FORMAT, "key %s is %g", arch_key(r, "rope.freq_base"), m->rope_base);
+    }
+    return true;
+}
+
+/* The tensor `name` if it is there, with rows x cols values; rows 0: a vector, which must be F32. */
+static MUST take(struct reader *r, const char *name, uint64_t cols, uint64_t rows,
+                 const struct tensor **out, struct err *e) {
+    const struct tensor *t = *out = gguf_tensor(&r->g, name);
+    if (!t) return true;
+    r->known[t - r->g.tensor] = 1;
+    if (t->dim[0] != cols || t->dim[1] != (rows ? rows : 1) || t->dim[2] * t->dim[3] != 1) {
+        char is[96] = "", want[48];
+        for (uint32_t k = 0; k < t->n_dim; k++) {
+            size_t at = strlen(is);
+            snprintf(is + at, sizeof is - at, "%s%" PRIu64, k ? ", " : "", t->dim[k]);
+        }
+        snprintf(want, sizeof want, rows ? "%" PRIu64 ", %" PRIu64 : "%" PRIu64, cols, rows);
+        return err_set(e, ERR_FORMAT, "tensor %s is [%s], but the model's shape wants [%s]", name,
+                       is, want);
+    }
+    if (!rows && t->type != TENSOR_F32) {
+        return err_set(e, ERR_UNSUPPORTED, "tensor %s is %s; vectors must be F32", name,
+                       tensor_format(t->type)->name);
+    }
+    return true;
+}
+
+static MUST need(struct reader *r, const char *name, uint64_t cols, uint64_t rows,
+                 const struct tensor **out, struct err *e) {
+    if (!take(r, name, cols, rows, out, e)) return false;
+    return *out || err_set(e, ERR_FORMAT, "tensor %s is missing", name);
+}
+
+static MUST read_layer(struct reader *r, uint32_t i, struct layer_tensors *l, struct err *e) {
+    const struct model *m = r->m;
+    uint64_t d = m->n_embd, q = (uint64_t)m->n_head * m->head_dim;
+    uint64_t kv = (uint64_t)m->n_head_kv * m->head_dim;
+    const struct {
+        const char *name;
+        uint64_t cols, rows;
+        const struct tensor **out;
+    } want[LAYER_TENSORS] = {
+        {"attn_norm", d, 0, &l->attn_norm}, {"attn_q", d, q, &l->q},
+        {"attn_k", d, kv, &l->k},           {"attn_v", d, kv, &l->v},
+        {"attn_output", q, d, &l->o},       {"ffn_norm", d, 0, &l->ffn_norm},
+        {"ffn_gate", d, m->n_ff, &l->gate}, {"ffn_up", d, m->n_ff, &l->up},
+        {"ffn_down", m->n_ff, d, &l->down},
+    };
+    for (int k = 0; k < LAYER_TENSORS; k++) {
+        char name[64];
+        snprintf(name, sizeof name, "blk.%" PRIu32 ".%s.weight", i, want[k].name);
+        if (!need(r, name, want[k].cols, want[k].rows, want[k].out, e)) return false;
+    }
+    return true;
+}
+
+/* A weight that we would leave out makes another model of it: better none than a wrong one. */
+static MUST check_known(const struct reader *r, struct err *e) {
+    char shown[64];
+    for (uint32_t i = 0; i < r->g.n_tensor; i++) {
+        if (r->known[i]) continue;
+        const char *name = gguf_show(shown, r->g.tensor[i].name);
+        size_t len = strlen(name);
+        if (len > 5 && !strcmp(name + len - 5, ".bias")) {
+            return err_set(e, ERR_UNSUPPORTED, "tensor %s: biases are not supported", name);
+        }
+        return err_set(e, ERR_UNSUPPORTED,
+                       "tensor %s is not one that this version knows in a model "
+                       "of architecture llama",
+                       name);
+    }
+    return true;
+}
+
+static MUST read_tensors(struct reader *r, struct err *e) {
+    struct model *m = r->m;
+    if (!arena_array(&m->mem, &r->known, r->g.n_tensor, 1, "tensors", e)) return false;
+    const struct tensor *t = gguf_tensor(&r->g, "token_embd.weight");
+    uint64_t rows = t ? t->dim[1] : 1;
+    if (rows > MODEL_MAX_VOCAB) {
+        return err_set(e, ERR_LIMIT, "tensor token_embd.weight has %" PRIu64 " rows (at most %d)",
+                       rows, MODEL_MAX_VOCAB);
+    }
+    if (!need(r, "token_embd.weight", m->n_embd, rows, &m->token_embd, e) ||
+        !need(r, "output_norm.weight", m->n_embd, 0, &m->output_norm, e) ||
+        !take(r, "output.weight", m->n_embd, rows, &m->output, e) ||
+        !take(r, "rope_freqs.weight", m->n_rot / 2, 0, &m->rope_freqs, e)) {
+        return false;
+    }
+    if (!m->output) m->output = m->token_embd;
+    m->n_vocab = (uint32_t)rows;
+    if (m->n_layer > r->g.n_tensor / LAYER_TENSORS) {
+        return err_set(e, ERR_FORMAT, "%" PRIu32 " layers cannot be made of %" PRIu32 " tensors",
+                       m->n_layer, r->g.n_tensor);
+    }
+    struct layer_tensors *layer;
+    if (!arena_array(&m->mem, &layer, m->n_layer, sizeof *layer, "layers", e)) return false;
+    for (uint32_t i = 0; i < m->n_layer; i++) {
+        if (!read_layer(r, i, &layer[i], e)) return false;
+    }
+    m->layer = layer;
+    return check_known(r, e);
+}
+
+static MUST read_arch(struct reader *r, struct err *e) {
+    struct model *m = r->m;
+    char shown[64];
+    uint32_t n_split = 0;
+    if (!gguf_find(&r->g, "general.architecture")) {
+        return err_set(e, ERR_FORMAT, "key general.architecture is missing: not a language model?");
+    }
+    if (strcmp(m->arch_name, "llama") != 0) {
+        return err_set(e, ERR_UNSUPPORTED, "architecture \"%s\" (this version runs llama)",
+                       gguf_show(shown, m->arch_name));
+    }
+    m->arch = ARCH_LLAMA;
+    if (!gguf_u32(&r->g, "split.count", UINT32_MAX, &n_split, e)) return false;
+    if (n_split <= 1) return true;
+    return err_set(e, ERR_UNSUPPORTED,
+                   "one of a set of %" PRIu32 " files; split sets are not "
+                   "supported yet (llama-gguf-split --merge makes one file of them)",
+                   n_split);
+}
+
+/* Everything that running needs. */
+static MUST read_all(struct reader *r, struct err *e) {
+    struct model *m = r->m;
+    if (!read_arch(r, e) || !read_shape(r, e) || !check_experts(r, e) || !check_shape(r, e) ||
+        !read_rope_scaling(r, e) || !read_tensors(r, e) ||
+        !vocab_read(&m->vocab, &r->g, &m->mem, e)) {
+        return false;
+    }
+    if (m->vocab.n_token == m->n_vocab) return true;
+    return err_set(e, ERR_FORMAT,
+                   "the vocabulary has %" PRIu32 " tokens, but token_embd.weight has %" PRIu32
+                   " rows",
+                   m->vocab.n_token, m->n_vocab);
+}
+
+static MUST read_directory(struct reader *r, struct err *e) {
+    struct model *m = r->m;
+    const struct gguf *g = &r->g;
+    m->name = m->arch_name = m->chat_template = "";
+    m->version = g->version;
+    m->n_tensor = g->n_tensor;
+    m->tensor = g->tensor;
+    m->n_kv = g->n_kv;
+    m->kv = g->kv;
+    m->data_off = g->data_off + m->file.base;
+    for (uint32_t i = 0; i < g->n_tensor; i++) {  // no overflow: they lie apart in one file
+        const struct tensor *t = &g->tensor[i];
+        const struct tensor_format *f = tensor_format(t->type);
+        m->n_param += t->len / f->bytes * f->block;
+        m->data_len += t->len;
+    }
+    return gguf_str(g, "general.architecture", &m->arch_name, e) &&
+           gguf_str(g, "general.name", &m->name, e) &&
+           gguf_str(g, "tokenizer.chat_template", &m->chat_template, e);
+}
+
+/* Shape and vocabulary as far as they go; what is wrong with them is for model_open to say. */
+static void read_what_is_there(struct reader *r) {
+    struct model *m = r->m;
+    struct err ignored;
+    if (strlen(m->arch_name) <= ARCH_NAME_MAX) {
+        (void)!(read_shape(r, &ignored) && read_rope_scaling(r, &ignored));
+    }
+    (void)!vocab_read(&m->vocab, &r->g, &m->mem, &ignored);
+    m->token_embd = gguf_tensor(&r->g, "token_embd.weight");
+    m->output_norm = gguf_tensor(&r->g, "output_norm.weight");
+    m->output = gguf_tensor(&r->g, "output.weight");
+    m->rope_freqs = gguf_tensor(&r->g, "rope_freqs.weight");
+    if (!m->output) m->output = m->token_embd;
+    if (!m->n_vocab) m->n_vocab = m->vocab.n_token;
+}
+
+static MUST read_part(struct model *m, int fd, enum model_part part, struct err *e) {
+    struct reader r = {.m = m};
+    size_t path_len = strlen(m->file.path) + 1;
+    uint8_t *window = malloc(CURSOR_WINDOW);
+    if (!window) return err_set(e, ERR_MEMORY, "no memory to read the metadata");
+    /* 1 KiB: alignment of the tables pushed here. */
+    bool ok = gguf_read(&r.g, &m->mem, fd, m->file.base, m->file.len, window, path_len + 1024, e);
+    if (ok) {
+        char *path = arena_push(&m->mem, path_len, 1);
+        if (path) {
+            m->file.path = memcpy(path, m->file.path, path_len);
+        } else {
+            ok = err_set(e, ERR_MEMORY, "no memory for the path");
+        }
+    }
+    ok = ok && read_directory(&r, e);
+    if (ok && part == MODEL_ALL) ok = read_all(&r, e);
+    if (ok && part == MODEL_VOCAB) {
+        ok = vocab_read(&m->vocab, &r.g, &m->mem, e);
+        m->n_vocab = m->vocab.n_token;
+    }
+    if (ok && part == MODEL_DIRECTORY) read_what_is_there(&r);
+    /* The page cache counts against the cgroup, and nobody reads the metadata again. */
+    (void)posix_fadvise(fd, (off_t)m->file.base, (off_t)(r.g.meta_len + CURSOR_WINDOW),
+                        POSIX_FADV_DONTNEED);
+    free(window);
+    return ok;
+}
+
+static MUST open_file(struct model *m, int *fd, struct err *e) {
+    /* NONBLOCK: a path may be a FIFO, whose open would wait for a writer. */
+    *fd = open(m->file.path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (*fd < 0) return err_sys(e, "cannot open the file");
+    struct stat st;
+    if (fstat(*fd, &st) != 0) return err_sys(e, "cannot stat the file");
+    if (!S_ISREG(st.st_mode)) {
+        return err_set(e, ERR_FORMAT, "%s",
+                       S_ISDIR(st.st_mode) ? "a folder, not a model file" : "not a regular file");
+    }
+    uint64_t size = (uint64_t)st.st_size;
+    if (m->file.base > size || m->file.len > size - m->file.base) {
+        return err_set(e, ERR_FORMAT,
+                       "%" PRIu64 " bytes at %" PRIu64 " are not in a file of %" PRIu64,
+                       m->file.len, m->file.base, size);
+    }
+    if (!m->file.len) m->file.len = size - m->file.base;
+    (void)posix_fadvise(*fd, 0, 0, POSIX_FADV_RANDOM);  // no readahead into the weights
+    return true;
+}
+
+MUST model_open_part(struct model *m, const char *path, uint64_t base, uint64_t len,
+                     enum model_part part, struct err *e) {
+    int fd = -1;
+    *m = (struct model){.file = {.path = path, .base = base, .len = len}};
+    bool ok = open_file(m, &fd, e) && read_part(m, fd, part, e);
+    if (fd >= 0) close(fd);
+    if (ok) return true;
+    model_close(m);
+    return err_in(e, path);
+}
+
+MUST model_open(struct model *m, const char *path, uint64_t base, uint64_t len, struct err *e) {
+    return model_open_part(m, path, base, len, MODEL_ALL, e);
+}
+
+void model_close(struct model *m) {
+    arena_close(&m->mem);
+    *m = (struct model){0};
+}
+
+bool model_meta(const struct model *m, uint32_t i, const char **key, const char **value) {
+    if (i >= m->n_kv) return false;
+    *key = m->kv[i].key;
+    *value = m->kv[i].text;
+    return true;
+}

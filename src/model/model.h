@@ -1,0 +1,153 @@
+/* model.h - what every reader of a model file yields: shape, tensor directory, vocabulary.
+ *
+ * Opening reads the file's metadata only (by pread in small windows, never mapped); the weights stay
+ * on disk and are named by (file, offset). Everything hangs in one arena, dropped by model_close().
+ * The directory is validated here, once: after model_open() every tensor of the architecture is
+ * there, has the right shape and lies inside its file, so later layers need not ask again.
+ *
+ * Format: GGUF v2 and v3 (ggml docs/gguf.md). Threads: read-only after open.
+ */
+#ifndef MODEL_MODEL_H
+#define MODEL_MODEL_H
+
+#include "base/arena.h"
+#include "base/err.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Limits on what a file may claim; past them it is refused with the numbers. */
+enum {
+    MODEL_MAX_LAYER = 1024,
+    MODEL_MAX_EMBD = 1 << 20,  // also d_ff and heads * head_dim
+    MODEL_MAX_HEAD = 4096,
+    MODEL_MAX_VOCAB = 1 << 22,
+    MODEL_MAX_CTX = 1 << 24,
+    MODEL_MAX_TENSOR = 1 << 16,
+    MODEL_MAX_KV = 1 << 16,
+    MODEL_MAX_META = 1 << 28,  // bytes of metadata kept: strings and arrays
+};
+
+/* GGUF tensor types; all sizes are known, kernels exist for some (see weight_ops). */
+enum tensor_type {
+    TENSOR_F32 = 0,
+    TENSOR_F16 = 1,
+    TENSOR_Q4_0 = 2,
+    TENSOR_Q4_1 = 3,
+    TENSOR_Q5_0 = 6,
+    TENSOR_Q5_1 = 7,
+    TENSOR_Q8_0 = 8,
+    TENSOR_Q2_K = 10,
+    TENSOR_Q3_K = 11,
+    TENSOR_Q4_K = 12,
+    TENSOR_Q5_K = 13,
+    TENSOR_Q6_K = 14,
+    TENSOR_BF16 = 30,
+};
+
+/* A type's name and block, e.g. {"Q4_0", 32, 18}; NULL for a type that GGUF does not define (or has
+ * removed). Covers every type number GGUF defines, so that inspect can name what run refuses. */
+struct tensor_format {
+    const char *name;
+    uint32_t block;  // values a block
+    uint32_t bytes;  // bytes a block
+};
+const struct tensor_format *tensor_format(uint32_t type);
+
+struct tensor {
+    const char *name;
+    uint32_t type;  // enum tensor_type or any other GGUF number with a tensor_format
+    uint32_t n_dim;
+    uint64_t dim[4];  // dim[0] is the row length (columns), dim[1] the rows; absent ones are 1
+    uint64_t off;     // in the file, absolute (a model embedded in another file included)
+    uint64_t len;     // bytes
+};
+
+/* One file of weights. The demo model is a range of our own executable. */
+struct model_file {
+    const char *path;
+    uint64_t base, len;  // bytes of the file that are the model
+};
+
+enum arch { ARCH_LLAMA, N_ARCH };
+
+enum rope_scaling { ROPE_NONE, ROPE_LINEAR };
+
+struct layer_tensors {
+    const struct tensor *attn_norm, *q, *k, *v, *o, *ffn_norm, *gate, *up, *down;
+};
+
+enum token_type {
+    TOKEN_NORMAL = 1,
+    TOKEN_UNKNOWN,
+    TOKEN_CONTROL,
+    TOKEN_USER,
+    TOKEN_UNUSED,
+    TOKEN_BYTE
+};
+
+/* The vocabulary as the file has it; model/tok builds its tables from this. Bytes are not
+ * terminated by NUL (a token may contain one). */
+struct vocab {
+    const char *kind;  // tokenizer.ggml.model: "llama" (SentencePiece), "gpt2" (byte-level BPE)
+    const char *pre;   // tokenizer.ggml.pre, "" when absent
+    uint32_t n_token;
+    const char *text;       // all token texts, one after another
+    const uint32_t *start;  // [n_token + 1] into text
+    const float *score;     // [n_token] or NULL
+    const uint8_t *type;    // [n_token] enum token_type, TOKEN_NORMAL when the file has none
+    uint32_t n_merge;
+    const char *merge_text;      // "left right" pairs
+    const uint32_t *merge;       // [n_merge + 1] into merge_text
+    int32_t bos, eos, eot, unk;  // -1: none
+    bool add_bos, add_eos, add_space_prefix;
+};
+
+struct model {
+    struct arena mem;
+    struct model_file file;
+    const char *name;       // general.name or ""
+    const char *arch_name;  // general.architecture
+    enum arch arch;
+    uint32_t version;  // GGUF version
+    /* shape */
+    uint32_t n_layer, n_embd, n_head, n_head_kv, head_dim, n_ff, n_vocab, n_ctx, n_rot;
+    float norm_eps;
+    double rope_base;
+    enum rope_scaling rope_scaling;
+    double rope_factor;               // linear scaling: positions are divided by it
+    const struct tensor *rope_freqs;  // llama 3: factors [n_rot / 2] f32, or NULL
+    /* tensors */
+    uint32_t n_tensor;
+    const struct tensor *tensor;                             // [n_tensor] in file order
+    const struct tensor *token_embd, *output_norm, *output;  // output == token_embd when tied
+    const struct layer_tensors *layer;                       // [n_layer]
+    struct vocab vocab;
+    const char *chat_template;    // "" when absent
+    uint64_t n_param;             // weights in all tensors
+    uint64_t data_off, data_len;  // where tensor data lies, bytes of all tensors
+    uint32_t n_kv;
+    const struct gguf_kv *kv;  // the file's keys, see model_meta()
+};
+
+/* Read and validate a model's metadata. Opens `path`; base and len choose a range of it (len 0: all).
+ * Fails: ERR_IO; ERR_FORMAT, ERR_LIMIT for a bad file; ERR_UNSUPPORTED for an architecture, tokenizer
+ * kind or option that this version cannot run. The sentence begins with the path. */
+MUST model_open(struct model *m, const char *path, uint64_t base, uint64_t len, struct err *e);
+
+/* As model_open, but stops after the directory: for inspect on files that run refuses, and for files
+ * that hold only a vocabulary. Shape and tensors are filled as far as they are there. */
+enum model_part { MODEL_ALL, MODEL_VOCAB, MODEL_DIRECTORY };
+MUST model_open_part(struct model *m, const char *path, uint64_t base, uint64_t len,
+                     enum model_part part, struct err *e);
+void model_close(struct model *m);
+
+/* The model embedded in the running executable (section .dair.demo): its path and range.
+ * Fails: ERR_UNSUPPORTED when this build has none. */
+MUST model_demo(char path[static 4096], uint64_t *base, uint64_t *len, struct err *e);
+
+/* Key-value metadata for inspect: the i-th key and its value as short text (arrays as "[n items]").
+ * false past the end. Valid until close. */
+bool model_meta(const struct model *m, uint32_t i, const char **key, const char **value);
+
+#endif

@@ -1,0 +1,280 @@
+/* Building a tokenizer's tables from the vocabulary of a model file. */
+#include "model/tok_tables.h"
+
+#include <string.h>
+
+/* Names by which models end a turn or a text. Files mark some of them as ordinary text, which would
+ * let them leak into answers; by these names they are control tokens. */
+static const char *const end_names[] = {
+    "<|eot_id|>",    "<|im_end|>",    "<|end|>",      "<|end_of_text|>", "<|eom_id|>",
+    "<|endoftext|>", "<end_of_turn>", "<|return|>",   "<|call|>",        "<|fim_pad|>",
+    "<|fim_repo|>",  "<|repo_name|>", "<|file_sep|>", "<EOT>",           "<end_of_utterance>",
+    "[EOS]",
+};
+
+static void mark_end(struct tok *t, int32_t id, bool control) {
+    if (id < 0) return;
+    t->attr[id] |= ATTR_END;
+    if (control) t->attr[id] = (uint8_t)((t->attr[id] & ~ATTR_TYPE) | TOKEN_CONTROL);
+}
+
+static int32_t find_name(const struct tok *t, const char *name) {
+    return tok_find(t, name, strlen(name));
+}
+
+static void mark_ends(struct tok *t, const struct vocab *v) {
+    for (size_t i = 0; i < sizeof end_names / sizeof *end_names; i++) {
+        mark_end(t, find_name(t, end_names[i]), true);
+    }
+    /* </s> is also an HTML tag and as such a word of some vocabularies; SentencePiece's own is one
+     * of its first three tokens. */
+    int32_t s = find_name(t, "</s>");
+    if (s < 3) mark_end(t, s, true);
+    mark_end(t, t->eos, false);
+    if (v->eot >= 0 && (uint32_t)v->eot < t->n_token) mark_end(t, v->eot, false);
+}
+
+/* Phi-3 drops white space after its control tokens, three excepted. Its file does not say so; we know
+ * it by the names of its tokens. */
+static void mark_strips(struct tok *t) {
+    static const char *const known[] = {"<|placeholder1|>", "<|assistant|>", "<|end|>", "<|user|>"};
+    static const char *const except[] = {"<unk>", "<s>", "<|endoftext|>"};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        int32_t id = find_name(t, known[i]);
+        if (id < 0 || (t->attr[id] & ATTR_TYPE) != TOKEN_CONTROL) return;
+    }
+    for (uint32_t i = 0; i < t->n_token; i++) {
+        if (tok_is_special(t, (int32_t)i)) t->attr[i] |= ATTR_STRIP;
+    }
+    for (size_t i = 0; i < sizeof except / sizeof *except; i++) {
+        int32_t id = find_name(t, except[i]);
+        if (id >= 0) t->attr[id] &= (uint8_t)~ATTR_STRIP;
+    }
+}
+
+static MUST insert(struct tok *t, uint32_t id, struct err *e) {
+    enum { PROBE_MAX = 4096 };  // never reached unless a file is made to collide
+    const char *s = t->text + t->start[id];
+    size_t len = t->start[id + 1] - t->start[id];
+    if (!len) return true;
+    uint32_t tag = tok_hash(s, len), i = tag & t->slot_mask;
+    for (int probe = 0; probe < PROBE_MAX; probe++, i = (i + 1) & t->slot_mask) {
+        struct token_slot *slot = &t->slot[i];
+        if (!slot->id1) {
+            *slot = (struct token_slot){tag, (int32_t)id + 1};
+            return true;
+        }
+        uint32_t at = t->start[slot->id1 - 1];
+        if (slot->tag == tag && t->start[slot->id1] - at == len && !memcmp(t->text + at, s, len)) {
+            return true;  // of two tokens with one text the first is found
+        }
+    }
+    return err_set(e, ERR_FORMAT, "the vocabulary's texts collide");
+}
+
+/* Texts, attributes and the hash. */
+static MUST build_texts(struct tok *t, const struct vocab *v, struct err *e) {
+    uint32_t n = v->n_token, slots = 1;
+    while (slots < n + n / 2 + 1) slots *= 2;
+    t->slot_mask = slots - 1;
+    char *text;
+    uint32_t *start;
+    if (!arena_array(&t->mem, &text, v->start[n], 1, "token texts", e)) return false;
+    if (!arena_array(&t->mem, &start, n + 1, sizeof *start, "token texts", e)) return false;
+    if (!arena_array(&t->mem, &t->attr, n, 1, "token attributes", e)) return false;
+    if (!arena_array(&t->mem, &t->slot, slots, sizeof *t->slot, "tokens", e)) return false;
+    if (v->start[n]) memcpy(text, v->text, v->start[n]);
+    memcpy(start, v->start, (n + 1) * sizeof *start);
+    t->text = text;
+    t->start = start;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t len = start[i + 1] - start[i];
+        if (len > TOKEN_MAX) {
+            return err_set(e, ERR_LIMIT, "token %u is %u bytes long, the limit is %d", i, len,
+                           TOKEN_MAX);
+        }
+        if (len > t->longest) t->longest = len;
+        uint8_t type = v->type[i];
+        t->attr[i] = type >= TOKEN_NORMAL && type <= TOKEN_BYTE ? type : TOKEN_NORMAL;
+        if (!insert(t, i, e)) return false;
+    }
+    return true;
+}
+
+static int hex_digit(char c) {
+    if (c >= '0' && c <= '9') return c - '0';
+    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* "<0x0A>" to its byte; anything else stays as it is. */
+static size_t byte_piece(const char *s, size_t len, char *out) {
+    if (len == 6 && !memcmp(s, "<0x", 3) && s[5] == '>') {
+        int hi = hex_digit(s[3]), lo = hex_digit(s[4]);
+        if (hi >= 0 && lo >= 0) {
+            *out = (char)(hi << 4 | lo);
+            return 1;
+        }
+    }
+    memcpy(out, s, len);
+    return len;
+}
+
+static size_t spm_piece(const char *s, size_t len, char *out) {
+    size_t n = 0;
+    for (size_t i = 0; i < len;) {
+        if (len - i >= 3 && !memcmp(s + i, "\xe2\x96\x81", 3)) {
+            out[n++] = ' ';
+            i += 3;
+        } else {
+            out[n++] = s[i++];
+        }
+    }
+    return n;
+}
+
+/* Token id as it stands in text, to out; never longer than its spelling. */
+static size_t make_piece(struct tok *t, uint32_t id, char *out) {
+    const char *s = t->text + t->start[id];
+    size_t len = t->start[id + 1] - t->start[id];
+    switch (t->attr[id] & ATTR_TYPE) {
+    case TOKEN_NORMAL:
+    case TOKEN_UNUSED:
+        if (t->bpe) {
+            int64_t n = bpe_unspell(s, len, out);
+            if (n >= 0) return (size_t)n;
+            t->attr[id] |= ATTR_ALIEN;
+            break;
+        }
+        return spm_piece(s, len, out);
+    case TOKEN_BYTE: return byte_piece(s, len, out);
+    default: break;
+    }
+    memcpy(out, s, len);
+    return len;
+}
+
+static MUST build_pieces(struct tok *t, struct err *e) {
+    char *piece;
+    uint32_t *start;
+    if (!arena_array(&t->mem, &piece, t->start[t->n_token], 1, "token texts", e)) return false;
+    if (!arena_array(&t->mem, &start, t->n_token + 1, sizeof *start, "token texts", e))
+        return false;
+    uint32_t at = 0;
+    for (uint32_t i = 0; i < t->n_token; i++) {
+        start[i] = at;
+        at += (uint32_t)make_piece(t, i, piece + at);
+    }
+    start[t->n_token] = at;
+    t->piece = piece;
+    t->piece_start = start;
+    return true;
+}
+
+/* The lengths of special tokens, longest first, each with the first bytes to look for. */
+static MUST build_specials(struct tok *t, struct err *e) {
+    static const uint16_t none = UINT16_MAX;
+    uint16_t index[TOKEN_MAX + 1];  // of a length in t->special
+    memset(index, 0xff, sizeof index);
+    for (uint32_t i = 0; i < t->n_token; i++) {
+        if (tok_is_special(t, (int32_t)i)) index[t->start[i + 1] - t->start[i]] = 0;
+    }
+    uint16_t n = 0;
+    for (size_t len = TOKEN_MAX; len > 0; len--) {
+        if (index[len] != none) index[len] = n++;
+    }
+    if (!arena_array(&t->mem, &t->special, n, sizeof *t->special, "special tokens", e))
+        return false;
+    t->n_special = n;
+    for (uint32_t i = 0; i < t->n_token; i++) {
+        uint32_t len = t->start[i + 1] - t->start[i];
+        if (!len || !tok_is_special(t, (int32_t)i)) continue;
+        struct special *sp = &t->special[index[len]];
+        uint8_t c = (uint8_t)t->text[t->start[i]];
+        sp->len = len;
+        sp->first[1][c >> 6] |= 1ULL << (c & 63);
+        if ((t->attr[i] & ATTR_TYPE) != TOKEN_USER) continue;
+        sp->has_user = true;
+        sp->first[0][c >> 6] |= 1ULL << (c & 63);
+    }
+    return true;
+}
+
+static int32_t in_range(const struct vocab *v, int32_t id) {
+    return id >= 0 && (uint32_t)id < v->n_token ? id : -1;
+}
+
+static MUST build(struct tok *t, const struct vocab *v, struct err *e) {
+    t->n_token = v->n_token;
+    t->bos = in_range(v, v->bos);
+    t->eos = in_range(v, v->eos);
+    t->unk = in_range(v, v->unk);
+    t->add_bos = v->add_bos;
+    t->add_eos = v->add_eos;
+    t->space_prefix = v->add_space_prefix && !t->bpe;
+    if (!build_texts(t, v, e)) return false;
+    mark_ends(t, v);
+    if (!t->bpe) {
+        mark_strips(t);
+        spm_mark_bytes(t);
+    }
+    if (!build_pieces(t, e) || !build_specials(t, e)) return false;
+    return t->bpe ? bpe_build(t, v, e) : spm_build(t, v, e);
+}
+
+static MUST choose_kind(const struct vocab *v, bool *bpe, const struct pretok **pre,
+                        struct err *e) {
+    *bpe = !strcmp(v->kind, "gpt2");
+    *pre = NULL;
+    if (!*bpe && strcmp(v->kind, "llama")) {
+        return err_set(e, ERR_UNSUPPORTED, "tokenizer kind \"%.40s\" is not supported", v->kind);
+    }
+    if (!*bpe) return true;
+    *pre = pretok_find(v->pre);
+    if (*pre) return true;
+    if (v->pre[0]) {
+        return err_set(e, ERR_UNSUPPORTED, "pre-tokenizer \"%.40s\" is not supported", v->pre);
+    }
+    return err_set(e, ERR_UNSUPPORTED,
+                   "the file names no pre-tokenizer (tokenizer.ggml.pre): convert the model again "
+                   "with a current converter");
+}
+
+MUST tok_open(struct tok **t, const struct vocab *v, struct err *e) {
+    enum { MERGE_MAX = 4 * MODEL_MAX_VOCAB };
+    bool bpe;
+    const struct pretok *pre;
+    *t = NULL;
+    if (!choose_kind(v, &bpe, &pre, e)) return false;
+    if (!v->n_token || v->n_token > MODEL_MAX_VOCAB || v->n_merge > MERGE_MAX) {
+        return err_set(e, ERR_LIMIT,
+                       "the vocabulary has %u tokens and %u merges, the limits are "
+                       "%d and %d",
+                       v->n_token, v->n_merge, MODEL_MAX_VOCAB, MERGE_MAX);
+    }
+    /* Two spellings of every text; 37 bytes a token for the tables, 8 + 16 more with rounding to
+     * powers of two; 16 bytes a merge, at most three places each. Unused room costs no memory. */
+    size_t cap = 2 * (size_t)v->start[v->n_token] + 64 * ((size_t)v->n_token + 64) +
+                 48 * ((size_t)v->n_merge + 1) + DETOK_MAX * sizeof(struct special) +
+                 sizeof(struct tok) + 4096;
+    struct arena mem;
+    if (!arena_open(&mem, "tokenizer", cap, e)) return false;
+    struct tok *made = arena_push(&mem, sizeof *made, 64);
+    if (!made) {
+        arena_close(&mem);
+        return err_set(e, ERR_MEMORY, "tokenizer: no room");
+    }
+    *made = (struct tok){.mem = mem, .bpe = bpe, .pre = pre};
+    if (!build(made, v, e)) {
+        tok_close(made);
+        return false;
+    }
+    *t = made;
+    return true;
+}
+
+void tok_close(struct tok *t) {
+    if (!t) return;
+    struct arena mem = t->mem;  // the struct lies in it
+    arena_close(&mem);
+}

@@ -1,0 +1,134 @@
+/* SentencePiece BPE (Kudo & Richardson 2018): neighbours whose joined text is a token merge, the
+ * best score first, the leftmost among equals. Text that is no token falls back to byte tokens. */
+#include "model/tok_tables.h"
+
+#include "base/unicode.h"
+
+#include <string.h>
+
+static const char MARK[] = "\xe2\x96\x81";  // U+2581, how vocabularies spell a space
+
+static bool is_mark(const char *s) {
+    return !memcmp(s, MARK, 3);
+}
+
+/* Larger scores to smaller numbers, order kept; a NaN goes last. */
+static uint32_t prio_of(float score) {
+    uint32_t u;
+    if (score != score) return UINT32_MAX;
+    score += 0.0F;  // -0 and 0 are the same score
+    memcpy(&u, &score, sizeof u);
+    u = u & 0x80000000 ? ~u : u | 0x80000000;
+    return ~u;
+}
+
+/* Whether spaces stand only at the front of tokens: "__a" but not "a_" or "a_b". */
+static bool marks_lead(const struct tok *t) {
+    for (uint32_t id = 0; id < t->n_token; id++) {
+        const char *s = t->text + t->start[id];
+        size_t len = t->start[id + 1] - t->start[id], i = 0;
+        while (i + 3 <= len && is_mark(s + i)) i += 3;
+        for (; i + 3 <= len; i++) {
+            if (is_mark(s + i) && tok_word(t, s, len) >= 0) return false;
+        }
+    }
+    return true;
+}
+
+void spm_mark_bytes(struct tok *t) {
+    for (unsigned b = 0; b < 256; b++) {
+        static const char hex[] = "0123456789ABCDEF";
+        char name[6] = {'<', '0', 'x', hex[b >> 4], hex[b & 15], '>'};
+        int32_t id = tok_find(t, name, sizeof name);
+        if (tok_is_special(t, id)) id = -1;
+        if (id >= 0) t->attr[id] = (uint8_t)((t->attr[id] & ~ATTR_TYPE) | TOKEN_BYTE);
+        t->byte_id[b] = id;
+    }
+}
+
+MUST spm_build(struct tok *t, const struct vocab *v, struct err *e) {
+    if (!v->score) return err_set(e, ERR_FORMAT, "the SentencePiece vocabulary has no scores");
+    if (!arena_array(&t->mem, &t->prio, t->n_token, sizeof *t->prio, "token scores", e)) {
+        return false;
+    }
+    for (uint32_t i = 0; i < t->n_token; i++) t->prio[i] = prio_of(v->score[i]);
+    t->word_marks = marks_lead(t);
+    for (unsigned b = 0; b < 256; b++) {
+        if (t->byte_id[b] >= 0) return true;
+    }
+    return err_set(e, ERR_FORMAT, "the SentencePiece vocabulary has no byte tokens");
+}
+
+bool spm_pair(const struct encoder *en, const struct sym *a, const struct sym *b, uint32_t *prio,
+              int32_t *id) {
+    int32_t found = tok_word(en->t, en->buf + a->at, (size_t)a->len + b->len);
+    if (found < 0) return false;
+    *prio = en->t->prio[found];
+    *id = found;
+    return true;
+}
+
+/* Spaces become marks; returns the length of the copy. */
+static size_t escape(char *out, const char *s, size_t len, bool prefix) {
+    size_t n = 0;
+    if (prefix) {
+        memcpy(out, MARK, 3);
+        n = 3;
+    }
+    for (size_t i = 0; i < len; i++) {
+        if (s[i] != ' ') {
+            out[n++] = s[i];
+            continue;
+        }
+        memcpy(out + n, MARK, 3);
+        n += 3;
+    }
+    return n;
+}
+
+static void emit(struct encoder *en, const struct sym *s) {
+    if (s->id >= 0) {
+        tok_emit(en, s->id);
+        return;
+    }
+    for (uint32_t i = 0; i < s->len; i++) {
+        int32_t id = en->t->byte_id[(uint8_t)en->buf[s->at + i]];
+        if (id < 0) id = tok_word(en->t, en->buf + s->at + i, 1);
+        if (id < 0) id = en->t->unk;
+        if (id >= 0) tok_emit(en, id);
+    }
+}
+
+/* Merge and emit the n bytes at `at` of the copy. */
+static MUST encode_run(struct encoder *en, size_t at, size_t n, struct err *e) {
+    if (!encoder_reserve(en, n, e)) return false;
+    en->buf = en->copy + at;
+    int32_t k = 0;
+    for (size_t i = 0; i < n; k++) {
+        int32_t cp;
+        size_t step = unicode_decode((const uint8_t *)en->buf + i, n - i, &cp);
+        int32_t id = tok_word(en->t, en->buf + i, step);
+        en->sym[k] = (struct sym){k - 1, k + 1, id, (uint32_t)i, (uint32_t)step};
+        i += step;
+    }
+    en->sym[k - 1].next = -1;
+    en->n_sym = (size_t)k;
+    tok_merge(en);
+    for (int32_t i = 0; i >= 0; i = en->sym[i].next) emit(en, &en->sym[i]);
+    return true;
+}
+
+MUST spm_encode(struct encoder *en, const char *s, size_t len, bool prefix, struct err *e) {
+    size_t n_space = prefix && en->t->space_prefix;
+    bool mark = n_space;
+    for (size_t i = 0; i < len; i++) n_space += s[i] == ' ';
+    if (!encoder_copy(en, len + 3 * n_space, e)) return false;
+    size_t n = escape(en->copy, s, len, mark), from = 0;
+    /* Where no token goes on after a space, no merge does: words are merged one by one. */
+    for (size_t i = 3; en->t->word_marks && i + 3 <= n; i++) {
+        if (!is_mark(en->copy + i) || (i - from >= 3 && is_mark(en->copy + i - 3))) continue;
+        if (!encode_run(en, from, i - from, e)) return false;
+        from = i;
+    }
+    return encode_run(en, from, n - from, e);
+}
