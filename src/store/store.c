@@ -1,0 +1,222 @@
+#include "store/store.h"
+
+#include "store/ring.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Buffers for loading when everything stays and there is no ring: enough for two readers to run
+ * ahead of the conversion. Given back before the first token. */
+enum { LOAD_SLOTS = 4, LOAD_ARENA_LEAST = 8 << 20, TILE_ALIGN = 64 };
+
+/* Where a tile is found. */
+struct place {
+    uint8_t *mem;   // resident: its bytes in the pool; else NULL
+    uint32_t turn;  // streamed: its place among the streamed tiles of a sweep
+};
+
+struct store {
+    struct store_conf conf;
+    struct store_stats chosen;
+    struct direct *file;   // [n_file]
+    uint32_t n_open;       // files open so far
+    struct place *place;   // [n_tile]
+    uint32_t *order;       // [n_tile]: the streamed tiles, then the resident ones
+    const uint32_t *kept;  // [n_pinned], inside order
+    uint32_t longest;      // bytes of the longest tile
+    struct ring ring;
+};
+
+static bool open_files(struct store *s, struct err *e) {
+    const struct store_conf *c = &s->conf;
+    s->chosen.is_direct = true;
+    for (uint32_t i = 0; i < c->n_file; i++) {
+        if (!direct_open(&s->file[i], c->file[i], e)) return false;
+        s->n_open = i + 1;
+        if (!s->file[i].is_direct) s->chosen.is_direct = false;
+    }
+    for (uint32_t i = 0; i < c->n_tile; i++) {
+        const struct tile *t = &c->tile[i];
+        assert(t->file < c->n_file && t->len > 0);
+        const struct direct *d = &s->file[t->file];
+        if (t->off > d->size || t->len > d->size - t->off) {
+            return err_set(e, ERR_FORMAT,
+                           "%s: has %" PRIu64 " bytes, but %" PRIu32 " are needed at byte %" PRIu64,
+                           d->path, d->size, t->len, t->off);
+        }
+        if (t->len > s->longest) s->longest = t->len;
+    }
+    return true;
+}
+
+/* Split the tiles in two and give the resident ones their memory. */
+static bool place_tiles(struct store *s, const uint8_t *resident, struct err *e) {
+    const struct store_conf *c = &s->conf;
+    uint32_t n_streamed = 0;
+    uint32_t n_kept = 0;
+    uint32_t *kept = s->order + s->chosen.n_streamed;
+    s->kept = kept;
+    for (uint32_t i = 0; i < c->n_tile; i++) {
+        if (!resident[i]) {
+            s->place[i].turn = n_streamed;
+            s->order[n_streamed++] = i;
+            continue;
+        }
+        s->place[i].mem = arena_push(c->pool, c->tile[i].mem, TILE_ALIGN);
+        if (!s->place[i].mem) {
+            return err_set(e, ERR_MEMORY,
+                           "%s: no room for %" PRIu64
+                           " bytes of resident weights (%zu of %zu used)",
+                           c->pool->name, s->chosen.pinned_bytes, c->pool->used, c->pool->cap);
+        }
+        kept[n_kept++] = i;
+    }
+    return true;
+}
+
+static bool open_tables(struct store *s, struct err *e) {
+    const struct store_conf *c = &s->conf;
+    s->file = calloc(c->n_file, sizeof *s->file);
+    s->place = calloc(c->n_tile + 1U, sizeof *s->place);
+    s->order = calloc(c->n_tile + 1U, sizeof *s->order);
+    uint8_t *resident = calloc(c->n_tile + 1U, 1);
+    bool ok = s->file && s->place && s->order && resident;
+    if (!ok) {
+        (void)err_set(e, ERR_MEMORY, "the tables of %u tiles: out of memory", c->n_tile);
+    } else {
+        store_choose(c->tile, c->n_tile, c->pin_bytes, &s->chosen, resident);
+        ok = open_files(s, e) && place_tiles(s, resident, e);
+    }
+    free(resident);
+    return ok;
+}
+
+MUST store_open(struct store **out, const struct store_conf *c, struct err *e) {
+    assert(c->n_file > 0);
+    assert(c->n_reader >= 1 && c->n_reader <= RING_READERS);
+    *out = NULL;
+    struct store *s = aligned_alloc(alignof(struct store), sizeof *s);
+    if (!s) return err_set(e, ERR_MEMORY, "the store's own %zu bytes: out of memory", sizeof *s);
+    memset(s, 0, sizeof *s);
+    s->conf = *c;
+    if (!open_tables(s, e)) goto fail;
+    if (s->chosen.n_streamed > 0) {
+        assert(c->n_slot >= 2);
+        if (!ring_open(&s->ring, s->file, c->n_file, c->tile, c->n_slot, s->longest, c->pool, e)) {
+            goto fail;
+        }
+    }
+    *out = s;
+    return true;
+fail:
+    store_close(s);
+    return false;
+}
+
+/* The readers fetch, this thread converts. */
+static bool load_through(struct store *s, struct ring *r, store_progress *progress, void *ctx,
+                         struct err *e) {
+    const struct store_conf *c = &s->conf;
+    uint32_t n = s->chosen.n_pinned;
+    uint64_t total = 0;
+    uint64_t done = 0;
+    for (uint32_t q = 0; q < n; q++) total += c->tile[s->kept[q]].len;
+    bool ok = ring_start(r, s->kept, n, n, c->n_reader, e);
+    for (uint32_t q = 0; ok && q < n; q++) {
+        uint32_t i = s->kept[q];
+        const uint8_t *raw;
+        ok = ring_get(r, q, &raw, e) && c->convert(c->owner, i, s->place[i].mem, raw, e);
+        if (!ok) break;
+        ring_put(r, q);
+        done += c->tile[i].len;
+        if (progress) progress(ctx, done, total);
+    }
+    ring_stop(r);
+    return ok;
+}
+
+/* Everything stays, so there is no ring yet. */
+static bool load_all(struct store *s, store_progress *progress, void *ctx, struct err *e) {
+    uint64_t need = store_ring_bytes(s->conf.tile, s->conf.n_tile, LOAD_SLOTS);
+    for (uint32_t i = 0; i < s->conf.n_file; i++) {
+        need += 2 * LOAD_SLOTS * (uint64_t)s->file[i].off_align;  // where a block is above 4096
+    }
+    struct arena a;
+    struct ring *r = &s->ring;
+    if (need < LOAD_ARENA_LEAST) need = LOAD_ARENA_LEAST;  // so that it gets huge pages
+    if (!arena_open(&a, "load", need, e)) return false;
+    bool ok = ring_open(r, s->file, s->conf.n_file, s->conf.tile, LOAD_SLOTS, s->longest, &a, e) &&
+              load_through(s, r, progress, ctx, e);
+    ring_close(r);
+    arena_close(&a);
+    return ok;
+}
+
+MUST store_load(struct store *s, store_progress *progress, void *ctx, struct err *e) {
+    if (s->conf.n_tile == 0) return true;  // a slice without a share
+    if (s->chosen.n_streamed == 0) return load_all(s, progress, ctx, e);
+    if (s->chosen.n_pinned > 0 && !load_through(s, &s->ring, progress, ctx, e)) return false;
+    return ring_start(&s->ring, s->order, s->chosen.n_streamed, UINT64_MAX, s->conf.n_reader, e);
+}
+
+/* The first turn of this streamed tile that is not put: the caller has put it in the sweep before,
+ * and nobody puts it in this one while it is wanted. */
+static uint64_t turn_now(struct store *s, const struct place *at) {
+    uint64_t n_put = ring_n_put(&s->ring);
+    uint32_t n = s->chosen.n_streamed;
+    uint32_t now = (uint32_t)(n_put % n);
+    return n_put + (at->turn >= now ? at->turn - now : n - now + at->turn);
+}
+
+MUST store_get(struct store *s, uint32_t i, struct view *v, struct err *e) {
+    assert(i < s->conf.n_tile);
+    const struct place *at = &s->place[i];
+    if (at->mem) {
+        *v = (struct view){.p = at->mem, .resident = true};
+        if (!atomic_load_explicit(&s->ring.failed, memory_order_acquire)) return true;
+        *e = s->ring.err;
+        return false;
+    }
+    v->resident = false;
+    return ring_get(&s->ring, turn_now(s, at), &v->p, e);
+}
+
+void store_put(struct store *s, uint32_t i) {
+    assert(i < s->conf.n_tile);
+    const struct place *at = &s->place[i];
+    if (!at->mem) ring_put(&s->ring, turn_now(s, at));
+}
+
+MUST store_read(struct store *s, uint32_t file, void *buf, uint64_t off, size_t len, uint8_t **at,
+                struct err *e) {
+    assert(file < s->conf.n_file);
+    return direct_read(&s->file[file], buf, off, len, at, NULL, e);
+}
+
+size_t store_read_room(const struct store *s, size_t len) {
+    size_t most = 0;
+    for (uint32_t i = 0; i < s->conf.n_file; i++) {
+        size_t room = direct_room(&s->file[i], len);
+        if (room > most) most = room;
+    }
+    return most;
+}
+
+void store_stats(const struct store *s, struct store_stats *out) {
+    *out = s->chosen;
+    out->read_bytes = atomic_load_explicit(&s->ring.read_bytes, memory_order_relaxed);
+    out->read_ns = atomic_load_explicit(&s->ring.read_ns, memory_order_relaxed);
+    out->wait_ns = atomic_load_explicit(&s->ring.wait_ns, memory_order_relaxed);
+}
+
+void store_close(struct store *s) {
+    if (!s) return;
+    ring_close(&s->ring);
+    for (uint32_t i = 0; i < s->n_open; i++) direct_close(&s->file[i]);
+    free(s->file);
+    free(s->place);
+    free(s->order);
+    free(s);
+}

@@ -1,0 +1,96 @@
+/* store.h - tiles from the disk to the cores: what fits stays in RAM, the rest streams by.
+ *
+ * The weights of one sweep (one pass over the model, every tile once, always in the same order) are
+ * cut into tiles by the owner; the store has never heard of tensors. Given the bytes it may keep,
+ * store_open() chooses the resident tiles spread evenly over the sweep (Bresenham by bytes: for a
+ * cyclic sweep a fixed set is optimal, and spreading lets reading and computing overlap). The
+ * others are read again in every sweep by reader threads that run ahead through a ring of buffers,
+ * across the end of a sweep into the next: the disk never waits while a slot is free.
+ *
+ * A resident tile lies in memory in the owner's own form (kernel order), made by the owner's
+ * `convert` when it is loaded; a streamed one is handed out as it stands in the file.
+ *
+ * Threads: readers are the store's own; get and put may be called by any thread of a compute team.
+ * After store_load nothing allocates.
+ */
+#ifndef STORE_STORE_H
+#define STORE_STORE_H
+
+#include "base/arena.h"
+#include "store/direct.h"
+
+enum { TILE_MAX = 4 << 20, TILE_MIN = 64 << 10 };
+
+struct tile {
+    uint32_t file;  // index into store_conf.file
+    uint32_t len;   // bytes in the file
+    uint64_t off;
+    uint64_t mem;  // bytes when resident (a multiple of 64)
+};
+
+struct store_conf {
+    const char *const *file;  // [n_file] paths, borrowed
+    uint32_t n_file;
+    const struct tile *tile;  // [n_tile] in sweep order, borrowed while open
+    uint32_t n_tile;
+    uint64_t pin_bytes;  // at most this much for resident tiles
+    uint32_t n_slot;     // ring buffers, >= 2 if anything streams
+    uint32_t n_reader;   // reader threads, 1..8
+    struct arena *pool;  // ring and resident tiles are pushed here
+    /* Bring raw file bytes of tile i into the owner's form at dst [tile.mem], 64-aligned.
+     * Called during store_load by its thread. */
+    bool (*convert)(void *owner, uint32_t i, void *dst, const void *raw, struct err *e);
+    void *owner;
+};
+
+struct view {
+    const uint8_t *p;
+    bool resident;  // p is in the owner's form; else raw file bytes (any alignment)
+};
+
+struct store_stats {
+    uint64_t pinned_bytes, streamed_bytes_per_sweep;  // of memory; of file, per sweep
+    uint32_t n_pinned, n_streamed;
+    uint64_t read_bytes;  // given by the disk to the readers since load
+    uint64_t read_ns;     // time readers spent in reads, summed over them
+    uint64_t wait_ns;     // time that getters found their tile not there, summed over threads
+    bool is_direct;       // every file is read with O_DIRECT
+};
+
+struct store;
+
+/* How the budget would be used, without opening anything: fills pinned_bytes,
+ * streamed_bytes_per_sweep, n_pinned, n_streamed. resident [n_tile] (may be NULL) says which. */
+void store_choose(const struct tile *tile, uint32_t n_tile, uint64_t pin_bytes,
+                  struct store_stats *s, uint8_t *resident);
+/* Bytes the ring takes for these tiles. */
+uint64_t store_ring_bytes(const struct tile *tile, uint32_t n_tile, uint32_t n_slot);
+
+/* Fails: ERR_IO, ERR_MEMORY (the pool is too small). *s is owned. */
+MUST store_open(struct store **s, const struct store_conf *c, struct err *e);
+
+/* Read the resident tiles (progress may be NULL; called with bytes done of total from this thread),
+ * then start the readers. Fails: ERR_IO, ERR_FORMAT, or what convert said. */
+typedef void store_progress(void *ctx, uint64_t done, uint64_t total);
+MUST store_load(struct store *s, store_progress *progress, void *ctx, struct err *e);
+
+/* Wait until tile i is there (spinning briefly, then asleep). All threads of a team may get the
+ * same tile; it stays valid until store_put(i), called once per sweep when all are done with it, by
+ * any thread. Within a sweep the order of puts is free (a slot is read anew once all before it are
+ * put too); all puts of a sweep come before the first get of the next. A get may have to wait for
+ * the put of the streamed tile n_slot places before: whoever owes that one may not be who waits.
+ * Fails: the reader's error, which is final: every later get fails with it. */
+MUST store_get(struct store *s, uint32_t i, struct view *v, struct err *e);
+void store_put(struct store *s, uint32_t i);
+
+/* Bytes of a file outside the sweep (an embedding row) into buf, as direct_read. */
+MUST store_read(struct store *s, uint32_t file, void *buf, uint64_t off, size_t len, uint8_t **at,
+                struct err *e);
+size_t store_read_room(const struct store *s, size_t len);
+
+void store_stats(const struct store *s, struct store_stats *out);
+/* Stops the readers (also in the middle of a sweep) and closes the files; the pool is the caller's.
+ * Nobody may be in store_get(). */
+void store_close(struct store *s);
+
+#endif
