@@ -1,0 +1,327 @@
+/* engine.c - slices, their threads, and the loop from token to token.
+ *
+ * One slice runs on the caller's thread with a compute team; several have a thread each and no team.
+ * Either way a slice runs generate(), the same program on the same tokens. */
+#include "engine/engine.h"
+
+#include "base/clock.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct slice_run {
+    struct engine *g;
+    unsigned index;
+    struct nn *nn;
+    struct coll alone;
+    struct err err;
+    bool ok;
+};
+
+struct engine {
+    struct engine_conf conf;
+    struct coll_local *local;  // NULL with one slice
+    struct slice_run slice[SLICE_MAX];
+    struct nn_memory memory;   // sum over slices
+    /* the request in progress */
+    const struct gen_request *req;
+    struct gen_result *result;
+    struct store_stats at_decode;  // when the first answer token was there
+};
+
+static void share_conf(const struct engine_conf *c, unsigned i, uint64_t budget,
+                       struct nn_conf *out) {
+    *out = (struct nn_conf){
+        .model = c->model,
+        .kernels = c->kernels,
+        .self = i,
+        .n_slice = c->n_slice,
+        .n_ctx = c->n_ctx,
+        .n_batch = c->n_batch,
+        .kv = c->kv,
+        .wire = c->wire,
+        .budget = budget,
+        .n_reader = c->n_reader,
+        .n_slot = c->n_slot,
+        .n_thread = c->n_slice > 1 ? 1 : c->n_thread,
+    };
+    cuts_make(&out->cuts, c->model, c->n_slice, c->share);
+}
+
+/* Every slice gets the least that it can work with, and of the rest its part by weights. */
+MUST engine_slice_conf(const struct engine_conf *c, unsigned i, struct nn_conf *out,
+                       struct err *e) {
+    uint64_t least = 0, own_least = 0, weights = 0, own_weights = 0;
+    for (unsigned s = 0; s < c->n_slice; s++) {
+        struct nn_memory m;
+        share_conf(c, s, ENGINE_PLENTY, out);
+        if (!nn_measure(out, &m, e)) return false;
+        least += m.min_budget;
+        weights += m.weight_bytes;
+        if (s != i) continue;
+        own_least = m.min_budget;
+        own_weights = m.weight_bytes;
+    }
+    uint64_t budget = c->budget;
+    if (c->n_slice > 1 && budget >= least) {
+        double part = (double)own_weights / (double)weights;
+        budget = own_least + (uint64_t)((double)(budget - least) * part);
+    } else if (c->n_slice > 1) {
+        budget = (uint64_t)((double)budget * ((double)own_least / (double)least));
+    }
+    share_conf(c, i, budget, out);
+    return true;
+}
+
+static void add_memory(struct nn_memory *sum, const struct nn_memory *m) {
+    sum->kv_bytes += m->kv_bytes;
+    sum->scratch_bytes += m->scratch_bytes;
+    sum->ring_bytes += m->ring_bytes;
+    sum->fixed_bytes += m->fixed_bytes;
+    sum->embd_bytes += m->embd_bytes;
+    sum->pin_bytes += m->pin_bytes;
+    sum->weight_bytes += m->weight_bytes;
+    sum->sweep_bytes += m->sweep_bytes;
+    sum->min_budget += m->min_budget;
+    sum->tiles.pinned_bytes += m->tiles.pinned_bytes;
+    sum->tiles.streamed_bytes_per_sweep += m->tiles.streamed_bytes_per_sweep;
+    sum->tiles.n_pinned += m->tiles.n_pinned;
+    sum->tiles.n_streamed += m->tiles.n_streamed;
+}
+
+MUST engine_measure(const struct engine_conf *c, struct nn_memory *sum, struct err *e) {
+    *sum = (struct nn_memory){0};
+    for (unsigned i = 0; i < c->n_slice; i++) {
+        struct nn_conf nc;
+        struct nn_memory m;
+        if (!engine_slice_conf(c, i, &nc, e) || !nn_measure(&nc, &m, e)) return false;
+        add_memory(sum, &m);
+    }
+    return true;
+}
+
+void engine_forecast(const struct nn_memory *m, double read_bytes_per_s, double disk_bytes_per_s,
+                     struct forecast *out) {
+    /* Weights pass the cores once a token, streamed ones too; the cache's part is small beside them
+     * until the context is long, and is left out. */
+    double compute = (double)m->weight_bytes / read_bytes_per_s;
+    double stream = (double)m->tiles.streamed_bytes_per_sweep;
+    double disk = stream > 0 ? stream / disk_bytes_per_s : 0;
+    double slowest = compute > disk ? compute : disk;
+    *out = (struct forecast){
+        .decode_tps = 1 / slowest,
+        .compute_s = compute,
+        .disk_s = disk,
+        .disk_bound = disk > compute,
+    };
+}
+
+MUST engine_open(struct engine **out, const struct engine_conf *c, struct err *e) {
+    struct engine *g = calloc(1, sizeof *g);
+    if (!g) return err_set(e, ERR_MEMORY, "no memory for the engine's bookkeeping");
+    g->conf = *c;
+    if (c->n_slice > 1 && !coll_local_open(&g->local, c->n_slice, e)) goto fail;
+    for (unsigned i = 0; i < c->n_slice; i++) {
+        struct slice_run *s = &g->slice[i];
+        struct nn_conf nc;
+        *s = (struct slice_run){.g = g, .index = i};
+        coll_alone(&s->alone);
+        struct coll *coll = g->local ? coll_local_at(g->local, i) : &s->alone;
+        if (!engine_slice_conf(c, i, &nc, e) || !nn_open(&s->nn, &nc, coll, e)) goto fail;
+        add_memory(&g->memory, nn_memory(s->nn));
+    }
+    *out = g;
+    return true;
+fail:
+    engine_close(g);
+    return false;
+}
+
+void engine_close(struct engine *g) {
+    if (!g) return;
+    for (unsigned i = 0; i < g->conf.n_slice; i++) nn_close(g->slice[i].nn);
+    coll_local_close(g->local);
+    free(g);
+}
+
+/* Progress of one slice's load as part of all. */
+struct load_progress {
+    store_progress *report;
+    void *ctx;
+    uint64_t before, total;
+};
+
+static void on_load(void *ctx, uint64_t done, uint64_t total) {
+    const struct load_progress *p = ctx;
+    (void)total;
+    if (p->report) p->report(p->ctx, p->before + done, p->total);
+}
+
+MUST engine_load(struct engine *g, store_progress *progress, void *ctx, struct err *e) {
+    struct load_progress p = {.report = progress, .ctx = ctx};
+    for (unsigned i = 0; i < g->conf.n_slice; i++) {
+        p.total += nn_memory(g->slice[i].nn)->tiles.pinned_bytes;
+    }
+    for (unsigned i = 0; i < g->conf.n_slice; i++) {
+        if (!nn_load(g->slice[i].nn, on_load, &p, e)) return false;
+        p.before += nn_memory(g->slice[i].nn)->tiles.pinned_bytes;
+    }
+    return true;
+}
+
+void engine_stats(const struct engine *g, struct store_stats *sum) {
+    *sum = (struct store_stats){.is_direct = true};
+    for (unsigned i = 0; i < g->conf.n_slice; i++) {
+        struct store_stats s;
+        nn_stats(g->slice[i].nn, &s);
+        sum->pinned_bytes += s.pinned_bytes;
+        sum->streamed_bytes_per_sweep += s.streamed_bytes_per_sweep;
+        sum->n_pinned += s.n_pinned;
+        sum->n_streamed += s.n_streamed;
+        sum->read_bytes += s.read_bytes;
+        sum->read_ns += s.read_ns;
+        sum->wait_ns += s.wait_ns;
+        sum->is_direct = sum->is_direct && s.is_direct;
+    }
+}
+
+const struct nn_memory *engine_memory(const struct engine *g) {
+    return &g->memory;
+}
+
+/* --- generating --- */
+
+static MUST prefill(struct slice_run *s, struct par *team, struct err *e) {
+    const struct gen_request *r = s->g->req;
+    uint32_t batch = s->g->conf.n_batch;
+    for (uint32_t done = 0; done < r->n_prompt;) {
+        uint32_t n = r->n_prompt - done < batch ? r->n_prompt - done : batch;
+        enum nn_want want = done + n == r->n_prompt ? NN_LOGITS : NN_NO_LOGITS;
+        if (!nn_step(s->nn, team, r->prompt + done, n, want, e)) return false;
+        done += n;
+        if (s->index) continue;
+        if (r->on_prefill) r->on_prefill(r->ctx, done, r->n_prompt);
+        if (r->stop && atomic_load(r->stop)) {
+            return err_set(e, ERR_STOPPED, "stopped while the prompt was being read");
+        }
+    }
+    return true;
+}
+
+static MUST pick(struct slice_run *s, int32_t *id, struct err *e) {
+    const struct gen_request *r = s->g->req;
+    struct candidate *c;
+    size_t n, k = sampler_needs(&r->sampler, s->g->conf.model->n_vocab);
+    if (!nn_candidates(s->nn, k, &c, &n, e)) return false;
+    if (!n) return err_set(e, ERR_FORMAT, "the model's output is not a number at any token");
+    *id = sample(&r->sampler, c, n, r->sequence, nn_pos(s->nn));
+    return true;
+}
+
+/* The first slice decides when the user's wish ends the answer; the others then find it gone. */
+static bool tell(struct slice_run *s, int32_t id) {
+    const struct gen_request *r = s->g->req;
+    if (s->index) return true;
+    bool go = !r->on_token || r->on_token(r->ctx, id);
+    if (r->stop && atomic_load(r->stop)) go = false;
+    if (!go) s->g->result->end = GEN_STOPPED;
+    return go;
+}
+
+static MUST decode(struct slice_run *s, struct par *team, struct err *e) {
+    const struct gen_request *r = s->g->req;
+    struct gen_result *out = s->g->result;
+    for (uint32_t n = 0; n < r->n_predict; n++) {
+        int32_t id;
+        if (!pick(s, &id, e)) return false;
+        if (r->is_end && r->is_end(r->ctx, id)) {
+            if (!s->index) out->end = GEN_EOS;
+            return true;
+        }
+        if (!s->index) out->n_token = n + 1;
+        if (!tell(s, id)) return true;
+        if (n + 1 == r->n_predict) break;
+        if (!nn_step(s->nn, team, &id, 1, NN_LOGITS, e)) return false;
+        if (!s->index) out->n_step++;
+    }
+    return true;
+}
+
+static void generate(void *ctx, struct par *team) {
+    struct slice_run *s = ctx;
+    struct engine *g = s->g;
+    struct gen_result *out = g->result;
+    double t0 = clock_s();
+    nn_truncate(s->nn, 0);
+    s->ok = prefill(s, team, &s->err);
+    double t1 = clock_s();
+    if (!s->index) engine_stats(g, &g->at_decode);
+    s->ok = s->ok && decode(s, team, &s->err);
+    if (!s->index) {
+        struct store_stats now;
+        engine_stats(g, &now);
+        out->prefill_s = t1 - t0;
+        out->decode_s = clock_s() - t1;
+        out->streamed_bytes = now.read_bytes - g->at_decode.read_bytes;
+        out->wait_ns = now.wait_ns - g->at_decode.wait_ns;
+    }
+    /* A slice that fails or is told to stop must not leave the others waiting for it. */
+    bool stopped = !s->index && out->end == GEN_STOPPED;
+    if (g->local && (!s->ok || stopped)) coll_local_leave(g->local);
+}
+
+static void *slice_thread(void *ctx) {
+    struct slice_run *s = ctx;
+    if (!par_enter(1, generate, s, &s->err)) s->ok = false;
+    return NULL;
+}
+
+static MUST run_slices(struct engine *g, struct err *e) {
+    pthread_t thread[SLICE_MAX];
+    unsigned n = 0;
+    for (; n < g->conf.n_slice; n++) {
+        if (pthread_create(&thread[n], NULL, slice_thread, &g->slice[n])) {
+            err_set(e, ERR_MEMORY, "the system gives no thread for slice %u", n);
+            coll_local_leave(g->local);
+            break;
+        }
+    }
+    bool ok = n == g->conf.n_slice;
+    for (unsigned i = 0; i < n; i++) pthread_join(thread[i], NULL);
+    return ok;
+}
+
+/* Of several slices' failures the cause is the one that does not merely tell of another's end. */
+static MUST judge(const struct engine *g, struct err *e) {
+    if (g->result->end == GEN_STOPPED && g->slice[0].ok) return true;
+    const struct slice_run *cause = NULL;
+    for (unsigned i = 0; i < g->conf.n_slice; i++) {
+        const struct slice_run *s = &g->slice[i];
+        if (!s->ok && (!cause || cause->err.code == ERR_STOPPED)) cause = s;
+    }
+    if (!cause) return true;
+    *e = cause->err;
+    return false;
+}
+
+MUST engine_generate(struct engine *g, const struct gen_request *r, struct gen_result *out,
+                     struct err *e) {
+    if (r->n_prompt < 1) return err_set(e, ERR_USAGE, "the prompt is empty");
+    if (r->n_prompt >= g->conf.n_ctx) {
+        return err_set(e, ERR_LIMIT,
+                       "the prompt has %u tokens, but the context holds %u and must leave room for "
+                       "an answer; shorten it or give a larger --ctx",
+                       r->n_prompt, g->conf.n_ctx);
+    }
+    struct gen_request req = *r;
+    uint32_t room = g->conf.n_ctx - r->n_prompt;
+    if (req.n_predict > room) req.n_predict = room;
+    *out = (struct gen_result){.end = GEN_LENGTH};
+    g->req = &req;
+    g->result = out;
+    bool ok = g->conf.n_slice > 1
+                  ? run_slices(g, e)
+                  : par_enter((int)g->conf.n_thread, generate, &g->slice[0], e);
+    return ok && judge(g, e);
+}

@@ -1,0 +1,84 @@
+/* engine.h - one sequence on this machine: prompt tokens in, answer tokens out.
+ *
+ * Composes nn slices (one, or N for --slices, each with its thread and its share of the budget), the
+ * compute team and the sampler. All slices run the same loop and, drawing from the same candidates with
+ * the same counter-based random numbers, pick the same token: nothing needs to be told around.
+ */
+#ifndef ENGINE_ENGINE_H
+#define ENGINE_ENGINE_H
+
+#include "nn/nn.h"
+
+#include <stdatomic.h>
+
+struct engine_conf {
+    const struct model *model;
+    const struct kernels *kernels;
+    unsigned n_slice;                 // 1..SLICE_MAX
+    double share[SLICE_MAX];          // relative sizes of the slices
+    uint32_t n_ctx, n_batch;
+    enum kv_type kv;
+    enum wire_type wire;
+    unsigned n_thread;                // compute team; with several slices each slice has one thread
+    uint64_t budget;                  // bytes for the pools of all slices together
+    uint32_t n_reader, n_slot;        // 0: chosen by the disk speed (see engine_defaults)
+};
+
+/* A budget that nothing exceeds, to measure what is wanted. */
+#define ENGINE_PLENTY ((uint64_t)1 << 56)
+
+/* What one slice gets of it all. Fails as nn_measure does on unlimited memory. */
+MUST engine_slice_conf(const struct engine_conf *c, unsigned i, struct nn_conf *out,
+                       struct err *e);
+
+/* Memory of all slices together. Fails as nn_measure; a budget of sum->min_budget is enough. */
+MUST engine_measure(const struct engine_conf *c, struct nn_memory *sum, struct err *e);
+
+/* tokens/s expected: the slowest of computing (memory read speed) and disk, which overlap. */
+struct forecast {
+    double decode_tps;
+    double compute_s, disk_s;  // per token
+    bool disk_bound;
+};
+void engine_forecast(const struct nn_memory *m, double read_bytes_per_s, double disk_bytes_per_s,
+                     struct forecast *out);
+
+struct engine;
+MUST engine_open(struct engine **out, const struct engine_conf *c, struct err *e);
+MUST engine_load(struct engine *g, store_progress *progress, void *ctx, struct err *e);
+void engine_close(struct engine *g);
+
+struct gen_request {
+    const int32_t *prompt;
+    uint32_t n_prompt;        // >= 1; prompt and answer must fit the context
+    uint32_t n_predict;       // most tokens of the answer
+    struct sampler sampler;
+    uint64_t sequence;        // number of the sequence, for the random numbers
+    bool (*is_end)(void *ctx, int32_t id);        // ends the answer (that token is not part of it)
+    /* Called from the engine's thread for each token of the answer; false stops. */
+    bool (*on_token)(void *ctx, int32_t id);
+    void (*on_prefill)(void *ctx, uint32_t done, uint32_t total);  // may be NULL
+    void *ctx;
+    const atomic_bool *stop;  // set by a signal: the answer ends after the current token; may be NULL
+};
+
+enum gen_end { GEN_LENGTH, GEN_EOS, GEN_STOPPED };
+
+struct gen_result {
+    uint32_t n_token;
+    enum gen_end end;
+    double prefill_s, decode_s;  // decode: from the first answer token to the last
+    uint64_t streamed_bytes;     // read from the disk during decode
+    uint64_t wait_ns;            // of that time, spent waiting for the disk
+    uint32_t n_step;             // decode steps (n_token - 1, as the first comes from the prefill)
+};
+
+/* Runs to the end; starts from an empty sequence. Fails: ERR_LIMIT when the prompt does not fit the
+ * context (naming both lengths), or what nn_step says. */
+MUST engine_generate(struct engine *g, const struct gen_request *r, struct gen_result *out,
+                     struct err *e);
+
+void engine_stats(const struct engine *g, struct store_stats *sum);
+const struct nn_memory *engine_memory(const struct engine *g);
+
+#endif

@@ -1,0 +1,40 @@
+/* coll.h - what a slice asks of its peers: one verb, gather.
+ *
+ * A slice is one node's share of every layer. All slices run the same program on the same tokens; the
+ * only thing that crosses between them is the parts of a row that each has computed. nn knows no
+ * network: coll_local.c joins N slices of one process, another layer joins nodes.
+ */
+#ifndef NN_COLL_H
+#define NN_COLL_H
+
+#include "base/err.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum { SLICE_MAX = 16 };
+
+struct coll {
+    unsigned self, n;  // which slice this is, of how many
+    /* buf is n_row rows, `stride` bytes apart; of each row this slice has written bytes
+     * [at[self], at[self + 1]); on return the row is complete: bytes [at[i], at[i + 1]) come from
+     * slice i. All slices call with the same at [n + 1], stride and n_row, in the same order.
+     * Fails when a peer is gone; the failure is final. */
+    MUST (*gather)(struct coll *c, void *buf, size_t stride, size_t n_row, const size_t *at,
+                   struct err *e);
+    uint64_t sent_bytes;    // what this slice gave to each peer, summed over peers
+    uint64_t gather_ns;     // time spent in gather, waiting included
+};
+
+/* N slices in this process, a thread each. coll[i] is for the thread that runs slice i. */
+struct coll_local;
+MUST coll_local_open(struct coll_local **out, unsigned n, struct err *e);
+struct coll *coll_local_at(struct coll_local *l, unsigned i);
+/* A slice gives up: every gather from now on fails. Called by any slice's thread. */
+void coll_local_leave(struct coll_local *l);
+void coll_local_close(struct coll_local *l);
+
+/* A slice on its own: gather has nothing to do. */
+void coll_alone(struct coll *c);
+
+#endif

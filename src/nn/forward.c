@@ -1,0 +1,116 @@
+/* forward.c - tokens to the residual stream, through the layers, to logits and candidates. */
+#include "nn/state.h"
+
+#include <string.h>
+
+/* The embedding rows of the tokens: from the resident table, or a small read each. */
+static MUST embed(struct nn *n, const int32_t *token, uint32_t n_tok, struct err *e) {
+    const struct model *m = n->conf.model;
+    for (uint32_t t = 0; t < n_tok; t++) {
+        if (token[t] < 0 || (uint32_t)token[t] >= m->n_vocab) {
+            return err_set(e, ERR_FORMAT, "token %d is not in the vocabulary of %u", token[t],
+                           m->n_vocab);
+        }
+        uint64_t off = (uint64_t)token[t] * n->embd_row_bytes;
+        uint8_t *row = n->embd + off;
+        if (!n->embd && !store_read(n->store, 0, n->embd_row, m->token_embd->off + off,
+                                    n->embd_row_bytes, &row, e)) {
+            return err_in(e, m->token_embd->name);
+        }
+        n->embd_ops->dequant(n->x + (size_t)t * m->n_embd, row, m->n_embd);
+    }
+    return true;
+}
+
+/* Logits of the last of n_tok tokens: the residual's row goes through a batch of one. */
+static MUST output(struct nn *n, struct par *team, uint32_t n_tok, struct err *e) {
+    const struct matrix *mat = &n->w.output;
+    site_from_norm(n, team, &n->in, n->output_norm, n_tok - 1, 1);
+    const void *x = mat->ops->is_float ? (const void *)n->in.f : n->in.panel;
+    const struct mm_job job = {mat, x, n->logits, round_up(n->n_vocab_own, ROW_GROUP)};
+    return matmul(&n->mm, team, &job, 1, 1, e);
+}
+
+MUST nn_step(struct nn *n, struct par *team, const int32_t *token, uint32_t n_tok,
+             enum nn_want want, struct err *e) {
+    const struct model *m = n->conf.model;
+    if (n_tok < 1 || n_tok > n->conf.n_batch || n_tok > n->conf.n_ctx - n->pos) {
+        return err_set(e, ERR_LIMIT, "the context of %u tokens is full: %u are there, %u more asked",
+                       n->conf.n_ctx, n->pos, n_tok);
+    }
+    n->has_logits = false;
+    if (!embed(n, token, n_tok, e)) return false;
+    for (uint32_t t = 0; t < n_tok; t++) {
+        rope_angles(n->angle + (size_t)t * m->n_rot, n->freq, m->n_rot / 2, n->pos + t);
+    }
+    for (uint32_t i = 0; i < m->n_layer; i++) {
+        if (!layer_run(n, team, i, n_tok, e)) return false;
+    }
+    bool ok = want == NN_LOGITS ? output(n, team, n_tok, e)
+                                : matmul_skip(&n->mm, &n->w.output, e);
+    if (!ok) return false;
+    n->pos += n_tok;
+    n->has_logits = want == NN_LOGITS;
+    return true;
+}
+
+/* Own best: in descending order up to TOPK_MAX, beyond it all own logits as they come. */
+static uint32_t own_candidates(struct nn *n, size_t k, struct candidate *out) {
+    uint32_t first = n->conf.cuts.vocab[n->conf.self];
+    if (k > TOPK_MAX) {
+        for (uint32_t i = 0; i < n->n_vocab_own; i++) {
+            out[i] = (struct candidate){.id = (int32_t)(first + i), .logit = n->logits[i]};
+        }
+        return n->n_vocab_own;
+    }
+    size_t found = n->k->topk(n->top_id, n->top_val, k, n->logits, n->n_vocab_own);
+    for (size_t i = 0; i < found; i++) {
+        out[i] = (struct candidate){.id = (int32_t)first + n->top_id[i], .logit = n->top_val[i]};
+    }
+    return (uint32_t)found;
+}
+
+/* Merge the slices' sorted lists; ids ascend with the slice, so the earlier list wins a tie. Absent
+ * entries (a slice with few rows, or NaN logits) have id -1 and end their list. */
+static size_t merge(const struct candidate *all, const size_t *at, unsigned n_slice, size_t k,
+                    struct candidate *out) {
+    size_t next[SLICE_MAX], n = 0;
+    for (unsigned i = 0; i < n_slice; i++) next[i] = at[i] / sizeof *all;
+    while (n < k) {
+        int best = -1;
+        for (unsigned i = 0; i < n_slice; i++) {
+            if (next[i] == at[i + 1] / sizeof *all || all[next[i]].id < 0) continue;
+            if (best < 0 || all[next[i]].logit > all[next[best]].logit) best = (int)i;
+        }
+        if (best < 0) break;
+        out[n++] = all[next[best]++];
+    }
+    return n;
+}
+
+MUST nn_candidates(struct nn *n, size_t k, struct candidate **out, size_t *n_out, struct err *e) {
+    if (!n->has_logits) return err_set(e, ERR_STOPPED, "no logits were computed in the last step");
+    *out = n->cand;
+    if (n->conf.n_slice == 1) {
+        *n_out = own_candidates(n, k, n->cand);
+        if (k > TOPK_MAX) sample_sort(n->cand, *n_out);
+        return true;
+    }
+    size_t at[SLICE_MAX + 1] = {0};
+    for (unsigned i = 0; i < n->conf.n_slice; i++) {
+        size_t own = n->conf.cuts.vocab[i + 1] - n->conf.cuts.vocab[i];
+        at[i + 1] = at[i] + (own < k ? own : k) * sizeof(struct candidate);
+    }
+    struct candidate *mine = n->cand_all + at[n->conf.self] / sizeof *mine;
+    size_t room = (at[n->conf.self + 1] - at[n->conf.self]) / sizeof *mine;
+    for (size_t i = own_candidates(n, k, mine); i < room; i++) mine[i].id = -1;
+    if (!n->coll->gather(n->coll, n->cand_all, 0, 1, at, e)) return false;
+    if (k <= TOPK_MAX) {
+        *n_out = merge(n->cand_all, at, n->conf.n_slice, k, n->cand);
+    } else {
+        *n_out = at[n->conf.n_slice] / sizeof *mine;
+        memcpy(n->cand, n->cand_all, *n_out * sizeof *mine);
+        sample_sort(n->cand, *n_out);
+    }
+    return true;
+}

@@ -1,0 +1,128 @@
+/* matmul.c - a resident tile is multiplied where it lies; a streamed one is re-laid unit by unit into
+ * the thread's own scratch, which stays in its cache, and multiplied from there. Threads take units
+ * from one counter in growing-smaller bites, so a core that a reader thread borrowed for a moment makes
+ * no straggler. */
+#include "nn/matmul.h"
+
+static MUST bad_scale(const struct matrix *mat, uint32_t row, struct err *e) {
+    return err_set(e, ERR_FORMAT, "tensor %s holds a number that is not finite near row %u",
+                   mat->tensor->name, row);
+}
+
+/* Groups [group, group + n_group) of a tile from file order to dst. */
+static MUST relay(const struct matrix *mat, const struct tile_rows *rows, uint32_t group,
+                  uint32_t n_group, uint8_t *dst, const uint8_t *raw, struct err *e) {
+    for (uint32_t g = group; g < group + n_group; g++) {
+        uint32_t row = g * ROW_GROUP;
+        uint32_t n_row = rows->n_row - row < ROW_GROUP ? rows->n_row - row : ROW_GROUP;
+        if (!mat->ops->relay(dst, raw + row * mat->row_bytes, n_row, mat->n_col)) {
+            return bad_scale(mat, mat->row0 + rows->row + row, e);
+        }
+        dst += mat->group_bytes;
+    }
+    return true;
+}
+
+bool matmul_convert(void *owner, uint32_t i, void *dst, const void *raw, struct err *e) {
+    const struct weights *w = owner;
+    const struct tile_rows *rows = &w->rows[i];
+    uint32_t n_group = (rows->n_row + ROW_GROUP - 1) / ROW_GROUP;
+    return relay(w->matrix[rows->matrix], rows, 0, n_group, dst, raw, e);
+}
+
+/* Give back, in sweep order, every tile whose units are done, and arm it for the next sweep. */
+static void put_finished(struct matmul_state *s) {
+    pthread_mutex_lock(&s->lock);
+    while (!atomic_load_explicit(&s->left[s->next_put], memory_order_acquire)) {
+        uint32_t i = s->next_put;
+        atomic_store_explicit(&s->left[i], s->w->rows[i].n_unit, memory_order_relaxed);
+        store_put(s->store, i);
+        s->next_put = i + 1 == s->w->n_tile ? 0 : i + 1;
+    }
+    pthread_mutex_unlock(&s->lock);
+}
+
+static void fail(struct matmul_state *s, const struct err *e) {
+    pthread_mutex_lock(&s->lock);
+    if (!atomic_load(&s->failed)) s->err = *e;
+    atomic_store(&s->failed, true);
+    pthread_mutex_unlock(&s->lock);
+}
+
+static MUST run_unit(struct matmul_state *s, const struct mm_job *job, uint32_t index,
+                     uint8_t *scratch, struct err *e) {
+    const struct matrix *mat = job->mat;
+    const struct unit *u = &s->w->unit[mat->unit0 + index];
+    const struct tile_rows *rows = &s->w->rows[u->tile];
+    struct view v;
+    if (!store_get(s->store, u->tile, &v, e)) return err_in(e, mat->tensor->name);
+    const uint8_t *w = v.p + u->group * mat->group_bytes;
+    if (!v.resident) {
+        if (!relay(mat, rows, u->group, u->n_group, scratch, v.p, e)) return false;
+        w = scratch;
+    }
+    float *y = job->y + rows->row + u->group * ROW_GROUP;
+    mat->ops->matmul(y, job->ldy, w, u->n_group, mat->n_col, job->x, s->n_tok);
+    if (atomic_fetch_sub_explicit(&s->left[u->tile], 1, memory_order_acq_rel) == 1) {
+        put_finished(s);
+    }
+    return true;
+}
+
+/* Take a run of units: an equal share of a third of what is left, at most 8 and at least one. */
+static uint32_t take(struct matmul_state *s, uint32_t n_thread, uint32_t *first) {
+    uint32_t at = atomic_load_explicit(&s->next, memory_order_relaxed), n;
+    do {
+        uint32_t left = s->n_unit - at;
+        if (!left) return 0;
+        n = left / (3 * n_thread);
+        n = n > 8 ? 8 : n ? n : 1;
+    } while (!atomic_compare_exchange_weak_explicit(&s->next, &at, at + n, memory_order_relaxed,
+                                                    memory_order_relaxed));
+    *first = at;
+    return n;
+}
+
+static void work(void *ctx, int thread, int n_thread) {
+    struct matmul_state *s = ctx;
+    uint8_t *scratch = s->scratch + (size_t)thread * s->w->unit_bytes;
+    const struct mm_job *job = s->job;
+    uint32_t base = 0, first, n;
+    while ((n = take(s, (uint32_t)n_thread, &first))) {
+        for (uint32_t i = first; i < first + n; i++) {
+            if (atomic_load_explicit(&s->failed, memory_order_relaxed)) return;
+            while (i - base >= job->mat->n_unit) base += job->mat->n_unit, job++;
+            struct err e;
+            if (!run_unit(s, job, i - base, scratch, &e)) {
+                fail(s, &e);
+                return;
+            }
+        }
+    }
+}
+
+MUST matmul(struct matmul_state *s, struct par *team, const struct mm_job *job, unsigned n_job,
+            uint32_t n_tok, struct err *e) {
+    s->n_job = n_job;
+    s->n_tok = n_tok;
+    s->n_unit = 0;
+    for (unsigned i = 0; i < n_job; i++) {
+        s->job[i] = job[i];
+        s->n_unit += job[i].mat->n_unit;
+    }
+    atomic_store_explicit(&s->next, 0, memory_order_relaxed);
+    if (s->n_unit) par_run(team, work, s);
+    if (!atomic_load(&s->failed)) return true;
+    *e = s->err;
+    return false;
+}
+
+MUST matmul_skip(struct matmul_state *s, const struct matrix *mat, struct err *e) {
+    for (uint32_t i = mat->tile0; i < mat->tile0 + mat->n_tile; i++) {
+        struct view v;
+        if (!store_get(s->store, i, &v, e)) return err_in(e, mat->tensor->name);
+        atomic_store_explicit(&s->left[i], 0, memory_order_release);
+        put_finished(s);
+    }
+    return true;
+}

@@ -1,0 +1,47 @@
+/* matmul.h - matrices times activations: tiles from the store, units to the team, kernels. */
+#ifndef NN_MATMUL_H
+#define NN_MATMUL_H
+
+#include "base/par.h"
+#include "nn/weights.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+struct mm_job {
+    const struct matrix *mat;
+    const void *x;   // packed panels, or f32 rows for float weights
+    float *y;        // [n_tok, ldy], ldy >= rows rounded up to 8
+    size_t ldy;
+};
+
+enum { MM_JOBS = 3 };
+
+struct matmul_state {
+    const struct weights *w;
+    struct store *store;
+    _Atomic uint32_t *left;  // [n_tile] units not yet computed in this sweep
+    uint32_t next_put;       // tiles are given back in sweep order; under lock
+    pthread_mutex_t lock;
+    uint8_t *scratch;        // [n_thread, w->unit_bytes] re-laid units
+    /* the call in progress */
+    struct mm_job job[MM_JOBS];
+    unsigned n_job;
+    uint32_t n_tok, n_unit;
+    _Atomic uint32_t next;   // unit to hand out
+    atomic_bool failed;
+    struct err err;          // of the first to fail; under lock
+};
+
+/* All jobs in one go of the team; their matrices must be next in the sweep, in this order.
+ * Fails as store_get, and with ERR_FORMAT for a scale that is not finite, naming the tensor. */
+MUST matmul(struct matmul_state *s, struct par *team, const struct mm_job *job, unsigned n_job,
+            uint32_t n_tok, struct err *e);
+
+/* Pass over a matrix of the sweep without computing. */
+MUST matmul_skip(struct matmul_state *s, const struct matrix *mat, struct err *e);
+
+/* The store's convert: file order to kernel order for tile i. owner is a struct weights. */
+bool matmul_convert(void *owner, uint32_t i, void *dst, const void *raw, struct err *e);
+
+#endif

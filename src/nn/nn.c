@@ -1,0 +1,364 @@
+/* nn.c - carving a slice's memory, loading it, and asking it for candidates. */
+#include "nn/state.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { DISK_ALIGN = 4096 };  // no disk asks for more
+
+/* --- what memory is needed: one list for measuring and for carving --- */
+
+struct need {
+    void *at;       // address of the pointer to set, NULL ends the list
+    size_t bytes;
+};
+
+enum { NEED_MAX = 40 };
+
+struct needs {
+    struct need item[NEED_MAX];
+    unsigned n;
+    bool overflow;
+};
+
+static void need(struct needs *l, void *at, size_t n, size_t size) {
+    size_t bytes;
+    if (__builtin_mul_overflow(n, size, &bytes)) l->overflow = true, bytes = 0;
+    assert(l->n < NEED_MAX);
+    l->item[l->n++] = (struct need){at, bytes};
+}
+
+static uint64_t needs_bytes(const struct needs *l) {
+    uint64_t sum = 0;
+    for (unsigned i = 0; i < l->n; i++) sum += (l->item[i].bytes + 63) / 64 * 64;
+    return sum;
+}
+
+static MUST needs_push(const struct needs *l, struct arena *a, struct err *e) {
+    for (unsigned i = 0; i < l->n; i++) {
+        if (!l->item[i].bytes) continue;
+        if (!arena_array(a, l->item[i].at, l->item[i].bytes, 1, "scratch", e)) return false;
+    }
+    return true;
+}
+
+/* Which forms the matrices that read a site want. */
+static void site_wants(struct site *s, const struct matrix *m) {
+    s->n_col = m->n_col;
+    s->n_block = (m->n_col + Q_BLOCK - 1) / Q_BLOCK;
+    s->ld = round_up(m->n_col, FLOAT_LANES);
+    if (m->ops->is_float) s->floats = true;
+    else s->quants = true;
+}
+
+static void need_site(struct needs *l, struct site *s, size_t n_batch, bool always_f) {
+    if (s->floats || always_f) need(l, &s->f, n_batch * s->ld, sizeof(float));
+    if (!s->quants) return;
+    need(l, &s->a, n_batch * s->n_block, sizeof(struct act));
+    need(l, &s->panel, panel_bytes(s->n_col, n_batch > 1 ? round_up((uint32_t)n_batch, 8) : 1), 1);
+}
+
+static void find_sites(struct nn *n) {
+    const struct weights *w = &n->w;
+    for (uint32_t i = 0; i < n->conf.model->n_layer; i++) {
+        const struct layer_matrices *l = &w->layer[i];
+        site_wants(&n->in, &l->q), site_wants(&n->in, &l->k), site_wants(&n->in, &l->v);
+        site_wants(&n->in, &l->gate), site_wants(&n->in, &l->up);
+        site_wants(&n->att, &l->o);
+        site_wants(&n->ff, &l->down);
+    }
+    site_wants(&n->in, &w->output);
+}
+
+static void find_shares(struct nn *n) {
+    const struct cuts *c = &n->conf.cuts;
+    const struct model *m = n->conf.model;
+    unsigned s = n->conf.self;
+    uint32_t group = m->n_head / m->n_head_kv;
+    n->n_kv = c->kv_head[s + 1] - c->kv_head[s];
+    n->n_q = n->n_kv * group;
+    n->head0 = c->kv_head[s] * group;
+    n->n_embd_own = c->embd[s + 1] - c->embd[s];
+    n->n_ff_own = c->ff[s + 1] - c->ff[s];
+    n->n_vocab_own = c->vocab[s + 1] - c->vocab[s];
+    n->kv_elem = n->conf.kv == KV_F32 ? 4 : 2;
+}
+
+static void scratch_needs(struct nn *n, struct needs *l) {
+    const struct model *m = n->conf.model;
+    size_t t = n->conf.n_batch, hd = m->head_dim;
+    need(l, &n->x, t * m->n_embd, sizeof(float));
+    need(l, &n->angle, t * m->n_rot, sizeof(float));
+    need_site(l, &n->in, t, true);
+    need_site(l, &n->att, t, false);
+    need_site(l, &n->ff, t, false);
+    need(l, &n->q, t * round_up((uint32_t)(n->n_q * hd), ROW_GROUP), sizeof(float));
+    need(l, &n->kx, t * round_up((uint32_t)(n->n_kv * hd), ROW_GROUP), sizeof(float));
+    need(l, &n->v, t * round_up((uint32_t)(n->n_kv * hd), ROW_GROUP), sizeof(float));
+    need(l, &n->y, t * round_up(n->n_embd_own, ROW_GROUP), sizeof(float));
+    need(l, &n->gate, t * round_up(n->n_ff_own, ROW_GROUP), sizeof(float));
+    need(l, &n->up, t * round_up(n->n_ff_own, ROW_GROUP), sizeof(float));
+    need(l, &n->head, t * n->n_q * hd, sizeof(float));
+    need(l, &n->wire, t, n->wire_stride);
+    need(l, &n->logits, round_up(n->n_vocab_own, ROW_GROUP), sizeof(float));
+    need(l, &n->cand, m->n_vocab, sizeof(struct candidate));
+    if (n->conf.n_slice > 1) need(l, &n->cand_all, m->n_vocab, sizeof(struct candidate));
+    need(l, &n->top_id, TOPK_MAX, sizeof(int32_t));
+    need(l, &n->top_val, TOPK_MAX, sizeof(float));
+    need(l, &n->mm.scratch, n->conf.n_thread, n->w.unit_bytes);
+    need(l, &n->mm.left, n->w.n_tile, sizeof *n->mm.left);
+}
+
+static void fixed_needs(struct nn *n, struct needs *l) {
+    const struct model *m = n->conf.model;
+    need(l, &n->norm, m->n_layer, sizeof *n->norm);
+    need(l, &n->output_norm, m->n_embd, sizeof(float));
+    need(l, &n->freq, m->n_rot / 2, sizeof(double));
+    need(l, &n->embd_row, n->embd_row_bytes + 4 * DISK_ALIGN, 1);
+    /* the norms of all layers, carved in load order */
+    need(l, &n->layer_norm_mem, (size_t)m->n_layer * 2 * round_up(m->n_embd, FLOAT_LANES),
+         sizeof(float));
+}
+
+static void kv_needs(struct nn *n, struct needs *l) {
+    const struct model *m = n->conf.model;
+    size_t elems = (size_t)m->n_layer * n->n_kv * n->conf.n_ctx;
+    need(l, &n->key, elems, m->head_dim * n->kv_elem);
+    need(l, &n->value, elems, m->head_dim * n->kv_elem);
+}
+
+static uint64_t wire_row_bytes(const struct nn *n) {
+    size_t blocks = (n->conf.model->n_embd + Q_BLOCK - 1) / Q_BLOCK;
+    switch (n->conf.wire) {
+    case WIRE_Q16: return blocks * sizeof(struct wire16);
+    case WIRE_Q8: return blocks * sizeof(struct act);
+    case WIRE_F32: break;
+    }
+    return blocks * Q_BLOCK * sizeof(float);
+}
+
+/* Everything that follows from the configuration and the weights' directory (n->w is built). */
+static MUST shape_up(struct nn *n, struct err *e) {
+    const struct tensor *t = n->conf.model->token_embd;
+    n->embd_ops = weight_ops(n->k, (int)t->type);
+    if (!n->embd_ops) {
+        return err_set(e, ERR_UNSUPPORTED, "tensor %s is of a type that has no kernel", t->name);
+    }
+    n->embd_row_bytes = weight_row_bytes((int)t->type, t->dim[0]);
+    n->wire_stride = (wire_row_bytes(n) + 63) / 64 * 64;
+    find_sites(n);
+    find_shares(n);
+    return true;
+}
+
+enum {
+    POOL_ALIGN = 4 << 20,  // lost at most to aligning disk buffers to huge pages
+    EMBD_PIECE = 1 << 20,  // the embedding table is read in pieces of this size
+};
+
+/* Sizes of everything, given the directory. */
+static MUST measure(struct nn *n, uint64_t dir_bytes, struct nn_memory *m, struct err *e) {
+    struct needs scratch = {0}, fixed = {0}, kv = {0};
+    scratch_needs(n, &scratch);
+    fixed_needs(n, &fixed);
+    kv_needs(n, &kv);
+    if (scratch.overflow || fixed.overflow || kv.overflow) {
+        return err_set(e, ERR_MEMORY, "a context of %u tokens is more than the address space holds",
+                       n->conf.n_ctx);
+    }
+    const struct weights *w = &n->w;
+    *m = (struct nn_memory){
+        .kv_bytes = needs_bytes(&kv),
+        .scratch_bytes = needs_bytes(&scratch),
+        .fixed_bytes = needs_bytes(&fixed) + dir_bytes,
+        .weight_bytes = w->mem_bytes,
+        .sweep_bytes = w->file_bytes,
+    };
+    uint64_t base = m->kv_bytes + m->scratch_bytes + m->fixed_bytes;
+    m->min_budget = base + store_ring_bytes(w->tile, w->n_tile, 2);
+    /* While everything is loaded the store needs a few buffers besides. */
+    uint64_t budget = n->conf.budget, loading = store_ring_bytes(w->tile, w->n_tile, 4);
+    uint64_t all = base + w->mem_bytes + 64ULL * w->n_tile + loading;
+    if (budget >= all) {
+        const struct tensor *t = n->conf.model->token_embd;
+        uint64_t table = t->len + EMBD_PIECE + 8 * DISK_ALIGN;
+        m->embd_bytes = budget - all >= table ? table : 0;
+        m->pin_bytes = w->mem_bytes + 64ULL * w->n_tile;
+        if (m->min_budget > all) m->min_budget = all;
+    } else {
+        m->ring_bytes = store_ring_bytes(w->tile, w->n_tile, n->conf.n_slot);
+        if (budget < base + m->ring_bytes) {
+            return err_set(e, ERR_MEMORY,
+                           "the memory budget leaves %.1f MiB for the model's work, but %.1f MiB is "
+                           "the least: %.1f for %u tokens of context, %.1f scratch, the rest for "
+                           "tables and disk buffers; give it more --memory or a smaller --ctx",
+                           (double)budget / 1048576, (double)(base + m->ring_bytes) / 1048576,
+                           (double)m->kv_bytes / 1048576, n->conf.n_ctx,
+                           (double)m->scratch_bytes / 1048576);
+        }
+        m->pin_bytes = budget - base - m->ring_bytes;
+    }
+    store_choose(w->tile, w->n_tile, m->pin_bytes, &m->tiles, NULL);
+    return true;
+}
+
+MUST nn_measure(const struct nn_conf *c, struct nn_memory *out, struct err *e) {
+    size_t dir;
+    if (!weights_size(c, &dir, e)) return false;
+    struct arena a;
+    if (!arena_open(&a, "directory of weights", dir, e)) return false;
+    struct nn n = {.conf = *c, .k = c->kernels};
+    bool ok = weights_build(&n.w, c, &a, e) && shape_up(&n, e) && measure(&n, dir, out, e);
+    arena_close(&a);
+    return ok;
+}
+
+/* --- open --- */
+
+static MUST open_store(struct nn *n, struct err *e) {
+    const char *path[1] = {n->conf.model->file.path};
+    struct store_conf c = {
+        .file = path,
+        .n_file = 1,
+        .tile = n->w.tile,
+        .n_tile = n->w.n_tile,
+        .pin_bytes = n->memory.pin_bytes,
+        .n_slot = n->conf.n_slot,
+        .n_reader = n->conf.n_reader,
+        .pool = &n->pool,
+        .convert = matmul_convert,
+        .owner = &n->w,
+    };
+    return store_open(&n->store, &c, e);
+}
+
+static MUST carve(struct nn *n, struct err *e) {
+    size_t dir;
+    struct nn_memory m;
+    if (!weights_size(&n->conf, &dir, e) || !nn_measure(&n->conf, &m, e)) return false;
+    /* A budget beyond what is needed is not even asked for. */
+    uint64_t all = m.kv_bytes + m.scratch_bytes + m.fixed_bytes + m.ring_bytes + m.pin_bytes +
+                   m.embd_bytes + POOL_ALIGN;
+    if (!arena_open(&n->pool, "pool", all < n->conf.budget ? all : n->conf.budget, e)) return false;
+    if (!weights_build(&n->w, &n->conf, &n->pool, e)) return false;
+    if (!shape_up(n, e) || !measure(n, dir, &n->memory, e)) return false;
+    struct needs l = {0};
+    fixed_needs(n, &l);
+    kv_needs(n, &l);
+    scratch_needs(n, &l);
+    if (!needs_push(&l, &n->pool, e) || !open_store(n, e)) return false;
+    if (!n->memory.embd_bytes) return true;
+    return arena_array(&n->pool, &n->embd, n->conf.model->token_embd->len, 1, "embedding", e) &&
+           arena_array(&n->pool, &n->embd_piece, EMBD_PIECE + 4 * DISK_ALIGN, 1, "embedding", e);
+}
+
+static uint8_t *align_up(uint8_t *p) {
+    return p ? p + (-(uintptr_t)p & (DISK_ALIGN - 1)) : NULL;
+}
+
+MUST nn_open(struct nn **out, const struct nn_conf *c, struct coll *coll, struct err *e) {
+    struct nn *n = calloc(1, sizeof *n);
+    if (!n) return err_set(e, ERR_MEMORY, "no memory for a slice's bookkeeping");
+    n->conf = *c;
+    n->k = c->kernels;
+    n->coll = coll;
+    pthread_mutex_init(&n->mm.lock, NULL);
+    if (!carve(n, e)) {
+        nn_close(n);
+        return false;
+    }
+    n->embd_row = align_up(n->embd_row);
+    n->embd_piece = align_up(n->embd_piece);
+    n->mm.w = &n->w;
+    n->mm.store = n->store;
+    for (uint32_t i = 0; i < n->w.n_tile; i++) n->mm.left[i] = n->w.rows[i].n_unit;
+    *out = n;
+    return true;
+}
+
+void nn_close(struct nn *n) {
+    if (!n) return;
+    if (n->store) store_close(n->store);
+    pthread_mutex_destroy(&n->mm.lock);
+    arena_close(&n->pool);
+    free(n);
+}
+
+/* --- load --- */
+
+static MUST read_into(struct nn *n, uint8_t *dst, const struct tensor *t, uint8_t *room, size_t piece,
+                      struct err *e) {
+    for (uint64_t done = 0; done < t->len; done += piece) {
+        size_t len = t->len - done < piece ? (size_t)(t->len - done) : piece;
+        uint8_t *at;
+        if (!store_read(n->store, 0, room, t->off + done, len, &at, e)) return err_in(e, t->name);
+        memcpy(dst + done, at, len);
+    }
+    return true;
+}
+
+static MUST load_vector(struct nn *n, float *dst, const struct tensor *t, struct err *e) {
+    if (t->type != TENSOR_F32) {
+        return err_set(e, ERR_UNSUPPORTED, "tensor %s is not F32, as such small tensors must be",
+                       t->name);
+    }
+    return read_into(n, (uint8_t *)dst, t, n->embd_row, n->embd_row_bytes, e);
+}
+
+/* freq_i = base^(-2i / n_rot), divided by the model's factors or linear scale. */
+static MUST load_freqs(struct nn *n, struct err *e) {
+    const struct model *m = n->conf.model;
+    rope_freqs(n->freq, m->rope_base, m->n_rot);
+    if (m->rope_scaling == ROPE_LINEAR) {
+        for (uint32_t i = 0; i < m->n_rot / 2; i++) n->freq[i] /= m->rope_factor;
+    }
+    if (!m->rope_freqs) return true;
+    float *factor = n->x;  // scratch: n_embd >= n_rot / 2 floats
+    if (!load_vector(n, factor, m->rope_freqs, e)) return false;
+    for (uint32_t i = 0; i < m->n_rot / 2; i++) n->freq[i] /= (double)factor[i];
+    return true;
+}
+
+MUST nn_load(struct nn *n, store_progress *progress, void *ctx, struct err *e) {
+    const struct model *m = n->conf.model;
+    float *at = n->layer_norm_mem;
+    for (uint32_t i = 0; i < m->n_layer; i++) {
+        n->norm[i].attn = at, at += round_up(m->n_embd, FLOAT_LANES);
+        n->norm[i].ffn = at, at += round_up(m->n_embd, FLOAT_LANES);
+        if (!load_vector(n, n->norm[i].attn, m->layer[i].attn_norm, e) ||
+            !load_vector(n, n->norm[i].ffn, m->layer[i].ffn_norm, e)) {
+            return false;
+        }
+    }
+    if (!load_vector(n, n->output_norm, m->output_norm, e) || !load_freqs(n, e)) return false;
+    if (n->embd && !read_into(n, n->embd, m->token_embd, n->embd_piece, EMBD_PIECE, e)) return false;
+    if (!store_load(n->store, progress, ctx, e)) return false;
+    arena_seal(&n->pool);
+    return true;
+}
+
+/* --- after a step --- */
+
+const float *nn_logits(const struct nn *n, uint32_t *first, uint32_t *count) {
+    *first = n->conf.cuts.vocab[n->conf.self];
+    *count = n->n_vocab_own;
+    return n->logits;
+}
+
+uint32_t nn_pos(const struct nn *n) {
+    return n->pos;
+}
+
+void nn_truncate(struct nn *n, uint32_t pos) {
+    assert(pos <= n->pos);
+    n->pos = pos;
+}
+
+void nn_stats(const struct nn *n, struct store_stats *out) {
+    store_stats(n->store, out);
+}
+
+const struct nn_memory *nn_memory(const struct nn *n) {
+    return &n->memory;
+}

@@ -1,0 +1,83 @@
+/* nn.h - one slice of a transformer: tokens in, candidates for the next token out.
+ *
+ * A struct nn owns the KV cache, scratch and store of one slice of one sequence. Its thread is the
+ * one that runs the compute team (base/par); several slices in a process have a thread each.
+ * nn_step() appends tokens to the sequence; the logits of the last one can then be asked for as the k
+ * best candidates. Nothing is allocated after nn_open().
+ *
+ * The walk: nn_step (forward.c) -> layer (layer.c) -> matmul (matmul.c: tiles from the store, units to
+ * the team, kernels) -> gather (coll.h).
+ */
+#ifndef NN_NN_H
+#define NN_NN_H
+
+#include "base/arena.h"
+#include "base/par.h"
+#include "kernels.h"
+#include "model/model.h"
+#include "model/sampler.h"
+#include "nn/coll.h"
+#include "nn/slice.h"
+#include "store/store.h"
+
+enum wire_type { WIRE_Q16, WIRE_Q8, WIRE_F32 };
+
+struct nn_conf {
+    const struct model *model;
+    const struct kernels *kernels;
+    struct cuts cuts;
+    unsigned self, n_slice;  // which share of the cuts this is
+    uint32_t n_ctx;     // positions of the KV cache
+    uint32_t n_batch;   // most tokens in one step
+    enum kv_type kv;
+    enum wire_type wire;
+    uint64_t budget;    // bytes this slice may use for everything in its pool
+    uint32_t n_reader;  // reader threads
+    uint32_t n_slot;    // ring buffers
+    uint32_t n_thread;  // size of the team that will run nn_step
+};
+
+/* What the budget of one slice goes to: the same arithmetic for `plan`, the forecast and nn_open. */
+struct nn_memory {
+    uint64_t kv_bytes, scratch_bytes, ring_bytes;
+    uint64_t fixed_bytes;   // norms, tables of tiles
+    uint64_t embd_bytes;    // the embedding table, resident only when all else is; else 0
+    uint64_t pin_bytes;     // room for resident tiles
+    uint64_t weight_bytes;  // all tiles of this slice, resident form
+    uint64_t sweep_bytes;   // all tiles of this slice, file form: what a token reads
+    struct store_stats tiles;  // what store_choose makes of it
+    uint64_t min_budget;    // least budget that runs at all (every tile streamed)
+};
+
+/* Fails: ERR_UNSUPPORTED naming a tensor whose type has no kernel; ERR_MEMORY, with the numbers, when
+ * the budget is below min_budget. */
+MUST nn_measure(const struct nn_conf *c, struct nn_memory *out, struct err *e);
+
+struct nn;
+
+/* Carve the pool, open the store; loads nothing yet. coll and model are borrowed. */
+MUST nn_open(struct nn **out, const struct nn_conf *c, struct coll *coll, struct err *e);
+void nn_close(struct nn *n);
+
+/* Read the resident tiles and small tensors. Fails: ERR_IO, ERR_FORMAT (a scale that is not finite). */
+MUST nn_load(struct nn *n, store_progress *progress, void *ctx, struct err *e);
+
+/* Append n_tok (1..n_batch) tokens to the sequence. want: compute the last one's logits.
+ * Fails: ERR_IO, ERR_LIMIT when the context is full, or what a peer's loss says. */
+enum nn_want { NN_NO_LOGITS, NN_LOGITS };
+MUST nn_step(struct nn *n, struct par *team, const int32_t *token, uint32_t n_tok,
+             enum nn_want want, struct err *e);
+
+/* The k best logits of the last step over all slices, in descending order, ties to the lower id:
+ * *out [*n_out], valid until the next call. Collective. k = 1..n_vocab. */
+MUST nn_candidates(struct nn *n, size_t k, struct candidate **out, size_t *n_out, struct err *e);
+
+/* This slice's logits of the last step: [n_vocab share], valid until the next step (tests). */
+const float *nn_logits(const struct nn *n, uint32_t *first, uint32_t *count);
+
+uint32_t nn_pos(const struct nn *n);
+void nn_truncate(struct nn *n, uint32_t pos);  // forget positions from pos on
+void nn_stats(const struct nn *n, struct store_stats *out);
+const struct nn_memory *nn_memory(const struct nn *n);
+
+#endif

@@ -1,0 +1,86 @@
+/* state.h - the inside of a struct nn, shared by the files of the forward pass only. */
+#ifndef NN_STATE_H
+#define NN_STATE_H
+
+#include "nn/matmul.h"
+#include "nn/nn.h"
+#include "nn/weights.h"
+
+/* What a matrix reads: n_tok rows of n_col activations. Quantised weights eat panels packed from act
+ * blocks, float weights f32 rows padded to FLOAT_LANES; a site has the forms its matrices need. */
+struct site {
+    uint32_t n_col, n_block;
+    bool floats, quants;  // forms wanted
+    size_t ld;            // f32 row length: n_col rounded up to FLOAT_LANES
+    float *f;             // [n_batch, ld]
+    struct act *a;        // [n_batch, n_block]
+    void *panel;
+};
+
+struct layer_norms {
+    float *attn, *ffn;  // [n_embd]
+};
+
+struct nn {
+    struct nn_conf conf;
+    const struct kernels *k;
+    struct coll *coll;
+    struct nn_memory memory;
+    struct arena pool;
+    struct weights w;
+    struct store *store;
+    struct matmul_state mm;
+    uint32_t pos;              // tokens in the cache
+    bool has_logits;
+
+    /* resident small things */
+    struct layer_norms *norm;  // [n_layer]
+    float *layer_norm_mem;     // what norm[] points into
+    float *output_norm;        // [n_embd]
+    double *freq;              // [n_rot / 2]
+    uint8_t *embd;             // the embedding table in file order, or NULL: rows are read when needed
+    uint8_t *embd_piece;       // room to read a piece of the table, when it is resident
+    uint8_t *embd_row;         // room to read one row
+    size_t embd_row_bytes;
+    const struct weight_ops *embd_ops;
+
+    /* own share */
+    uint32_t n_kv, n_q;        // own KV heads, own query heads
+    uint32_t head0;            // first own query head
+    uint32_t n_embd_own, n_ff_own, n_vocab_own;
+
+    /* cache of own KV heads: [n_layer][n_kv][n_ctx][head_dim] of kv type, keys then values */
+    uint8_t *key, *value;
+    size_t kv_elem;            // bytes of one element
+
+    /* scratch, for n_batch tokens */
+    float *x;                  // [n_batch, n_embd] the residual stream
+    float *angle;              // [n_batch, n_rot / 2, 2]
+    struct site in, att, ff;   // inputs of q k v gate up output; of o; of down
+    float *q, *kx, *v;         // [n_batch, own rows rounded up to 8]
+    float *y;                  // [n_batch, own embd rows rounded up to 8]: output of o and down
+    float *gate, *up;          // [n_batch, own ff rows rounded up to 8]
+    float *head;               // [n_batch, own query heads * head_dim] attention output
+    uint8_t *wire;             // [n_batch, wire_stride] branch outputs as gathered
+    size_t wire_stride;
+    float *logits;             // [own vocab rows rounded up to 8]
+    struct candidate *cand;    // [n_vocab]
+    struct candidate *cand_all;  // [n_vocab] gathered from all slices
+    int32_t *top_id;           // [TOPK_MAX]
+    float *top_val;
+};
+
+enum { TOPK_MAX = 1024 };  // above, all logits are handed on and the sampler sorts
+
+static inline uint32_t round_up(uint32_t n, uint32_t to) {
+    return (n + to - 1) / to * to;
+}
+
+/* layer.c: one transformer block over n_tok tokens at positions n->pos on. */
+MUST layer_run(struct nn *n, struct par *team, uint32_t layer, uint32_t n_tok, struct err *e);
+
+/* layer.c: rmsnorm x rows [first, first + n_tok) into the site's forms. */
+void site_from_norm(struct nn *n, struct par *team, struct site *s, const float *weight,
+                    uint32_t first, uint32_t n_tok);
+
+#endif

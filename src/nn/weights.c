@@ -1,0 +1,164 @@
+#include "nn/weights.h"
+
+#include <assert.h>
+
+/* Rows of one tile of the grid: the same for every slice, a multiple of 32 so that cuts between slices
+ * fall on its lines too; a row so long that 32 exceed TILE_MAX falls back to whole groups. */
+static uint32_t tile_rows_of(const struct model *m, size_t row_bytes) {
+    uint64_t limit = m->data_len / 64;
+    if (limit < TILE_MIN) limit = TILE_MIN;
+    if (limit > TILE_MAX) limit = TILE_MAX;
+    uint64_t rows = limit / row_bytes / Q_BLOCK * Q_BLOCK;
+    if (rows) return (uint32_t)rows;
+    rows = TILE_MAX / row_bytes / ROW_GROUP * ROW_GROUP;
+    return rows > Q_BLOCK ? Q_BLOCK : rows ? (uint32_t)rows : ROW_GROUP;
+}
+
+struct count {
+    size_t n_tile, n_unit;
+};
+
+/* Cut matrix mat into tiles and units, appending to w, or only counting when w has no arrays yet. */
+static void add_tiles(struct weights *w, const struct model *m, struct matrix *mat, uint32_t index,
+                      struct count *c) {
+    uint32_t step = tile_rows_of(m, mat->row_bytes);
+    uint32_t groups = (uint32_t)(UNIT_BYTES / mat->group_bytes);
+    if (!groups) groups = 1;
+    mat->tile0 = (uint32_t)c->n_tile;
+    mat->unit0 = (uint32_t)c->n_unit;
+    uint32_t end = mat->row0 + mat->n_row;
+    for (uint32_t row = mat->row0; row < end;) {
+        uint32_t stop = (row / step + 1) * step;
+        if (stop > end) stop = end;
+        uint32_t n_row = stop - row, n_group = (n_row + ROW_GROUP - 1) / ROW_GROUP;
+        uint32_t n_unit = (n_group + groups - 1) / groups;
+        if (w->tile) {
+            w->tile[c->n_tile] = (struct tile){
+                .len = (uint32_t)(n_row * mat->row_bytes),
+                .off = mat->tensor->off + (uint64_t)row * mat->row_bytes,
+                .mem = (uint64_t)n_group * mat->group_bytes,
+            };
+            w->rows[c->n_tile] = (struct tile_rows){index, row - mat->row0, n_row, n_unit};
+            for (uint32_t u = 0; u < n_unit; u++) {
+                uint32_t g = u * groups, n = n_group - g < groups ? n_group - g : groups;
+                w->unit[c->n_unit + u] = (struct unit){(uint32_t)c->n_tile, g, n};
+            }
+            w->mem_bytes += (uint64_t)n_group * mat->group_bytes;
+            w->file_bytes += (uint64_t)n_row * mat->row_bytes;
+        }
+        c->n_tile++;
+        c->n_unit += n_unit;
+        row = stop;
+    }
+    mat->n_tile = (uint32_t)c->n_tile - mat->tile0;
+    mat->n_unit = (uint32_t)c->n_unit - mat->unit0;
+    size_t unit = groups * mat->group_bytes;
+    if (unit > w->unit_bytes) w->unit_bytes = unit;
+}
+
+static MUST matrix_init(struct matrix *mat, const struct nn_conf *c, const struct tensor *t,
+                        uint32_t begin, uint32_t end, struct err *e) {
+    const struct weight_ops *ops = weight_ops(c->kernels, (int)t->type);
+    if (!ops) {
+        const struct tensor_format *f = tensor_format(t->type);
+        return err_set(e, ERR_UNSUPPORTED,
+                       "tensor %s is of type %s; this version runs F32, F16, Q8_0 and Q4_0", t->name,
+                       f ? f->name : "unknown");
+    }
+    *mat = (struct matrix){
+        .tensor = t,
+        .ops = ops,
+        .n_col = (uint32_t)t->dim[0],
+        .row0 = begin,
+        .n_row = end - begin,
+        .row_bytes = weight_row_bytes((int)t->type, t->dim[0]),
+        .group_bytes = weight_group_bytes((int)t->type, t->dim[0]),
+    };
+    return true;
+}
+
+enum { LAYER_MATRICES = 7 };
+
+/* The sweep: every matrix in the order the forward pass asks for it. w->layer and w->matrix exist. */
+static MUST list_matrices(struct weights *w, const struct nn_conf *c, struct err *e) {
+    const struct model *m = c->model;
+    const struct cuts *k = &c->cuts;
+    unsigned s = c->self;
+    uint32_t group = m->n_head / m->n_head_kv * m->head_dim, n = 0;
+    for (uint32_t i = 0; i < m->n_layer; i++) {
+        struct layer_matrices *l = &w->layer[i];
+        const struct layer_tensors *t = &m->layer[i];
+        uint32_t kv0 = k->kv_head[s], kv1 = k->kv_head[s + 1];
+        const struct {
+            struct matrix *mat;
+            const struct tensor *t;
+            uint32_t begin, end;
+        } list[LAYER_MATRICES] = {
+            {&l->q, t->q, kv0 * group, kv1 * group},
+            {&l->k, t->k, kv0 * m->head_dim, kv1 * m->head_dim},
+            {&l->v, t->v, kv0 * m->head_dim, kv1 * m->head_dim},
+            {&l->o, t->o, k->embd[s], k->embd[s + 1]},
+            {&l->gate, t->gate, k->ff[s], k->ff[s + 1]},
+            {&l->up, t->up, k->ff[s], k->ff[s + 1]},
+            {&l->down, t->down, k->embd[s], k->embd[s + 1]},
+        };
+        for (int j = 0; j < LAYER_MATRICES; j++) {
+            if (!matrix_init(list[j].mat, c, list[j].t, list[j].begin, list[j].end, e)) return false;
+            w->matrix[n++] = list[j].mat;
+        }
+    }
+    if (!matrix_init(&w->output, c, m->output, k->vocab[s], k->vocab[s + 1], e)) return false;
+    w->matrix[n++] = &w->output;
+    w->n_matrix = n;
+    return true;
+}
+
+static MUST push_matrices(struct weights *w, const struct nn_conf *c, struct arena *a,
+                          struct err *e) {
+    size_t n = (size_t)c->model->n_layer;
+    *w = (struct weights){0};
+    return arena_array(a, &w->layer, n, sizeof *w->layer, "layers", e) &&
+           arena_array(a, &w->matrix, n * LAYER_MATRICES + 1, sizeof *w->matrix, "matrices", e) &&
+           list_matrices(w, c, e);
+}
+
+static struct count count_tiles(struct weights *w, const struct model *m) {
+    struct count n = {0};
+    for (uint32_t i = 0; i < w->n_matrix; i++) add_tiles(w, m, w->matrix[i], i, &n);
+    return n;
+}
+
+MUST weights_size(const struct nn_conf *c, size_t *bytes, struct err *e) {
+    /* Count on a throw-away arena: the directory of matrices is small. */
+    size_t dir = (size_t)c->model->n_layer *
+                     (sizeof(struct layer_matrices) + LAYER_MATRICES * sizeof(void *)) +
+                 sizeof(void *) + 256;
+    struct arena a;
+    struct weights w;
+    if (!arena_open(&a, "directory of weights", dir, e)) return false;
+    bool ok = push_matrices(&w, c, &a, e);
+    if (ok) {
+        struct count n = count_tiles(&w, c->model);
+        *bytes = dir + n.n_tile * (sizeof(struct tile) + sizeof(struct tile_rows)) +
+                 n.n_unit * sizeof(struct unit) + 256;
+    }
+    arena_close(&a);
+    return ok;
+}
+
+MUST weights_build(struct weights *w, const struct nn_conf *c, struct arena *a, struct err *e) {
+    if (!push_matrices(w, c, a, e)) return false;
+    struct count n = count_tiles(w, c->model);
+    struct tile *tile;
+    if (!arena_array(a, &w->rows, n.n_tile, sizeof *w->rows, "tiles", e) ||
+        !arena_array(a, &w->unit, n.n_unit, sizeof *w->unit, "units of work", e) ||
+        !arena_array(a, &tile, n.n_tile, sizeof *tile, "tiles", e)) {
+        return false;
+    }
+    w->tile = tile;
+    w->n_tile = (uint32_t)n.n_tile;
+    w->n_unit = (uint32_t)n.n_unit;
+    struct count again = count_tiles(w, c->model);
+    assert(again.n_tile == n.n_tile && again.n_unit == n.n_unit);
+    return true;
+}

@@ -1,0 +1,58 @@
+/* weights.h - a slice's rows of every matrix as tiles in sweep order, and as units of work.
+ *
+ * A tile is what the disk reads and what stays or goes: a run of rows of one matrix. The grid of tiles
+ * belongs to the model; a slice takes what falls into its rows. A unit is what one thread computes at a
+ * time: a few groups of 8 rows of one tile, small enough that its re-laid form stays in a core's cache.
+ */
+#ifndef NN_WEIGHTS_H
+#define NN_WEIGHTS_H
+
+#include "nn/nn.h"
+
+enum { UNIT_BYTES = 64 << 10 };
+
+struct matrix {
+    const struct tensor *tensor;
+    const struct weight_ops *ops;
+    uint32_t n_col;
+    uint32_t row0, n_row;     // this slice's rows of the tensor
+    size_t row_bytes;         // file order
+    size_t group_bytes;       // kernel order
+    uint32_t tile0, n_tile;   // into weights.tile
+    uint32_t unit0, n_unit;   // into weights.unit
+};
+
+struct tile_rows {
+    uint32_t matrix;       // index into weights.matrix
+    uint32_t row, n_row;   // relative to matrix.row0; row is a multiple of 8
+    uint32_t n_unit;
+};
+
+struct unit {
+    uint32_t tile;
+    uint32_t group, n_group;  // groups of 8 rows, relative to the tile
+};
+
+struct layer_matrices {
+    struct matrix q, k, v, o, gate, up, down;
+};
+
+struct weights {
+    struct layer_matrices *layer;  // [n_layer]
+    struct matrix output;
+    uint32_t n_matrix;
+    struct matrix **matrix;        // [n_matrix] in sweep order
+    struct tile *tile;             // [n_tile] what the store sees
+    struct tile_rows *rows;        // [n_tile] the same tiles, what they are
+    struct unit *unit;             // [n_unit]
+    uint32_t n_tile, n_unit;
+    uint64_t mem_bytes, file_bytes;  // of all tiles
+    size_t unit_bytes;             // largest unit in kernel order: a thread's scratch
+};
+
+/* Bytes of arena that weights_build will take. */
+MUST weights_size(const struct nn_conf *c, size_t *bytes, struct err *e);
+/* Fails: ERR_UNSUPPORTED naming the tensor for which there is no kernel. */
+MUST weights_build(struct weights *w, const struct nn_conf *c, struct arena *a, struct err *e);
+
+#endif
