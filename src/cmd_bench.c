@@ -1,0 +1,416 @@
+/* cmd_bench.c - how fast this machine is, each figure beside the limit it runs against. */
+#include "base/clock.h"
+#include "base/progress.h"
+#include "host/facts.h"
+#include "setup.h"
+#include "store/diskprobe.h"
+#include "verbs.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define MIB ((uint64_t)1 << 20)
+
+enum { N_COL = 4096, UNIT = 256 << 10, LIST_MAX = 16, TOKENS_MOST = 64, CTX_BENCH = 512 };
+static const double SECONDS = 0.4;  // for each figure of the matrix kernels
+
+struct bench_conf {
+    struct machine machine;
+    const char *threads;
+    uint32_t n_predict;
+    bool is_roofline, is_json;
+};
+
+#define AT(field) offsetof(struct bench_conf, field)
+static const struct opt bench_opt[] = {
+    {"--threads", OPT_TEXT, AT(threads), "A,B,..",
+     "numbers of threads to measure with, the model by the last (1,all)", 0, 0, NULL},
+    {"-n", OPT_U32, AT(n_predict), "N", "tokens to let the model write (32)", 2, 100000, NULL},
+    {"--roofline", OPT_FLAG, AT(is_roofline), NULL,
+     "matrix kernels at 1 to 64 tokens at once, up to where computing limits", 0, 0, NULL},
+    MACHINE_OPTION(struct bench_conf, "--memory", OPT_AMOUNT, memory, "SIZE",
+                   "memory to use in all: 512M, 4G, or 50% of the RAM", 0, 0, NULL),
+    MACHINE_OPTION(struct bench_conf, "--ctx", OPT_U32, ctx, "N", "tokens of context (512)", 8,
+                   MODEL_MAX_CTX, NULL),
+    MACHINE_OPTION(struct bench_conf, "--slices", OPT_TEXT, slices, "N|A:B:..",
+                   "share the work as N machines would, or in uneven shares (1)", 0, 0, NULL),
+    {"--json", OPT_FLAG, AT(is_json), NULL, "a JSON object for each figure", 0, 0, NULL},
+};
+
+struct bench {
+    const struct bench_conf *conf;
+    struct setup *s;
+    unsigned n_count;
+    unsigned count[LIST_MAX];   // threads to measure with
+    double read_bps[LIST_MAX];  // memory, by count
+    double disk_bps;
+    struct json json;
+};
+
+/* One figure; limit 0: it has none. Rates in units of `unit`. */
+struct figure {
+    const char *what;
+    unsigned threads, tokens;  // 0: does not apply
+    double value;
+    const char *unit;
+    double limit;
+    const char *limit_by;
+};
+
+static void put_figure(struct bench *b, const struct figure *f) {
+    struct json *j = &b->json;
+    if (!b->conf->is_json) {
+        char with[32] = "";
+        if (f->threads)
+            snprintf(with, sizeof with, "%u thread%s", f->threads, f->threads > 1 ? "s" : "");
+        if (f->tokens) snprintf(with, sizeof with, "%u at once", f->tokens);
+        printf("%-24s %-12s %9.2f %-9s", f->what, with, f->value, f->unit);
+        if (f->limit > 0) {
+            printf(" %5.1f %% of %.2f, %s", 100 * f->value / f->limit, f->limit, f->limit_by);
+        }
+        printf("\n");
+        fflush(stdout);
+        return;
+    }
+    json_object(j);
+    json_put_text(j, "what", f->what);
+    if (f->threads) json_put_u64(j, "threads", f->threads);
+    if (f->tokens) json_put_u64(j, "tokens_at_once", f->tokens);
+    json_put_real(j, "value", f->value);
+    json_put_text(j, "unit", f->unit);
+    if (f->limit > 0) {
+        json_put_real(j, "limit", f->limit);
+        json_put_text(j, "limit_by", f->limit_by);
+    }
+    json_end(j);
+    json_line(j);
+    fflush(stdout);
+}
+
+/* "model name : X" of /proc/cpuinfo, or the board's name from the device tree. */
+static void cpu_name(char *out, size_t cap) {
+    static char text[8192];
+    const char *root = "/";
+    out[0] = '\0';
+    if (facts_read(root, "proc/device-tree/model", text, sizeof text)) {
+        text_printable(out, cap, text);
+        return;
+    }
+    if (!facts_read(root, "proc/cpuinfo", text, sizeof text)) return;
+    const char *at = strstr(text, "model name");
+    at = at ? strchr(at, ':') : NULL;
+    if (!at) return;
+    at += strspn(at, ": \t");
+    size_t n = strcspn(at, "\n");
+    snprintf(out, cap, "%.*s", (int)(n < cap ? n : cap - 1), at);
+}
+
+static void put_machine(struct bench *b) {
+    const struct setup *s = b->s;
+    char cpu[96];
+    cpu_name(cpu, sizeof cpu);
+    const char *name = *cpu ? cpu : "unknown CPU";
+    if (!b->conf->is_json) {
+        printf("machine   %s, %d cores, %s of memory, kernels %s\n", name, s->n_core,
+               BYTES_TEXT(s->mem.total), s->kernels.name);
+        setup_print_model(s, stdout);
+        printf("budget    %s\n\n", BYTES_TEXT(s->budget));
+        fflush(stdout);
+        return;
+    }
+    json_object(&b->json);
+    json_put_text(&b->json, "what", "machine");
+    json_put_text(&b->json, "cpu", name);
+    json_put_u64(&b->json, "cores", (uint64_t)s->n_core);
+    json_put_u64(&b->json, "ram_bytes", s->mem.total);
+    json_put_text(&b->json, "kernels", s->kernels.name);
+    json_put_text(&b->json, "model", s->model.file.path);
+    json_put_u64(&b->json, "budget_bytes", s->budget);
+    json_end(&b->json);
+    json_line(&b->json);
+}
+
+static MUST bench_memory(struct bench *b, struct err *e) {
+    uint64_t bytes = b->s->pool / 2 < 256 * MIB ? b->s->pool / 2 : 256 * MIB;
+    for (unsigned i = 0; i < b->n_count; i++) {
+        if (!host_read_speed((int)b->count[i], bytes, &b->read_bps[i], e)) return false;
+        put_figure(b, &(struct figure){.what = "memory read",
+                                       .threads = b->count[i],
+                                       .value = b->read_bps[i] * 1e-9,
+                                       .unit = "GB/s"});
+    }
+    return true;
+}
+
+static MUST bench_disk(struct bench *b, struct err *e) {
+    static const uint32_t reader[] = {1, 2, 4};
+    const struct model *m = &b->s->model;
+    uint64_t chunk = b->s->pool / 16 < TILE_MAX ? b->s->pool / 16 : TILE_MAX;
+    chunk = chunk < TILE_MIN ? TILE_MIN : chunk / TILE_MIN * TILE_MIN;
+    for (size_t i = 0; i < 3; i++) {
+        struct disk_speed d;
+        if (!disk_probe(m->file.path, m->data_off, m->data_len, (uint32_t)chunk, reader[i], 1, &d,
+                        e)) {
+            return false;
+        }
+        if (d.bytes_per_s > b->disk_bps) b->disk_bps = d.bytes_per_s;
+        put_figure(b, &(struct figure){.what = "disk read, past cache",
+                                       .threads = reader[i],
+                                       .value = d.bytes_per_s * 1e-9,
+                                       .unit = "GB/s"});
+    }
+    return true;
+}
+
+/* A matrix in kernel order, larger than the caches where the budget allows it, times n_tok tokens. */
+struct gemv {
+    const struct kernels *k;
+    const struct weight_ops *ops;
+    int type;
+    struct arena mem;
+    uint8_t *w;  // [n_group] groups
+    size_t group, n_group, per_unit;
+    uint8_t *row;  // 8 rows in file order
+    void *x;       // panels of n_tok tokens
+    float *y;      // [n_tok][8 * n_group]
+    size_t n_tok;
+    atomic_size_t next;
+    double best_s;
+};
+
+static void gemv_fill(void *ctx, int thread, int n_thread) {
+    struct gemv *g = ctx;
+    for (size_t i = (size_t)thread; i < g->n_group; i += (size_t)n_thread) {
+        (void)g->ops->relay(g->w + i * g->group, g->row, 8, N_COL);
+    }
+}
+
+static void gemv_share(void *ctx, int thread, int n_thread) {
+    struct gemv *g = ctx;
+    (void)thread;
+    (void)n_thread;
+    for (;;) {
+        size_t at = atomic_fetch_add(&g->next, g->per_unit);
+        if (at >= g->n_group) return;
+        size_t n = g->n_group - at < g->per_unit ? g->n_group - at : g->per_unit;
+        g->ops->matmul(g->y + at * 8, g->n_group * 8, g->w + at * g->group, n, N_COL, g->x,
+                       g->n_tok);
+    }
+}
+
+static void gemv_body(void *ctx, struct par *team) {
+    struct gemv *g = ctx;
+    par_run(team, gemv_fill, g);
+    double begin = clock_s();
+    g->best_s = 1e9;
+    for (unsigned pass = 0; pass < 3 || clock_s() - begin < SECONDS; pass++) {
+        atomic_store(&g->next, 0);
+        double t = clock_s();
+        par_run(team, gemv_share, g);
+        t = clock_s() - t;
+        if (t < g->best_s) g->best_s = t;
+    }
+}
+
+static MUST gemv_open(struct gemv *g, const struct kernels *k, int type, size_t n_tok,
+                      uint64_t bytes, struct err *e) {
+    *g = (struct gemv){.k = k, .type = type, .ops = weight_ops(k, type), .n_tok = n_tok};
+    size_t row = weight_row_bytes(type, N_COL), panel = panel_bytes(N_COL, n_tok);
+    g->group = weight_group_bytes(type, N_COL);
+    size_t fixed = 8 * row + panel + n_tok * N_COL * 6 + (64 << 10);
+    size_t each = g->group + 8 * n_tok * sizeof(float);
+    g->n_group = bytes > fixed + each ? (bytes - fixed) / each : 1;
+    g->per_unit = UNIT / g->group ? UNIT / g->group : 1;
+    if (!arena_open(&g->mem, "matrix", fixed + g->n_group * each, e)) return false;
+    g->w = arena_push(&g->mem, g->n_group * g->group, 64);
+    g->row = arena_push(&g->mem, 8 * row, 64);
+    g->x = arena_push(&g->mem, panel, 64);
+    g->y = arena_push(&g->mem, n_tok * g->n_group * 8 * sizeof(float), 64);
+    struct act *q = arena_push(&g->mem, n_tok * (N_COL / Q_BLOCK) * sizeof *q, 64);
+    float *x = arena_push(&g->mem, N_COL * sizeof *x, 64);
+    if (!g->w || !g->row || !g->x || !g->y || !q || !x) {
+        arena_close(&g->mem);
+        return err_set(e, ERR_MEMORY, "the matrix to measure with does not fit %llu bytes",
+                       (unsigned long long)bytes);
+    }
+    size_t block = type == W_Q4_0 ? sizeof(struct file_q4_0) : sizeof(struct file_q8_0);
+    for (size_t i = 0; i < 8 * row; i++) g->row[i] = (uint8_t)(i * 131 + i / 7);
+    for (size_t i = 0; i + block <= 8 * row; i += block) {
+        g->row[i] = 0, g->row[i + 1] = 0x1c;  // a small finite scale
+    }
+    for (size_t t = 0; t < n_tok; t++) {
+        for (size_t i = 0; i < N_COL; i++) x[i] = (float)((i * 37 + t * 11) % 255) - 127;
+        k->quantise(q + t * (N_COL / Q_BLOCK), x, N_COL);
+    }
+    k->pack(g->x, q, N_COL / Q_BLOCK, N_COL / Q_BLOCK, n_tok);
+    return true;
+}
+
+static MUST bench_gemv(struct bench *b, int type, unsigned at, size_t n_tok, struct err *e) {
+    struct gemv g;
+    uint64_t bytes = b->s->pool / 2 < 128 * MIB ? b->s->pool / 2 : 128 * MIB;
+    if (!gemv_open(&g, &b->s->kernels, type, n_tok, bytes, e)) return false;
+    bool ok = par_enter((int)b->count[at], gemv_body, &g, e);
+    double weights = (double)(g.n_group * g.group),
+           ops = 2.0 * 8 * (double)g.n_group * N_COL * (double)n_tok;
+    arena_close(&g.mem);
+    if (!ok) return false;
+    const char *name = type == W_Q4_0 ? "matrix Q4_0" : "matrix Q8_0";
+    put_figure(b, &(struct figure){.what = name,
+                                   .threads = n_tok > 1 ? 0 : b->count[at],
+                                   .tokens = n_tok > 1 ? (unsigned)n_tok : 0,
+                                   .value = weights / g.best_s * 1e-9,
+                                   .unit = "GB/s",
+                                   .limit = b->read_bps[at] * 1e-9,
+                                   .limit_by = "memory read"});
+    if (b->conf->is_roofline) {
+        put_figure(b, &(struct figure){.what = name,
+                                       .threads = n_tok > 1 ? 0 : b->count[at],
+                                       .tokens = n_tok > 1 ? (unsigned)n_tok : 0,
+                                       .value = ops / g.best_s * 1e-9,
+                                       .unit = "Gop/s"});
+    }
+    return true;
+}
+
+static MUST bench_kernels(struct bench *b, struct err *e) {
+    static const int type[] = {W_Q4_0, W_Q8_0};
+    unsigned last = b->n_count - 1;
+    for (size_t t = 0; t < 2; t++) {
+        for (unsigned i = 0; i < b->n_count; i++) {
+            if (!bench_gemv(b, type[t], i, 1, e)) return false;
+        }
+        for (size_t n = 2; b->conf->is_roofline && n <= TOKENS_MOST; n *= 2) {
+            if (!bench_gemv(b, type[t], last, n, e)) return false;
+        }
+    }
+    return true;
+}
+
+static bool never_ends(void *ctx, int32_t id) {
+    (void)ctx;
+    (void)id;
+    return false;
+}
+
+static bool goes_on(void *ctx, int32_t id) {
+    (void)ctx;
+    (void)id;
+    return true;
+}
+
+static void on_load(void *ctx, uint64_t done, uint64_t total) {
+    progress_update(ctx, done, total);
+}
+
+static void put_model(struct bench *b, const struct gen_result *r, uint32_t n_prompt) {
+    const struct setup *s = b->s;
+    bool streams = s->memory.tiles.streamed_bytes_per_sweep > 0;
+    put_figure(b, &(struct figure){.what = "model, reading a prompt",
+                                   .value = n_prompt / r->prefill_s,
+                                   .unit = "tokens/s"});
+    put_figure(b,
+               &(struct figure){.what = "model, answering",
+                                .value = r->n_step / r->decode_s,
+                                .unit = "tokens/s",
+                                .limit = s->forecast.decode_tps,
+                                .limit_by = s->forecast.disk_bound ? "disk read" : "memory read"});
+    if (streams) {
+        put_figure(b, &(struct figure){.what = "disk while answering",
+                                       .value = (double)r->streamed_bytes / r->decode_s * 1e-9,
+                                       .unit = "GB/s",
+                                       .limit = s->disk_bps * 1e-9,
+                                       .limit_by = "disk read"});
+    }
+}
+
+static MUST bench_model(struct bench *b, struct err *e) {
+    struct setup *s = b->s;
+    struct engine *g;
+    struct progress p;
+    int32_t prompt[128];
+    uint32_t room = s->conf.n_ctx - 2;
+    uint32_t n_prompt = room / 2 < 128 ? room / 2 : 128;
+    for (uint32_t i = 0; i < n_prompt; i++)
+        prompt[i] = (int32_t)((i * 7919U + 3) % s->model.n_vocab);
+    if (!engine_open(&g, &s->conf, e)) return false;
+    progress_start(&p, "loading", PROGRESS_BYTES, b->conf->is_json ? NULL : stderr);
+    bool ok = engine_load(g, on_load, &p, e);
+    progress_end(&p);
+    struct gen_request r = {
+        .prompt = prompt,
+        .n_prompt = n_prompt,
+        .n_predict = b->conf->n_predict < room - n_prompt ? b->conf->n_predict : room - n_prompt,
+        .sampler = {.temp = 0, .top_p = 1},
+        .is_end = never_ends,
+        .on_token = goes_on,
+    };
+    struct gen_result result = {0};
+    ok = ok && engine_generate(g, &r, &result, e);
+    engine_close(g);
+    if (ok) put_model(b, &result, n_prompt);
+    return ok;
+}
+
+/* The forecast by what was measured above, where that was the better of two measurements. */
+static MUST bench_forecast(struct bench *b, struct err *e) {
+    struct setup *s = b->s;
+    double read_bps = b->read_bps[b->n_count - 1];
+    if (!setup_probe(s, DISK_IF_NEEDED, e)) return false;
+    if (read_bps > s->read_bps) s->read_bps = read_bps;
+    if (b->disk_bps > s->disk_bps) s->disk_bps = b->disk_bps;
+    engine_forecast(&s->memory, s->read_bps, s->disk_bps, &s->forecast);
+    return true;
+}
+
+/* Numbers of threads: those asked for, or one and all cores. */
+static MUST set_counts(struct bench *b, struct err *e) {
+    double v[LIST_MAX];
+    if (b->conf->threads) {
+        size_t n = options_list(b->conf->threads, ',', 1, PAR_MAX, v, LIST_MAX);
+        for (size_t i = 0; i < n; i++) b->count[i] = (unsigned)v[i];
+        b->n_count = (unsigned)n;
+        return n || err_set(e, ERR_USAGE, "--threads takes numbers such as 1,2,4, not \"%.60s\"",
+                            b->conf->threads);
+    }
+    b->count[b->n_count++] = 1;
+    if (b->s->n_core > 1) b->count[b->n_count++] = (unsigned)b->s->n_core;
+    return true;
+}
+
+static MUST bench(const struct bench_conf *c, const char *path, struct setup *s, struct err *e) {
+    struct bench b = {.conf = c, .s = s};
+    struct machine m = c->machine;
+    json_file(&b.json, stdout);
+    if (!setup_open(s, path, MODEL_ALL, e) || !setup_tok(s, e) || !set_counts(&b, e)) return false;
+    m.threads = b.count[b.n_count - 1];
+    if (!m.ctx) m.ctx = s->model.n_ctx < CTX_BENCH ? s->model.n_ctx : CTX_BENCH;
+    if (!setup_fit(s, &m, e)) return false;
+    put_machine(&b);
+    return bench_memory(&b, e) && bench_disk(&b, e) && bench_kernels(&b, e) &&
+           bench_forecast(&b, e) && bench_model(&b, e);
+}
+
+static int bench_main(const struct verb *v, int argc, char **argv) {
+    struct bench_conf c = {.machine = MACHINE_DEFAULT, .n_predict = 32};
+    struct err e = {0};
+    const char *path;
+    enum parsed parsed = options_parse(v, argc, argv, &c, &path, &e);
+    if (parsed != PARSED) return parsed == PARSED_HELP ? 0 : verb_fail(v, &e);
+    struct setup *s = calloc(1, sizeof *s);
+    bool ok = s ? bench(&c, path, s, &e) : err_set(&e, ERR_MEMORY, "no memory to start with");
+    if (s) setup_close(s);
+    free(s);
+    return ok ? 0 : verb_fail(v, &e);
+}
+
+const struct verb verb_bench = {
+    .name = "bench",
+    .usage = "[MODEL] [options]",
+    .summary = "Measure memory, disk, matrix kernels and tokens/s, each beside its limit",
+    .notes = "Takes about ten seconds. Other programs running meanwhile lower the figures.\n",
+    .opt = bench_opt,
+    .n_opt = sizeof bench_opt / sizeof *bench_opt,
+    .max_word = 1,
+    .run = bench_main,
+};

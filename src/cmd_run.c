@@ -1,0 +1,418 @@
+/* cmd_run.c - one prompt, one answer: the forecast before, the answer as it comes, the truth after. */
+#include "base/progress.h"
+#include "model/chat.h"
+#include "setup.h"
+#include "verbs.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { PROMPT_MOST = 16 << 20 };
+
+struct run_conf {
+    struct machine machine;
+    const char *prompt, *file, *system;
+    uint32_t n_predict;
+    double temp, top_p, min_p;
+    uint32_t top_k;
+    uint64_t seed;
+    bool is_raw, is_json, is_quiet;
+};
+
+#define AT(field) offsetof(struct run_conf, field)
+static const struct opt run_opt[] = {
+    {"-p", OPT_TEXT, AT(prompt), "TEXT", "the prompt", 0, 0, NULL},
+    {"-f", OPT_TEXT, AT(file), "FILE", "the prompt from a file, - for standard input", 0, 0, NULL},
+    {"-n", OPT_U32, AT(n_predict), "N",
+     "most tokens of the answer, 0: until the context is full (256)", 0, MODEL_MAX_CTX, NULL},
+    {"--raw", OPT_FLAG, AT(is_raw), NULL, "go on with the text as it stands: no chat format", 0, 0,
+     NULL},
+    {"--system", OPT_TEXT, AT(system), "TEXT", "what the model is told about its part", 0, 0, NULL},
+    {"--temp", OPT_REAL, AT(temp), "X", "how freely to choose, 0: always the likeliest (0.8)", 0,
+     100, NULL},
+    {"--top-k", OPT_U32, AT(top_k), "N", "choose among the N likeliest, 0: all (40)", 0,
+     MODEL_MAX_VOCAB, NULL},
+    {"--top-p", OPT_REAL, AT(top_p), "X", "choose among those that make up this probability (0.95)",
+     0, 1, NULL},
+    {"--min-p", OPT_REAL, AT(min_p), "X",
+     "leave out what is less likely than X times the best (0.05)", 0, 1, NULL},
+    {"--seed", OPT_U64, AT(seed), "N", "another seed, another answer (0, so that runs repeat)", 0,
+     0, NULL},
+    MACHINE_OPTIONS(struct run_conf),
+    {"--json", OPT_FLAG, AT(is_json), NULL, "a JSON object for each token, a last one with figures",
+     0, 0, NULL},
+    {"--quiet", OPT_FLAG, AT(is_quiet), NULL, "no forecast, no progress, no summary", 0, 0, NULL},
+};
+
+static atomic_bool stop_asked;  // the signal flag
+
+static void on_signal(int sig) {
+    (void)sig;
+    atomic_store(&stop_asked, true);
+}
+
+/* The answer on its way to stdout. Everything it needs is there before the first token. */
+struct answer {
+    const struct setup *setup;
+    struct sampler sampler;
+    struct detok detok;
+    struct json json;
+    struct progress progress;
+    bool is_json;
+    int write_errno;  // stdout is broken: EPIPE when the reader has gone
+    char *piece;      // [room]
+    size_t room;
+};
+
+static bool is_end(void *ctx, int32_t id) {
+    const struct answer *a = ctx;
+    return tok_is_end(a->setup->tok, id);
+}
+
+static void put_token(struct answer *a, int32_t id, size_t len) {
+    if (!a->is_json) {
+        fwrite(a->piece, 1, len, stdout);
+        return;
+    }
+    json_object(&a->json);
+    json_key(&a->json, "id");
+    json_i64(&a->json, id);
+    json_key(&a->json, "text");
+    json_string(&a->json, a->piece, len);
+    json_end(&a->json);
+    json_line(&a->json);
+}
+
+static bool on_token(void *ctx, int32_t id) {
+    struct answer *a = ctx;
+    progress_end(&a->progress);
+    put_token(a, id, detok_push(&a->detok, id, a->piece, a->room));
+    errno = 0;
+    if (fflush(stdout) == 0 && !ferror(stdout)) return true;
+    a->write_errno = errno ? errno : EIO;
+    return false;
+}
+
+static void on_prefill(void *ctx, uint32_t done, uint32_t total) {
+    struct answer *a = ctx;
+    progress_update(&a->progress, done, total);
+}
+
+static void on_load(void *ctx, uint64_t done, uint64_t total) {
+    progress_update(ctx, done, total);
+}
+
+/* The text of -p or -f; *owned is to be freed. */
+static MUST read_prompt(const struct run_conf *c, const char **text, size_t *len, char **owned,
+                        struct err *e) {
+    *owned = NULL;
+    if (c->prompt && c->file)
+        return err_set(e, ERR_USAGE, "give the prompt by -p or by -f, not both");
+    if (!c->prompt && !c->file) {
+        return err_set(e, ERR_USAGE, "no prompt: give -p TEXT or -f FILE (- for standard input)");
+    }
+    if (c->file) {
+        if (!verb_read_all(c->file, PROMPT_MOST, owned, len, e)) return false;
+        *text = *owned;
+        return true;
+    }
+    *text = c->prompt;
+    *len = strlen(c->prompt);
+    return true;
+}
+
+struct prompt {
+    int32_t *id;  // [n], malloc'ed
+    size_t n;
+    enum chat_format format;
+    bool is_continued;  // the answer goes on with the prompt's own text
+};
+
+static MUST encode(const struct run_conf *c, const struct setup *s, const char *text, size_t len,
+                   struct prompt *p, struct err *e) {
+    size_t cap = tok_bound(len) + tok_bound(c->system ? strlen(c->system) : 0) + 256;
+    p->id = malloc(cap * sizeof *p->id);
+    if (!p->id) return err_set(e, ERR_MEMORY, "no memory for a prompt of %zu bytes", len);
+    p->format = c->is_raw ? CHAT_NONE : chat_detect(&s->model);
+    p->is_continued = p->format == CHAT_NONE;
+    if (!p->is_continued) {
+        if (memchr(text, 0, len)) {
+            return err_set(e, ERR_FORMAT, "the prompt has a NUL byte at %zu; only --raw takes such",
+                           strlen(text));
+        }
+        return chat_encode(p->format, s->tok, &s->model.vocab, c->system, text, p->id, cap, &p->n,
+                           e);
+    }
+    if (c->system) {
+        return err_set(e, ERR_USAGE,
+                       "--system needs a chat format, and %s; put the text into the "
+                       "prompt",
+                       c->is_raw ? "--raw turns it off" : "this model has none that is known here");
+    }
+    unsigned flags = TOK_BOS | (c->is_raw ? TOK_SPECIAL : 0U);
+    return tok_encode(s->tok, text, len, flags, p->id, cap, &p->n, e);
+}
+
+/* Never cut silently: a prompt that does not fit is refused. */
+static MUST check_length(const struct run_conf *c, const struct setup *s, const struct prompt *p,
+                         struct err *e) {
+    uint32_t n_ctx;
+    if (!setup_context(s, &c->machine, &n_ctx, e)) return false;
+    if (p->n == 0) return err_set(e, ERR_USAGE, "the prompt is empty");
+    if (p->n < n_ctx) return true;
+    if (n_ctx < s->model.n_ctx) {
+        return err_set(e, ERR_LIMIT,
+                       "the prompt has %zu tokens, the context holds %u with the answer; give a "
+                       "larger --ctx (this model: up to %u)",
+                       p->n, n_ctx, s->model.n_ctx);
+    }
+    return err_set(e, ERR_LIMIT,
+                   "the prompt has %zu tokens, the context of this model holds %u with the answer; "
+                   "shorten the prompt",
+                   p->n, n_ctx);
+}
+
+/* The text becomes tokens, and its own memory is given back before the budget is drawn up. */
+static MUST prepare_prompt(const struct run_conf *c, const struct setup *s, struct prompt *p,
+                           struct err *e) {
+    const char *text = "";
+    char *owned;
+    size_t len = 0;
+    if (!read_prompt(c, &text, &len, &owned, e)) return false;
+    bool ok = encode(c, s, text, len, p, e) && check_length(c, s, p, e);
+    free(owned);
+    if (!ok) return false;
+    int32_t *exact = malloc(p->n * sizeof *exact);
+    if (!exact) return err_set(e, ERR_MEMORY, "no memory for a prompt of %zu tokens", p->n);
+    memcpy(exact, p->id, p->n * sizeof *exact);
+    free(p->id);
+    p->id = exact;
+    return true;
+}
+
+static MUST prepare_answer(struct answer *a, const struct run_conf *c, const struct setup *s,
+                           const struct prompt *p, struct err *e) {
+    static char out[64 << 10];  // stdout's buffer, so that printing never allocates
+    setvbuf(stdout, out, _IOFBF, sizeof out);
+    a->setup = s;
+    a->is_json = c->is_json;
+    json_file(&a->json, stdout);
+    if (p->is_continued) {
+        detok_init_within(&a->detok, s->tok, false);
+    } else {
+        detok_init(&a->detok, s->tok, false);
+    }
+    a->room = tok_longest(s->tok) + 64;
+    if (a->room < DETOK_MAX) a->room = DETOK_MAX;
+    a->piece = malloc(a->room);
+    if (!a->piece) return err_set(e, ERR_MEMORY, "no memory for the answer's text");
+    memset(a->piece, 0, a->room);  // touched now, so that it counts before the budget is drawn up
+    return true;
+}
+
+/* What happened, beside what was expected. */
+struct figures {
+    struct gen_result r;
+    struct store_stats stats;
+    uint64_t peak_rss;
+    double prefill_tps, decode_tps, io_bps, per_token;
+    double wait_s;  // of a computing thread on average, while decoding
+};
+
+static double ratio(double a, double b) {
+    return b > 0 ? a / b : 0;
+}
+
+static void take_figures(struct figures *f, const struct engine *g, const struct engine_conf *c,
+                         size_t n_prompt) {
+    struct host_mem mem;
+    struct err ignored;
+    engine_stats(g, &f->stats);
+    f->prefill_tps = ratio((double)n_prompt, f->r.prefill_s);
+    f->decode_tps = ratio(f->r.n_step, f->r.decode_s);
+    f->io_bps = ratio((double)f->r.streamed_bytes, f->r.decode_s);
+    f->per_token = ratio((double)f->r.streamed_bytes, f->r.n_step);
+    f->wait_s = (double)f->r.wait_ns * 1e-9 / (c->n_slice > 1 ? c->n_slice : c->n_thread);
+    f->peak_rss = host_mem(&mem, &ignored) ? mem.peak_rss : 0;
+}
+
+static void print_summary(const struct setup *s, size_t n_prompt, const struct figures *f) {
+    static const char *const why[] = {
+        [GEN_LENGTH] = "", [GEN_EOS] = "", [GEN_STOPPED] = ", stopped"};
+    FILE *to = stderr;
+    fprintf(to, "answer    %u tokens%s", f->r.n_token, why[f->r.end]);
+    if (f->r.n_step) {
+        fprintf(to, ", %.*f tokens/s (forecast %.*f)", f->decode_tps < 10 ? 2 : 1, f->decode_tps,
+                s->forecast.decode_tps < 10 ? 2 : 1, s->forecast.decode_tps);
+    }
+    fprintf(to, "; prompt %zu tokens, %.1f tokens/s\n", n_prompt, f->prefill_tps);
+    if (s->memory.tiles.streamed_bytes_per_sweep && f->r.n_step) {
+        fprintf(
+            to,
+            "disk      %s of %s measured, %s for each token, waited for it %.0f %% of the time\n",
+            RATE_TEXT(f->io_bps), RATE_TEXT(s->disk_bps), BYTES_TEXT((uint64_t)f->per_token),
+            100 * ratio(f->wait_s, f->r.decode_s));
+    }
+    fprintf(to, "memory    %s used at most, of %s\n", BYTES_TEXT(f->peak_rss),
+            BYTES_TEXT(s->budget));
+}
+
+static void json_summary(struct answer *a, size_t n_prompt, const struct figures *f,
+                         size_t n_tail) {
+    static const char *const end[] = {
+        [GEN_LENGTH] = "length", [GEN_EOS] = "eos", [GEN_STOPPED] = "stopped"};
+    struct json *j = &a->json;
+    json_object(j);
+    if (n_tail) {  // bytes of a character that never became whole
+        json_key(j, "text");
+        json_string(j, a->piece, n_tail);
+    }
+    json_put_text(j, "end", end[f->r.end]);
+    json_put_u64(j, "prompt_tokens", n_prompt);
+    json_put_u64(j, "tokens", f->r.n_token);
+    json_put_real(j, "prefill_tps", f->prefill_tps);
+    json_put_real(j, "decode_tps", f->decode_tps);
+    json_put_real(j, "prefill_s", f->r.prefill_s);
+    json_put_real(j, "decode_s", f->r.decode_s);
+    json_put_u64(j, "peak_rss_bytes", f->peak_rss);
+    json_put_u64(j, "streamed_bytes", f->r.streamed_bytes);
+    json_put_real(j, "streamed_bytes_per_token", f->per_token);
+    json_put_u64(j, "read_bytes", f->stats.read_bytes);
+    json_put_real(j, "io_gbps", f->io_bps * 1e-9);
+    json_put_real(j, "wait_s", f->wait_s);
+    json_put_bool(j, "is_direct", f->stats.is_direct);
+    json_put_real(j, "accepted_per_step", 1);
+    setup_json(a->setup, j);
+    json_end(j);
+    json_line(j);
+}
+
+/* The second Ctrl-C ends the process at once. A write that a slow reader holds up is not cut off. */
+static void catch_signals(void) {
+    struct sigaction act = {.sa_handler = on_signal, .sa_flags = (int)(SA_RESETHAND | SA_RESTART)};
+    sigaction(SIGINT, &act, NULL);
+    sigaction(SIGTERM, &act, NULL);
+}
+
+static MUST generate(const struct run_conf *c, struct engine *g, struct answer *a,
+                     const struct prompt *p, struct figures *f, struct err *e) {
+    const struct setup *s = a->setup;
+    FILE *bars = c->is_json || c->is_quiet ? NULL : stderr;
+    progress_start(&a->progress, "loading", PROGRESS_BYTES, bars);
+    bool ok = engine_load(g, on_load, &a->progress, e);
+    progress_end(&a->progress);
+    if (!ok) return false;
+    uint32_t room = s->conf.n_ctx - (uint32_t)p->n;
+    struct gen_request r = {
+        .prompt = p->id,
+        .n_prompt = (uint32_t)p->n,
+        .n_predict = c->n_predict && c->n_predict < room ? c->n_predict : room,
+        .sampler = a->sampler,
+        .is_end = is_end,
+        .on_token = on_token,
+        .on_prefill = on_prefill,
+        .ctx = a,
+        .stop = &stop_asked,
+    };
+    catch_signals();
+    progress_start(&a->progress, "reading the prompt", PROGRESS_TOKENS, bars);
+    ok = engine_generate(g, &r, &f->r, e);
+    progress_end(&a->progress);
+    return ok;
+}
+
+static MUST finish_answer(const struct run_conf *c, struct engine *g, struct answer *a,
+                          const struct prompt *p, struct figures *f, struct err *e) {
+    if (a->write_errno) {
+        errno = a->write_errno;
+        return err_sys(e, "cannot write the answer");
+    }
+    size_t n_tail = detok_flush(&a->detok, a->piece, a->room);
+    take_figures(f, g, &a->setup->conf, p->n);
+    if (c->is_json) {
+        json_summary(a, p->n, f, n_tail);
+    } else {
+        fwrite(a->piece, 1, n_tail, stdout);
+        if (isatty(STDOUT_FILENO)) fputc('\n', stdout);
+        fflush(stdout);
+        if (!c->is_quiet) print_summary(a->setup, p->n, f);
+    }
+    if (f->r.end == GEN_STOPPED) return err_set(e, ERR_STOPPED, "the answer was stopped");
+    return true;
+}
+
+static void print_start(const struct run_conf *c, const struct setup *s, const struct prompt *p) {
+    setup_print(s, stderr);
+    if (c->is_raw) return;
+    if (p->format == CHAT_NONE) {
+        fprintf(stderr,
+                "note      the model has no chat format that is known here: the prompt goes in "
+                "as it is\n");
+    }
+}
+
+static MUST run(const struct run_conf *c, const char *path, struct setup *s, struct prompt *p,
+                struct answer *a, struct err *e) {
+    struct engine *g = NULL;
+    struct figures f = {0};
+    a->sampler = (struct sampler){.temp = (float)c->temp,
+                                  .top_k = (int32_t)c->top_k,
+                                  .top_p = (float)c->top_p,
+                                  .min_p = (float)c->min_p,
+                                  .seed = c->seed};
+    if (!sampler_check(&a->sampler, e)) return false;
+    if (!setup_open(s, path, MODEL_ALL, e) || !setup_tok(s, e)) return false;
+    if (!prepare_prompt(c, s, p, e) || !prepare_answer(a, c, s, p, e)) return false;
+    if (!setup_fit(s, &c->machine, e) || !setup_probe(s, DISK_IF_NEEDED, e)) return false;
+    if (!c->is_json && !c->is_quiet) print_start(c, s, p);
+    if (!engine_open(&g, &s->conf, e)) return false;
+    bool ok = generate(c, g, a, p, &f, e) && finish_answer(c, g, a, p, &f, e);
+    engine_close(g);
+    return ok;
+}
+
+static int run_main(const struct verb *v, int argc, char **argv) {
+    struct run_conf c = {.machine = MACHINE_DEFAULT,
+                         .n_predict = 256,
+                         .temp = 0.8,
+                         .top_k = 40,
+                         .top_p = 0.95,
+                         .min_p = 0.05};
+    const char *model;
+    struct err e = {0};
+    enum parsed parsed = options_parse(v, argc, argv, &c, &model, &e);
+    if (parsed != PARSED) return parsed == PARSED_HELP ? 0 : verb_fail(v, &e);
+    struct setup *s = calloc(1, sizeof *s);
+    struct answer *a = calloc(1, sizeof *a);
+    struct prompt p = {0};
+    bool ok =
+        s && a ? run(&c, model, s, &p, a, &e) : err_set(&e, ERR_MEMORY, "no memory to start with");
+    int status = 0;
+    if (!ok && a && a->write_errno == EPIPE) {
+        status = 1;  // whoever read the answer has gone: nothing to say
+    } else if (!ok) {
+        status = verb_fail(v, &e);
+    }
+    if (s) setup_close(s);
+    if (a) free(a->piece);
+    free(p.id);
+    free(s);
+    free(a);
+    return status;
+}
+
+const struct verb verb_run = {
+    .name = "run",
+    .usage = "[MODEL] -p TEXT [options]",
+    .summary = "Answer one prompt; the answer alone goes to standard output",
+    .notes =
+        "Options can be written --key value or --key=value. The same model, prompt, options and "
+        "seed give\nthe same answer on every machine, whatever its threads, memory or slices.\n",
+    .opt = run_opt,
+    .n_opt = sizeof run_opt / sizeof *run_opt,
+    .max_word = 1,
+    .run = run_main,
+};

@@ -1,0 +1,144 @@
+/* main.c - finds the verb. What each does stands in cmd_VERB.c. */
+#include "kernels.h"
+#include "verbs.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#ifndef DAIR_VERSION
+#define DAIR_VERSION "unversioned"
+#endif
+
+static const struct verb *const verbs[] = {
+    &verb_run,        &verb_inspect, &verb_plan,  &verb_tokenize,
+    &verb_detokenize, &verb_bench,   &verb_synth, &verb_selftest,
+};
+enum { N_VERB = sizeof verbs / sizeof *verbs };
+
+/* Verbs of the contract that this version does not have yet. */
+static const struct {
+    const char *name, *what;
+} later[] = {
+    {"chat", "a conversation on the terminal"},
+    {"node", "the service on a machine of a cluster"},
+    {"status", "the state of a cluster"},
+    {"perplexity", "how well a model predicts a text"},
+    {"render", "a conversation as the model sees it"},
+    {"doctor", "what is wrong here"},
+    {"keygen", "a key for a cluster"},
+    {"update", "a new version for a cluster"},
+};
+
+int verb_fail(const struct verb *v, const struct err *e) {
+    fflush(stdout);
+    fprintf(stderr, "dair %s: %s\n", v->name, e->text);
+    return err_exit_status(e);
+}
+
+static MUST read_stream(FILE *f, const char *name, size_t limit, char **text, size_t *len,
+                        struct err *e) {
+    size_t cap = 0, n = 0;
+    char *all = NULL;
+    do {
+        if (cap - n < 2) {
+            cap = cap ? cap * 2 : 64 << 10;
+            char *more = realloc(all, cap);
+            if (!more) {
+                free(all);
+                return err_set(e, ERR_MEMORY, "%.120s: no memory for %zu bytes", name, cap);
+            }
+            all = more;
+        }
+        n += fread(all + n, 1, cap - n - 1, f);
+    } while (!feof(f) && !ferror(f) && n <= limit);
+    *text = all;
+    *len = n;
+    all[n] = '\0';
+    if (!ferror(f) && n <= limit) return true;
+    bool ok = ferror(f) ? err_sys(e, "cannot read %.120s", name)
+                        : err_set(e, ERR_LIMIT, "%.120s is longer than %zu bytes", name, limit);
+    free(all);
+    *text = NULL;
+    return ok;
+}
+
+MUST verb_read_all(const char *name, size_t limit, char **text, size_t *len, struct err *e) {
+    *text = NULL;
+    if (strcmp(name, "-") == 0) return read_stream(stdin, "standard input", limit, text, len, e);
+    FILE *f = fopen(name, "re");
+    if (!f) return err_sys(e, "cannot open %.120s", name);
+    bool ok = read_stream(f, name, limit, text, len, e);
+    fclose(f);
+    return ok;
+}
+
+static void help(FILE *to) {
+    fprintf(to, "dair VERB [MODEL] [options]\n\n"
+                "Runs language models that are larger than the memory: what does not fit is read\n"
+                "from the disk as it is needed. MODEL is a .gguf file; without one, the small\n"
+                "model inside this program is used.\n\n");
+    for (size_t i = 0; i < N_VERB; i++) {
+        fprintf(to, "  %-12s %s\n", verbs[i]->name, verbs[i]->summary);
+    }
+    fprintf(to, "\n`dair VERB --help` lists the options of one. Results go to standard output,\n"
+                "everything else to standard error. Exit status: 0 done, 1 the work failed,\n"
+                "2 wrong usage, 3 bad input file, 4 does not fit or cannot run here.\n");
+}
+
+/* What was printed has arrived, or the exit status must say so. A reader that has gone away (`| head`)
+ * wanted no more and gets no message. */
+static int finish(int status) {
+    bool bad = fflush(stdout) != 0 || ferror(stdout);
+    if (!bad || status != 0) return status;
+    if (errno != EPIPE) fprintf(stderr, "dair: cannot write the result: %s\n", strerror(errno));
+    return 1;
+}
+
+static int unknown_verb(const char *name) {
+    for (size_t i = 0; i < sizeof later / sizeof *later; i++) {
+        if (strcmp(name, later[i].name)) continue;
+        fprintf(stderr, "dair: %s (%s) is not in this version; see dair --help\n", name,
+                later[i].what);
+        return 2;
+    }
+    fprintf(stderr, "dair: unknown verb \"%.60s\"; see dair --help\n", name);
+    return 2;
+}
+
+/* A closed standard stream would let a model file take its number, and be written to. */
+static void open_standard(void) {
+    for (int fd = 0; fd < 3; fd++) {
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd ? O_WRONLY : O_RDONLY) < 0) _exit(1);
+    }
+}
+
+int main(int argc, char **argv) {
+    open_standard();
+    signal(SIGPIPE, SIG_IGN);
+    if (argc < 2) {
+        help(stderr);
+        return 2;
+    }
+    const char *name = argv[1];
+    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0) {
+        help(stdout);
+        return finish(0);
+    }
+    if (strcmp(name, "--version") == 0 || strcmp(name, "version") == 0) {
+        struct kernels k;
+        kernels_init(&k, cpu_features());
+        printf("dair %s (kernels %s, contract %d)\n", DAIR_VERSION, k.name, CONTRACT_VERSION);
+        return finish(0);
+    }
+    for (size_t i = 0; i < N_VERB; i++) {
+        if (strcmp(name, verbs[i]->name) == 0) {
+            return finish(verbs[i]->run(verbs[i], argc - 2, argv + 2));
+        }
+    }
+    return unknown_verb(name);
+}

@@ -1,0 +1,178 @@
+#include "options.h"
+
+#include <string.h>
+
+/* Options of the contract that this version does not have yet, and what they are. */
+static const struct {
+    const char *name, *what;
+} later[] = {
+    {"--draft", "guessing ahead with a small model"},
+    {"--spec", "guessing ahead"},
+    {"--workers", "sharing the work with other machines"},
+    {"--nodes", "planning for several machines"},
+    {"--grammar", "answers held to a grammar"},
+    {"--json-schema", "answers held to a JSON schema"},
+    {"--typical", "typical sampling"},
+    {"--repeat-penalty", "a penalty on repetition"},
+    {"--presence-penalty", "a penalty on repetition"},
+    {"--frequency-penalty", "a penalty on repetition"},
+    {"--stop", "ending the answer at a text"},
+    {"--tokenizer", "a tokenizer in a file of its own"},
+    {"--template", "chat templates from a file"},
+    {"--tools", "tools in the prompt"},
+    {"--messages", "conversations from a file"},
+};
+
+/* Does the |-separated list hold word [len]? Its index, or -1. */
+static int find_word(const char *list, const char *word, size_t len) {
+    for (int i = 0; list && *list; i++) {
+        size_t n = strcspn(list, "|");
+        if (n == len && memcmp(list, word, n) == 0) return i;
+        list += n + (list[n] == '|');
+    }
+    return -1;
+}
+
+static MUST set_choice(const struct opt *o, void *to, const char *value, struct err *e) {
+    int i = find_word(o->arg, value, strlen(value));
+    if (i >= 0) {
+        memcpy(to, &i, sizeof i);
+        return true;
+    }
+    if (find_word(o->later, value, strlen(value)) >= 0) {
+        return err_set(e, ERR_USAGE, "%s %s is not in this version; it knows %s", o->name, value,
+                       o->arg);
+    }
+    return err_set(e, ERR_USAGE, "%s takes %s, not \"%.60s\"", o->name, o->arg, value);
+}
+
+static MUST set_number(const struct opt *o, void *to, const char *value, struct err *e) {
+    uint64_t n = 0;
+    double r = 0;
+    bool is_real = o->kind == OPT_REAL;
+    if (is_real ? !text_real(value, &r) : !text_u64(value, &n)) {
+        return err_set(e, ERR_USAGE, "%s takes %s, not \"%.60s\"", o->name,
+                       is_real ? "a number" : "a whole number", value);
+    }
+    if (!is_real) r = (double)n;
+    if (o->kind != OPT_U64 && (r < o->from || r > o->to)) {
+        return err_set(e, ERR_USAGE, "%s takes %.10g to %.10g, not %.60s", o->name, o->from, o->to,
+                       value);
+    }
+    uint32_t small = (uint32_t)n;
+    if (is_real) memcpy(to, &r, sizeof r);
+    if (o->kind == OPT_U64) memcpy(to, &n, sizeof n);
+    if (o->kind == OPT_U32) memcpy(to, &small, sizeof small);
+    return true;
+}
+
+static MUST set_value(const struct opt *o, void *conf, const char *value, struct err *e) {
+    void *to = (char *)conf + o->at;
+    struct amount a;
+    switch (o->kind) {
+    case OPT_FLAG: break;  // has no value
+    case OPT_TEXT: memcpy(to, &value, sizeof value); break;
+    case OPT_U32:
+    case OPT_U64:
+    case OPT_REAL: return set_number(o, to, value, e);
+    case OPT_CHOICE: return set_choice(o, to, value, e);
+    case OPT_AMOUNT:
+        if (!text_amount(value, &a)) {
+            return err_set(e, ERR_USAGE, "%s takes a size such as 512M, 4G or 50%%, not \"%.60s\"",
+                           o->name, value);
+        }
+        memcpy(to, &a, sizeof a);
+        break;
+    }
+    return true;
+}
+
+static bool unknown(const struct verb *v, const char *name, size_t len, struct err *e) {
+    for (size_t i = 0; i < sizeof later / sizeof *later; i++) {
+        if (strlen(later[i].name) == len && memcmp(later[i].name, name, len) == 0) {
+            return err_set(e, ERR_USAGE, "%s (%s) is not in this version; see dair %s --help",
+                           later[i].name, later[i].what, v->name);
+        }
+    }
+    return err_set(e, ERR_USAGE, "unknown option %.*s; see dair %s --help",
+                   (int)(len < 60 ? len : 60), name, v->name);
+}
+
+/* One option at argv[*i]; advances *i past its value. */
+static MUST take_option(const struct verb *v, int argc, char **argv, int *i, void *conf,
+                        struct err *e) {
+    const char *arg = argv[*i];
+    const char *equals = arg[1] == '-' ? strchr(arg, '=') : NULL;
+    size_t len = equals ? (size_t)(equals - arg) : strlen(arg);
+    const struct opt *o = NULL;
+    for (size_t k = 0; k < v->n_opt && !o; k++) {
+        const char *name = v->opt[k].name;
+        if (strlen(name) == len && memcmp(name, arg, len) == 0) o = &v->opt[k];
+    }
+    if (!o) return unknown(v, arg, len, e);
+    if (o->kind == OPT_FLAG) {
+        if (equals) return err_set(e, ERR_USAGE, "%s takes no value", o->name);
+        memcpy((char *)conf + o->at, &(bool){true}, sizeof(bool));
+        return true;
+    }
+    if (equals) return set_value(o, conf, equals + 1, e);
+    if (*i + 1 >= argc) {
+        return err_set(e, ERR_USAGE, "%s needs a value: %s %s", o->name, o->name, o->arg);
+    }
+    return set_value(o, conf, argv[++*i], e);
+}
+
+enum parsed options_parse(const struct verb *v, int argc, char **argv, void *conf,
+                          const char **word, struct err *e) {
+    unsigned n_word = 0;
+    bool only_words = false;
+    for (unsigned i = 0; i < v->max_word; i++) word[i] = NULL;
+    for (int i = 0; i < argc; i++) {
+        const char *a = argv[i];
+        if (!only_words && strcmp(a, "--") == 0) {
+            only_words = true;
+        } else if (!only_words && (strcmp(a, "--help") == 0 || strcmp(a, "-h") == 0)) {
+            options_help(v, stdout);
+            return PARSED_HELP;
+        } else if (!only_words && a[0] == '-' && a[1]) {
+            if (!take_option(v, argc, argv, &i, conf, e)) return PARSED_WRONG;
+        } else if (n_word < v->max_word) {
+            word[n_word++] = a;
+        } else {
+            (void)err_set(e, ERR_USAGE, "\"%.60s\" is one word too many; see dair %s --help", a,
+                          v->name);
+            return PARSED_WRONG;
+        }
+    }
+    return PARSED;
+}
+
+void options_help(const struct verb *v, FILE *to) {
+    fprintf(to, "dair %s %s\n\n%s.\n", v->name, v->usage, v->summary);
+    if (v->n_opt) fprintf(to, "\n");
+    for (size_t i = 0; i < v->n_opt; i++) {
+        const struct opt *o = &v->opt[i];
+        char left[64];
+        snprintf(left, sizeof left, "%s%s%s", o->name, o->arg ? " " : "", o->arg ? o->arg : "");
+        fprintf(to, "  %-22s %s\n", left, o->help);
+    }
+    fprintf(to, "  %-22s %s\n", "--help", "this text");
+    if (v->notes) fprintf(to, "\n%s", v->notes);
+}
+
+size_t options_list(const char *s, char mark, double from, double to, double *out, size_t cap) {
+    size_t n = 0;
+    while (n < cap) {
+        const char *end = strchr(s, mark);
+        size_t len = end ? (size_t)(end - s) : strlen(s);
+        char item[32];
+        if (len >= sizeof item) return 0;
+        memcpy(item, s, len);
+        item[len] = '\0';
+        if (!text_real(item, &out[n]) || out[n] < from || out[n] > to) return 0;
+        n++;
+        if (!end) return n;
+        s = end + 1;
+    }
+    return 0;
+}

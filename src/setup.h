@@ -1,0 +1,101 @@
+/* setup.h - from a model and a memory budget to an engine that fits: what run, plan and bench share.
+ *
+ * The order matters for the budget: everything that the program takes besides the engine's pool (the
+ * model's directory, the tokenizer, the prompt) is taken first, then setup_fit() measures what is
+ * left. Thread: main.
+ */
+#ifndef SETUP_H
+#define SETUP_H
+
+#include "base/json.h"
+#include "base/text.h"
+#include "engine/engine.h"
+#include "host/host.h"
+#include "model/tok.h"
+#include "options.h"
+
+/* Options about this machine; a verb's struct holds one as its field `machine`. */
+struct machine {
+    uint32_t ctx;          // 0: what the model has, at most 4096
+    int kv, wire;          // enum kv_type, enum wire_type
+    uint32_t threads;      // 0: one for each core
+    struct amount memory;  // 0: what the machine has to spare
+    const char *slices;    // NULL: one
+};
+
+#define MACHINE_DEFAULT                                                                            \
+    { .kv = KV_F16, .wire = WIRE_Q16 }
+#define MACHINE_OPTION(T, name, kind, field, ...)                                                  \
+    { name, kind, offsetof(T, machine.field), __VA_ARGS__ }
+#define MACHINE_OPTIONS(T)                                                                         \
+    MACHINE_OPTION(T, "--memory", OPT_AMOUNT, memory, "SIZE",                                      \
+                   "memory to use in all: 512M, 4G, or 50% of the RAM", 0, 0, NULL),               \
+        MACHINE_OPTION(T, "--ctx", OPT_U32, ctx, "N",                                              \
+                       "tokens of prompt and answer together (the model's, at most 4096)", 1,      \
+                       MODEL_MAX_CTX, NULL),                                                       \
+        MACHINE_OPTION(T, "--kv", OPT_CHOICE, kv, "f32|f16",                                       \
+                       "how the context is kept in memory (f16)", 0, 0, "q8_0"),                   \
+        MACHINE_OPTION(T, "--wire", OPT_CHOICE, wire, "q16|q8|f32",                                \
+                       "rounding of what machines would send each other (q16)", 0, 0, NULL),       \
+        MACHINE_OPTION(T, "--threads", OPT_U32, threads, "N",                                      \
+                       "threads that compute (one for each core)", 1, PAR_MAX, NULL),              \
+        MACHINE_OPTION(T, "--slices", OPT_TEXT, slices, "N|A:B:..",                                \
+                       "share the work as N machines would, or in uneven shares (1)", 0, 0, NULL)
+
+struct setup {
+    char demo_path[4096];
+    bool is_demo;
+    struct model model;
+    struct tok *tok;  // NULL until setup_tok
+    struct kernels kernels;
+    int n_core;
+
+    /* setup_fit */
+    struct host_mem mem;
+    uint64_t budget;   // bytes for the whole process
+    uint64_t program;  // of that, what was in use before the engine
+    uint64_t slack;    // kept back for stacks, page tables and small change
+    uint64_t pool;     // the rest: the engine's
+    uint64_t in_ram;   // budget that holds every weight
+    uint64_t least;    // smallest budget that runs at all
+    struct engine_conf conf;
+    struct nn_memory memory;
+
+    /* setup_probe */
+    double read_bps;  // memory, all threads
+    double disk_bps;  // the model's disk; 0: not measured
+    struct forecast forecast;
+};
+
+/* path NULL: the model inside this program. Also fills kernels. */
+MUST setup_open(struct setup *s, const char *path, enum model_part part, struct err *e);
+MUST setup_tok(struct setup *s, struct err *e);
+void setup_close(struct setup *s);  // safe after a failure, and on a zeroed struct
+
+/* The context that --ctx asks for. Fails: ERR_USAGE when the model cannot. */
+MUST setup_context(const struct setup *s, const struct machine *m, uint32_t *n_ctx, struct err *e);
+
+/* Budget, then batch and ring so that they fit. Fails: ERR_MEMORY with what is needed at least;
+ * ERR_USAGE for --slices; ERR_UNSUPPORTED for a type of weights without a kernel. */
+MUST setup_fit(struct setup *s, const struct machine *m, struct err *e);
+
+/* Measure memory and, if something streams (or always), the disk; then the forecast. A fast disk gets
+ * more readers. Under a second, within the pool's bytes. */
+enum setup_disk { DISK_IF_NEEDED, DISK_ALWAYS };
+MUST setup_probe(struct setup *s, enum setup_disk disk, struct err *e);
+
+/* The forecast at another whole budget; false when that is too small. */
+bool setup_at(const struct setup *s, uint64_t budget, struct nn_memory *m, struct forecast *f);
+
+/* Weights kept in memory as bytes of RAM, tables included. */
+uint64_t setup_pinned(const struct nn_memory *m);
+
+/* The type that most of the weights have. */
+const char *setup_type(const struct model *m);
+
+/* For people: model, memory, forecast. For programs: the same as fields of an open object. */
+void setup_print(const struct setup *s, FILE *to);
+void setup_print_model(const struct setup *s, FILE *to);
+void setup_json(const struct setup *s, struct json *j);
+
+#endif

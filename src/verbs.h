@@ -1,0 +1,18 @@
+/* verbs.h - what `dair VERB` can be. Each verb is a row with its options and its function; main.c
+ * lists them in the order of the help. */
+#ifndef VERBS_H
+#define VERBS_H
+
+#include "options.h"
+
+extern const struct verb verb_run, verb_inspect, verb_plan, verb_tokenize, verb_detokenize,
+    verb_synth, verb_bench, verb_selftest;
+
+/* Ends a verb: prints e as one sentence on stderr and returns its exit status. */
+int verb_fail(const struct verb *v, const struct err *e);
+
+/* Everything a stream holds, with a NUL after it; at most `limit` bytes. *text is malloc'ed.
+ * name: "-" is stdin. Fails: ERR_IO, ERR_LIMIT, ERR_MEMORY. */
+MUST verb_read_all(const char *name, size_t limit, char **text, size_t *len, struct err *e);
+
+#endif
