@@ -28,6 +28,8 @@ FLAGS.kernels/avx2    := -mavx2 -mfma -mf16c
 FLAGS.kernels/avxvnni := -mavx2 -mfma -mf16c -mavxvnni
 FLAGS.kernels/dotprod := -march=armv8.2-a+dotprod
 FLAGS.src/base/par     = $(OMP.$c)
+# Counts every allocation, the C library's own included.
+LINK.tests/test_nomalloc := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
 
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wundef -Wvla -Wformat=2 -Wpointer-arith -Wstrict-prototypes \
         -Wmissing-prototypes -Wcast-qual -Wconversion -Wno-sign-conversion
@@ -75,7 +77,8 @@ SRC   := $(sort $(wildcard src/*.c src/*/*.c kernels/*.c))
 TESTS := $(basename $(sort $(wildcard tests/test_*.c)))
 FUZZ  := $(basename $(sort $(wildcard tests/fuzz_*.c)))
 BENCH := $(basename $(sort $(wildcard tests/bench_*.c)))
-PROGS := $(TESTS) $(FUZZ) $(BENCH)
+GOLD  := $(basename $(sort $(wildcard tests/golden_*.c)))
+PROGS := $(TESTS) $(FUZZ) $(BENCH) $(GOLD)
 DEMO  := $(wildcard overlay/usr/share/dair/demo.gguf)
 mine   = $(filter-out $(FOREIGN.$(CPU.$1)),$2)
 objects = $(patsubst %.c,build/$1/%.o,$(call mine,$1,$(filter-out src/main.c,$(SRC))))
@@ -121,7 +124,7 @@ build/%/dair: build/%/dair.elf $(DEMO) $(KIT)/finish.sh
 	$(call say,STRIP)sh $(KIT)/finish.sh $(TC)/bin/$(CPU.$c)-linux-musl- $< $@ $(if $(SAN),keep,strip) $(DEMO)
 
 $(foreach c,$(CONFIGS),$(PROGS:%=build/$c/%)): build/%: build/%.o build/$$c/libdair.a $$(ours)
-	$(call say,LINK)$(CC.$c) $(LINK.$c) -o $@ $(filter %.o %.a,$(filter-out $(ours),$^)) $(EXT.$c) -lpthread -lm
+	$(call say,LINK)$(CC.$c) $(LINK.$c) $(LINK.$s) -o $@ $(filter %.o %.a,$(filter-out $(ours),$^)) $(EXT.$c) -lpthread -lm
 
 # ---- running and testing
 deps: ; @sh $(KIT)/deps.sh build test lint host fuzz
@@ -130,16 +133,16 @@ run: build/$C/dair
 
 ARM   := $(if $(SAN),,$(foreach t,$(filter $(TESTS) dair:%,$(ARM_TESTS)),$(ARM_CPUS:%=build/aarch64/$t@%)))
 UNITS := $(TESTS:%=build/$C/%)
-prove  = @DAIR=$(CURDIR)/build/$C/dair DAIR_BUILD=$(CURDIR)/build/$C DAIR_ARCH=$(CPU.$C) QEMU=$(QEMU)/qemu-aarch64 TC=$(TC) \
+prove  = @DAIR_BIN=$(CURDIR)/build/$C/dair DAIR_BUILD=$(CURDIR)/build/$C DAIR_ARCH=$(CPU.$C) QEMU=$(QEMU)/qemu-aarch64 TC=$(TC) \
          DAIR_TESTDATA=$(DAIR_TESTDATA) perl tests/prove.pl -j $(JOBS)
 test: $(if $(SAN),,all) build/$C/dair $(UNITS) $(filter $(TESTS:%=build/aarch64/%),$(subst @, ,$(ARM))) $(QEMU)/ok need-test
 	$(prove) $(UNITS) $(SCRIPTS) $(ARM)
 check: build/$C/dair $(UNITS) need-test
 	$(prove) $(UNITS) $(filter-out $(SLOW),$(SCRIPTS))
-golden: build/$C/dair need-test
-	@DAIR=$(CURDIR)/build/$C/dair DAIR_TESTDATA=$(DAIR_TESTDATA) perl tests/golden.pl
+golden: build/$C/dair $(GOLD:%=build/$C/%) need-test
+	@DAIR_BIN=$(CURDIR)/build/$C/dair DAIR_BUILD=$(CURDIR)/build/$C perl tests/golden.pl $(DAIR_TESTDATA)
 bench: build/$C/dair $(BENCH:%=build/$C/%)
-	@for b in $(BENCH:%=build/$C/%); do echo "== $$b"; $$b || exit 1; done
+	@DAIR_BIN=$(CURDIR)/build/$C/dair DAIR_BUILD=$(CURDIR)/build/$C perl tests/bench.pl
 fuzz: $(FUZZ:%=build/fuzz/%)
 	@bad=0; for f in $(FUZZ:tests/fuzz_%=%); do sh tests/fuzz.sh build/fuzz/tests/fuzz_$$f tests/corpus/$$f $(T) || bad=1; done; exit $$bad
 

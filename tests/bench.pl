@@ -1,0 +1,209 @@
+#!/usr/bin/perl
+# bench.pl: the figures that README quotes, each a ratio against something real in the same run.
+#
+# Models are synthesised into DAIR_BENCH_DIR (default build/bench, 6 GB). llama-bench and
+# llama-completion (llama.cpp) are measured beside us when they are on the PATH; the streaming part
+# needs root for a memory group and a disk throttle (cgroup v1 or v2). What cannot be measured is said.
+# BENCH=ram,stream,throttle,kernels chooses parts; the machine should be otherwise idle.
+use strict;
+use warnings;
+use JSON::PP;
+use File::Path 'make_path';
+use List::Util qw(max min);
+
+my $dair = $ENV{DAIR_BIN} || 'build/x86_64/dair';
+my $dir = $ENV{DAIR_BENCH_DIR} || 'build/bench';
+my %part = map { $_ => 1 } split /,/, $ENV{BENCH} || 'kernels,ram,stream,throttle';
+my $threads = $ENV{BENCH_THREADS} || 2;
+my $GIB = 1 << 30;
+make_path($dir);
+$| = 1;
+
+sub median { my @s = sort { $a <=> $b } @_; return @s ? $s[@s / 2] : 0 }
+sub first_line { my $s = `$_[0] 2>/dev/null`; return (split /\n/, $s)[0] // '' }
+sub on_path { my $p = shift; return grep { -x "$_/$p" } split /:/, $ENV{PATH} }
+sub row { printf "| %-44s | %14s | %-40s |\n", @_ }
+
+sub model {
+    my ($shape, $type) = @_;
+    (my $name = "$shape-$type.gguf") =~ tr/,=/__/;
+    my $file = "$dir/$name";
+    -f $file or system($dair, 'synth', '--shape', $shape, '--type', $type, '-o', $file) == 0
+        or die "cannot make $file\n";
+    return $file;
+}
+
+# --- control groups: version 1 where its memory controller is mounted, else 2
+
+my $v1 = -d '/sys/fs/cgroup/memory';
+my @groups;
+
+sub put { my ($f, $v) = @_; open my $h, '>', $f or return; print $h $v; return close $h }
+sub get { my $f = shift; open my $h, '<', $f or return ''; local $/; my $s = <$h>; $s =~ s/\s+$//; return $s }
+
+# The disk that holds $dir, as MAJOR:MINOR of the whole device.
+sub disk {
+    my $dev = (stat $dir)[6];
+    my ($major, $minor) = ($dev >> 8 & 0xfff, $dev & 0xff | $dev >> 12 & 0xfff00);
+    my $sys = readlink "/sys/dev/block/$major:$minor" or return;
+    $sys = "/sys/dev/block/$sys";
+    return -f "$sys/partition" ? get("$sys/../dev") : "$major:$minor";
+}
+
+sub group {
+    my (%want) = @_;
+    my $name = "dair-bench-$$-" . scalar @groups;
+    my %g = $v1 ? (memory => "/sys/fs/cgroup/memory/$name", io => "/sys/fs/cgroup/blkio/$name")
+                : (memory => "/sys/fs/cgroup/$name", io => "/sys/fs/cgroup/$name");
+    delete $g{io} if $v1 && !$want{bps};
+    for (values %g) { -d or mkdir $_ or return }
+    push @groups, \%g;
+    if ($v1) {
+        put("$g{memory}/memory.limit_in_bytes", $want{memory}) or return;
+        put("$g{io}/blkio.throttle.read_bps_device", disk() . " $want{bps}") or return if $want{bps};
+    } else {
+        put("$g{memory}/memory.max", $want{memory}) or return;
+        put("$g{io}/io.max", disk() . " rbps=$want{bps}") or return if $want{bps};
+    }
+    return \%g;
+}
+
+sub peak {
+    my $g = shift;
+    return $v1 ? (get("$g->{memory}/memory.max_usage_in_bytes"), get("$g->{memory}/memory.failcnt"))
+               : (get("$g->{memory}/memory.peak"), get("$g->{memory}/memory.events") =~ /^max (\d+)/m);
+}
+
+sub in_group {
+    my ($g, @cmd) = @_;
+    my %f = map { $_ => 1 } map { $v1 ? "$_/tasks" : "$_/cgroup.procs" } values %$g;
+    return ('sh', '-c', 'for f in ' . join(' ', sort keys %f) . '; do echo $$ > $f; done; exec "$@"', 'sh', @cmd);
+}
+
+END { for my $g (@groups) { rmdir $_ for values %$g } }
+
+# --- runs
+
+sub dair_json {
+    my @cmd = @_;
+    open my $out, '-|', @cmd or return {};
+    my ($last, $text) = ({}, '');
+    while (<$out>) {
+        $last = eval { decode_json($_) } || {};
+        $text .= "$last->{id} " if defined $last->{id};
+    }
+    return close $out ? {%$last, ids => $text} : {failed => 1};
+}
+
+sub answer {
+    my ($file, $n, @more) = @_;
+    return ($dair, 'run', $file, '--raw', '-p', 'Once upon a time', '-n', $n, '--temp', 0,
+            '--threads', $threads, '--ctx', 512, '--json', @more);
+}
+
+# llama.cpp's decode rate by its own bench, weights in RAM.
+sub llama {
+    my ($file, $n) = @_;
+    open my $out, '-|', 'sh', '-c', 'exec "$@" 2>/dev/null', 'sh', 'llama-bench', '-m', $file,
+        '-t', $threads, '-p', 0, '-n', $n, '-r', 1, '-o', 'json' or return 0;
+    local $/;
+    my $j = eval { decode_json(<$out> // '') };
+    close $out;
+    return $j && @$j ? $j->[0]{avg_ts} : 0;
+}
+
+# The same in a memory group. Without re-laying, which would need the whole model in memory at once.
+sub llama_limited {
+    my ($g, $file, $n, @more) = @_;
+    my @cmd = ('timeout', 600, 'llama-completion', '-m', $file, '-t', $threads, '-n', $n, '-no-cnv',
+               '--no-warmup', '--temp', 0, '-c', 512, '--perf', '-p', 'Once upon', @more);
+    open my $out, '-|', in_group($g, 'sh', '-c', 'exec "$@" 2>&1 </dev/null', 'sh', @cmd) or return 0;
+    my $rate = 0;
+    while (<$out>) { $rate = $1 if /\beval time.*?([\d.]+) tokens per second/ && !/prompt eval/ }
+    close $out;
+    return $rate;
+}
+
+# The disk's own limit, in the same group: the best of two and four readers.
+sub raw_disk {
+    my ($g, $file) = @_;
+    my $build = $ENV{DAIR_BUILD} || 'build/x86_64';
+    my $best = 0;
+    for my $readers (2, 4) {
+        open my $out, '-|', in_group($g, "$build/tests/bench_disk", $file, 2, $readers) or return 0;
+        my $rate = <$out>;
+        close $out;
+        $best = max($best, $rate || 0);
+    }
+    return $best;
+}
+
+sub evict { my $f = shift; system 'dd', "of=$f", 'oflag=nocache', 'conv=notrunc,fdatasync', 'count=0', 'status=none' }
+
+sub ram {
+    for my $type ('q4_0', 'q8_0') {
+        my $file = model('llama-3.2-1b', $type);
+        my (@us, @them, @ratio);
+        for (1 .. 3) {
+            my $r = dair_json(answer($file, 64));
+            push @us, $r->{decode_tps};
+            next unless on_path('llama-bench');
+            push @them, llama($file, 64);
+            push @ratio, $us[-1] / $them[-1] if $them[-1];
+        }
+        my $peer = @ratio ? sprintf('%.2f x llama.cpp (%.1f)', median(@ratio), median(@them))
+                          : 'llama-bench is not on the PATH';
+        row("1B $type in RAM, decode, $threads threads", sprintf('%.1f tokens/s', median(@us)), $peer);
+    }
+}
+
+sub same_tokens {
+    my ($file, $limited) = @_;
+    my $free = dair_json(answer($file, scalar(split ' ', $limited)));
+    return $free->{ids} eq $limited ? 'same tokens as unlimited' : 'TOKENS DIFFER';
+}
+
+sub report_memory {
+    my ($r, $g, $budget) = @_;
+    my ($peak, $fails) = peak($g);
+    my $room = $budget - $r->{kv_bytes} - $r->{scratch_bytes} - $r->{ring_bytes} - (64 << 20);
+    row('  peak of the memory group', sprintf('%.1f MiB', $peak / 1048576),
+        sprintf('limit %.0f MiB, failcnt %d', $budget / 1048576, $fails));
+    row('  pinned', sprintf('%.1f MiB', $r->{pinned_bytes} / 1048576),
+        sprintf('>= %.1f MiB (budget - KV - scratch - ring - 64)', $room / 1048576));
+    my $swept = $r->{sweep_bytes} - $r->{pinned_bytes};
+    row('  streamed a token', sprintf('%.1f MB', $r->{streamed_bytes_per_token} / 1e6),
+        sprintf('%.3f x (swept - pinned)', $r->{streamed_bytes_per_token} / $swept));
+}
+
+sub stream {
+    my ($bps, $n) = @_;
+    my $file = model('llama-3.1-8b', 'q4_0');
+    my $g = group(memory => 2 * $GIB, bps => $bps);
+    my $name = '8B q4_0 in 2 GiB' . ($bps ? ', disk at 400 MB/s' : '');
+    return row($name, 'skipped', 'no right to make a control group (root)') unless $g;
+    evict($file);
+    my $before = raw_disk($g, $file);
+    my $r = dair_json(in_group($g, answer($file, $n, '--memory', '2G')));
+    return row($name, 'FAILED', '') if $r->{failed};
+    my $raw = $bps ? $bps / 1e9 : max($before, raw_disk($g, $file));
+    row("$name, decode", sprintf('%.3f tokens/s', $r->{decode_tps}), same_tokens($file, $r->{ids}));
+    row('  disk', sprintf('%.3f GB/s', $r->{io_gbps}), sprintf('%.3f x %s (%.3f)', $r->{io_gbps} / $raw,
+        $bps ? 'the throttle' : 'a raw huge-page reader', $raw));
+    report_memory($r, $g, 2 * $GIB);
+    return unless on_path('llama-completion');
+    evict($file);
+    my $them = llama_limited($g, $file, $bps ? 2 : 5, '--no-repack');
+    row('  llama.cpp in the same group', sprintf('%.3f tokens/s', $them),
+        $them ? sprintf('we are %.2f x', $r->{decode_tps} / $them) : 'gave no token');
+}
+
+printf "machine: %s, %s; kernel %s\ncommit: %s\ncommand: make bench\n\n",
+    get('/proc/cpuinfo') =~ /^model name\s*:\s*(.*)$/m ? $1 : 'unknown', first_line('nproc') . ' cores',
+    first_line('uname -r'), first_line('git log -1 --format="%h %cs"');
+if ($part{kernels}) { system $dair, 'bench', '--roofline'; print "\n" }
+row('what', 'measured', 'beside');
+row('-' x 44, '-' x 14, '-' x 40);
+ram() if $part{ram};
+stream(0, 12) if $part{stream};
+stream(400e6, 12) if $part{throttle};

@@ -1,0 +1,314 @@
+/* bench_kernels.c - speed of the kernels against a loop that only reads memory, in one run.
+ *
+ * Machines wander by 10-30 %, so only ratios within a run count: loop and kernel take turns over
+ * slices of 64 MiB (more than a cache, short enough to find quiet moments on a busy machine), and
+ * the best of each is used. Usage: bench_kernels [MiB of weights, default 512] [rounds, default 9];
+ * DAIR_CPU chooses the variant.
+ */
+#include "kernels.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+enum { N_THREAD_MAX = 2, UNIT_BYTES = 256 * 1024, SLICE_BYTES = 64 << 20, HUGE_PAGE = 2 << 20 };
+
+static struct kernels kern;
+static int rounds = 9;
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static void *big(size_t bytes) {
+    bytes = (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+    char *p =
+        mmap(NULL, bytes + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) {
+        perror("mmap");
+        exit(1);
+    }
+    p += HUGE_PAGE - (uintptr_t)p % HUGE_PAGE;
+    madvise(p, bytes, MADV_HUGEPAGE);
+    memset(p, 0, bytes);
+    return p;
+}
+
+static uint64_t seed = 1;
+
+static uint32_t rnd(void) {  // xorshift64*, Vigna 2016
+    seed ^= seed >> 12, seed ^= seed << 25, seed ^= seed >> 27;
+    return (uint32_t)(seed * 0x2545F4914F6CDD1DULL >> 32);
+}
+
+static void fill_floats(float *x, size_t n) {
+    for (size_t i = 0; i < n; i++) x[i] = (float)((int32_t)(rnd() >> 8) - (1 << 23)) * 0x1p-21f;
+}
+
+/* A job is run by thread `me` of `n`. */
+struct job {
+    void (*run)(const struct job *job, size_t me, size_t n);
+    int type;
+    size_t n_col, n_group, n_tok, bytes;
+    const char *w;
+    const void *x;
+    float *y;
+};
+
+#if defined(__x86_64__)
+#define WIDE __attribute__((target("avx2")))
+#else
+#define WIDE
+#endif
+enum { LINE_WORDS = 8 };
+static volatile uint64_t sink;
+
+WIDE static void read_memory(const struct job *job, size_t me, size_t n) {
+    size_t share = job->bytes / n / 4096 * 4096;
+    const uint64_t *p = (const uint64_t *)(const void *)(job->w + me * share);
+    uint64_t a[4 * LINE_WORDS] = {0};
+    for (size_t i = 0; i < share / sizeof *p; i += 4 * LINE_WORDS) {
+        for (size_t l = 0; l < 4; l++) __builtin_prefetch(p + i + (l + 64) * LINE_WORDS);
+        for (size_t l = 0; l < 4 * LINE_WORDS; l++) a[l] ^= p[i + l];
+    }
+    for (size_t l = 1; l < 4 * LINE_WORDS; l++) a[0] ^= a[l];
+    sink = a[0];
+}
+
+static void multiply(const struct job *job, size_t me, size_t n) {
+    const struct weight_ops *ops = weight_ops(&kern, job->type);
+    size_t group = weight_group_bytes(job->type, job->n_col);
+    size_t unit = UNIT_BYTES / group ? UNIT_BYTES / group : 1;
+    if (unit > 1) unit &= ~(size_t)1;
+    size_t end = job->n_group * (me + 1) / n;
+    for (size_t g = job->n_group * me / n; g < end; g += unit) {
+        size_t here = end - g < unit ? end - g : unit;
+        ops->matmul(job->y + g * ROW_GROUP, job->n_group * ROW_GROUP, job->w + g * group, here,
+                    job->n_col, job->x, job->n_tok);
+    }
+}
+
+static struct team {
+    atomic_uint start, done;
+    const struct job *job;
+} team;
+
+static void *helper(void *arg) {
+    (void)arg;
+    for (unsigned seen = 0;; seen++) {
+        while (atomic_load(&team.start) == seen) sched_yield();
+        team.job->run(team.job, 1, 2);
+        atomic_store(&team.done, 1);
+    }
+    return NULL;
+}
+
+static double run_job(const struct job *job, size_t n_thread) {
+    double t = now();
+    if (n_thread == 1) {
+        job->run(job, 0, 1);
+    } else {
+        team.job = job;
+        atomic_store(&team.done, 0);
+        atomic_fetch_add(&team.start, 1);
+        job->run(job, 0, 2);
+        while (!atomic_load(&team.done)) sched_yield();
+    }
+    return now() - t;
+}
+
+static void least(double *best, double t) {
+    if (*best == 0 || t < *best) *best = t;
+}
+
+static const char *type_name(int type) {
+    switch (type) {
+    case W_Q4_0: return "Q4_0";
+    case W_Q8_0: return "Q8_0";
+    case W_F16: return "F16";
+    default: return "F32";
+    }
+}
+
+/* Weights of n_group groups, re-laid from random rows; returns GB of file order per second. */
+static double make_weights(char *w, int type, size_t n_col, size_t n_group) {
+    const struct weight_ops *ops = weight_ops(&kern, type);
+    size_t row = weight_row_bytes(type, n_col), group = weight_group_bytes(type, n_col);
+    size_t n_file = 4 << 20, n_part = n_file / (row * ROW_GROUP) ? n_file / (row * ROW_GROUP) : 1;
+    char *file = big(n_part * row * ROW_GROUP);
+    size_t step = type == W_Q4_0 ? 18 : type == W_Q8_0 ? 34 : type == W_F16 ? 2 : 4;
+    for (size_t i = 0; i < n_part * row * ROW_GROUP; i++) file[i] = (char)rnd();
+    for (size_t i = 0; i < n_part * row * ROW_GROUP; i += step) {  // scales of a sensible size
+        size_t high = type == W_F32 ? i + 3 : i + 1;
+        file[high] = (char)((file[high] & 0x80) | (type == W_F32 ? 0x3e : 0x20));
+    }
+    double best = 0;
+    for (size_t g = 0; g < n_group; g += n_part) {
+        size_t here = n_group - g < n_part ? n_group - g : n_part;
+        double t = now();
+        for (size_t i = 0; i < here; i++) {
+            ops->relay(w + (g + i) * group, file + i * row * ROW_GROUP, ROW_GROUP, n_col);
+        }
+        if (here == n_part) least(&best, now() - t);
+    }
+    munmap(file, n_part * row * ROW_GROUP);
+    return best > 0 ? (double)(n_part * row * ROW_GROUP) / best * 1e-9 : 0;
+}
+
+/* Activations of n_tok tokens as the type's kernel eats them. */
+static void *make_input(int type, size_t n_col, size_t n_tok) {
+    float *x = big(n_tok * n_col * sizeof *x);
+    fill_floats(x, n_tok * n_col);
+    if (weight_ops(&kern, type)->is_float) return x;
+    size_t n_block = n_col / Q_BLOCK;
+    struct act *q = big(n_tok * n_block * sizeof *q);
+    kern.quantise(q, x, n_tok * n_col);
+    void *panel = big(panel_bytes(n_col, n_tok));
+    kern.pack(panel, q, n_block, n_block, n_tok);
+    return panel;
+}
+
+static void bench_matrices(size_t mib) {
+    static const int types[] = {W_Q4_0, W_Q8_0, W_F16, W_F32};
+    static const size_t toks[] = {2, 4, 8, 64, 512};
+    for (size_t k = 0; k < sizeof types / sizeof *types; k++) {
+        int type = types[k];
+        for (size_t n_col = 2048; n_col <= 8192; n_col *= 4) {
+            size_t group = weight_group_bytes(type, n_col), n_group = (mib << 20) / group;
+            char *w = big(n_group * group);
+            double relay = make_weights(w, type, n_col, n_group);
+            float *y = big(512 * 2048 * 8 * sizeof *y);
+            printf("%-5s K=%zu  relay %.1f GB/s\n", type_name(type), n_col, relay);
+            size_t slice = SLICE_BYTES / group < n_group ? SLICE_BYTES / group : n_group;
+            size_t n_slice = n_group / slice;
+            struct job job = {multiply, type, n_col, slice, 1, slice * group, w, NULL, y};
+            struct job reader = job;
+            reader.run = read_memory;
+            job.x = make_input(type, n_col, 1);
+            for (size_t n_thread = 1; n_thread <= N_THREAD_MAX; n_thread++) {
+                double read = 0, gemv = 0;
+                for (size_t i = 0; i < (size_t)rounds * n_slice; i++) {
+                    reader.w = w + i % n_slice * slice * group;
+                    job.w = w + (i + n_slice / 2) % n_slice * slice * group;
+                    least(&read, run_job(&reader, n_thread));
+                    least(&gemv, run_job(&job, n_thread));
+                }
+                printf("  1 token,  %zu thread%s: read %5.1f GB/s  matmul %5.1f GB/s  ratio %.3f\n",
+                       n_thread, n_thread == 1 ? " " : "s", (double)job.bytes / read * 1e-9,
+                       (double)job.bytes / gemv * 1e-9, read / gemv);
+            }
+            job.w = w;
+            job.n_group = 2048 / ROW_GROUP;  // 2048 rows: a matrix of a layer, warm
+            for (size_t i = 0; i < sizeof toks / sizeof *toks; i++) {
+                job.n_tok = toks[i];
+                job.x = make_input(type, n_col, job.n_tok);
+                printf("  %3zu tokens:", job.n_tok);
+                for (size_t n_thread = 1; n_thread <= N_THREAD_MAX; n_thread++) {
+                    double best = 0;
+                    for (int j = 0; j < (i < 4 ? 5 * rounds : rounds); j++)
+                        least(&best, run_job(&job, n_thread));
+                    printf("  %zu thread%s %.0f GMAC/s", n_thread, n_thread == 1 ? " " : "s",
+                           (double)job.n_tok * 2048 * (double)n_col / best * 1e-9);
+                }
+                printf("\n");
+            }
+            munmap(w, n_group * group);
+            fflush(stdout);
+        }
+    }
+}
+
+/* Best seconds of one call of stmt. */
+#define TIME(best, times, stmt)                                                                    \
+    for (int r_ = 0; r_ < 5 * rounds; r_++) {                                                      \
+        double t_ = now();                                                                         \
+        for (int i_ = 0; i_ < (times); i_++) {                                                     \
+            stmt;                                                                                  \
+            __asm__ volatile("" ::: "memory");                                                     \
+        }                                                                                          \
+        least(&(best), (now() - t_) / (times));                                                    \
+    }
+
+static void bench_attend(void) {
+    enum { N_POS = 1024, STRIDE = 512 };
+    float *kv = big(2 * N_POS * STRIDE * sizeof *kv), q[128], out[128];
+    uint16_t *half = big(2 * N_POS * STRIDE * sizeof *half);
+    fill_floats(kv, 2 * N_POS * STRIDE);
+    fill_floats(q, 128);
+    kern.to_f16(half, kv, 2 * N_POS * STRIDE);
+    for (size_t hd = 64; hd <= 128; hd *= 2) {
+        double f16 = 0, f32 = 0, near = 0;
+        TIME(f16, 4,
+             kern.attend(out, q, half, half + N_POS * STRIDE, KV_F16, hd, STRIDE, N_POS, 0.125f));
+        TIME(f32, 4,
+             kern.attend(out, q, kv, kv + N_POS * STRIDE, KV_F32, hd, STRIDE, N_POS, 0.125f));
+        TIME(near, 4,
+             kern.attend(out, q, half, half + N_POS * STRIDE, KV_F16, hd, hd, N_POS, 0.125f));
+        printf(
+            "attend hd %3zu, 1024 positions: f16 %.1f  f32 %.1f  f16 rows side by side %.1f ns/position\n",
+            hd, f16 / N_POS * 1e9, f32 / N_POS * 1e9, near / N_POS * 1e9);
+    }
+}
+
+static void bench_vectors(void) {
+    enum { N = 8192, VOCAB = 128256 };
+    static float x[N], y[N], w[N], cs[N];
+    static struct act q[N / Q_BLOCK];
+    static struct wire16 wire[N / Q_BLOCK];
+    static uint16_t half[N];
+    _Alignas(64) static char panel[N / Q_BLOCK * sizeof(struct panel1)];
+    static int32_t id[256];
+    static float val[256];
+    fill_floats(x, N);
+    fill_floats(w, N);
+    double t[12] = {0};
+    TIME(t[0], 20, kern.quantise(q, x, N));
+    TIME(t[1], 20, kern.pack(panel, q, N / Q_BLOCK, N / Q_BLOCK, 1));
+    TIME(t[2], 20, kern.rmsnorm(y, x, w, 2048, 1e-5f));
+    TIME(t[3], 20, kern.silu_mul(y, x, w, N));
+    TIME(t[4], 20, kern.to_f16(half, x, N));
+    TIME(t[5], 20, kern.to_wire16(wire, x, N));
+    memset(y, 0, sizeof y);
+    TIME(t[6], 20, kern.add_wire16(y, wire, N));
+    double freq[32];
+    rope_freqs(freq, 500000, 64);
+    TIME(t[7], 20, rope_angles(cs, freq, 32, 1234));
+    TIME(t[8], 20, kern.rope(w, cs, 32));
+    float *logits = big(VOCAB * sizeof *logits);
+    fill_floats(logits, VOCAB);
+    TIME(t[9], 2, kern.topk(id, val, 1, logits, VOCAB));
+    TIME(t[10], 2, kern.topk(id, val, 40, logits, VOCAB));
+    TIME(t[11], 2, kern.topk(id, val, 64, logits, VOCAB));
+    printf(
+        "quantise 8192: %.2f us  pack 8192: %.2f us  to_wire16 8192: %.2f us  add_wire16 8192: %.2f us\n",
+        t[0] * 1e6, t[1] * 1e6, t[5] * 1e6, t[6] * 1e6);
+    printf("rmsnorm 2048: %.2f us  silu_mul 8192: %.2f us  to_f16 8192: %.2f us\n", t[2] * 1e6,
+           t[3] * 1e6, t[4] * 1e6);
+    printf("rope_angles 32 pairs: %.2f us  rope 32 pairs: %.3f us\n", t[7] * 1e6, t[8] * 1e6);
+    printf("topk of 128256: k=1 %.1f us  k=40 %.1f us  k=64 %.1f us\n", t[9] * 1e6, t[10] * 1e6,
+           t[11] * 1e6);
+}
+
+int main(int argc, char **argv) {
+    size_t mib = argc > 1 ? strtoul(argv[1], NULL, 10) : 512;
+    if (argc > 2) rounds = (int)strtol(argv[2], NULL, 10);
+    if (mib == 0 || rounds <= 0) {
+        fprintf(stderr, "usage: bench_kernels [MiB of weights] [rounds]\n");
+        return 1;
+    }
+    kernels_init(&kern, cpu_features());
+    printf("variant %s, %zu MiB of weights, %d rounds\n", kern.name, mib, rounds);
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, helper, NULL) != 0) return 1;
+    bench_vectors();
+    bench_attend();
+    bench_matrices(mib);
+    return 0;
+}

@@ -1,0 +1,96 @@
+#!/usr/bin/perl
+# golden.pl [DIR]: all tests on data made by others, in a folder laid out like DAIR_TESTDATA.
+#
+# Each part prints "N passed, N failed, N unsupported", and so does the whole at the end. Exit 1 when
+# anything failed; what a later version will support counts as unsupported, never as passed.
+use strict;
+use warnings;
+use JSON::PP;
+use File::Basename;
+
+my $dir = shift || $ENV{DAIR_TESTDATA} || '../shared/testdata';
+my $here = dirname(__FILE__);
+my $build = $ENV{DAIR_BUILD} ||= 'build/x86_64';
+$ENV{DAIR_BIN} ||= "$build/dair";
+-d $dir or do { print "1..0 # SKIP no test data at $dir (set DAIR_TESTDATA)\n"; exit 0 };
+my @total = (0, 0, 0);
+
+sub slurp { my $f = shift; open my $h, '<:raw', $f or return ''; local $/; return scalar <$h> }
+
+sub report {
+    my ($part, @n) = @_;
+    $total[$_] += $n[$_] for 0 .. 2;
+    print "$part: $n[0] passed, $n[1] failed, $n[2] unsupported\n";
+}
+
+# A part with a script of its own: its closing line is the verdict.
+sub script {
+    my ($part, $folder, @cmd) = @_;
+    return unless -d "$dir/$folder";
+    my @n;
+    open my $out, '-|', $^X, @cmd or die "$cmd[0]: $!\n";
+    while (<$out>) {
+        if (/(\d+) passed, (\d+) failed, (\d+) unsupported/) { @n = ($1, $2, $3) }
+        else { print }
+    }
+    close $out;
+    @n = (0, 1, 0) if !@n;    # it died
+    report($part, @n);
+}
+
+# TAP from a test that E-malformed shares with `make test`.
+sub malformed {
+    return unless -d "$dir/E-malformed";
+    local $ENV{DAIR_TESTDATA} = $dir;
+    my @n = (0, 0, 0);
+    open my $out, '-|', $^X, "$here/malformed.t" or die "malformed.t: $!\n";
+    while (<$out>) {
+        if (/^not ok/) { $n[1]++; print }
+        elsif (/^ok.*# SKIP/i) { $n[2]++ }
+        elsif (/^ok/) { $n[0]++ }
+    }
+    close $out;
+    report('E-malformed', @n);
+}
+
+# Dequantising must give the same bits.
+sub quant {
+    return unless -d "$dir/D-quant";
+    my @n = (0, 0, 0);
+    for my $bin (sort glob "$dir/D-quant/*.bin") {
+        my ($type) = basename($bin) =~ /^([A-Z0-9_]+)\./ or next;
+        (my $want = $bin) =~ s/\.bin$/.f32/;
+        my $got = `$build/tests/golden_quant $type < '$bin'`;
+        if ($? >> 8 == 4) { $n[2]++ }
+        elsif (!$? && length $got && $got eq slurp($want)) { $n[0]++ }
+        else { $n[1]++; print "not ok - D-quant ", basename($bin), "\n" }
+    }
+    report('D-quant', @n);
+}
+
+# Parts of later versions: counted, so that the total is honest.
+sub later {
+    my ($part, $count) = @_;
+    report($part, 0, 0, $count) if -d "$dir/$part";
+}
+
+sub cases {
+    my $n = 0;
+    for my $f (map { glob "$dir/$_" } @_) {
+        my $j = eval { decode_json(slurp($f)) } or next;
+        my $list = ref $j eq 'ARRAY' ? $j : $j->{expected} || $j->{cases} || [values %$j];
+        $n += ref $list eq 'ARRAY' ? @$list : keys %$list;
+    }
+    return $n;
+}
+
+script('A-tokenizers', 'A-tokenizers', "$here/golden_tokenizers.pl", $dir);
+later('B-chat-templates', cases('B-chat-templates/rendered/*.json', 'B-chat-templates/hfjs*.json',
+                                'B-chat-templates/llamacpp*.json', 'B-chat-templates/jinja_errors.json'));
+script('C-models + G-golden', 'C-models', "$here/golden_models.pl", $dir);
+quant();
+malformed();
+later('F-api', cases('F-api/http_transcripts.json'));
+script('H-samplers', 'H-samplers', "$here/golden_samplers.pl", $dir);
+print "$total[0] passed, $total[1] failed, $total[2] unsupported\n";
+exit($total[1] ? 1 : 0);

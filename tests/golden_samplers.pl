@@ -1,0 +1,80 @@
+#!/usr/bin/perl
+# golden_samplers.pl DIR: the sampling steps against what another program left of the same logits
+# (every *.json of DIR/H-samplers).
+#
+# Compared as sets: which candidates are left, their logits and probabilities. Where logits are equal
+# any of them may be kept. A step that the driver does not know counts as unsupported, unless
+# tests/supported.txt lists it.
+use strict;
+use warnings;
+use JSON::PP;
+use IPC::Open2;
+use File::Basename;
+
+my $dir = shift or die "usage: golden_samplers.pl DIR\n";
+my $here = dirname(__FILE__);
+my $driver = ($ENV{DAIR_BUILD} || 'build/x86_64') . '/tests/golden_sampler';
+my %listed;
+if (open my $f, '<', "$here/supported.txt") {
+    while (<$f>) { s/#.*//; $listed{$1} = 1 if /^\s*sampler\s+(\S+)/ }
+}
+my ($passed, $failed, $unsupported, $bad) = (0, 0, 0, 0);
+my @argument = qw(k p t n min_keep);    # in the order in which the driver takes them
+
+sub slurp { my $f = shift; open my $h, '<:raw', $f or die "$f: $!\n"; local $/; return scalar <$h> }
+sub number { my $v = shift; return defined $v ? $v + 0 : -9**9**9 }
+
+# The oracle works in float: 7 digits of a logit, somewhat less of a probability.
+sub near {
+    my ($got, $want, $digits) = @_;
+    return 1 if $got == $want;
+    return abs($got - $want) <= $digits * abs($want) + 1e-30;
+}
+
+# Undef when alike, else what differs.
+sub differs {
+    my ($got, $want, $logits) = @_;
+    return 'keeps ' . @$got . ', want ' . @$want if @$got != @$want;
+    my %times;
+    $times{$_ + 0}++ for @$logits;
+    my @got = sort { $b->[1] <=> $a->[1] || $a->[0] <=> $b->[0] } @$got;
+    my @want = sort { $b->[1] <=> $a->[1] || $a->[0] <=> $b->[0] } @$want;
+    my %kept = map { $_->[0] => 1 } @want;
+    for my $i (0 .. $#got) {
+        my ($g, $w) = ($got[$i], $want[$i]);
+        return "logit $g->[1], want $w->[1]" unless near($g->[1], $w->[1], 1e-6);
+        return "p $g->[2], want $w->[2]" unless near($g->[2], $w->[2], 2e-5);
+        my $unique = $times{$logits->[$g->[0]] + 0} == 1;
+        return "keeps id $g->[0]" if $unique && !$kept{$g->[0]};
+    }
+    return undef;
+}
+
+-x $driver or die "$driver is not built\n";
+for my $file (sort glob "$dir/H-samplers/*.json") {
+    my $pid = open2(my $from, my $to, $driver);
+    for my $group (@{decode_json(slurp($file))}) {
+        print $to "logits @{$group->{logits}}\n";
+        for my $c (@{$group->{cases}}) {
+            my @args = map { defined $c->{params}{$_} ? $c->{params}{$_} : () } @argument;
+            print $to "$c->{sampler} @args\n";
+            $to->flush;
+            my $answer = <$from>;
+            defined $answer or die "the driver died at $c->{sampler} @args\n";
+            chomp $answer;
+            my $known = $answer ne 'unsupported';
+            if (!$known && !$listed{$c->{sampler}}) { $unsupported++; next }
+            my @got = map { [map { $_ + 0 } split / /] } $known ? split /,/, $answer : ();
+            my @want = map { [$_->[0], number($_->[1]), $_->[2]] } @{$c->{kept}};
+            my $why = $known ? differs(\@got, \@want, $group->{logits}) : $answer;
+            if (!defined $why) { $passed++; next }
+            print "not ok - ", basename($file), " $c->{sampler} @args: $why\n";
+            $failed++;
+            $bad++ if $listed{$c->{sampler}};
+        }
+    }
+    close $to;
+    waitpid $pid, 0;
+}
+print "H-samplers: $passed passed, $failed failed, $unsupported unsupported\n";
+exit($bad ? 1 : 0);

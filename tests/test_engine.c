@@ -1,0 +1,170 @@
+/* One text whatever the split: slices, shares, threads, batch, budget. Runs the demo model. */
+#include "engine/engine.h"
+#include "tap.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { N_PROMPT = 41, N_PREDICT = 40 };
+
+struct run {
+    unsigned n_slice;
+    double share[SLICE_MAX];
+    unsigned n_thread;
+    uint32_t n_batch;
+    uint64_t budget;
+    float temp;
+    enum wire_type wire;
+    enum kv_type kv;
+};
+
+struct answer {
+    int32_t id[N_PREDICT];
+    uint32_t n;
+    uint64_t streamed, pinned;
+    struct nn_memory memory;
+};
+
+static struct model model;
+static struct kernels kernels;
+static int32_t prompt[N_PROMPT];
+
+static bool keep(void *ctx, int32_t id) {
+    struct answer *a = ctx;
+    a->id[a->n++] = id;
+    return true;
+}
+
+static MUST answer(const struct run *r, struct answer *a, struct err *e) {
+    struct engine_conf c = {
+        .model = &model,
+        .kernels = &kernels,
+        .n_slice = r->n_slice ? r->n_slice : 1,
+        .n_ctx = 128,
+        .n_batch = r->n_batch ? r->n_batch : 16,
+        .kv = r->kv,
+        .wire = r->wire,
+        .n_thread = r->n_thread ? r->n_thread : 1,
+        .budget = r->budget ? r->budget : 64 << 20,
+        .n_reader = 2,
+        .n_slot = 3,
+    };
+    for (unsigned i = 0; i < c.n_slice; i++) c.share[i] = r->share[i] > 0 ? r->share[i] : 1;
+    struct gen_request q = {
+        .prompt = prompt,
+        .n_prompt = N_PROMPT,
+        .n_predict = N_PREDICT,
+        .sampler = {.temp = r->temp, .top_k = 40, .top_p = 0.95F, .min_p = 0.05F, .seed = 7},
+        .on_token = keep,
+        .ctx = a,
+    };
+    struct gen_result out;
+    struct engine *g;
+    *a = (struct answer){0};
+    if (!engine_open(&g, &c, e)) return false;
+    bool ok = engine_load(g, NULL, NULL, e) && engine_generate(g, &q, &out, e);
+    struct store_stats s;
+    engine_stats(g, &s);
+    a->streamed = out.streamed_bytes;
+    a->pinned = s.pinned_bytes;
+    a->memory = *engine_memory(g);
+    engine_close(g);
+    return ok;
+}
+
+static void same(const struct run *r, const struct answer *want, const char *what) {
+    struct answer a;
+    struct err e = {0};
+    bool ok = answer(r, &a, &e);
+    tap_ok(ok && a.n == want->n && !memcmp(a.id, want->id, sizeof a.id), "%s%s%s", what,
+           ok ? "" : ": ", ok ? "" : e.text);
+}
+
+/* The least budget that runs: everything streams but what is left over. */
+static uint64_t least_budget(unsigned n_slice) {
+    struct engine_conf c = {.model = &model, .kernels = &kernels, .n_slice = n_slice, .n_ctx = 128,
+                            .n_batch = 16, .n_thread = 1, .budget = 64 << 20, .n_slot = 3};
+    struct nn_memory m;
+    struct err e;
+    for (unsigned i = 0; i < n_slice; i++) c.share[i] = 1;
+    if (!engine_measure(&c, &m, &e)) return 0;
+    return m.min_budget + n_slice * (512 << 10);
+}
+
+static void check_all(float temp) {
+    struct answer want;
+    struct err e;
+    char what[128];
+    struct run base = {.temp = temp};
+    bool ok = answer(&base, &want, &e);
+    tap_ok(ok && want.n == N_PREDICT, "temperature %.1f: an answer of %u tokens %s", (double)temp,
+           want.n, ok ? "" : e.text);
+    static const unsigned slices[] = {2, 3, 4, 7, 16};
+    for (size_t i = 0; i < sizeof slices / sizeof *slices; i++) {
+        struct run r = {.temp = temp, .n_slice = slices[i]};
+        snprintf(what, sizeof what, "temperature %.1f: %u slices", (double)temp, slices[i]);
+        same(&r, &want, what);
+    }
+    struct run uneven = {.temp = temp, .n_slice = 3, .share = {5, 1, 2}};
+    same(&uneven, &want, "uneven shares 5:1:2");
+    struct run threads = {.temp = temp, .n_thread = 3};
+    same(&threads, &want, "three threads");
+    static const uint32_t batch[] = {1, 2, 7, 41, 64};
+    for (size_t i = 0; i < sizeof batch / sizeof *batch; i++) {
+        struct run r = {.temp = temp, .n_batch = batch[i], .n_thread = 2};
+        snprintf(what, sizeof what, "prompt in steps of %u tokens", batch[i]);
+        same(&r, &want, what);
+    }
+    struct run small = {.temp = temp, .budget = least_budget(1)};
+    same(&small, &want, "least budget, streaming");
+    struct run small3 = {.temp = temp, .n_slice = 3, .budget = least_budget(3) * 5 / 4};
+    same(&small3, &want, "three slices on small budgets, streaming");
+}
+
+static void check_memory(void) {
+    struct answer a;
+    struct err e;
+    struct run r = {.budget = least_budget(1)};
+    bool ok = answer(&r, &a, &e);
+    tap_ok(ok && a.memory.tiles.n_streamed > 0 && a.streamed > 0, "a small budget streams: %llu bytes",
+           (unsigned long long)(ok ? a.streamed : 0));
+    r.budget = least_budget(1) / 2;
+    ok = answer(&r, &a, &e);
+    tap_ok(!ok && e.code == ERR_MEMORY, "too small a budget is refused: %s", e.text);
+    struct answer other;
+    struct run f32 = {.wire = WIRE_F32, .kv = KV_F32};
+    tap_ok(answer(&f32, &other, &e) && other.n == N_PREDICT, "f32 cache and wire run");
+}
+
+static void check_prompt_too_long(void) {
+    struct engine_conf c = {.model = &model, .kernels = &kernels, .n_slice = 1, .share = {1},
+                            .n_ctx = 16, .n_batch = 16, .n_thread = 1, .budget = 64 << 20,
+                            .n_reader = 1, .n_slot = 3};
+    struct gen_request q = {.prompt = prompt, .n_prompt = N_PROMPT, .n_predict = 1};
+    struct gen_result out;
+    struct engine *g;
+    struct err e;
+    bool ok = engine_open(&g, &c, &e) && engine_load(g, NULL, NULL, &e);
+    tap_ok(ok && !engine_generate(g, &q, &out, &e) && e.code == ERR_LIMIT && strstr(e.text, "41") &&
+               strstr(e.text, "16"),
+           "a prompt longer than the context is refused naming both: %s", e.text);
+    engine_close(g);
+}
+
+int main(void) {
+    struct err e;
+    const char *path = getenv("DAIR_DEMO");
+    if (!path) path = "overlay/usr/share/dair/demo.gguf";
+    if (!model_open(&model, path, 0, 0, &e)) {
+        tap_ok(false, "open %s: %s", path, e.text);
+        return tap_done();
+    }
+    kernels_init(&kernels, cpu_features());
+    for (int i = 0; i < N_PROMPT; i++) prompt[i] = (i * 37 + 11) % (int)model.n_vocab;
+    check_all(0);
+    check_all(0.8F);
+    check_memory();
+    check_prompt_too_long();
+    model_close(&model);
+    return tap_done();
+}

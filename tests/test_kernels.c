@@ -1,0 +1,517 @@
+/* test_kernels.c - the kernels against independent arithmetic, and every variant against scalar.
+ *
+ * The first part computes the contract anew, from file-order bytes with libm's fmaf or in binary64,
+ * so that a wrong scalar.c cannot pass; the second runs the self-test for every feature subset of
+ * this CPU. Prints TAP.
+ */
+#include "exp.h"
+#include "f16.h"
+#include "fma.h"
+#include "kernels.h"
+#include "tap.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static uint64_t seed = 1;
+
+static uint32_t rnd(void) {  // xorshift64*, Vigna 2016
+    seed ^= seed >> 12, seed ^= seed << 25, seed ^= seed >> 27;
+    return (uint32_t)(seed * 0x2545F4914F6CDD1DULL >> 32);
+}
+
+static float rnd_float(void) {  // [-1, 1)
+    return (float)((int32_t)(rnd() >> 8) - (1 << 23)) * 0x1p-23f;
+}
+
+static bool same_bits(float a, float b) {
+    return f32_bits(a) == f32_bits(b);
+}
+
+static bool is_near(double got, double want, double relative, double absolute) {
+    return fabs(got - want) <= relative * fabs(want) + absolute;
+}
+
+/* Halves. */
+
+static double half_value(unsigned h) {  // finite, positive
+    unsigned e = h >> 10, m = h & 1023;
+    return e == 0 ? ldexp(m, -24) : ldexp(1024 + m, (int)e - 25);
+}
+
+static void test_f16(void) {
+    bool exact = true, back = true, rounds = true;
+    for (unsigned h = 0; h < 0x7c00; h++) {
+        double v = half_value(h);
+        exact &= f16_to_f32((uint16_t)h) == v && f16_to_f32((uint16_t)(h | 0x8000)) == -v;
+        back &= f32_to_f16((float)v) == h && f32_to_f16((float)-v) == (h | 0x8000);
+        /* Midway to the next one goes to the even; a hair beside it goes to the nearer. */
+        double next = h == 0x7bff ? 65536 : half_value(h + 1);
+        float mid = (float)((v + next) / 2);
+        rounds &= f32_to_f16(mid) == (h & 1 ? h + 1 : h);
+        rounds &= f32_to_f16(nextafterf(mid, 0)) == h;
+        rounds &= f32_to_f16(nextafterf(mid, INFINITY)) == h + 1;
+    }
+    for (unsigned h = 0x7c01; h < 0x8000; h++) {
+        exact &= isnan(f16_to_f32((uint16_t)h)) && isnan(f16_to_f32((uint16_t)(h | 0x8000)));
+        uint16_t again = f32_to_f16(f16_to_f32((uint16_t)h));
+        back &= (again & 0x7c00) == 0x7c00 && (again & 0x3ff) != 0;
+    }
+    exact &= f16_to_f32(0x7c00) == INFINITY && f16_to_f32(0xfc00) == -INFINITY;
+    back &= f32_to_f16(INFINITY) == 0x7c00 && f32_to_f16(-INFINITY) == 0xfc00;
+    back &= f32_to_f16(FLT_MAX) == 0x7c00 && f32_to_f16(-0.0f) == 0x8000;
+    tap_ok(exact, "f16: all 65536 values are exact in f32");
+    tap_ok(back, "f16: all values come back");
+    tap_ok(rounds, "f16: rounds to nearest, ties to even");
+    bool above = bf16_above(1.0f) == 0x3f80 && bf16_above(nextafterf(1.0f, 2.0f)) == 0x3f81;
+    for (int i = 0; i < 10000; i++) {
+        float f = fabsf(rnd_float()) + 0x1p-60f, up = bf16_to_f32(bf16_above(f));
+        above &= up >= f && up <= f * 1.0079f;
+    }
+    tap_ok(above, "bf16: the next above");
+}
+
+/* fma and exp. */
+
+static float any_float(void) {
+    uint32_t r = rnd();
+    if (r % 4 == 0) return f32_from_bits(rnd());
+    return ldexpf(rnd_float(), (int)(rnd() % 60) - 30);
+}
+
+static void test_fma(void) {
+    bool same = true;
+    for (int i = 0; i < 3000000; i++) {
+        float a = any_float(), b = any_float(), c = any_float();
+        if (i % 3 == 0) c = -(a * b) * (1.0f + (float)(rnd() % 3) * 0x1p-23f);  // cancels
+        if (i % 7 == 0) c = ldexpf(c, -140), a = ldexpf(a, -70), b = ldexpf(b, -70);
+        float want = fmaf(a, b, c), got = fma_exact(a, b, c);
+        same &= isnan(want) ? isnan(got) : same_bits(want, got);
+    }
+    tap_ok(same, "fma without the instruction: libm's bits");
+    /* a * b is just below halfway between two floats: rounding twice would go wrong. */
+    float a = 1.0f + 0x1p-12f, b = 1.0f + 0x1p-12f, c = 0x1p-76f;
+    tap_ok(same_bits(fma_exact(a, b, c), fmaf(a, b, c)) &&
+               same_bits(fma_exact(a, b, -c), fmaf(a, b, -c)),
+           "fma: no double rounding");
+    bool root = true;
+    for (int i = 0; i < 100000; i++) {
+        float v = fabsf(any_float());
+        root &= isnan(v) || same_bits(k_sqrt(v), sqrtf(v));
+    }
+    tap_ok(root, "square root: libm's bits");
+}
+
+static void test_exp(void) {
+    double worst = 0;
+    for (uint32_t u = 0; u < f32_bits(88.72f); u += 997) {
+        for (int sign = 0; sign < 2; sign++) {
+            float x = f32_from_bits(u | (uint32_t)sign << 31);
+            if (x < -86.5f) continue;
+            double want = exp((double)x), ulp = ldexp(1, ilogb(want) - 23);
+            double error = fabs((double)k_exp(x) - want) / ulp;
+            if (error > worst) worst = error;
+        }
+    }
+    printf("# exp: largest error %.3f ulp\n", worst);
+    tap_ok(worst < 1.01, "exp: error at most 1.01 ulp");
+    tap_ok(k_exp(0.0f) == 1 && k_exp(-0.0f) == 1 && k_exp(-86.6f) == 0 && k_exp(-INFINITY) == 0 &&
+               k_exp(89.0f) == INFINITY && k_exp(INFINITY) == INFINITY && isnan(k_exp(NAN)),
+           "exp: edges");
+}
+
+/* Sizes and the table. */
+
+static void test_table(void) {
+    struct kernels k;
+    kernels_init(&k, 0);
+    tap_ok(strcmp(k.name, "scalar") == 0 && weight_ops(&k, W_Q4_0) == &k.q4_0 &&
+               weight_ops(&k, W_Q8_0) == &k.q8_0 && weight_ops(&k, W_F16) == &k.f16 &&
+               weight_ops(&k, W_F32) == &k.f32 && weight_ops(&k, 3) == NULL &&
+               weight_ops(&k, -1) == NULL && k.f16.is_float && !k.q4_0.is_float,
+           "table: operations by GGUF type");
+    tap_ok(weight_row_bytes(W_Q4_0, 64) == 36 && weight_row_bytes(W_Q8_0, 64) == 68 &&
+               weight_row_bytes(W_F16, 7) == 14 && weight_row_bytes(W_F32, 7) == 28 &&
+               weight_row_bytes(99, 64) == 0,
+           "sizes: rows in file order");
+    tap_ok(weight_group_bytes(W_Q4_0, 32) == 576 && weight_group_bytes(W_Q4_0, 160) == 1152 &&
+               weight_group_bytes(W_Q8_0, 128) == 1088 &&
+               weight_group_bytes(W_F16, 17) == 8 * 32 * 2 &&
+               weight_group_bytes(W_F32, 16) == 8 * 16 * 4 && weight_group_bytes(99, 64) == 0,
+           "sizes: groups in kernel order");
+    tap_ok(panel_bytes(128, 1) == 192 && panel_bytes(32, 8) == 1280 && panel_bytes(160, 9) == 5120,
+           "sizes: panels");
+    bool known = false, unknown = true;
+    unsigned all = CPU_AVX2 | CPU_NEON;
+    tap_ok(cpu_restrict(all, "avx2", &known) == CPU_AVX2 && known &&
+               cpu_restrict(CPU_NEON, "avx2", NULL) == 0 &&
+               cpu_restrict(all, "scalar", NULL) == 0 &&
+               cpu_restrict(all, "fast", &unknown) == all && !unknown &&
+               cpu_restrict(all, NULL, NULL) == all,
+           "cpu: a name only takes away");
+}
+
+/* Weights. */
+
+enum { COLS = 320, ROWS = 21, TOKS = 11, GROUPS = (ROWS + 7) / 8, BLOCKS = COLS / Q_BLOCK };
+
+static void *zeroed(size_t bytes) {
+    void *p = aligned_alloc(64, (bytes + 63) / 64 * 64);
+    if (!p) exit(1);
+    return memset(p, 0, (bytes + 63) / 64 * 64);
+}
+
+static void test_dequant(const struct kernels *k) {
+    /* d = 0.5; bytes 0x00, 0xf8, 0x1f ...: the low nibble is weight i, the high one 16 + i. */
+    uint8_t q4[18] = {0x00, 0x38, 0x00, 0xf8, 0x1f};
+    float x[32];
+    k->q4_0.dequant(x, q4, 32);
+    tap_ok(x[0] == -4 && x[16] == -4 && x[1] == 0 && x[17] == 3.5f && x[2] == 3.5f &&
+               x[18] == -3.5f && x[3] == -4,
+           "dequant: a Q4_0 block by hand");
+    uint8_t q8[34] = {0x00, 0xc0, 0x80, 0x7f, 0x01};  // d = -2
+    k->q8_0.dequant(x, q8, 32);
+    tap_ok(x[0] == 256 && x[1] == -254 && x[2] == -2 && x[3] == 0 && x[31] == 0,
+           "dequant: a Q8_0 block by hand");
+    uint8_t halves[6] = {0x00, 0x3c, 0x01, 0x00, 0xff, 0xfb};
+    k->f16.dequant(x, halves, 3);
+    tap_ok(x[0] == 1 && x[1] == 0x1p-24f && x[2] == -65504, "dequant: F16 by hand");
+}
+
+/* Integer weights and scales of one row's block, from file-order bytes. */
+static float block_at(int type, const uint8_t *file, size_t row, size_t block, int w[Q_BLOCK]) {
+    size_t size = type == W_Q4_0 ? 18 : 34;
+    const uint8_t *f = file + (row * BLOCKS + block) * size;
+    for (int i = 0; i < Q_BLOCK; i++) {
+        if (type == W_Q8_0) w[i] = f[2 + i] < 128 ? f[2 + i] : f[2 + i] - 256;
+        if (type == W_Q4_0) w[i] = (i < 16 ? f[2 + i] & 15 : f[2 + i - 16] >> 4) - 8;
+    }
+    double d = half_value((f[0] | f[1] << 8) & 0x7fff);
+    return (float)(f[1] & 0x80 ? -d : d);
+}
+
+static void test_quantised(const struct kernels *k, int type, const char *name) {
+    const struct weight_ops *ops = weight_ops(k, type);
+    size_t size = type == W_Q4_0 ? 18 : 34, group = weight_group_bytes(type, COLS);
+    uint8_t *file = zeroed(ROWS * BLOCKS * size);
+    char *w = zeroed(GROUPS * group);
+    float *x = zeroed(TOKS * COLS * sizeof *x), *y = zeroed(TOKS * GROUPS * 8 * sizeof *y);
+    struct act *q = zeroed(TOKS * BLOCKS * sizeof *q);
+    void *panel = zeroed(panel_bytes(COLS, TOKS));
+    for (size_t i = 0; i < ROWS * BLOCKS * size; i++) file[i] = (uint8_t)rnd();
+    for (size_t i = 1; i < ROWS * BLOCKS * size; i += size) file[i] = (file[i] & 0x83) | 0x20;
+    for (size_t i = 0; i < TOKS * COLS; i++) x[i] = rnd_float() * 3;
+    bool finite = true;
+    for (size_t g = 0; g < GROUPS; g++) {
+        size_t n_row = g + 1 < GROUPS ? 8 : ROWS - 8 * g;
+        finite &= ops->relay(w + g * group, file + g * 8 * BLOCKS * size, n_row, COLS);
+    }
+    k->quantise(q, x, TOKS * COLS);
+    k->pack(panel, q, BLOCKS, BLOCKS, TOKS);
+    ops->matmul(y, GROUPS * 8, w, GROUPS, COLS, panel, TOKS);
+    bool bits = finite, sums = true, zero = true;
+    for (size_t t = 0; t < TOKS; t++) {
+        for (size_t r = 0; r < ROWS; r++) {
+            float acc = 0;
+            double exact = 0, size_sum = 0;
+            for (size_t b = 0; b < BLOCKS; b++) {
+                int wi[Q_BLOCK], sum = 0;
+                float dw = block_at(type, file, r, b, wi);
+                const struct act *a = &q[t * BLOCKS + b];
+                for (int i = 0; i < Q_BLOCK; i++) {
+                    double p = (double)dw * wi[i] * (double)x[t * COLS + b * Q_BLOCK + (size_t)i];
+                    sum += wi[i] * a->q[i];
+                    exact += p;
+                    size_sum += fabs(p);
+                }
+                acc = fmaf(dw * bf16_to_f32(a->d), (float)sum, acc);
+            }
+            bits &= same_bits(acc, y[t * GROUPS * 8 + r]);
+            sums &= fabs(acc - exact) < 0.01 * size_sum;
+        }
+        for (size_t r = ROWS; r < GROUPS * 8; r++) zero &= y[t * GROUPS * 8 + r] == 0;
+    }
+    tap_ok(bits && sums && zero, "matmul %s, %s: the contract's bits, near the true product", name,
+           k->name);
+    free(file), free(w), free(x), free(y), free(q), free(panel);
+}
+
+static void test_float(const struct kernels *k, int type, const char *name) {
+    enum { N = 37, PADDED = 48 };
+    const struct weight_ops *ops = weight_ops(k, type);
+    size_t size = type == W_F16 ? 2 : 4, group = weight_group_bytes(type, N);
+    char *file = zeroed(8 * N * size), *w = zeroed(group);
+    float value[8][N], *x = zeroed(3 * PADDED * sizeof *x), y[3][8];
+    for (size_t i = 0; i < 8 * N; i++) {
+        uint16_t h = (uint16_t)((rnd() & 0x83ff) | (8 + rnd() % 12) << 10);
+        value[i / N][i % N] = type == W_F16 ? f16_to_f32(h) : rnd_float();
+        if (type == W_F16) memcpy(file + 2 * i, &h, 2);
+        if (type == W_F32) memcpy(file + 4 * i, &value[i / N][i % N], 4);
+    }
+    for (size_t i = 0; i < 3 * PADDED; i++) x[i] = i % PADDED < N ? rnd_float() : 0;
+    bool bits = ops->relay(w, file, 8, N);
+    ops->matmul(&y[0][0], 8, w, 1, N, x, 3);
+    for (size_t t = 0; t < 3; t++) {
+        for (size_t r = 0; r < 8; r++) {
+            float l[16] = {0};
+            for (size_t i = 0; i < N; i++)
+                l[i % 16] = fmaf(value[r][i], x[t * PADDED + i], l[i % 16]);
+            for (size_t i = 0; i < 8; i++) l[i] += l[i + 8];
+            float sum = ((l[0] + l[4]) + (l[2] + l[6])) + ((l[1] + l[5]) + (l[3] + l[7]));
+            bits &= same_bits(sum, y[t][r]);
+        }
+    }
+    tap_ok(bits, "matmul %s, %s: 16 lanes and the tree", name, k->name);
+    free(file), free(w), free(x);
+}
+
+/* Activations. */
+
+static void test_quantise(const struct kernels *k) {
+    bool good = true;
+    for (int round = 0; round < 3000; round++) {
+        float x[70] = {0}, scale = ldexpf(1, (int)(rnd() % 120) - 60);
+        size_t n = 1 + rnd() % 70;
+        struct act q[3];
+        struct wire16 w[3];
+        memset(q, 0x55, sizeof q);
+        memset(w, 0x55, sizeof w);
+        for (size_t i = 0; i < n; i++) x[i] = rnd_float() * scale;
+        k->quantise(q, x, n);
+        k->to_wire16(w, x, n);
+        for (size_t b = 0; b < (n + 31) / 32; b++) {
+            float max = 0;
+            for (size_t i = 0; i < 32; i++) {
+                if (32 * b + i < n) max = fmaxf(max, fabsf(x[32 * b + i]));
+            }
+            float d = bf16_to_f32(q[b].d), inv = 1 / d, inv16 = 1 / w[b].d;
+            bool small = max < 0x1p-60f;
+            good &= small ? d == 0 && w[b].d == 0
+                          : d >= max / 127 && d < max / 127 * 1.0079f && w[b].d == max / 32767;
+            for (size_t i = 0; i < 32; i++) {
+                float v = 32 * b + i < n ? x[32 * b + i] : 0;
+                good &= q[b].q[i] == (small ? 0 : (int)nearbyintf(v * inv));
+                good &= w[b].q[i] == (small ? 0 : (int)nearbyintf(v * inv16));
+            }
+        }
+    }
+    tap_ok(good, "quantise and to_wire16: scale, rounding, length");
+    float x[32] = {INFINITY, -INFINITY, NAN, 1, 0x1p60f, -0x1p59f};
+    struct act q;
+    struct wire16 w;
+    k->quantise(&q, x, 32);
+    k->to_wire16(&w, x, 32);
+    tap_ok(bf16_to_f32(q.d) >= 0x1p60f / 127 && bf16_to_f32(q.d) < 0x1.03p60f / 127 &&
+               q.q[0] == 127 && q.q[1] == -127 && q.q[2] == -127 && q.q[3] == 0 && q.q[4] >= 126 &&
+               w.d == 0x1p60f / 32767 && w.q[0] == 32767 && w.q[1] == -32767 && w.q[2] == -32767,
+           "quantise and to_wire16: NaN and infinity are bounded");
+    float sum[40], sum2[40];
+    struct act qs[2] = {{.d = 0x3f00}, {.d = 0x4000}};
+    struct wire16 ws[2] = {{.d = 0.5f}, {.d = 2.0f}};
+    for (int i = 0; i < 40; i++) {
+        qs[i / 32].q[i % 32] = (int8_t)(i - 20);
+        ws[i / 32].q[i % 32] = (int16_t)(1000 * (i - 20));
+        sum[i] = sum2[i] = 1;
+    }
+    k->add_act(sum, qs, 40);
+    k->add_wire16(sum2, ws, 40);
+    k->add(sum, sum2, 39);
+    bool added = true;
+    for (int i = 0; i < 40; i++) {
+        float f = (i < 32 ? 0.5f : 2.0f) * (float)(i - 20);
+        added &= sum2[i] == 1 + 1000 * f && sum[i] == (i < 39 ? 2 + 1001 * f : 1 + f);
+    }
+    tap_ok(added, "add, add_act, add_wire16: by hand");
+}
+
+static void test_vectors(const struct kernels *k) {
+    enum { N = 301 };
+    float x[N], w[N], y[N], gate[N];
+    uint16_t h[N];
+    double sum = 0;
+    for (size_t i = 0; i < N; i++) {
+        x[i] = rnd_float() * 5;
+        w[i] = rnd_float();
+        gate[i] = rnd_float() * 30;
+        sum += (double)x[i] * x[i];
+    }
+    k->rmsnorm(y, x, w, N, 1e-5f);
+    bool good = true;
+    for (size_t i = 0; i < N; i++)
+        good &= is_near(y[i], x[i] / sqrt(sum / N + 1e-5) * w[i], 1e-6, 0);
+    tap_ok(good, "rmsnorm: near binary64");
+    k->silu_mul(y, gate, w, N);
+    good = true;
+    for (size_t i = 0; i < N; i++) {
+        good &= is_near(y[i], gate[i] / (1 + exp(-(double)gate[i])) * w[i], 5e-7, 1e-36);
+    }
+    tap_ok(good, "silu_mul: near binary64");
+    x[0] = INFINITY, x[1] = -1e9f, x[2] = NAN, x[3] = 0x1p-25f, x[4] = 65519.0f;
+    k->to_f16(h, x, N);
+    good = h[0] == 0x7bff && h[1] == 0xfbff && h[2] == 0xfbff && h[3] == 0 && h[4] == 0x7bff;
+    for (size_t i = 5; i < N; i++) good &= fabsf(f16_to_f32(h[i]) - x[i]) <= fabsf(x[i]) * 0x1p-11f;
+    tap_ok(good, "to_f16: nearest, clamped, NaN is -65504");
+}
+
+static void test_rope(const struct kernels *k) {
+    double freq[64], worst = 0;
+    rope_freqs(freq, 500000, 128);
+    for (int i = 0; i < 64; i++) worst = fmax(worst, fabs(freq[i] / pow(500000, -i / 64.0) - 1));
+    rope_freqs(freq, 10000, 100);
+    for (int i = 0; i < 50; i++) worst = fmax(worst, fabs(freq[i] / pow(10000, -i / 50.0) - 1));
+    rope_freqs(freq, 1e-3, 128);
+    for (int i = 0; i < 64; i++) worst = fmax(worst, fabs(freq[i] / pow(1e-3, -i / 64.0) - 1));
+    printf("# rope_freqs: largest relative error %.1e\n", worst);
+    tap_ok(worst < 1e-13, "rope_freqs: near pow()");
+    rope_freqs(freq, 500000, 128);
+    float cs[128];
+    size_t n_equal = 0, n = 0;
+    double error = 0;
+    for (uint32_t pos = 0; pos < 1U << 26; pos += 1 + pos / 50) {
+        rope_angles(cs, freq, 64, pos);
+        for (size_t i = 0; i < 64; i++, n += 2) {
+            double angle = pos * freq[i], c = cos(angle), s = sin(angle);
+            error = fmax(error, fmax(fabs(cs[2 * i] - c), fabs(cs[2 * i + 1] - s)));
+            n_equal += (size_t)(cs[2 * i] == (float)c) + (size_t)(cs[2 * i + 1] == (float)s);
+        }
+    }
+    printf("# rope_angles: %zu of %zu equal libm's, largest error %.3e\n", n_equal, n, error);
+    tap_ok(error < 0x1p-25 + 1e-12 && (double)n_equal > 0.9999 * (double)n,
+           "rope_angles: near libm");
+    float x[128], was[128];
+    for (int i = 0; i < 128; i++) x[i] = was[i] = rnd_float();
+    rope_angles(cs, freq, 64, 777);
+    k->rope(x, cs, 63);
+    bool good = x[126] == was[126] && x[127] == was[127];
+    for (size_t i = 0; i < 63; i++) {
+        double c = cos(777 * freq[i]), s = sin(777 * freq[i]), a = was[2 * i], b = was[2 * i + 1];
+        good &= is_near(x[2 * i], a * c - b * s, 0, 3e-7);
+        good &= is_near(x[2 * i + 1], b * c + a * s, 0, 3e-7);
+    }
+    tap_ok(good, "rope: rotates adjacent pairs");
+}
+
+static void test_attend(const struct kernels *k) {
+    enum { POS = 200, HD = 48, STRIDE = 56 };
+    static float key[POS * STRIDE], val[POS * STRIDE];
+    static uint16_t key16[POS * STRIDE], val16[POS * STRIDE];
+    float q[HD], out[HD], out16[HD];
+    bool near = true;
+    for (size_t i = 0; i < POS * STRIDE; i++) {
+        key16[i] = f32_to_f16(rnd_float() * 3);
+        val16[i] = f32_to_f16(rnd_float());
+        key[i] = f16_to_f32(key16[i]);
+        val[i] = f16_to_f32(val16[i]);
+    }
+    for (size_t n = 1; n <= POS; n += 1 + n / 8) {
+        for (size_t i = 0; i < HD; i++) q[i] = rnd_float() * 4;
+        k->attend(out, q, key, val, KV_F32, HD, STRIDE, n, 0.2f);
+        k->attend(out16, q, key16, val16, KV_F16, HD, STRIDE, n, 0.2f);
+        near &= memcmp(out, out16, sizeof out) == 0;
+        double score[POS], max = -1e9, sum = 0;
+        for (size_t p = 0; p < n; p++) {
+            score[p] = 0;
+            for (size_t i = 0; i < HD; i++) score[p] += (double)q[i] * key[p * STRIDE + i];
+            score[p] *= (double)0.2f;
+            max = fmax(max, score[p]);
+        }
+        for (size_t p = 0; p < n; p++) sum += score[p] = exp(score[p] - max);
+        for (size_t i = 0; i < HD; i++) {
+            double want = 0;
+            for (size_t p = 0; p < n; p++) want += score[p] / sum * val[p * STRIDE + i];
+            near &= is_near(out[i], want, 0, 3e-6);
+        }
+    }
+    tap_ok(near, "attend: near binary64, f16 equals f32 of the same values");
+}
+
+struct pair {
+    float v;
+    int32_t i;
+};
+
+static int by_value(const void *a, const void *b) {
+    const struct pair *x = a, *y = b;
+    if (x->v != y->v) return x->v > y->v ? -1 : 1;
+    return x->i - y->i;
+}
+
+static void test_topk(const struct kernels *k) {
+    enum { N = 5000 };
+    static float x[N], val[N];
+    static int32_t id[N];
+    static struct pair all[N];
+    bool good = true;
+    for (int round = 0; round < 200; round++) {
+        size_t n = rnd() % N, want = round % 3 == 0 ? 1 : rnd() % 100, n_number = 0;
+        for (size_t i = 0; i < n; i++) {
+            x[i] = round % 5 == 0 ? (float)i : (float)((int)(rnd() % 999) - 500);
+            if (rnd() % 50 == 0) x[i] = NAN;
+            if (rnd() % 50 == 0) x[i] = rnd() % 2 ? -INFINITY : -0.0f;
+            if (!isnan(x[i])) all[n_number++] = (struct pair){x[i], (int32_t)i};
+        }
+        qsort(all, n_number, sizeof *all, by_value);
+        size_t got = k->topk(id, val, want, x, n);
+        good &= got == (want < n_number ? want : n_number);
+        for (size_t i = 0; i < got; i++) good &= id[i] == all[i].i && same_bits(val[i], all[i].v);
+    }
+    tap_ok(good, "topk: as sorting, ties to the lower index, no NaN");
+}
+
+/* Variants. */
+
+static void say(void *ctx, const char *line) {
+    int *n = ctx;
+    if ((*n)++ < 20) printf("# %s\n", line);
+}
+
+static void add_badly(float *x, const float *y, size_t n) {
+    for (size_t i = 0; i < n; i++) x[i] += y[i];
+    if (n == 17) x[16] = nextafterf(x[16], 9);
+}
+
+static void test_variants(unsigned have) {
+    void *scratch = zeroed(SELFTEST_BYTES);
+    struct kernels k;
+    uint64_t digest = 0;
+    for (unsigned cpu = 0; cpu <= have; cpu++) {
+        if (cpu & ~have) continue;  // every subset of what the CPU has
+        int n_line = 0;
+        kernels_init(&k, cpu);
+        size_t n_bad = kernels_selftest(&k, scratch, &digest, say, &n_line);
+        tap_ok(n_bad == 0, "%s equals scalar (features %#x)", k.name, cpu);
+    }
+    tap_ok(digest == SELFTEST_DIGEST, "digest is the contract's");
+    printf("# digest %016llx\n", (unsigned long long)digest);
+    k.add = add_badly;
+    tap_ok(kernels_selftest(&k, scratch, NULL, NULL, NULL) > 0, "selftest sees one wrong bit");
+    free(scratch);
+}
+
+int main(void) {
+    struct kernels ks[2];
+    unsigned have = cpu_features();
+    test_f16();
+    test_fma();
+    test_exp();
+    test_table();
+    kernels_init(&ks[0], 0);
+    kernels_init(&ks[1], have);
+    for (size_t i = 0; i < (have ? 2 : 1); i++) {
+        test_dequant(&ks[i]);
+        test_quantised(&ks[i], W_Q4_0, "Q4_0");
+        test_quantised(&ks[i], W_Q8_0, "Q8_0");
+        test_float(&ks[i], W_F16, "F16");
+        test_float(&ks[i], W_F32, "F32");
+        test_quantise(&ks[i]);
+        test_vectors(&ks[i]);
+        test_rope(&ks[i]);
+        test_attend(&ks[i]);
+        test_topk(&ks[i]);
+    }
+    test_variants(have);
+    return tap_done();
+}

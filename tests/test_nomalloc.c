@@ -1,0 +1,92 @@
+/* The token path allocates nothing: between the first token of an answer and its last, no call of
+ * malloc and its kin, not even from inside the C library. Linked with --wrap (see the Makefile). */
+#include "engine/engine.h"
+#include "tap.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+
+void *__real_malloc(size_t n);
+void *__real_calloc(size_t n, size_t size);
+void *__real_realloc(void *p, size_t n);
+void *__wrap_malloc(size_t n);
+void *__wrap_calloc(size_t n, size_t size);
+void *__wrap_realloc(void *p, size_t n);
+
+static atomic_bool watching;
+static atomic_uint calls;
+
+static void count(void) {
+    if (atomic_load(&watching)) atomic_fetch_add(&calls, 1);
+}
+
+void *__wrap_malloc(size_t n) {
+    count();
+    return __real_malloc(n);
+}
+
+void *__wrap_calloc(size_t n, size_t size) {
+    count();
+    return __real_calloc(n, size);
+}
+
+void *__wrap_realloc(void *p, size_t n) {
+    count();
+    return __real_realloc(p, n);
+}
+
+enum { N_PREDICT = 24 };
+
+static bool watch(void *ctx, int32_t id) {
+    unsigned *n = ctx;
+    (void)id;
+    atomic_store(&watching, ++*n < N_PREDICT);  // the last token ends the answer
+    return true;
+}
+
+static void check(const struct model *m, const struct kernels *k, unsigned n_slice, uint64_t budget,
+                  float temp, const char *what) {
+    struct engine_conf c = {.model = m, .kernels = k, .n_slice = n_slice, .n_ctx = 128,
+                            .n_batch = 8, .n_thread = 2, .budget = budget, .n_reader = 2,
+                            .n_slot = 3};
+    for (unsigned i = 0; i < n_slice; i++) c.share[i] = 1;
+    unsigned n = 0;
+    int32_t prompt[] = {1, 2, 3, 4};
+    struct gen_request q = {.prompt = prompt, .n_prompt = 4, .n_predict = N_PREDICT,
+                            .sampler = {.temp = temp, .top_k = 0, .top_p = 0.9F, .seed = 1},
+                            .on_token = watch, .ctx = &n};
+    struct gen_result out;
+    struct engine *g = NULL;
+    struct err e = {0};
+    atomic_store(&calls, 0);
+    bool ok = engine_open(&g, &c, &e) && engine_load(g, NULL, NULL, &e) &&
+              engine_generate(g, &q, &out, &e);
+    atomic_store(&watching, false);
+    tap_ok(ok && n == N_PREDICT, "%s: %u tokens %s", what, n, ok ? "" : e.text);
+    tap_ok(!atomic_load(&calls), "%s: %u allocations", what, atomic_load(&calls));
+    engine_close(g);
+}
+
+int main(void) {
+    static struct model m;
+    struct kernels k;
+    struct err e;
+    const char *path = getenv("DAIR_DEMO");
+    if (!path) path = "overlay/usr/share/dair/demo.gguf";
+    if (!model_open(&m, path, 0, 0, &e)) {
+        tap_ok(false, "open %s: %s", path, e.text);
+        return tap_done();
+    }
+    kernels_init(&k, cpu_features());
+    atomic_store(&watching, true);
+    void *volatile p = malloc(1);  // volatile: or the compiler drops the pair
+    free(p);
+    atomic_store(&watching, false);
+    tap_ok(atomic_load(&calls) == 1, "the counter sees an allocation");
+    check(&m, &k, 1, 64 << 20, 0, "in memory, greedy");
+    check(&m, &k, 1, 64 << 20, 0.8F, "in memory, sampled from all logits");
+    check(&m, &k, 1, 4 << 20, 0, "streaming");
+    check(&m, &k, 3, 64 << 20, 0.8F, "three slices");
+    model_close(&m);
+    return tap_done();
+}

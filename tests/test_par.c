@@ -1,0 +1,195 @@
+/* test_par.c - the compute team: every member runs once a run, orders hold, idle costs nothing. */
+#include "base/clock.h"
+#include "base/par.h"
+#include "tap.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifdef __SANITIZE_THREAD__
+enum { SLOWED = 1, N_RUN = 2000 };
+#else
+enum { SLOWED = 0, N_RUN = 20000 };
+#endif
+
+struct tally {
+    long plain[PAR_MAX];  // each its own: only the team's ordering makes the sum below right
+    _Atomic int wrong;
+    int n_expected;
+};
+
+static void add_one(void *ctx, int thread, int n_thread) {
+    struct tally *t = ctx;
+    if (n_thread != t->n_expected || thread < 0 || thread >= n_thread)
+        atomic_fetch_add(&t->wrong, 1);
+    t->plain[thread]++;
+}
+
+static void many_runs(void *ctx, struct par *team) {
+    struct tally *t = ctx;
+    for (int run = 1; run <= N_RUN; run++) {
+        par_run(team, add_one, t);
+        for (int i = 0; i < par_threads(team); i++) {
+            if (t->plain[i] != run) atomic_fetch_add(&t->wrong, 1);
+        }
+        /* Now and then long enough for the members to fall asleep. */
+        if (run % (N_RUN / 8) == 0) nanosleep(&(struct timespec){.tv_nsec = 3000000}, NULL);
+    }
+}
+
+static void test_counts(int n) {
+    struct tally t = {.n_expected = n};
+    struct err e = {0};
+    bool ok = par_enter(n, many_runs, &t, &e);
+    tap_ok(ok && t.wrong == 0, "team of %d: each member runs each of %d runs once", n, N_RUN);
+}
+
+/* Uneven work: the run must last as long as its slowest member. */
+static void uneven(void *ctx, int thread, int n_thread) {
+    (void)n_thread;
+    struct tally *t = ctx;
+    nanosleep(&(struct timespec){.tv_nsec = 2000000L * thread}, NULL);
+    t->plain[thread]++;
+}
+
+static void uneven_runs(void *ctx, struct par *team) {
+    struct tally *t = ctx;
+    for (int run = 1; run <= 5; run++) {
+        par_run(team, uneven, t);
+        for (int i = 0; i < par_threads(team); i++) {
+            if (t->plain[i] != run) atomic_fetch_add(&t->wrong, 1);
+        }
+    }
+}
+
+static double cpu_s(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static void idle_half_second(void *ctx, struct par *team) {
+    double *burnt = ctx;
+    struct tally t = {.n_expected = par_threads(team)};
+    par_run(team, add_one, &t);
+    double before = cpu_s();
+    nanosleep(&(struct timespec){.tv_nsec = 500000000}, NULL);
+    *burnt = (cpu_s() - before) / 0.5;
+}
+
+static void test_idle(void) {
+    double burnt = 1;
+    struct err e = {0};
+    bool ok = par_enter(3, idle_half_second, &burnt, &e);
+    tap_ok(ok && burnt < 0.02, "an idle team sleeps: %.2f %% of a core in 0.5 s", 100 * burnt);
+}
+
+static void nothing(void *ctx, int thread, int n_thread) {
+    (void)ctx, (void)thread, (void)n_thread;
+}
+
+static int by_size(const void *a, const void *b) {
+    double d = *(const double *)a - *(const double *)b;
+    return (d > 0) - (d < 0);
+}
+
+enum { N_TIMED = 2001 };
+static void time_runs(void *ctx, struct par *team) {
+    double *us = ctx;
+    for (int i = 0; i < N_TIMED; i++) {
+        uint64_t t0 = clock_ns();
+        par_run(team, nothing, NULL);
+        us[i] = (double)(clock_ns() - t0) * 1e-3;
+    }
+    qsort(us, N_TIMED, sizeof *us, by_size);
+}
+
+/* Not a benchmark: the limit only tells a team that works from one that collapses. */
+static void test_latency(int n, double limit_us) {
+    static double us[N_TIMED];
+    struct err e = {0};
+    bool ok = par_enter(n, time_runs, us, &e);
+    tap_ok(ok && us[N_TIMED / 2] < limit_us, "empty run of %d: median %.2f us, p90 %.2f us", n,
+           us[N_TIMED / 2], us[N_TIMED * 9 / 10]);
+}
+
+static void enter_again(void *ctx, struct par *team) {
+    (void)team;
+    (*(int *)ctx)++;
+}
+
+static void *team_of_its_own(void *arg) {
+    test_counts(2);
+    return arg;
+}
+
+static void test_teams(void) {
+    int n = 0;
+    struct err e = {0};
+    bool ok = true;
+    for (int i = 0; i < 50; i++) ok = ok && par_enter(1 + i % 4, enter_again, &n, &e);
+    tap_ok(ok && n == 50, "50 teams one after another");
+    pthread_t other;
+    if (pthread_create(&other, NULL, team_of_its_own, NULL) == 0) pthread_join(other, NULL);
+}
+
+static void do_nothing(void *ctx, struct par *team) {
+    (void)ctx, (void)team;
+}
+
+/* In a child whose address space holds a few stacks only; before this process has had a team:
+ * a child of fork() would inherit OpenMP's idea of it, but not the threads. */
+static void test_refused(void) {
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+    tap_skip("threads refused: sanitizers need the address space that this test takes away");
+#else
+    enum { REFUSED = 0, WRONG = 1, GRANTED = 2 };
+    fflush(stdout);
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct rlimit as = {64 << 20, 64 << 20};
+        struct err e = {0};
+        alarm(60);
+        setrlimit(RLIMIT_AS, &as);
+        if (par_enter(PAR_MAX, do_nothing, NULL, &e)) _exit(GRANTED);
+        _exit(e.code == ERR_MEMORY && strstr(e.text, "compute threads") ? REFUSED : WRONG);
+    }
+    int status = -1;
+    waitpid(pid, &status, 0);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == GRANTED) {
+        tap_skip("threads refused: RLIMIT_AS is without effect here (an emulator?)");
+        return;
+    }
+    tap_ok(status == 0, "threads refused by the system are a sentence, not an exit");
+#endif
+}
+
+int main(void) {
+    struct err e = {0};
+    struct tally t = {0};
+    test_refused();
+    for (int n = 1; n <= 5; n++) test_counts(n);
+    test_counts(16);
+    tap_ok(par_enter(4, uneven_runs, &t, &e) && t.wrong == 0, "a run waits for its slowest member");
+    test_idle();
+    if (SLOWED) {
+        tap_skip("latency: not under a sanitizer");
+    } else {
+        test_latency(2, 1000);
+        test_latency(4, 10000);
+    }
+    test_teams();
+    tap_ok(!par_enter(0, enter_again, NULL, &e) && e.code == ERR_USAGE, "no team of 0");
+    tap_ok(!par_enter(PAR_MAX + 1, enter_again, NULL, &e) && e.code == ERR_USAGE, "nor of 257");
+    unsigned turn = 0;
+    unsigned steps = 0;
+    while (!par_relax(&turn)) steps++;
+    tap_ok(steps > 10 && steps < 10000 && par_relax(&turn), "par_relax() ends in sleep");
+    return tap_done();
+}

@@ -1,0 +1,267 @@
+/* Sampling: the generator's published answers, each step on cases small enough to do by hand, order
+ * against qsort, and a vocabulary of full size in time. */
+#include "model/sampler.h"
+#include "tap.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { BIG = 128256 };
+
+static uint64_t seed = 7;
+
+static uint32_t rnd(void) {  // xorshift64*, Vigna 2016
+    seed ^= seed >> 12, seed ^= seed << 25, seed ^= seed >> 27;
+    return (uint32_t)((seed * 0x2545F4914F6CDD1DULL) >> 32);
+}
+
+/* Random123 1.14, kat_vectors, philox4x32 10: counter, key, result (its first two words). */
+static void test_philox(void) {
+    static const struct {
+        uint32_t c[4], k[2], r[2];
+    } kat[] = {
+        {{0, 0, 0, 0}, {0, 0}, {0x6627e8d5, 0xe169c58d}},
+        {{~0U, ~0U, ~0U, ~0U}, {~0U, ~0U}, {0x408f276d, 0x41c83b0e}},
+        {{0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344},
+         {0xa4093822, 0x299f31d0},
+         {0xd16cfe09, 0x94fdcceb}},
+    };
+    for (size_t i = 0; i < sizeof kat / sizeof *kat; i++) {
+        uint64_t position = (uint64_t)kat[i].c[1] << 32 | kat[i].c[0];
+        uint64_t sequence = (uint64_t)kat[i].c[3] << 32 | kat[i].c[2];
+        uint64_t key = (uint64_t)kat[i].k[1] << 32 | kat[i].k[0];
+        uint64_t bits = ((uint64_t)kat[i].r[0] << 32 | kat[i].r[1]) >> 11;
+        tap_ok(sample_uniform(key, sequence, position) == (double)bits / 9007199254740992.0,
+               "Philox4x32-10, published answer %zu", i);
+    }
+    double sum = 0, low = 1, high = 0;
+    for (uint64_t i = 0; i < 100000; i++) {
+        double u = sample_uniform(1, 2, i);
+        sum += u;
+        if (u < low) low = u;
+        if (u > high) high = u;
+    }
+    tap_ok(fabs(sum / 1e5 - 0.5) < 0.005 && low >= 0 && high < 1 && low < 1e-3 && high > 0.999,
+           "uniform: mean %.4f", sum / 1e5);
+}
+
+static void test_softmax(void) {
+    double worst = 0;
+    for (int i = 0; i < 20000; i++) {
+        struct candidate c[2] = {{0, 0.0F, 0}, {1, -(float)(rnd() % 80000) / 1000.0F, 0}};
+        sample_softmax(c, 2);
+        double e = exp((double)c[1].logit), want = e / (1 + e);
+        double off = fabs((double)c[1].p - want) / want;
+        if (off > worst) worst = off;
+    }
+    tap_ok(worst < 1.3e-7, "softmax within float's rounding of libm's exp: %.2g", worst);
+    struct candidate odd[4] = {{0, INFINITY, 0}, {1, INFINITY, 0}, {2, 3, 0}, {3, NAN, 0}};
+    sample_softmax(odd, 4);
+    tap_ok(odd[0].p == 0.5F && odd[1].p == 0.5F && odd[2].p == 0 && odd[3].p == 0,
+           "infinite logits share everything, NaN gets nothing");
+    struct candidate none[2] = {{0, -INFINITY, 0}, {1, NAN, 0}};
+    sample_softmax(none, 2);
+    tap_ok(none[0].p == 0.5F && none[1].p == 0.5F, "nothing to choose by: all alike");
+}
+
+static int by_logit(const void *a, const void *b) {
+    const struct candidate *x = a, *y = b;
+    if (x->logit != y->logit) return x->logit > y->logit ? -1 : 1;
+    return x->id < y->id ? -1 : x->id > y->id;
+}
+
+/* Patterns that break bad quicksorts, and random ones with many ties. */
+static void fill(struct candidate *c, size_t n, int kind) {
+    for (size_t i = 0; i < n; i++) {
+        float v = (float)(rnd() % 1000) / 10.0F - 50.0F;
+        if (kind == 1) v = (float)i;
+        if (kind == 2) v = -(float)i;
+        if (kind == 3) v = 1;
+        if (kind == 4) v = (float)(i < n / 2 ? i : n - i);
+        if (kind == 5) v = i % 2 ? 0.0F : -0.0F;
+        if (kind == 6) v = (float)rnd() / 1e6F;
+        c[i] = (struct candidate){.id = (int32_t)i, .logit = v};
+    }
+}
+
+static bool equal(const struct candidate *a, const struct candidate *b, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        if (a[i].id != b[i].id || a[i].logit != b[i].logit) return false;
+    }
+    return true;
+}
+
+static void test_order(void) {
+    static const size_t sizes[] = {0, 1, 2, 3, 15, 16, 17, 33, 100, 1000, 20000};
+    struct candidate *a = calloc(BIG, sizeof *a), *b = calloc(BIG, sizeof *b);
+    bool sorted = true, top = true;
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+        for (int kind = 0; kind < 7; kind++) {
+            size_t n = sizes[s];
+            fill(a, n, kind);
+            memcpy(b, a, n * sizeof *a);
+            qsort(b, n, sizeof *b, by_logit);
+            int32_t k = (int32_t)(rnd() % 50) + 1;
+            sample_sort(a, n);
+            sorted &= equal(a, b, n);
+            fill(a, n, kind == 0 || kind == 6 ? 1 : kind);
+            memcpy(b, a, n * sizeof *a);
+            qsort(b, n, sizeof *b, by_logit);
+            size_t left = sample_top_k(a, n, k);
+            top &= left == ((size_t)k < n ? (size_t)k : n) && equal(a, b, left);
+        }
+    }
+    tap_ok(sorted, "sorts as qsort does: descending logit, ascending id");
+    tap_ok(top, "top-k is the head of the sorted list");
+    free(a);
+    free(b);
+}
+
+static void test_steps(void) {
+    /* Probabilities 8/15, 4/15, 2/15, 1/15. */
+    float ln2 = 0.69314718F;
+    struct candidate base[4] = {{7, 3 * ln2, 0}, {3, 2 * ln2, 0}, {9, ln2, 0}, {1, 0, 0}}, c[4];
+    memcpy(c, base, sizeof c);
+    tap_ok(sample_top_p(c, 4, 0.7F, 1) == 2 && fabs((double)c[0].p - 2 / 3.0) < 1e-6, "top-p 0.7");
+    memcpy(c, base, sizeof c);
+    tap_ok(sample_top_p(c, 4, 0.0F, 1) == 1 && c[0].p == 1, "top-p 0 leaves one");
+    memcpy(c, base, sizeof c);
+    tap_ok(sample_top_p(c, 4, 0.1F, 3) == 3, "top-p keeps at least as many as asked");
+    memcpy(c, base, sizeof c);
+    tap_ok(sample_top_p(c, 4, 1, 1) == 4, "top-p 1 keeps all");
+    memcpy(c, base, sizeof c);
+    tap_ok(sample_min_p(c, 4, 0.2F, 1) == 3, "min-p 0.2");
+    memcpy(c, base, sizeof c);
+    tap_ok(sample_min_p(c, 4, 1, 2) == 2, "min-p keeps at least as many as asked");
+    memcpy(c, base, sizeof c);
+    tap_ok(sample_min_p(c, 4, 0, 1) == 4, "min-p 0 keeps all");
+    memcpy(c, base, sizeof c);
+    sample_temp(c, 4, 0.5F);
+    tap_ok(fabs((double)c[0].p - 64 / 85.0) < 1e-6, "temperature 0.5 squares the odds");
+    memcpy(c, base, sizeof c);
+    sample_temp(c, 4, 0);
+    tap_ok(c[0].p == 1 && c[1].p == 0, "temperature 0 leaves the first");
+    memcpy(c, base, sizeof c);
+    tap_ok(sample_top_k(c, 4, 0) == 4 && c[0].id == 7, "top-k 0 keeps all");
+}
+
+static void test_sample(void) {
+    struct candidate base[4] = {{7, 2, 0}, {3, 1.5F, 0}, {9, 1, 0}, {1, -1, 0}}, c[4];
+    double sum = 0, e[4], chi = 0;
+    int hits[4] = {0}, n = 100000;
+    struct sampler s = {.temp = 1, .top_p = 1, .seed = 42};
+    for (int i = 0; i < 4; i++) sum += e[i] = exp((double)base[i].logit);
+    for (int i = 0; i < n; i++) {
+        memcpy(c, base, sizeof c);
+        int32_t id = sample(&s, c, 4, 5, (uint64_t)i);
+        for (int k = 0; k < 4; k++) hits[k] += base[k].id == id;
+    }
+    for (int i = 0; i < 4; i++) {
+        double want = n * e[i] / sum;
+        chi += (hits[i] - want) * (hits[i] - want) / want;
+    }
+    tap_ok(chi < 16.3, "draws follow the distribution: chi square %.2f with 3 degrees", chi);
+    s.temp = 1e-40F;
+    memcpy(c, base, sizeof c);
+    bool low = sample(&s, c, 4, 1, 1) == 7;
+    s.temp = 0;
+    memcpy(c, base, sizeof c);
+    tap_ok(low && sample(&s, c, 4, 1, 1) == 7, "no or next to no temperature: the largest");
+    s = (struct sampler){.temp = 5, .top_k = 1, .top_p = 1};
+    memcpy(c, base, sizeof c);
+    tap_ok(sample(&s, c, 4, 1, 1) == 7, "top-k 1 is greedy at any temperature");
+    int differ = 0;
+    s = (struct sampler){.temp = 1, .top_p = 1, .seed = 9};
+    for (uint64_t i = 0; i < 100; i++) {
+        struct candidate d[4];
+        memcpy(c, base, sizeof c);
+        memcpy(d, base, sizeof d);
+        int32_t a = sample(&s, c, 4, 1, i), b = sample(&s, d, 4, 1, i);
+        differ += a != b;
+        memcpy(d, base, sizeof d);
+        differ += (a != sample(&s, d, 4, 2, i)) << 8;
+    }
+    tap_ok(!(differ & 255) && differ >> 8 > 20, "a place draws the same twice; sequences differ");
+}
+
+/* One number for the bits of all probabilities and choices: the same on every machine. */
+static void test_bits(void) {
+    enum { N = 500 };
+    static struct candidate c[N];
+    struct sampler s = {.temp = 0.8F, .top_k = 100, .top_p = 0.95F, .min_p = 0.01F, .seed = 3};
+    uint64_t digest = 14695981039346656037ULL;
+    seed = 11;
+    for (uint64_t round = 0; round < 200; round++) {
+        for (int32_t i = 0; i < N; i++) {
+            c[i] = (struct candidate){.id = i, .logit = (float)(rnd() % 65536) / 4096.0F};
+        }
+        size_t n = sample_top_k(c, N, s.top_k);
+        uint32_t id = (uint32_t)sample(&s, c, n, round % 7, round);
+        for (size_t i = 0; i < n; i++) {
+            uint32_t p;
+            memcpy(&p, &c[i].p, sizeof p);
+            digest = (digest ^ p ^ (uint64_t)id << 32) * 1099511628211;
+        }
+    }
+    tap_ok(digest == 0x2c7ac00a552e1834, "the bits of 200 draws are %016llx",
+           (unsigned long long)digest);
+}
+
+static void test_options(void) {
+    struct err e = {0};
+    struct sampler s = {.temp = 0.8F, .top_k = 40, .top_p = 0.95F, .min_p = 0.05F};
+    tap_ok(sampler_check(&s, &e) && sampler_needs(&s, BIG) == 40 && sampler_needs(&s, 7) == 7,
+           "usual options pass; top-k says what is needed");
+    s.top_k = 0;
+    tap_ok(sampler_needs(&s, BIG) == BIG, "without top-k all are needed");
+    s.temp = 0;
+    tap_ok(sampler_needs(&s, BIG) == 1, "greedy needs one");
+    struct sampler bad[] = {{.temp = NAN}, {.temp = 1e9F}, {.top_p = NAN},
+                            {.top_p = -1}, {.min_p = 2},   {.min_p = NAN}};
+    bool all = true;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        all &= !sampler_check(&bad[i], &e) && e.code == ERR_USAGE;
+    }
+    tap_ok(all, "values out of range are refused: %s", e.text);
+}
+
+static double cpu_ms(void) {
+    struct timespec ts;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
+    return 1e3 * (double)ts.tv_sec + 1e-6 * (double)ts.tv_nsec;
+}
+
+static void test_speed(void) {
+    struct candidate *a = calloc(BIG, sizeof *a);
+    double top = 1e9, all = 1e9;
+    for (int round = 0; round < 5; round++) {
+        fill(a, BIG, 6);
+        double from = cpu_ms();
+        sample_top_k(a, BIG, 40);
+        double took = cpu_ms() - from;
+        if (took < top) top = took;
+        fill(a, BIG, 6);
+        from = cpu_ms();
+        sample_sort(a, BIG);
+        took = cpu_ms() - from;
+        if (took < all) all = took;
+    }
+    /* The goals are 1 ms and 20 ms on a plain build; sanitizers and emulators get room. */
+    tap_ok(top < 50, "top-k 40 of %d in %.2f ms", BIG, top);
+    tap_ok(all < 1000, "all %d sorted in %.2f ms", BIG, all);
+    free(a);
+}
+
+int main(void) {
+    test_philox();
+    test_softmax();
+    test_order();
+    test_steps();
+    test_sample();
+    test_bits();
+    test_options();
+    test_speed();
+    return tap_done();
+}

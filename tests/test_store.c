@@ -1,0 +1,658 @@
+/* test_store.c - every byte of every tile, sweep after sweep, whatever stays, streams or breaks.
+ *
+ * With arguments it is the subject of store_faults.t, which breaks its system calls from outside:
+ *   test_store sweep FILE N_SWEEP PIN_BYTES N_READER   prints a hash for each sweep of FILE
+ *   test_store again FILE KEEP                         see read_again()
+ */
+#include "base/clock.h"
+#include "base/par.h"
+#include "store/diskprobe.h"
+#include "store/store.h"
+#include "tap.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifdef __SANITIZE_THREAD__
+enum { SLOWER = 4 };  // thread sanitizer: fewer and smaller trials
+#else
+enum { SLOWER = 1 };
+#endif
+enum { N_FILE = 2, TILES_MOST = 600, XOR_MARK = 0x5a, PIECES = 3 };
+
+struct content {
+    char path[256];
+    uint8_t *bytes;
+    size_t len;
+};
+
+struct scene {
+    struct content file[N_FILE];
+    const char *path[N_FILE];
+    struct tile tile[TILES_MOST];
+    uint32_t n_tile;
+};
+
+static uint64_t rng = 88172645463325252U;
+static uint64_t rnd(uint64_t below) {
+    rng ^= rng << 13;
+    rng ^= rng >> 7;
+    rng ^= rng << 17;
+    return below ? rng % below : 0;
+}
+
+static bool make_file(struct content *c, const char *dir, const char *name, size_t len) {
+    snprintf(c->path, sizeof c->path, "%s/%s.%d", dir, name, (int)getpid());
+    c->len = len;
+    c->bytes = malloc(len + 8);
+    if (!c->bytes) return false;
+    for (size_t i = 0; i < len; i += 8) {
+        uint64_t v = rnd(UINT64_MAX);
+        memcpy(c->bytes + i, &v, 8);
+    }
+    FILE *f = fopen(c->path, "wb");
+    bool ok = f && fwrite(c->bytes, 1, len, f) == len;
+    if (f && fclose(f) != 0) ok = false;
+    return ok;
+}
+
+/* Tiles of mixed sizes at odd offsets, the last one ending with its file. */
+static void cut_tiles(struct scene *s, uint32_t least, uint32_t most) {
+    s->n_tile = 0;
+    for (uint32_t f = 0; f < N_FILE; f++) {
+        uint64_t at = 1 + rnd(5000);
+        while (at < s->file[f].len && s->n_tile < TILES_MOST) {
+            uint64_t len = least + rnd(most - least + 1);
+            if (len > s->file[f].len - at) len = s->file[f].len - at;
+            s->tile[s->n_tile++] = (struct tile){
+                .file = f, .len = (uint32_t)len, .off = at, .mem = (len + 127) & ~(uint64_t)63};
+            at += len + rnd(3) * rnd(700);
+        }
+    }
+}
+
+static bool scene_open(struct scene *s, const char *dir, size_t len) {
+    memset(s, 0, sizeof *s);
+    bool ok = make_file(&s->file[0], dir, "store-a", len) &&
+              make_file(&s->file[1], dir, "store-b", len / 3 + 17);
+    for (int i = 0; i < N_FILE; i++) s->path[i] = s->file[i].path;
+    return ok;
+}
+
+static void scene_close(struct scene *s) {
+    for (int i = 0; i < N_FILE; i++) {
+        unlink(s->file[i].path);
+        free(s->file[i].bytes);
+    }
+}
+
+static bool convert(void *owner, uint32_t i, void *dst, const void *raw, struct err *e) {
+    (void)e;
+    const struct scene *s = owner;
+    const uint8_t *from = raw;
+    uint8_t *to = dst;
+    if ((uintptr_t)dst % 64) return err_set(e, ERR_FORMAT, "tile %u lies badly", i);
+    for (uint32_t k = 0; k < s->tile[i].len; k++) to[k] = from[k] ^ XOR_MARK;
+    return true;
+}
+
+static bool is_right(const struct scene *s, uint32_t i, const struct view *v) {
+    const struct tile *t = &s->tile[i];
+    const uint8_t *want = s->file[t->file].bytes + t->off;
+    if (!v->resident) return memcmp(v->p, want, t->len) == 0;
+    for (uint32_t k = 0; k < t->len; k++) {
+        if ((v->p[k] ^ XOR_MARK) != want[k]) return false;
+    }
+    return true;
+}
+
+struct sweeper {
+    const struct scene *scene;
+    struct store *store;
+    uint32_t n_round;
+    _Atomic uint32_t n_wrong, n_failed, n_resident;
+    _Atomic uint32_t next;  // piece to be dealt
+    _Atomic uint32_t done[TILES_MOST];
+    struct err err;  // of thread 0
+};
+
+/* Pieces of tiles dealt out by a counter, as a multiply does: puts come in no order, and members
+ * that are ahead wait for the disk while others still hold older tiles. */
+static void deal(void *ctx, int thread, int n_thread) {
+    struct sweeper *w = ctx;
+    struct err e = {0};
+    (void)n_thread;
+    for (;;) {
+        uint32_t unit = atomic_fetch_add(&w->next, 1);
+        uint32_t i = unit / PIECES;
+        struct view v;
+        if (i >= w->scene->n_tile) return;
+        if (!store_get(w->store, i, &v, &e)) {
+            if (thread == 0) w->err = e;
+            atomic_fetch_add(&w->n_failed, 1);
+            return;
+        }
+        if (unit % PIECES == 0 && v.resident) atomic_fetch_add(&w->n_resident, 1);
+        if (!is_right(w->scene, i, &v)) atomic_fetch_add(&w->n_wrong, 1);
+        if (atomic_fetch_add(&w->done[i], 1) + 1 == PIECES) {
+            atomic_store(&w->done[i], 0);
+            store_put(w->store, i);
+        }
+    }
+}
+
+/* Every member looks at every tile; the last one puts it. */
+static void sweep(void *ctx, int thread, int n_thread) {
+    struct sweeper *w = ctx;
+    struct err e = {0};
+    for (uint32_t i = 0; i < w->scene->n_tile; i++) {
+        struct view v;
+        if (!store_get(w->store, i, &v, &e)) {
+            if (thread == 0) w->err = e;
+            atomic_fetch_add(&w->n_failed, 1);
+            return;
+        }
+        if (!is_right(w->scene, i, &v)) atomic_fetch_add(&w->n_wrong, 1);
+        if (v.resident && thread == 0) atomic_fetch_add(&w->n_resident, 1);
+        if (atomic_fetch_add(&w->done[i], 1) + 1 == (uint32_t)n_thread) {
+            atomic_store(&w->done[i], 0);
+            store_put(w->store, i);
+        }
+    }
+}
+
+static void sweeps(void *ctx, struct par *team) {
+    struct sweeper *w = ctx;
+    for (uint32_t r = 0; r < w->n_round; r++) {
+        atomic_store(&w->next, 0);
+        par_run(team, r % 2 ? deal : sweep, w);
+    }
+}
+
+struct seen {
+    uint64_t done, total;
+    uint32_t calls;
+};
+static void progress(void *ctx, uint64_t done, uint64_t total) {
+    struct seen *p = ctx;
+    if (done > p->done) p->calls++;
+    p->done = done;
+    p->total = total;
+}
+
+struct trial {
+    struct store_conf conf;
+    struct arena pool;
+    struct store *store;
+    struct sweeper sweeper;
+};
+
+static bool trial_open(struct trial *t, struct scene *s, uint64_t pin, uint32_t n_slot,
+                       uint32_t n_reader, struct err *e) {
+    memset(t, 0, sizeof *t);
+    t->conf = (struct store_conf){.file = s->path,
+                                  .n_file = N_FILE,
+                                  .tile = s->tile,
+                                  .n_tile = s->n_tile,
+                                  .pin_bytes = pin,
+                                  .n_slot = n_slot,
+                                  .n_reader = n_reader,
+                                  .pool = &t->pool,
+                                  .convert = convert,
+                                  .owner = s};
+    t->sweeper.scene = s;
+    struct store_stats st;
+    store_choose(s->tile, s->n_tile, pin, &st, NULL);
+    uint64_t ring = st.n_streamed ? store_ring_bytes(s->tile, s->n_tile, n_slot) : 0;
+    return arena_open(&t->pool, "test pool", st.pinned_bytes + ring, e) &&
+           store_open(&t->store, &t->conf, e);
+}
+
+static void trial_close(struct trial *t) {
+    store_close(t->store);
+    arena_close(&t->pool);
+}
+
+static bool trial_sweeps(struct trial *t, int n_thread, uint32_t n_round, struct err *e) {
+    t->sweeper.store = t->store;
+    t->sweeper.n_round = n_round;
+    return par_enter(n_thread, sweeps, &t->sweeper, e);
+}
+
+static uint64_t total_mem(const struct scene *s) {
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < s->n_tile; i++) sum += s->tile[i].mem;
+    return sum;
+}
+
+/* Whole sweeps with these settings; says what went wrong. */
+static bool run_trial(struct scene *s, uint64_t pin, uint32_t n_slot, uint32_t n_reader,
+                      int n_thread, uint32_t n_round, struct err *e) {
+    static struct trial t;
+    struct seen seen = {0};
+    struct store_stats st;
+    bool ok = trial_open(&t, s, pin, n_slot, n_reader, e) &&
+              store_load(t.store, progress, &seen, e) && trial_sweeps(&t, n_thread, n_round, e);
+    if (ok && t.sweeper.n_failed) {
+        *e = t.sweeper.err;
+        ok = false;
+    }
+    if (ok && t.sweeper.n_wrong) {
+        ok = err_set(e, ERR_FORMAT, "%u tiles wrong", (unsigned)t.sweeper.n_wrong);
+    }
+    if (ok) {
+        store_stats(t.store, &st);
+        if (st.pinned_bytes > pin || t.sweeper.n_resident != n_round * st.n_pinned ||
+            seen.done != seen.total || seen.calls != st.n_pinned ||
+            st.n_pinned + st.n_streamed != s->n_tile ||
+            st.read_bytes < n_round * st.streamed_bytes_per_sweep ||
+            (st.n_streamed == 0 && st.read_bytes > 0)) {
+            ok = err_set(e, ERR_FORMAT, "the statistics are not what was done");
+        }
+    }
+    trial_close(&t);
+    return ok;
+}
+
+static void test_random(const char *dir, const char *what, int n_trial, size_t len) {
+    static struct scene s;
+    struct err e = {0};
+    bool ok = scene_open(&s, dir, len);
+    if (!ok) (void)err_sys(&e, "%s", dir);
+    for (int i = 0; ok && i < n_trial; i++) {
+        uint32_t most = i % 3 == 0 ? 700000 : 90000;
+        cut_tiles(&s, i % 3 == 1 ? 1 : 60000, most);
+        uint64_t all = total_mem(&s);
+        uint64_t pin = i % 4 == 0 ? 0 : rnd(all + all / 8);
+        ok = run_trial(&s, pin, 2 + (uint32_t)rnd(8), 1 + (uint32_t)rnd(4), 1 + (int)rnd(3), 3, &e);
+    }
+    tap_ok(ok, "%s: %d stores drawn by lot, 3 sweeps each%s%s", what, n_trial, ok ? "" : ": ",
+           ok ? "" : e.text);
+    scene_close(&s);
+}
+
+static void test_corners(const char *dir) {
+    static struct scene s;
+    struct err e = {0};
+    if (!tap_ok(scene_open(&s, dir, 3000001), "files made")) return;
+    cut_tiles(&s, 60000, 90000);
+    uint64_t all = total_mem(&s);
+    tap_ok(run_trial(&s, UINT64_MAX, 0, 2, 2, 3, &e), "everything stays, no slots: %s", e.text);
+    tap_ok(run_trial(&s, all, 0, 1, 1, 3, &e), "everything just fits: %s", e.text);
+    tap_ok(run_trial(&s, all - 1, 2, 2, 2, 5, &e), "all but one stay, two slots: %s", e.text);
+    tap_ok(run_trial(&s, all - 1, 16, 8, 2, 9, &e), "one streams, 16 slots, 8 readers: %s", e.text);
+    tap_ok(run_trial(&s, 0, 2, 1, 1, 4, &e), "all stream, two slots, one reader: %s", e.text);
+    tap_ok(run_trial(&s, 0, 2, 8, 3, 4, &e), "eight readers for two slots: %s", e.text);
+    s.n_tile = 1;
+    tap_ok(run_trial(&s, 0, 4, 3, 2, 20, &e), "one tile: %s", e.text);
+    tap_ok(run_trial(&s, all, 0, 3, 2, 20, &e), "one tile, resident: %s", e.text);
+    scene_close(&s);
+}
+
+/* At no point of the sweep more than a tile away from an even distribution. */
+static void test_spread(void) {
+    static struct tile tile[2000];
+    static uint8_t stays[2000];
+    int n_bad = 0;
+    for (int trial = 0; trial < 200; trial++) {
+        uint64_t all = 0;
+        uint64_t biggest = 0;
+        for (int i = 0; i < 2000; i++) {
+            uint64_t mem = 64 * (1 + rnd(trial % 2 ? 65536 : 1024));
+            tile[i] = (struct tile){.len = (uint32_t)mem, .mem = mem};
+            all += mem;
+            if (mem > biggest) biggest = mem;
+        }
+        uint64_t pin = rnd(all);
+        struct store_stats st;
+        store_choose(tile, 2000, pin, &st, stays);
+        uint64_t passed = 0;
+        uint64_t kept = 0;
+        for (int i = 0; i < 2000; i++) {
+            passed += tile[i].mem;
+            if (stays[i]) kept += tile[i].mem;
+            double even = (double)passed * (double)pin / (double)all;
+            if ((double)kept > even + 1 || (double)kept < even - (double)biggest - 1) n_bad++;
+        }
+        if (kept > pin || kept != st.pinned_bytes || kept + biggest <= pin ||
+            st.streamed_bytes_per_sweep != all - kept) {
+            n_bad++;
+        }
+    }
+    tap_ok(n_bad == 0, "resident tiles are spread evenly and use the budget up to one tile");
+    struct store_stats st;
+    store_choose(tile, 2000, UINT64_MAX, &st, NULL);
+    tap_ok(st.n_streamed == 0 && st.n_pinned == 2000, "what fits stays");
+    store_choose(tile, 2000, 0, &st, NULL);
+    tap_ok(st.n_pinned == 0 && st.pinned_bytes == 0, "without memory nothing stays");
+}
+
+static bool refuse(void *owner, uint32_t i, void *dst, const void *raw, struct err *e) {
+    (void)owner, (void)dst, (void)raw;
+    return i < 20 || err_set(e, ERR_FORMAT, "tile %u has a bad hash", i);
+}
+
+static void test_refusals(const char *dir) {
+    static struct scene s;
+    static struct trial t;
+    struct err e = {0};
+    if (!tap_ok(scene_open(&s, dir, 3000001), "files made")) return;
+    cut_tiles(&s, 60000, 90000);
+    bool ok = trial_open(&t, &s, 2000000, 4, 2, &e);
+    if (ok) store_close(t.store);
+    t.conf.convert = refuse;
+    t.pool.used = 0;
+    ok = ok && store_open(&t.store, &t.conf, &e) && !store_load(t.store, NULL, NULL, &e);
+    tap_ok(ok && strstr(e.text, "has a bad hash"), "what convert says comes out: %s", e.text);
+    trial_close(&t);
+
+    const char *path = s.path[1];
+    s.path[1] = "no/such/file";
+    ok = trial_open(&t, &s, 0, 4, 2, &e);
+    tap_ok(!ok && e.code == ERR_IO && strstr(e.text, "no/such/file"), "no file: %s", e.text);
+    arena_close(&t.pool);
+    s.path[1] = dir;
+    ok = trial_open(&t, &s, 0, 4, 2, &e);
+    tap_ok(!ok && strstr(e.text, dir), "a folder: %s", e.text);
+    arena_close(&t.pool);
+    s.path[1] = path;
+
+    s.tile[s.n_tile - 1].len++;
+    ok = trial_open(&t, &s, 0, 4, 2, &e);
+    tap_ok(!ok && e.code == ERR_FORMAT, "a tile past the end: %s", e.text);
+    arena_close(&t.pool);
+    s.tile[s.n_tile - 1].len--;
+
+    struct arena small;
+    t.conf.pool = &small;
+    ok = arena_open(&small, "small pool", 100000, &e) && store_open(&t.store, &t.conf, &e);
+    tap_ok(!ok && e.code == ERR_MEMORY, "too small a pool: %s", e.text);
+    t.conf.pin_bytes = 1000000;
+    ok = store_open(&t.store, &t.conf, &e);
+    tap_ok(!ok && e.code == ERR_MEMORY, "for what stays, too: %s", e.text);
+    arena_close(&small);
+    scene_close(&s);
+}
+
+/* A file cut while it streams: an error soon and for ever, never a hang. */
+static void test_truncation(const char *dir) {
+    static struct scene s;
+    static struct trial t;
+    struct err e = {0};
+    if (!tap_ok(scene_open(&s, dir, 3000001), "files made")) return;
+    cut_tiles(&s, 60000, 90000);
+    bool ok = trial_open(&t, &s, 800000, 4, 2, &e) && store_load(t.store, NULL, NULL, &e) &&
+              trial_sweeps(&t, 2, 2, &e) && t.sweeper.n_failed == 0;
+    tap_ok(ok, "two sweeps before the cut");
+    ok = ok && truncate(s.path[0], 1000001) == 0 && trial_sweeps(&t, 2, 2, &e);
+    tap_ok(ok && t.sweeper.n_failed >= 2 && t.sweeper.n_wrong == 0 &&
+               t.sweeper.err.code == ERR_FORMAT && strstr(t.sweeper.err.text, s.path[0]),
+           "cut: %s", t.sweeper.err.text);
+    struct view v;
+    uint32_t n_refused = 0;
+    for (uint32_t i = 0; ok && i < s.n_tile; i++) n_refused += !store_get(t.store, i, &v, &e);
+    tap_ok(n_refused == s.n_tile, "and the error is final, for resident tiles too");
+    trial_close(&t);
+    scene_close(&s);
+}
+
+/* Closing while readers wait for slots, or read, or before and in the middle of a load. */
+static void test_close(const char *dir) {
+    static struct scene s;
+    static struct trial t;
+    struct err e = {0};
+    if (!tap_ok(scene_open(&s, dir, 6000001), "files made")) return;
+    cut_tiles(&s, 60000, 90000);
+    uint64_t begin = clock_ns();
+    bool ok = true;
+    for (uint32_t i = 0; ok && i < 40; i++) {
+        struct view v;
+        ok = trial_open(&t, &s, i % 2 ? 1000000 : 0, 2 + i % 7, 1 + i % 4, &e);
+        if (ok && i > 2) ok = store_load(t.store, NULL, NULL, &e);
+        for (uint32_t k = 0; ok && i > 5 && k < i; k++) {
+            ok = store_get(t.store, k, &v, &e) && is_right(&s, k, &v);
+            if (ok && k + 1 < i) store_put(t.store, k);
+        }
+        if (i % 5 == 0) nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
+        trial_close(&t);
+    }
+    double took = (double)(clock_ns() - begin) * 1e-9;
+    tap_ok(ok && took < 20, "40 stores closed at any moment, %.2f s in all%s%s", took,
+           ok ? "" : ": ", ok ? "" : e.text);
+    scene_close(&s);
+}
+
+static void *aligned(size_t len) {
+    return aligned_alloc(64 << 10, (len + (64 << 10) - 1) & ~(size_t)0xffff);
+}
+
+/* Any offset and length of a file, up to its last byte and one more. */
+static bool check_reads(const struct content *c, bool want_direct, struct err *e) {
+    struct direct d;
+    if (!direct_open(&d, c->path, e)) return false;
+    bool ok = d.size == c->len && (d.is_direct || !want_direct);
+    uint8_t *at = NULL;
+    uint64_t n_read = 0;
+    uint8_t *buf = aligned(direct_room(&d, 300000));
+    for (int i = 0; ok && buf && i < 300; i++) {
+        size_t len = 1 + rnd(i % 2 ? 300000 : 600);
+        uint64_t off = i % 3 == 0 ? c->len - len : rnd(c->len - len);
+        size_t room = direct_room(&d, len);
+        memset(buf, 0xee, room);
+        ok = direct_read(&d, buf, off, len, &at, &n_read, e) && at >= buf &&
+             at + len <= buf + room && memcmp(at, c->bytes + off, len) == 0;
+    }
+    if (ok && direct_read(&d, buf, c->len - 10, 11, &at, NULL, e)) ok = false;
+    if (ok && direct_read(&d, buf, c->len + 100000, 1, &at, NULL, e)) ok = false;
+    if (ok && direct_read(&d, buf, UINT64_MAX - 5, 4, &at, NULL, e)) ok = false;
+    if (ok && e->code != ERR_FORMAT) ok = false;
+    free(buf);
+    direct_close(&d);
+    return ok;
+}
+
+static void test_direct(const char *dir, bool want_direct, const char *what) {
+    struct content c = {0};
+    struct err e = {0};
+    bool ok = make_file(&c, dir, "direct", 1000003) && check_reads(&c, want_direct, &e);
+    tap_ok(ok, "%s: reads at any offset, of any length, to the last byte: %s", what, e.text);
+    unlink(c.path);
+    free(c.bytes);
+}
+
+/* Files that refuse O_DIRECT when opened, as squashfs does: /proc, and ramfs where it mounts. */
+static void test_refusing(void) {
+    struct direct d;
+    struct err e = {0};
+    uint8_t line[16];
+    uint8_t *at = line;
+    bool ok = direct_open(&d, "/proc/version", &e) && !d.is_direct &&
+              direct_read(&d, line, 2, 10, &at, NULL, &e) && memcmp(at, "nux versio", 10) == 0;
+    tap_ok(ok, "a file that takes no O_DIRECT is read all the same: %s", e.text);
+    direct_close(&d);
+    char dir[] = "/tmp/dair-ramfs-XXXXXX";
+    if (!mkdtemp(dir)) return;
+    if (unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+        mount("none", dir, "ramfs", 0, NULL) == 0) {
+        test_direct(dir, false, "ramfs");
+        test_random(dir, "ramfs", 6, 3000001);
+        umount(dir);
+    } else {
+        tap_skip("ramfs: may not be mounted here");
+    }
+    rmdir(dir);
+}
+
+static void test_self(void) {
+    struct direct d;
+    struct err e = {0};
+    uint8_t *buf = aligned(8192);
+    uint8_t *at = buf;
+    bool ok = buf && direct_open(&d, "/proc/self/exe", &e) &&
+              direct_read(&d, buf, 1, 3, &at, NULL, &e) && memcmp(at, "ELF", 3) == 0;
+    tap_ok(ok, "the program reads itself: %s", e.text);
+    direct_close(&d);
+    char fifo[] = "/tmp/dair-fifo-XXXXXX";
+    int fd = mkstemp(fifo);
+    if (fd >= 0) close(fd);
+    ok = unlink(fifo) == 0 && mkfifo(fifo, 0600) == 0 && !direct_open(&d, fifo, &e);
+    tap_ok(ok && strstr(e.text, "is not a file"), "a FIFO is refused at once: %s", e.text);
+    unlink(fifo);
+    free(buf);
+}
+
+static void test_probe(const char *dir) {
+    struct content c = {0};
+    struct disk_speed sp = {0};
+    struct err e = {0};
+    bool ok = make_file(&c, dir, "probe", 5000001) &&
+              disk_probe(c.path, 13, c.len - 13, 300000, 2, 0.05, &sp, &e);
+    tap_ok(ok && sp.bytes > 0 && sp.bytes_per_s > 0 && sp.seconds < 5, "probe: %.0f MB/s %s",
+           sp.bytes_per_s * 1e-6, e.text);
+    tap_ok(!disk_probe("no/such/file", 0, 1000, 1000, 2, 0.05, &sp, &e), "probe: %s", e.text);
+    ok = truncate(c.path, 100) == 0 && disk_probe(c.path, 0, c.len, 300000, 2, 0.05, &sp, &e);
+    tap_ok(!ok, "probe: %s", e.text);
+    unlink(c.path);
+    free(c.bytes);
+}
+
+/* Readers that have nothing to do sleep, and so does who waits for them. */
+static void test_idle(const char *dir) {
+    static struct scene s;
+    static struct trial t;
+    struct err e = {0};
+    struct timespec a, b;
+    if (!tap_ok(scene_open(&s, dir, 3000001), "files made")) return;
+    cut_tiles(&s, 60000, 90000);
+    bool ok = trial_open(&t, &s, 0, 4, 4, &e) && store_load(t.store, NULL, NULL, &e);
+    nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &a);
+    nanosleep(&(struct timespec){.tv_nsec = 300000000}, NULL);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &b);
+    double burnt = (double)(b.tv_sec - a.tv_sec) + 1e-9 * (double)(b.tv_nsec - a.tv_nsec);
+    tap_ok(ok && burnt < 0.006, "an idle store sleeps: %.2f %% of a core", burnt / 0.003);
+    trial_close(&t);
+    scene_close(&s);
+}
+
+static bool copy(void *owner, uint32_t i, void *dst, const void *raw, struct err *e) {
+    const struct tile *tile = owner;
+    (void)e;
+    memcpy(dst, raw, tile[i].len);
+    return true;
+}
+
+static bool hash_sweep(struct store *s, const struct tile *tile, uint32_t n, struct err *e) {
+    uint64_t hash = 14695981039346656037U;
+    for (uint32_t i = 0; i < n; i++) {
+        struct view v;
+        if (!store_get(s, i, &v, e)) return false;
+        for (uint32_t k = 0; k < tile[i].len; k++) hash = (hash ^ v.p[k]) * 1099511628211U;
+        store_put(s, i);
+    }
+    printf("sweep %016llx\n", (unsigned long long)hash);
+    return true;
+}
+
+/* Tiles of 60000 bytes, so that none begins or ends with a block. */
+static bool sweep_file(const char *path, int n_sweep, uint64_t pin, uint32_t n_reader,
+                       struct err *e) {
+    static struct tile tile[10000];
+    struct direct d;
+    if (!direct_open(&d, path, e)) return false;
+    uint32_t n = 0;
+    for (uint64_t at = 1; at < d.size && n < 10000; at += 60000, n++) {
+        uint64_t len = d.size - at < 60000 ? d.size - at : 60000;
+        tile[n] = (struct tile){.len = (uint32_t)len, .off = at, .mem = (len + 63) & ~63U};
+    }
+    printf("%s\n", d.is_direct ? "direct" : "not direct");
+    direct_close(&d);
+    struct arena pool;
+    struct store *s = NULL;
+    struct store_conf c = {.file = &path,
+                           .n_file = 1,
+                           .tile = tile,
+                           .n_tile = n,
+                           .n_slot = 4,
+                           .pin_bytes = pin,
+                           .n_reader = n_reader,
+                           .pool = &pool,
+                           .owner = tile,
+                           .convert = copy};
+    bool ok = arena_open(&pool, "pool", pin + store_ring_bytes(tile, n, 4), e);
+    if (!ok) return false;
+    ok = store_open(&s, &c, e) && store_load(s, NULL, NULL, e);
+    for (int i = 0; ok && i < n_sweep; i++) ok = hash_sweep(s, tile, n, e);
+    store_close(s);
+    arena_close(&pool);
+    return ok;
+}
+
+/* Read twice into one buffer, of which the first KEEP bytes survive in between: what a first pread
+ * that claims KEEP bytes, and does nothing, ought to have read. The rest must be read on. */
+static bool read_again(const char *path, size_t keep, struct err *e) {
+    enum { LEN = 1200000 };
+    struct direct d;
+    if (!direct_open(&d, path, e)) return false;
+    size_t room = direct_room(&d, LEN);
+    uint8_t *buf = aligned(room);
+    uint8_t *want = malloc(LEN);
+    uint8_t *at = buf;
+    bool ok = buf && want && direct_read(&d, buf, 0, LEN, &at, NULL, e);
+    if (ok) {
+        memcpy(want, at, LEN);
+        memset(buf + keep, 0xee, room - keep);
+        ok = direct_read(&d, buf, 0, LEN, &at, NULL, e);
+    }
+    if (ok) printf("%s\n", memcmp(at, want, LEN) == 0 ? "same" : "other bytes");
+    free(buf);
+    free(want);
+    direct_close(&d);
+    return ok;
+}
+
+static int subject(int argc, char **argv) {
+    struct err e = {0};
+    bool ok;
+    if (argc == 6 && strcmp(argv[1], "sweep") == 0) {
+        ok = sweep_file(argv[2], atoi(argv[3]), strtoull(argv[4], NULL, 10),
+                        (uint32_t)strtoul(argv[5], NULL, 10), &e);
+    } else if (argc == 4 && strcmp(argv[1], "again") == 0) {
+        ok = read_again(argv[2], strtoul(argv[3], NULL, 10), &e);
+    } else {
+        ok = err_set(&e, ERR_USAGE, "test_store: see its first comment");
+    }
+    if (!ok) printf("error: %s\n", e.text);
+    return ok ? 0 : err_exit_status(&e);
+}
+
+int main(int argc, char **argv) {
+    if (argc > 1) return subject(argc, argv);
+    const char *dir = getenv("TMPDIR");
+    if (!dir || !*dir) dir = "/tmp";
+    test_spread();
+    test_direct(dir, false, dir);
+    test_self();
+    test_corners(dir);
+    test_random(dir, dir, 24 / SLOWER, 8000003 / SLOWER);
+    if (access("/dev/shm", W_OK) == 0) {
+        test_direct("/dev/shm", false, "tmpfs");
+        test_random("/dev/shm", "tmpfs", 12 / SLOWER, 4000003);
+    } else {
+        tap_skip("tmpfs: no /dev/shm to write to");
+    }
+    test_refusals(dir);
+    test_truncation(dir);
+    test_close(dir);
+    test_idle(dir);
+    test_probe(dir);
+    test_refusing();
+    return tap_done();
+}

@@ -1,0 +1,193 @@
+/* Synthetic models: readable by our own reader, the same every time, sane in their numbers. */
+#include "model/model.h"
+#include "model/synth.h"
+#include "tap.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static char dir[] = "/tmp/test_synth.XXXXXX";
+
+static char *path_of(char out[static 256], const char *name) {
+    snprintf(out, 256, "%s/%s", dir, name);
+    return out;
+}
+
+/* The whole file; a test that cannot read what it has just written has nothing more to say. */
+static uint8_t *slurp(const char *path, size_t *len) {
+    FILE *f = fopen(path, "rb");
+    struct stat st;
+    if (!f || fstat(fileno(f), &st) != 0) abort();
+    uint8_t *p = malloc((size_t)st.st_size + 1);
+    if (!p) abort();
+    *len = fread(p, 1, (size_t)st.st_size, f);
+    fclose(f);
+    return p;
+}
+
+static float half(const uint8_t *p) {
+    uint32_t h = (uint32_t)p[0] | (uint32_t)p[1] << 8, e = h >> 10 & 31, m = h & 1023;
+    float v = e ? ldexpf((float)(m + 1024), (int)e - 25) : ldexpf((float)m, -24);
+    return h & 0x8000 ? -v : v;
+}
+
+/* Value i of a tensor at p. */
+static float value(const struct tensor *t, const uint8_t *p, uint64_t i) {
+    float f;
+    switch (t->type) {
+    case TENSOR_F16: return half(p + 2 * i);
+    case TENSOR_Q8_0: p += i / 32 * 34; return half(p) * (float)(int8_t)p[2 + i % 32];
+    case TENSOR_Q4_0:
+        p += i / 32 * 18;
+        i %= 32;
+        return half(p) * (float)((i < 16 ? p[2 + i] & 15 : p[2 + i - 16] >> 4) - 8);
+    default: memcpy(&f, p + 4 * i, 4); return f;
+    }
+}
+
+static void check_spread(const char *type, const struct tensor *t, const uint8_t *file,
+                         double want) {
+    double sum = 0, squares = 0;
+    uint64_t n = t->dim[0] * t->dim[1];
+    for (uint64_t i = 0; i < n; i++) {
+        double v = (double)value(t, file + t->off, i);
+        sum += v;
+        squares += v * v;
+    }
+    double mean = sum / (double)n, std = sqrt(squares / (double)n - mean * mean);
+    tap_ok(fabs(mean) < 5 * want / sqrt((double)n) && fabs(std / want - 1) < 0.02,
+           "%s: %s has mean %.5f, deviation %.4f for %.4f", type, t->name, mean, std, want);
+}
+
+static const struct tensor *find(const struct model *m, const char *name) {
+    for (uint32_t i = 0; i < m->n_tensor; i++) {
+        if (!strcmp(m->tensor[i].name, name)) return &m->tensor[i];
+    }
+    return NULL;
+}
+
+static void check_tiny(const char *type) {
+    char a[256], b[256], c[256];
+    struct err e = {.code = ERR_NONE, .text = ""};
+    struct model m;
+    struct synth s = {"tiny,layers=2", type, path_of(a, "a.gguf"), 1};
+    struct synth again = s, other = s;
+    again.out = path_of(b, "b.gguf");
+    other.out = path_of(c, "c.gguf");
+    other.seed = 2;
+    if (!tap_ok(synth_write(&s, NULL, NULL, &e) && synth_write(&again, NULL, NULL, &e) &&
+                    synth_write(&other, NULL, NULL, &e),
+                "%s: written %s", type, e.text)) {
+        return;
+    }
+    size_t la = 0, lb = 0, lc = 0;
+    uint8_t *pa = slurp(a, &la), *pb = slurp(b, &lb), *pc = slurp(c, &lc);
+    tap_ok(la == lb && !memcmp(pa, pb, la), "%s: the same seed, the same file", type);
+    tap_ok(la == lc && memcmp(pa, pc, la) != 0, "%s: another seed, another file", type);
+    if (tap_ok(model_open(&m, a, 0, 0, &e), "%s: opens %s", type, e.text)) {
+        tap_ok(m.n_layer == 2 && m.n_embd == 256 && m.n_vocab == 512 && m.output != m.token_embd,
+               "%s: shape", type);
+        tap_ok(m.data_off + m.data_len <= la && la - m.data_off - m.data_len < 64, "%s: size",
+               type);
+        check_spread(type, find(&m, "blk.1.attn_q.weight"), pa, 1.5 / 16);
+        check_spread(type, find(&m, "blk.1.ffn_down.weight"), pa, 1 / sqrt(512.0));
+        model_close(&m);
+    }
+    free(pa);
+    free(pb);
+    free(pc);
+    unlink(a);
+    unlink(b);
+    unlink(c);
+}
+
+/* The vocabulary: all different, each merge of two that are there, every byte has a token. */
+static void check_vocabulary(const struct vocab *v) {
+    uint32_t n_slot = 1 << 19, same = 0, control = 0, longest = 0;
+    uint32_t *slot = malloc(n_slot * sizeof *slot);
+    if (!slot) return;
+    memset(slot, 0xff, n_slot * sizeof *slot);
+    for (uint32_t i = 0; i < v->n_token; i++) {
+        uint32_t len = v->start[i + 1] - v->start[i], h = 2166136261U;
+        const char *s = v->text + v->start[i];
+        for (uint32_t k = 0; k < len; k++) h = (h ^ (uint8_t)s[k]) * 16777619U;
+        for (h &= n_slot - 1; slot[h] != UINT32_MAX; h = (h + 1) & (n_slot - 1)) {
+            uint32_t o = slot[h];
+            if (v->start[o + 1] - v->start[o] == len && !memcmp(v->text + v->start[o], s, len))
+                same++;
+        }
+        slot[h] = i;
+        control += v->type[i] == TOKEN_CONTROL;
+        if (len > longest) longest = len;
+    }
+    free(slot);
+    tap_ok(!same, "%u tokens, all different", (unsigned)v->n_token);
+    tap_ok(control == 256 && v->type[v->bos] == TOKEN_CONTROL && v->type[v->eot] == TOKEN_CONTROL,
+           "control tokens");
+    uint32_t bad = 0;
+    for (uint32_t i = 0; i < v->n_merge; i++) {
+        /* The token that merge i makes is the pair without its space. */
+        const char *pair = v->merge_text + v->merge[i], *made = v->text + v->start[256 + i];
+        uint32_t len = v->merge[i + 1] - v->merge[i], k = 0;
+        while (k < len && pair[k] != ' ') k++;
+        uint32_t right = len - k - 1;
+        bad += k == 0 || k >= len - 1 || v->start[257 + i] - v->start[256 + i] != len - 1 ||
+               memcmp(made, pair, k) != 0 || memcmp(made + k, pair + k + 1, right) != 0;
+    }
+    tap_ok(!bad && v->n_merge == v->n_token - 512, "%u merges make the tokens in order",
+           (unsigned)v->n_merge);
+    tap_ok(longest < 64, "the longest token has %u bytes", (unsigned)longest);
+}
+
+static void check_big(void) {
+    char a[256];
+    struct err e = {.code = ERR_NONE, .text = ""};
+    struct model m;
+    struct synth s = {"llama-3.2-1b,layers=1", "q4_0", path_of(a, "1b.gguf"), 1};
+    size_t len;
+    if (!tap_ok(synth_write(&s, NULL, NULL, &e) && model_open(&m, a, 0, 0, &e), "1b opens %s",
+                e.text)) {
+        return;
+    }
+    uint8_t *file = slurp(a, &len);
+    tap_ok(m.n_embd == 2048 && m.n_head == 32 && m.n_head_kv == 8 && m.head_dim == 64 &&
+               m.n_ff == 8192 && m.n_vocab == 128256 && m.output == m.token_embd &&
+               m.rope_base == 500000 && m.n_ctx == 131072,
+           "llama 3.2 1b's shape, tied");
+    tap_ok(m.rope_freqs && value(m.rope_freqs, file + m.rope_freqs->off, 0) == 1 &&
+               value(m.rope_freqs, file + m.rope_freqs->off, 31) == 32,
+           "frequency factors from 1 to 32");
+    check_vocabulary(&m.vocab);
+    free(file);
+    model_close(&m);
+    unlink(a);
+}
+
+static void refused(const char *shape, const char *type, const char *out, enum err_code code) {
+    struct err e = {.code = ERR_NONE, .text = ""};
+    struct synth s = {shape, type, out, 1};
+    bool ok = synth_write(&s, NULL, NULL, &e);
+    tap_ok(!ok && e.code == code, "%s, %s: %s", shape, type, e.text);
+}
+
+int main(void) {
+    char a[256];
+    if (!mkdtemp(dir)) return 1;
+    check_tiny("q4_0");
+    check_tiny("q8_0");
+    check_tiny("f16");
+    check_big();
+    refused("llama", "q4_0", path_of(a, "x"), ERR_USAGE);
+    refused("tiny,layers=0", "q4_0", a, ERR_USAGE);
+    refused("tiny,layers=2x", "q4_0", a, ERR_USAGE);
+    refused("tiny,depth=2", "q4_0", a, ERR_USAGE);
+    refused("tiny", "q9_0", a, ERR_USAGE);
+    refused("tiny", "q4_0", "/nowhere/x.gguf", ERR_IO);
+    refused("llama-3.1-70b,layers=1024", "f16", a, ERR_IO);
+    tap_ok(access(path_of(a, "x.part"), F_OK) != 0, "nothing is left of what was refused");
+    rmdir(dir);
+    return tap_done();
+}

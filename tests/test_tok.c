@@ -1,0 +1,547 @@
+/* Tokenizers of both kinds on small vocabularies: exact results, agreement with a naive merge, hostile
+ * texts within a time, and text that comes back from its tokens. */
+#include "base/unicode.h"
+#include "model/pretok.h"
+#include "model/tok.h"
+#include "tap.h"
+#include "toy_vocab.h"
+
+#include <stdlib.h>
+#include <time.h>
+
+static uint64_t seed = 1;
+
+static uint32_t rnd(uint32_t n) {  // xorshift64*, Vigna 2016
+    seed ^= seed >> 12, seed ^= seed << 25, seed ^= seed >> 27;
+    return (uint32_t)((seed * 0x2545F4914F6CDD1DULL) >> 32) % n;
+}
+
+static struct tok *open_toy(const struct toy *y) {
+    struct tok *t = NULL;
+    struct err e = {0};
+    if (!tok_open(&t, &y->v, &e)) printf("# %s\n", e.text);
+    return t;
+}
+
+/* Token texts with '|' between them, for comparing and for reading. */
+static const char *shown(const struct tok *t, const char *text, size_t len, unsigned flags) {
+    static char out[4096];
+    int32_t id[1024];
+    size_t n = 0, at = 0;
+    struct err e = {0};
+    if (!tok_encode(t, text, len, flags, id, 1024, &n, &e)) return e.text[0] ? "error" : "?";
+    for (size_t i = 0; i < n; i++) {
+        const char *piece;
+        size_t k = tok_piece(t, id[i], true, &piece);
+        at += (size_t)snprintf(out + at, sizeof out - at, i ? "|" : "");
+        for (size_t b = 0; b < k; b++) {
+            bool plain = piece[b] >= 32 && piece[b] < 127;
+            if (plain)
+                out[at++] = piece[b];
+            else
+                at += (size_t)snprintf(out + at, sizeof out - at, "\\x%02x", (uint8_t)piece[b]);
+        }
+    }
+    out[at] = 0;
+    return out;
+}
+
+static void check(const struct tok *t, const char *text, unsigned flags, const char *want) {
+    const char *got = shown(t, text, strlen(text), flags);
+    if (!tap_ok(!strcmp(got, want), "%s", want)) printf("# got %s\n", got);
+}
+
+static void test_unicode(void) {
+    bool same = true;
+    for (int32_t cp = 0; cp <= 0x10ffff; cp++) {
+        uint8_t s[4];
+        int32_t back;
+        size_t n = unicode_encode(cp, s);
+        if (cp >= 0xd800 && cp < 0xe000) continue;
+        same &= unicode_decode(s, n, &back) == n && back == cp;
+        same &= n == 1 || (unicode_decode(s, n - 1, &back) == 1 && back == -1);
+    }
+    tap_ok(same, "every code point encodes, decodes, and is malformed when cut");
+    static const char *const bad[] = {"\x80", "\xc0\x80",         "\xe0\x80\x80", "\xed\xa0\x80",
+                                      "\xff", "\xf4\x90\x80\x80", "\xc3("};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        const uint8_t *s = (const uint8_t *)bad[i];
+        int32_t cp;
+        same &= unicode_decode(s, strlen(bad[i]), &cp) == 1 && cp == -1;
+    }
+    tap_ok(same, "malformed bytes are taken one by one");
+    tap_ok(unicode_is_letter(0xe9) && unicode_is_letter(0x4e16) && unicode_is_letter('z') &&
+               !unicode_is_letter(0x301) && !unicode_is_letter('1') && !unicode_is_letter(-1),
+           "letters");
+    tap_ok(unicode_is_number(0xbd) && unicode_is_number(0x2167) && unicode_is_number(0x96a) &&
+               !unicode_is_number('a'),
+           "numbers");
+    tap_ok(unicode_is_mark(0x301) && !unicode_is_mark('a'), "marks");
+    tap_ok(unicode_is_space(0x85) && unicode_is_space(0x3000) && unicode_is_space('\v') &&
+               !unicode_is_space(0x200b) && !unicode_is_space(0x180e),
+           "white space");
+}
+
+static void check_words(enum pretok_cut cut, const char *text, const char *want) {
+    char got[512];
+    size_t n = 0, len = strlen(text);
+    for (size_t at = 0; at < len;) {
+        size_t k = pretok_next(cut, (const uint8_t *)text + at, len - at);
+        if (at) got[n++] = '|';
+        memcpy(got + n, text + at, k);
+        n += k;
+        at += k;
+    }
+    got[n] = 0;
+    if (!tap_ok(!strcmp(got, want), "%s cut", cut == PRETOK_GPT2 ? "gpt-2" : "llama-3")) {
+        printf("# got %s\n# want %s\n", got, want);
+    }
+}
+
+static void test_words(void) {
+    check_words(PRETOK_GPT2, "Hello world's 12345  x", "Hello| world|'s| 12345| | x");
+    check_words(PRETOK_LLAMA3, "Hello world's 12345  x", "Hello| world|'s| |123|45| | x");
+    check_words(PRETOK_GPT2, "it'S WE'LL a\n\n b \t", "it|'|S| WE|'|LL| a|\n\n| b| \t");
+    check_words(PRETOK_LLAMA3, "it'S WE'LL a\n\n b \t", "it|'S| WE|'LL| a|\n\n| b| \t");
+    check_words(PRETOK_LLAMA3, "a \n \n  b", "a| \n \n| | b");
+    check_words(PRETOK_LLAMA3, "#x !!\r\n\r\nx ?\t(y", "#x| !!\r\n\r\n|x| ?|\t|(y");
+    check_words(PRETOK_GPT2, "#x !!\r\n\r\nx ?\t(y", "#|x| !!|\r\n\r|\n|x| ?|\t|(|y");
+    check_words(PRETOK_LLAMA3, "½²³Ⅷ é世e\xcc\x81", "½²³|Ⅷ| é世e|\xcc\x81");
+    check_words(PRETOK_GPT2, "½²³Ⅷ é世e\xcc\x81", "½²³Ⅷ| é世e|\xcc\x81");
+    check_words(PRETOK_LLAMA3, "\xff\xc3 a\xffz' 'x''s", "\xff\xc3| a|\xffz|'| '|x|''|s");
+}
+
+static void test_spm(void) {
+    static struct toy y;
+    toy_spm(&y);
+    struct tok *t = open_toy(&y);
+    if (!tap_ok(t, "a SentencePiece vocabulary opens")) return;
+    check(t, "the hello world", 0, " the| hello| world");
+    check(t, "the hello world", TOK_BOS, "<s>| the| hello| world");
+    check(t, "abab", 0, " |ab|ab");  // ab and ba tie: the leftmost wins
+    check(t, "aba", 0, " |ab|a");
+    check(t, "é世x", 0, " |\\xc3\\xa9|\\xe4\\xb8\\x96|x");
+    check(t, "\xff", 0, " |\\xff");
+    check(t, "", TOK_BOS, "<s>");
+    check(t, "     a", 0, "    |  |a");
+    check(t, "\xe2\x96\x81", 0, "  ");  // U+2581 is a space
+    check(t, "a</s>[ctl]", 0, " |a|<|/|s|>|[|c|t|l|]");
+    check(t, "a</s>[ctl]the", TOK_SPECIAL, " |a|</s>|[ctl]| the");
+    check(t, "a<user><userx<user>", 0, " |a|<user><| |u|s|e|r|x|<user>");  // longest first
+    tap_ok(!strcmp(shown(t, "a\0b", 3, 0), " |a|\\x00|b"), "NUL is a byte like others");
+    tap_ok(tok_is_end(t, 2) && !tok_is_end(t, 1) && tok_is_control(t, 1) && !tok_is_control(t, 300),
+           "control tokens and ends");
+    tap_ok(tok_find(t, "<user>", 6) > 0 && tok_find(t, "nix", 3) == -1, "tokens by text");
+    const char *piece;
+    tap_ok(tok_piece(t, 1, false, &piece) == 0 && tok_piece(t, -5, true, &piece) == 0 &&
+               tok_piece(t, 1 << 30, true, &piece) == 0,
+           "no piece for hidden tokens and for ids that are none");
+    tok_close(t);
+}
+
+static void test_bpe(void) {
+    static struct toy y;
+    toy_bpe(&y, "llama-bpe");
+    struct tok *t = open_toy(&y);
+    if (!tap_ok(t, "a byte-level vocabulary opens")) return;
+    check(t, "hello world", 0, "hello| world");
+    check(t, "hello 123", TOK_BOS, "<|begin_of_text|>|hello| |123");
+    check(t, "xyz axyz", 0, "xyz| |a|x|y|z");  // a whole word needs no merges
+    check(t, "aaaaa", 0, "aaaa|a");
+    check(t, "abaab", 0, "ab|aa|b");
+    check(t, "é世", 0, "\\xc3\\xa9|\\xe4\\xb8\\x96");
+    check(t, "\xe4\xb8", 0, "\\xe4\\xb8");
+    check(t, "<|eot_id|>a", 0, "<|||e|o|t|_|i|d|||>|a");
+    check(t, "<|eot_id|>a<|im_end|>", TOK_SPECIAL, "<|eot_id|>|a|<|im_end|>");
+    check(t, "<user>a", 0, "<user>|a");
+    tap_ok(!strcmp(shown(t, "\0\0", 2, 0), "\\x00|\\x00"), "NUL is a byte like others");
+    struct tok_part part[] = {{"<|im_start|>", 12, false},
+                              {"<|im_start|>", 12, true},
+                              {"<user>", 6, true},
+                              {"<|eot", 5, false},
+                              {"_id|>", 5, true}};
+    int32_t id[64];
+    size_t n = 0;
+    struct err e = {0};
+    bool ok = tok_encode_parts(t, part, 5, 0, id, 64, &n, &e);
+    int32_t start = tok_find(t, "<|im_start|>", 12), user = tok_find(t, "<user>", 6), n_start = 0;
+    bool half = false;
+    for (size_t i = 0; ok && i < n; i++) {
+        n_start += id[i] == start;
+        half |= id[i] == tok_find(t, "<|eot_id|>", 10);
+    }
+    tap_ok(ok && id[0] == start && n_start == 1 && !half && n > 8,
+           "no control token stands in, or half in, a plain part");
+    tap_ok(ok && tok_is_special(t, user) && tok_is_end(t, tok_find(t, "<|im_end|>", 10)),
+           "known names end a turn whatever their type");
+    tap_ok(!tok_encode(t, "hello hello", 11, 0, id, 1, &n, &e) && e.code == ERR_LIMIT && n == 3,
+           "too little room is refused with both numbers: %s", e.text);
+    tok_close(t);
+    toy_bpe(&y, "gpt-2");
+    t = open_toy(&y);
+    check(t, "xyz", 0, "x|y|z");
+    tok_close(t);
+}
+
+static void refuse(const struct toy *y, enum err_code code, const char *word) {
+    struct tok *t;
+    struct err e = {0};
+    bool ok = tok_open(&t, &y->v, &e);
+    tap_ok(!ok && e.code == code && strstr(e.text, word), "refused: %s", ok ? "no" : e.text);
+    if (ok) tok_close(t);
+}
+
+static void test_refusals(void) {
+    static struct toy y;
+    toy_bpe(&y, "qwen2");
+    refuse(&y, ERR_UNSUPPORTED, "qwen2");
+    toy_bpe(&y, "");
+    refuse(&y, ERR_UNSUPPORTED, "pre-tokenizer");
+    toy_bpe(&y, "gpt-2");
+    y.v.n_merge = 0;
+    refuse(&y, ERR_FORMAT, "merges");
+    toy_bpe(&y, "gpt-2");
+    memset(y.merge_text, 'x', y.merge[1]);
+    refuse(&y, ERR_FORMAT, "merge 0");
+    toy_init(&y, "bert", "");
+    refuse(&y, ERR_UNSUPPORTED, "bert");
+    toy_init(&y, "llama", "");
+    refuse(&y, ERR_LIMIT, "0 tokens");
+    toy_add(&y, "a", 0, TOKEN_NORMAL);
+    refuse(&y, ERR_FORMAT, "byte tokens");
+    y.v.score = NULL;
+    refuse(&y, ERR_FORMAT, "scores");
+    toy_spm(&y);
+    char text[DETOK_MAX + 1];
+    memset(text, 'a', sizeof text - 1);
+    text[sizeof text - 1] = 0;
+    toy_add(&y, text, 0, TOKEN_NORMAL);
+    refuse(&y, ERR_LIMIT, "4096 bytes");
+}
+
+/* ---- against a merge that does the obvious thing */
+
+struct bit {
+    size_t at, len;
+    int32_t id;
+};
+
+/* Score or rank of the token that joins two neighbours; smaller merges first, < 0: they do not. */
+static double joined(const struct toy *y, const struct tok *t, const char *s, const struct bit *a,
+                     const struct bit *b, int32_t *id) {
+    if (!strcmp(y->v.kind, "llama")) {
+        *id = tok_find(t, s + a->at, a->len + b->len);
+        return *id < 0 || y->type[*id] != TOKEN_NORMAL ? -1 : 1000.0 - (double)y->score[*id];
+    }
+    for (uint32_t i = 0; a->id >= 0 && b->id >= 0 && i < y->v.n_merge; i++) {
+        const char *m = y->merge_text + y->merge[i];
+        size_t len = y->merge[i + 1] - y->merge[i];
+        size_t left = y->start[a->id + 1] - y->start[a->id], right = len - left - 1;
+        if (len <= left || right != y->start[b->id + 1] - y->start[b->id]) continue;
+        if (memcmp(m, y->text + y->start[a->id], left) || m[left] != ' ') continue;
+        if (memcmp(m + left + 1, y->text + y->start[b->id], right)) continue;
+        char text[64];
+        memcpy(text, m, left);
+        memcpy(text + left, m + left + 1, right);
+        *id = tok_find(t, text, left + right);
+        return i;
+    }
+    return -1;
+}
+
+/* One word, bits filled with its symbols; merges in place and returns how many are left. */
+static size_t naive(const struct toy *y, const struct tok *t, const char *s, struct bit *bit,
+                    size_t n) {
+    for (;;) {
+        double best = -1;
+        size_t at = 0;
+        int32_t id = -1, to = -1;
+        for (size_t i = 0; i + 1 < n; i++) {
+            double p = joined(y, t, s, &bit[i], &bit[i + 1], &id);
+            if (p < 0 || (best >= 0 && p >= best)) continue;
+            best = p;
+            at = i;
+            to = id;
+        }
+        if (best < 0) return n;
+        bit[at].len += bit[at + 1].len;
+        bit[at].id = to;
+        memmove(bit + at + 1, bit + at + 2, (n - at - 2) * sizeof *bit);
+        n--;
+    }
+}
+
+static size_t naive_spm(const struct toy *y, const struct tok *t, const char *s, size_t len,
+                        int32_t *out) {
+    char text[1024];
+    struct bit bit[512];
+    size_t n = 0, k = 0;
+    for (size_t i = 0; i < len + 1; i++) {
+        char c = i ? s[i - 1] : ' ';
+        n += (size_t)snprintf(text + n, sizeof text - n, c == ' ' ? "\xe2\x96\x81" : "%c", c);
+    }
+    for (size_t i = 0; i < n; k++) {
+        int32_t cp;
+        size_t step = unicode_decode((const uint8_t *)text + i, n - i, &cp);
+        bit[k] = (struct bit){i, step, tok_find(t, text + i, step)};
+        i += step;
+    }
+    k = naive(y, t, text, bit, k);
+    n = 0;
+    for (size_t i = 0; i < k; i++) {
+        if (bit[i].id >= 0) out[n++] = bit[i].id;
+        for (size_t b = 0; bit[i].id < 0 && b < bit[i].len; b++) {
+            out[n++] = 3 + (uint8_t)text[bit[i].at + b];
+        }
+    }
+    return n;
+}
+
+static size_t naive_bpe(const struct toy *y, const struct tok *t, const char *s, size_t len,
+                        int32_t *out) {
+    size_t n = 0;
+    for (size_t at = 0; at < len;) {
+        size_t word = pretok_next(PRETOK_GPT2, (const uint8_t *)s + at, len - at);
+        struct bit bit[512];
+        for (size_t i = 0; i < word; i++) bit[i] = (struct bit){at + i, 1, (uint8_t)s[at + i]};
+        size_t k = naive(y, t, s, bit, word);
+        for (size_t i = 0; i < k; i++) out[n++] = bit[i].id;
+        at += word;
+    }
+    return n;
+}
+
+/* A text of letters that merge, spaces and whole characters. */
+static size_t random_text(char *s, size_t max) {
+    static const char *const bits[] = {"a", "b", "a",  "b",   "he", "l",   "l",  "o",
+                                       " ", " ", " ",  "wor", "ld", "é",   "世", "the",
+                                       "h", "x", "'s", "12",  "3",  "界a", "t"};
+    size_t n = 0;
+    for (uint32_t k = rnd(40); k; k--) {
+        const char *b = bits[rnd(sizeof bits / sizeof *bits)];
+        if (n + strlen(b) > max) break;
+        memcpy(s + n, b, strlen(b));
+        n += strlen(b);
+    }
+    return n;
+}
+
+static void test_naive(bool bpe, bool marks_inside) {
+    static struct toy y;
+    if (bpe) {
+        toy_bpe(&y, "gpt-2");
+    } else {
+        toy_spm(&y);
+        /* With this token words can no longer be merged one by one. */
+        if (marks_inside) toy_add(&y, "o\xe2\x96\x81", 1, TOKEN_NORMAL);
+    }
+    struct tok *t = open_toy(&y);
+    int bad = 0;
+    for (int round = 0; t && round < 3000 && !bad; round++) {
+        char s[256];
+        int32_t got[1024], want[1024];
+        size_t len = random_text(s, 200), n = 0, m;
+        struct err e = {0};
+        if (!len) continue;
+        bad += !tok_encode(t, s, len, 0, got, 1024, &n, &e);
+        m = bpe ? naive_bpe(&y, t, s, len, want) : naive_spm(&y, t, s, len, want);
+        bad += n != m || memcmp(got, want, n * sizeof *got);
+        if (bad) printf("# %.*s\n", (int)len, s);
+    }
+    tap_ok(t && !bad, "%s merges as the naive way does, 3000 texts%s",
+           bpe ? "byte-level" : "SentencePiece", marks_inside ? ", spaces inside tokens" : "");
+    tok_close(t);
+}
+
+/* ---- back to text */
+
+static bool valid_utf8(const char *s, size_t len) {
+    for (size_t i = 0; i < len;) {
+        int32_t cp;
+        i += unicode_decode((const uint8_t *)s + i, len - i, &cp);
+        if (cp < 0) return false;
+    }
+    return true;
+}
+
+/* All ids through a stream; *whole says that each output was valid UTF-8 by itself. */
+static size_t stream(const struct tok *t, const int32_t *id, size_t n, char *out, size_t cap,
+                     bool *whole) {
+    struct detok d;
+    size_t at = 0;
+    detok_init(&d, t, false);
+    *whole = true;
+    for (size_t i = 0; i < n; i++) {
+        size_t k = detok_push(&d, id[i], out + at, cap - at);
+        *whole &= valid_utf8(out + at, k);
+        at += k;
+    }
+    return at + detok_flush(&d, out + at, cap - at);
+}
+
+static void test_back(bool bpe) {
+    static struct toy y;
+    if (bpe) {
+        toy_bpe(&y, "llama-bpe");
+    } else {
+        toy_spm(&y);
+    }
+    struct tok *t = open_toy(&y);
+    int bad = 0, torn = 0;
+    for (int round = 0; t && round < 3000; round++) {
+        char s[512], back[1024];
+        int32_t id[2048];
+        size_t len, n = 0;
+        bool whole, text = round % 2;
+        struct err e = {0};
+        len = text ? random_text(s, 200) : rnd(64);
+        for (size_t i = 0; !text && i < len; i++) s[i] = (char)rnd(256);
+        bad += !tok_encode(t, s, len, 0, id, 2048, &n, &e) || n > tok_bound(len);
+        size_t k = stream(t, id, n, back, sizeof back, &whole);
+        bad += k != len || memcmp(s, back, k);
+        torn += text && !whole;
+    }
+    const char *kind = bpe ? "byte-level" : "SentencePiece";
+    tap_ok(!bad, "%s: any bytes come back from their tokens, 3000 texts", kind);
+    tap_ok(!torn, "%s: no character is torn on the way", kind);
+    tok_close(t);
+}
+
+static void test_detok(void) {
+    static struct toy y;
+    toy_spm(&y);
+    struct tok *t = open_toy(&y);
+    struct detok d;
+    char out[64];
+    int32_t e2 = 3 + 0xe2, b82 = 3 + 0x82, ac = 3 + 0xac;
+    detok_init(&d, t, false);
+    size_t n = detok_push(&d, 1, out, 64);
+    n += detok_push(&d, tok_find(t, "\xe2\x96\x81the", 6), out + n, 64 - n);
+    tap_ok(n == 3 && !memcmp(out, "the", 3), "the first space is dropped, BOS is not shown");
+    n = detok_push(&d, tok_find(t, "\xe2\x96\x81the", 6), out, 64);
+    tap_ok(n == 4 && !memcmp(out, " the", 4), "later spaces stay");
+    detok_init_within(&d, t, true);
+    n = detok_push(&d, tok_find(t, "\xe2\x96\x81the", 6), out, 64);
+    n += detok_push(&d, 2, out + n, 64 - n);
+    tap_ok(n == 8 && !memcmp(out, " the</s>", 8),
+           "within a text nothing is dropped; control shown");
+    n = detok_push(&d, e2, out, 64) + detok_push(&d, b82, out, 64);
+    tap_ok(!n && detok_push(&d, ac, out, 64) == 3 && !memcmp(out, "€", 3),
+           "a character is held back");
+    n = detok_push(&d, e2, out, 64);
+    n += detok_push(&d, 3 + 'x', out, 64);
+    tap_ok(n == 2 && !memcmp(out, "\xe2x", 2), "what cannot become one is let go as it is");
+    n = detok_push(&d, e2, out, 64);
+    n += detok_push(&d, b82, out, 64);
+    n += detok_flush(&d, out, 64);
+    tap_ok(n == 2 && !memcmp(out, "\xe2\x82", 2), "the end lets go of everything");
+    tok_close(t);
+    toy_bpe(&y, "gpt-2");
+    t = open_toy(&y);
+    char tidy[] = " a . b ' c 's 't 've ?";
+    n = tok_tidy(t, tidy, strlen(tidy));
+    tap_ok(n == 16 && !memcmp(tidy, " a. b'c's 't've?", 16), "tidied: %.*s", (int)n, tidy);
+    tok_close(t);
+}
+
+/* ---- hostile texts */
+
+static void fill(char *s, size_t len, const char *pattern, size_t n) {
+    for (size_t i = 0; i < len; i++) s[i] = n ? pattern[i % n] : (char)rnd(256);
+}
+
+static double cpu_seconds(void) {
+    struct timespec ts;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
+    return (double)ts.tv_sec + 1e-9 * (double)ts.tv_nsec;
+}
+
+static void test_hostile(const struct tok *t, const char *kind, size_t len) {
+    static const struct {
+        const char *name, *pattern;
+        size_t n;
+    } texts[] = {
+        {"a", "a", 1},
+        {"spaces", " ", 1},
+        {"NULs", "\0", 1},
+        {"bytes 0xff", "\xff", 1},
+        {"combining marks", "\xcc\x81", 2},
+        {"line ends", "\n", 1},
+        {"ab", "ab", 2},
+        {"<", "<", 1},
+        {"<|", "<|", 2},
+        {"random bytes", "", 0},
+        {"space and line", " \n", 2},
+        {"apostrophes", "'", 1},
+    };
+    char *s = malloc(len);
+    int32_t *id = malloc(tok_bound(len) * sizeof *id);
+    double worst = 0;
+    int bad = 0;
+    const char *name = "";
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        struct err e = {0};
+        size_t n = 0;
+        fill(s, len, texts[i].pattern, texts[i].n);
+        double from = cpu_seconds();
+        bad += !tok_encode(t, s, len, TOK_SPECIAL, id, tok_bound(len), &n, &e) || !n;
+        double took = cpu_seconds() - from;
+        if (took > worst) worst = took, name = texts[i].name;
+    }
+    /* A quadratic merge would take an hour; a sanitizer or an emulator costs a factor of ten. */
+    tap_ok(!bad && worst < 20, "%s: 1 MB of anything is encoded in time (worst %s: %.2f s)", kind,
+           name, worst);
+    free(id);
+    free(s);
+}
+
+static void test_large(void) {
+    const char *data = getenv("DAIR_TESTDATA");
+    char path[4096];
+    struct model m;
+    struct tok *t;
+    struct err e = {0};
+    snprintf(path, sizeof path, "%s/A-tokenizers/built-llama-bpe.gguf",
+             data ? data : "../shared/testdata");
+    FILE *f = fopen(path, "rb");
+    if (!f) {
+        tap_skip("a vocabulary of 128256 tokens: no %s", path);
+        return;
+    }
+    fclose(f);
+    if (!tap_ok(model_open_part(&m, path, 0, 0, MODEL_VOCAB, &e), "a large vocabulary: %s", path))
+        return;
+    double from = cpu_seconds();
+    if (tap_ok(tok_open(&t, &m.vocab, &e), "%s", "it opens")) {
+        double took = cpu_seconds() - from;
+        tap_ok(took < 2, "in %.0f ms", 1e3 * took);
+        test_hostile(t, "128256 tokens", 1 << 20);
+        tok_close(t);
+    }
+    model_close(&m);
+}
+
+int main(void) {
+    test_unicode();
+    test_words();
+    test_spm();
+    test_bpe();
+    test_refusals();
+    test_naive(false, false);
+    test_naive(false, true);
+    test_naive(true, false);
+    test_back(false);
+    test_back(true);
+    test_detok();
+    static struct toy y;
+    toy_spm(&y);
+    struct tok *t = open_toy(&y);
+    test_hostile(t, "SentencePiece", 1 << 20);
+    tok_close(t);
+    toy_bpe(&y, "llama-bpe");
+    t = open_toy(&y);
+    test_hostile(t, "byte-level", 1 << 20);
+    tok_close(t);
+    test_large();
+    return tap_done();
+}
