@@ -54,7 +54,7 @@ sub begin {
     setpgrp $pid, $pid;
     close $w;
     $running{$pid} = $$;
-    return {pid => $pid, from => $r, err_file => $err, words => "@words", text => ''};
+    return {pid => $pid, from => $r, err_file => $err, words => "@words", out => ''};
 }
 
 # finish RUN, SECONDS: waits for its end, kills it at the limit. Fills status (-signal, "hangs"), out, err.
@@ -62,13 +62,12 @@ sub finish {
     my ($run, $seconds) = @_;
     local $SIG{ALRM} = sub { $run->{hangs} = 1; kill 'KILL', -$run->{pid} };
     alarm($seconds // 120);
-    while (sysread $run->{from}, my $part, 65536) { $run->{text} .= $part }
+    while (sysread $run->{from}, my $part, 65536) { $run->{out} .= $part }
     1 while waitpid($run->{pid}, 0) < 0 && $!{EINTR};
     my $status = $?;
     alarm 0;
     delete $running{$run->{pid}};
     $run->{status} = $run->{hangs} ? 'hangs' : WIFSIGNALED($status) ? -WTERMSIG($status) : WEXITSTATUS($status);
-    $run->{out} = $run->{text};
     $run->{err} = read_file($run->{err_file}->filename);
     return $run;
 }

@@ -22,7 +22,7 @@ int main(int argc, char **argv) {
         enum { MAX_BLOCKS = 1 << 17 };
         uint8_t *in = malloc(MAX_BLOCKS * types[i].bytes);
         float *out = malloc(MAX_BLOCKS * types[i].values * sizeof *out);
-        if (!in || !out) return 1;
+        if (!in || !out) exit(1);
         size_t n = fread(in, types[i].bytes, MAX_BLOCKS, stdin);
         weight_ops(&k, types[i].type)->dequant(out, in, n * types[i].values);
         bool ok = fwrite(out, sizeof *out, n * types[i].values, stdout) == n * types[i].values;

@@ -43,7 +43,7 @@ if [ ! -e "$to/ok" ]; then
         new=$cache/$part.$$
         trap 'rm -rf "$new"' EXIT
         trap 'exit 1' HUP INT TERM
-        rm -rf "$new" "$to"
+        rm -rf "$cache/$part".[0-9]* "$to" # what a killed build left
         mkdir "$new"
         [ "$part" != libs ] || TC=$(dir tc) && export TC
         # The lock must not outlive us in a child that lingers.

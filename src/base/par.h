@@ -6,7 +6,7 @@
  * have finished. A team of one calls the function directly and starts no thread.
  *
  * Only the thread inside par_enter() may call par_run(); calls do not nest. Several threads may
- * have a team each. The child of a fork() has none: OpenMP believes in threads that did not come along.
+ * have a team each. The child of a fork() has none: OpenMP believes in threads that it left behind.
  */
 #ifndef BASE_PAR_H
 #define BASE_PAR_H

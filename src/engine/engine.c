@@ -25,7 +25,7 @@ struct engine {
     struct slice_run slice[SLICE_MAX];
     struct nn_memory memory;   // sum over slices
     /* the request in progress */
-    const struct gen_request *req;
+    struct gen_request req;
     struct gen_result *result;
     struct store_stats at_decode;  // when the first answer token was there
 };
@@ -193,7 +193,7 @@ const struct nn_memory *engine_memory(const struct engine *g) {
 /* --- generating --- */
 
 static MUST prefill(struct slice_run *s, struct par *team, struct err *e) {
-    const struct gen_request *r = s->g->req;
+    const struct gen_request *r = &s->g->req;
     uint32_t batch = s->g->conf.n_batch;
     for (uint32_t done = 0; done < r->n_prompt;) {
         uint32_t n = r->n_prompt - done < batch ? r->n_prompt - done : batch;
@@ -210,7 +210,7 @@ static MUST prefill(struct slice_run *s, struct par *team, struct err *e) {
 }
 
 static MUST pick(struct slice_run *s, int32_t *id, struct err *e) {
-    const struct gen_request *r = s->g->req;
+    const struct gen_request *r = &s->g->req;
     struct candidate *c;
     size_t n, k = sampler_needs(&r->sampler, s->g->conf.model->n_vocab);
     if (!nn_candidates(s->nn, k, &c, &n, e)) return false;
@@ -221,7 +221,7 @@ static MUST pick(struct slice_run *s, int32_t *id, struct err *e) {
 
 /* The first slice decides when the user's wish ends the answer; the others then find it gone. */
 static bool tell(struct slice_run *s, int32_t id) {
-    const struct gen_request *r = s->g->req;
+    const struct gen_request *r = &s->g->req;
     if (s->index) return true;
     bool go = !r->on_token || r->on_token(r->ctx, id);
     if (r->stop && atomic_load(r->stop)) go = false;
@@ -230,7 +230,7 @@ static bool tell(struct slice_run *s, int32_t id) {
 }
 
 static MUST decode(struct slice_run *s, struct par *team, struct err *e) {
-    const struct gen_request *r = s->g->req;
+    const struct gen_request *r = &s->g->req;
     struct gen_result *out = s->g->result;
     for (uint32_t n = 0; n < r->n_predict; n++) {
         int32_t id;
@@ -314,11 +314,10 @@ MUST engine_generate(struct engine *g, const struct gen_request *r, struct gen_r
                        "an answer; shorten it or give a larger --ctx",
                        r->n_prompt, g->conf.n_ctx);
     }
-    struct gen_request req = *r;
     uint32_t room = g->conf.n_ctx - r->n_prompt;
-    if (req.n_predict > room) req.n_predict = room;
     *out = (struct gen_result){.end = GEN_LENGTH};
-    g->req = &req;
+    g->req = *r;
+    if (r->n_predict > room) g->req.n_predict = room;
     g->result = out;
     bool ok = g->conf.n_slice > 1
                   ? run_slices(g, e)

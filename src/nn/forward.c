@@ -12,9 +12,11 @@ static MUST embed(struct nn *n, const int32_t *token, uint32_t n_tok, struct err
                            m->n_vocab);
         }
         uint64_t off = (uint64_t)token[t] * n->embd_row_bytes;
-        uint8_t *row = n->embd + off;
-        if (!n->embd && !store_read(n->store, 0, n->embd_row, m->token_embd->off + off,
-                                    n->embd_row_bytes, &row, e)) {
+        uint8_t *row;
+        if (n->embd) {
+            row = n->embd + off;
+        } else if (!store_read(n->store, 0, n->embd_row, m->token_embd->off + off,
+                               n->embd_row_bytes, &row, e)) {
             return err_in(e, m->token_embd->name);
         }
         n->embd_ops->dequant(n->x + (size_t)t * m->n_embd, row, m->n_embd);
