@@ -10,7 +10,7 @@ use JSON::PP ();
 use POSIX qw(:sys_wait_h);
 use Test::More;
 
-our @EXPORT = qw($dair $build scratch dair begin finish ids figures objects synth testdata have is_sanitized
+our @EXPORT = qw($dair $build scratch dair begin finish end_all ids figures objects synth testdata have is_sanitized
   write_file read_file);
 
 my ($arch) = `uname -m` =~ /(\w+)/;
@@ -74,17 +74,22 @@ sub finish {
 
 sub dair { my ($words, %o) = @_; return finish(begin($words, %o), $o{seconds}) }
 
-END {
-    my $status = $?;
+# Ends what still runs, as when a test is stopped from outside.
+sub end_all {
+    local $?;
     for my $pid (grep { $running{$_} == $$ } keys %running) {
         kill 'KILL', -$pid;
         waitpid $pid, 0;
+        delete $running{$pid};
     }
-    $? = $status;
 }
+END { end_all() }
 
 # Of the output of `run --json`: the ids as text, and the last object.
-sub objects { return map { my $o = eval { JSON::PP->new->utf8->decode($_) }; ref $o eq 'HASH' ? $o : () } split /\n/, shift }
+sub objects {
+    my $json = JSON::PP->new->utf8;
+    return grep { ref eq 'HASH' } map { eval { $json->decode($_) } // () } split /\n/, shift;
+}
 sub ids { return join ' ', map { $_->{id} // () } objects($_[0]{out}) }
 sub figures { my $run = shift; my ($last) = grep { defined $_->{end} } objects($run->{out}); return $last // {} }
 

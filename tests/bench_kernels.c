@@ -258,7 +258,7 @@ static void bench_attend(void) {
         TIME(near, 4,
              kern.attend(out, q, half, half + N_POS * STRIDE, KV_F16, hd, hd, N_POS, 0.125f));
         printf(
-            "attend hd %3zu, 1024 positions: f16 %.1f  f32 %.1f  f16 rows side by side %.1f ns/position\n",
+            "attend hd %3zu, 1024 positions: f16 %.1f  f32 %.1f  f16 side by side %.1f ns/position\n",
             hd, f16 / N_POS * 1e9, f32 / N_POS * 1e9, near / N_POS * 1e9);
     }
 }
@@ -292,9 +292,8 @@ static void bench_vectors(void) {
     TIME(t[9], 2, kern.topk(id, val, 1, logits, VOCAB));
     TIME(t[10], 2, kern.topk(id, val, 40, logits, VOCAB));
     TIME(t[11], 2, kern.topk(id, val, 64, logits, VOCAB));
-    printf(
-        "quantise 8192: %.2f us  pack 8192: %.2f us  to_wire16 8192: %.2f us  add_wire16 8192: %.2f us\n",
-        t[0] * 1e6, t[1] * 1e6, t[5] * 1e6, t[6] * 1e6);
+    printf("8192 values: quantise %.2f us  pack %.2f us  to_wire16 %.2f us  add_wire16 %.2f us\n",
+           t[0] * 1e6, t[1] * 1e6, t[5] * 1e6, t[6] * 1e6);
     printf("rmsnorm 2048: %.2f us  silu_mul 8192: %.2f us  to_f16 8192: %.2f us\n", t[2] * 1e6,
            t[3] * 1e6, t[4] * 1e6);
     printf("rope_angles 32 pairs: %.2f us  rope 32 pairs: %.3f us\n", t[7] * 1e6, t[8] * 1e6);

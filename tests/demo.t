@@ -43,7 +43,9 @@ SKIP: {
     is($magic, 'GGUF', 'a GGUF');
     my @load = $text =~ /^ +LOAD +0x([0-9a-f]+) +\S+ +\S+ +0x([0-9a-f]+)/mg;
     my $inside = 0;
-    while (my ($from, $len) = splice @load, 0, 2) { $inside++ if hex($off) < hex($from) + hex($len) && hex($from) < hex($off) + hex($size) }
+    while (my ($from, $len) = map { hex } splice @load, 0, 2) {
+        $inside++ if hex($off) < $from + $len && $from < hex($off) + hex($size);
+    }
     is($inside, 0, 'and no part of what is loaded');
 }
 

@@ -11,7 +11,8 @@ static const struct {
     int type;
     size_t bytes, values;
 } types[] = {
-    {"F32", W_F32, 4, 1}, {"F16", W_F16, 2, 1}, {"Q4_0", W_Q4_0, 18, 32}, {"Q8_0", W_Q8_0, 34, 32},
+    {"F32", W_F32, 4, 1},     {"F16", W_F16, 2, 1},       {"Q4_0", W_Q4_0, 18, 32},
+    {"Q8_0", W_Q8_0, 34, 32}, {"Q6_K", W_Q6_K, 210, 256},
 };
 
 int main(int argc, char **argv) {

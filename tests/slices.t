@@ -70,7 +70,8 @@ for my $type (qw(q8_0 f16)) {
     my $model = synth("$dir/$type.gguf", 'llama-3.2-1b,layers=1', $type);
     my @few = ('-n', 4, '--ctx', 64);
     my $want = alike("1B $type", $model, \@few, $greedy, 3);
-    my ($run, $ids) = ids_of("1B $type, 5:1:2, 130M", $model, @few, '--temp', 0, '--slices', '5:1:2', '--memory', '130M');
+    push @few, '--temp', 0, '--slices', '5:1:2', '--memory', '130M';
+    my ($run, $ids) = ids_of("1B $type, 5:1:2, 130M", $model, @few);
     is($ids, $want, "1B $type, slices 5:1:2, streaming: the same tokens");
     unlink $model;
 }

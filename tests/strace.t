@@ -36,7 +36,8 @@ my $is_direct = !system "dd if='$model' of=/dev/null bs=4096 count=1 iflag=direc
 # Runs under strace; the calls as [thread, name, words, result], each where it ended.
 sub traced {
     my ($calls, @words) = @_;
-    my $run = dair(\@words, prefix => ['strace', '-f', '-qq', '-y', '-s', 0, '-e', 'signal=none', '-e', "trace=$calls", '-o', $log]);
+    my @strace = ('strace', '-f', '-qq', '-y', '-s', 0, '-e', 'signal=none', '-e', "trace=$calls", '-o', $log);
+    my $run = dair(\@words, prefix => \@strace);
     my (@call, %begun);
     for (split /\n/, read_file($log)) {
         my ($thread, $rest) = /^(\d+) +(.*)$/ or next;
@@ -83,7 +84,11 @@ SKIP: {
 }
 
 # ---- from the first token to the last, nothing is allocated
-for my $how (['streaming', @stream], ['in RAM', @answer, '--memory', '400M'], ['three slices', @answer, '--memory', '120M', '--slices', 3]) {
+for my $how (
+    ['streaming',    @stream],
+    ['in RAM',       @answer, '--memory', '400M'],
+    ['three slices', @answer, '--memory', '120M', '--slices', 3],
+  ) {
     my ($name, @words) = @$how;
     ($run, @call) = traced('brk,mmap,mremap,munmap,clone,clone3,write,writev', @words);
     is(ids($run), $want, "$name: the same tokens") or diag("$run->{status}: $run->{err}");
@@ -98,13 +103,17 @@ for my $how (['streaming', @stream], ['in RAM', @answer, '--memory', '400M'], ['
 # metadata, others measure the disk and then read the weights. Returns the run, the offsets of broken reads.
 sub broken {
     my ($how, @words) = @_;
-    my $r = dair(\@words, seconds => 60,
-        prefix => ['strace', '-f', '-qq', '-P', $model, '-e', 'signal=none', '-e', 'trace=pread64', '-e', "inject=pread64:$how", '-o', $log]);
+    my @strace = ('strace', '-f', '-qq', '-P', $model, '-e', 'signal=none', '-e', 'trace=pread64', '-o', $log);
+    my $r = dair(\@words, seconds => 60, prefix => [@strace, '-e', "inject=pread64:$how"]);
     return ($r, map { /, (\d+)\) += -1 .*\(INJECTED\)/ ? $1 : () } split /\n/, read_file($log));
 }
 
 my @broken;
-for my $case (['one EIO', 'error=EIO:when=7'], ['EIO every tenth time', 'error=EIO:when=7+10'], ['EINTR every third time', 'error=EINTR:when=5+3']) {
+for my $case (
+    ['one EIO',                'error=EIO:when=7'],
+    ['EIO every tenth time',   'error=EIO:when=7+10'],
+    ['EINTR every third time', 'error=EINTR:when=5+3'],
+  ) {
     my ($name, $how) = @$case;
     ($run, @broken) = broken($how, @stream);
     ok((grep { $_ < $data } @broken), "$name: while metadata is read");

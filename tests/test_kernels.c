@@ -357,14 +357,15 @@ static void test_vectors(const struct kernels *k) {
 }
 
 static void test_rope(const struct kernels *k) {
-    /* 92600 and 93000 are next to 2^16 * sqrt(2), where the logarithm's series is at its longest. */
+    /* 92600 and 93000 are next to 2^16 * sqrt(2), where the logarithm's series is longest. */
     static const double bases[] = {10000, 500000, 92600, 93000, 1e-3, 1e9};
     double freq[64], worst = 0;
     for (size_t b = 0; b < sizeof bases / sizeof *bases; b++) {
-        int n = b % 2 ? 64 : 50;
-        rope_freqs(freq, bases[b], (size_t)(2 * n));
-        for (int i = 0; i < n; i++) {
-            worst = fmax(worst, fabs(freq[i] / pow(bases[b], -i / (double)n) - 1));
+        size_t n = b % 2 ? 64 : 50;
+        rope_freqs(freq, bases[b], 2 * n);
+        for (size_t i = 0; i < n; i++) {
+            double want = pow(bases[b], -(double)i / (double)n);
+            worst = fmax(worst, fabs(freq[i] / want - 1));
         }
     }
     printf("# rope_freqs: largest relative error %.1e\n", worst);

@@ -16,16 +16,21 @@ void cursor_file(struct cursor *c, int fd, uint64_t base, uint64_t len, uint8_t 
     if (__builtin_add_overflow(base, len, &past) || past > INT64_MAX) c->failed = true;
 }
 
+enum { EIO_TRIES = 3 };
+
 /* Move the window so that it starts at pos; false when nothing could be read. */
 static bool refill(struct cursor *c) {
     uint64_t left = c->end - c->pos;
     size_t want = left < CURSOR_WINDOW ? (size_t)left : CURSOR_WINDOW;
     size_t got = 0;
+    int n_try = 0;
     c->win_at = c->pos;
     c->win_len = 0;
     while (got < want) {
         ssize_t n = pread(c->fd, c->window + got, want - got, (off_t)(c->base + c->pos + got));
         if (n < 0 && errno == EINTR) continue;
+        /* A cable or a bridge may fail once: the same patience as for weights. */
+        if (n < 0 && errno == EIO && ++n_try < EIO_TRIES) continue;
         if (n < 0) c->sys_errno = errno;
         if (n <= 0) break;  // 0: the file shrank while we read it
         got += (size_t)n;

@@ -62,7 +62,7 @@ static MUST matrix_init(struct matrix *mat, const struct nn_conf *c, const struc
     if (!ops) {
         const struct tensor_format *f = tensor_format(t->type);
         return err_set(e, ERR_UNSUPPORTED,
-                       "tensor %s is of type %s; this version runs F32, F16, Q8_0 and Q4_0", t->name,
+                       "tensor %s is of type %s; this version runs F32, F16, Q8_0, Q6_K and Q4_0", t->name,
                        f ? f->name : "unknown");
     }
     *mat = (struct matrix){
