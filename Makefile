@@ -12,7 +12,7 @@ ONCE  ?=#                     1: `make run` leaves after the answer
 DAIR_TESTDATA ?= ../shared/testdata
 PREFIX ?= /usr/local
 VERSION ?= 0.1.0
-RUN_ARGS   ?= run -p "What is a llama?" -n 64 --memory 24M
+RUN_ARGS   ?= run -p "What happens when a node dies?" --temp 0 --memory 6M
 ARM_CPUS   := cortex-a53 cortex-a72 cortex-a76
 ARM_TESTS  := tests/test_kernels tests/test_par dair:selftest
 SCRIPTS    := $(if $(SAN),,tests/baseline.sh tests/repro.sh) $(wildcard tests/*.t)
@@ -25,6 +25,7 @@ MACH.aarch64 := -march=armv8-a
 FOREIGN.x86_64  := kernels/neon% kernels/dotprod% kernels/i8mm%
 FOREIGN.aarch64 := kernels/avx% kernels/sse%
 FLAGS.kernels/avx2    := -mavx2 -mfma -mf16c
+FLAGS.kernels/avx2_k  := -mavx2 -mfma -mf16c
 FLAGS.kernels/avxvnni := -mavx2 -mfma -mf16c -mavxvnni
 FLAGS.kernels/dotprod := -march=armv8.2-a+dotprod
 FLAGS.src/base/par     = $(OMP.$c)

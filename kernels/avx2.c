@@ -23,7 +23,7 @@
 
 enum {
     VEC = 8,                  // floats in a register
-    PREFETCH_AHEAD = 4608,    // one sequential stream of weights, this many bytes ahead (measured)
+    PREFETCH_AHEAD = 9216,    // one sequential stream of weights, so far ahead into L2 (measured)
     TILE_TOK = 4,             // tokens of a tile of quantised weights
     FLOAT_TILE_TOK = 3,       // and of float weights
     PASS_BYTES = 192 * 1024,  // activations that go over the weights in one pass (L2)
@@ -108,15 +108,19 @@ ALWAYS __m256 broadcast_float(const char *p) {
     return _mm256_set1_ps(v);
 }
 
+/* Into L2, not L1: misses to memory would fill L1's few miss buffers, and the activations, which
+ * fall out of L1 when a row is long, would wait behind them. */
 ALWAYS void prefetch_lines(const char *p, size_t n_line) {
     UNROLL
-    for (size_t i = 0; i < n_line; i++) _mm_prefetch(p + 64 * i, _MM_HINT_T0);
+    for (size_t i = 0; i < n_line; i++) _mm_prefetch(p + 64 * i, _MM_HINT_T1);
 }
 
 /* A tile: n_vec groups of 8 rows, `group` bytes apart, times n_tok tokens from `first` on of panels
- * of `width` tokens. All but the pointers and lengths are constants where it is inlined. */
+ * of `width` tokens; weights `ahead` bytes ahead are fetched, if not 0. width, n_tok and n_vec are
+ * constants where it is inlined. */
 ALWAYS void tile_q4_0(float *y, size_t ldy, const char *w, size_t group, size_t n_quad,
-                      const char *panel, size_t width, size_t first, size_t n_tok, size_t n_vec) {
+                      size_t ahead, const char *panel, size_t width, size_t first, size_t n_tok,
+                      size_t n_vec) {
     const __m256i nibble = _mm256_set1_epi8(15), one = _mm256_set1_epi16(1);
     __m256 acc[2][TILE_TOK];
     UNROLL
@@ -125,7 +129,10 @@ ALWAYS void tile_q4_0(float *y, size_t ldy, const char *w, size_t group, size_t 
         for (size_t t = 0; t < n_tok; t++) acc[v][t] = _mm256_setzero_ps();
     }
     for (size_t quad = 0; quad < n_quad; quad++, w += sizeof(struct kern_q4_0)) {
-        if (width == 1) prefetch_lines(w + PREFETCH_AHEAD, sizeof(struct kern_q4_0) / 64);
+        UNROLL
+        for (size_t v = 0; ahead && v < n_vec; v++) {
+            prefetch_lines(w + v * group + ahead, sizeof(struct kern_q4_0) / 64);
+        }
         for (size_t b = 0; b < 4; b++, panel += 40 * width) {
             const char *d = panel + 4 * first, *s8 = d + 4 * width, *x = s8 + 4 * width;
             const char *q = w + offsetof(struct kern_q4_0, q) + 128 * b;
@@ -136,6 +143,7 @@ ALWAYS void tile_q4_0(float *y, size_t ldy, const char *w, size_t group, size_t 
                 UNROLL
                 for (size_t v = 0; v < n_vec; v++) {
                     __m256i p = _mm256_load_si256((const __m256i *)(q + 32 * c + v * group));
+                    if (n_tok == 1) KEEP(p);  // or gcc loads it twice, and loads are the limit
                     lo[v] = _mm256_and_si256(p, nibble);
                     hi[v] = _mm256_and_si256(_mm256_srli_epi16(p, 4), nibble);
                 }
@@ -176,7 +184,8 @@ ALWAYS void tile_q4_0(float *y, size_t ldy, const char *w, size_t group, size_t 
 /* maddubs wants one operand unsigned: |w| (128 at most) times x with the sign of w; two products
  * are at most 2 * 128 * 127 = 32512, so only one chunk fits int16. */
 ALWAYS void tile_q8_0(float *y, size_t ldy, const char *w, size_t group, size_t n_quad,
-                      const char *panel, size_t width, size_t first, size_t n_tok, size_t n_vec) {
+                      size_t ahead, const char *panel, size_t width, size_t first, size_t n_tok,
+                      size_t n_vec) {
     const __m256i one = _mm256_set1_epi16(1);
     __m256 acc[2][TILE_TOK];
     UNROLL
@@ -188,8 +197,11 @@ ALWAYS void tile_q8_0(float *y, size_t ldy, const char *w, size_t group, size_t 
         const char *quad = w + block / 4 * sizeof(struct kern_q8_0);
         const char *q = quad + offsetof(struct kern_q8_0, q) + 256 * (block % 4);
         const char *d = panel + 4 * first, *x = d + 8 * width;
-        if (width == 1) prefetch_lines(q + PREFETCH_AHEAD, 4);
-        if (width == 1 && block % 4 == 0) prefetch_lines(quad + PREFETCH_AHEAD, 1);
+        UNROLL
+        for (size_t v = 0; ahead && v < n_vec; v++) {
+            if (block % 4 == 0) prefetch_lines(quad + v * group + ahead, 1);
+            prefetch_lines(q + v * group + ahead, 4);
+        }
         __m256i sum[2][TILE_TOK];
         UNROLL
         for (size_t c = 0; c < 8; c++) {
@@ -231,12 +243,12 @@ ALWAYS void tile_q8_0(float *y, size_t ldy, const char *w, size_t group, size_t 
 
 /* Not a pointer to the tile: clang would inline it too late to unroll. */
 ALWAYS void tile(enum weight_type type, float *y, size_t ldy, const char *w, size_t group,
-                 size_t n_quad, const char *panel, size_t width, size_t first, size_t n_tok,
-                 size_t n_vec) {
+                 size_t n_quad, size_t ahead, const char *panel, size_t width, size_t first,
+                 size_t n_tok, size_t n_vec) {
     if (type == W_Q4_0) {
-        tile_q4_0(y, ldy, w, group, n_quad, panel, width, first, n_tok, n_vec);
+        tile_q4_0(y, ldy, w, group, n_quad, ahead, panel, width, first, n_tok, n_vec);
     } else {
-        tile_q8_0(y, ldy, w, group, n_quad, panel, width, first, n_tok, n_vec);
+        tile_q8_0(y, ldy, w, group, n_quad, ahead, panel, width, first, n_tok, n_vec);
     }
 }
 
@@ -246,11 +258,14 @@ ALWAYS void tile_row(enum weight_type type, float *y, size_t ldy, const char *w,
     for (size_t t = tok; t < end; t += TILE_TOK) {
         const char *panel = x + t / 8 * n_quad * 4 * sizeof(struct panel8);
         float *yt = y + t * ldy;
+        size_t ahead = t == 0 ? n_vec * group : 0;  // the rows that come after these
         switch (end - t) {
-        case 1: tile(type, yt, ldy, w, group, n_quad, panel, 8, t % 8, 1, n_vec); break;
-        case 2: tile(type, yt, ldy, w, group, n_quad, panel, 8, t % 8, 2, n_vec); break;
-        case 3: tile(type, yt, ldy, w, group, n_quad, panel, 8, t % 8, 3, n_vec); break;
-        default: tile(type, yt, ldy, w, group, n_quad, panel, 8, t % 8, TILE_TOK, n_vec); break;
+        case 1: tile(type, yt, ldy, w, group, n_quad, ahead, panel, 8, t % 8, 1, n_vec); break;
+        case 2: tile(type, yt, ldy, w, group, n_quad, ahead, panel, 8, t % 8, 2, n_vec); break;
+        case 3: tile(type, yt, ldy, w, group, n_quad, ahead, panel, 8, t % 8, 3, n_vec); break;
+        default:
+            tile(type, yt, ldy, w, group, n_quad, ahead, panel, 8, t % 8, TILE_TOK, n_vec);
+            break;
         }
     }
 }
@@ -261,7 +276,8 @@ ALWAYS void matmul_quantised(enum weight_type type, size_t quad_bytes, float *y,
     size_t n_quad = (n_col + COL_UNIT - 1) / COL_UNIT, group = n_quad * quad_bytes;
     if (n_tok == 1) {
         for (size_t g = 0; g < n_group; g++) {
-            tile(type, y + g * ROW_GROUP, ldy, w + g * group, group, n_quad, x, 1, 0, 1, 1);
+            tile(type, y + g * ROW_GROUP, ldy, w + g * group, group, n_quad, PREFETCH_AHEAD, x, 1,
+                 0, 1, 1);
         }
         return;
     }
@@ -294,8 +310,8 @@ ALWAYS __m256 load_float(const void *p, size_t i, bool half) {
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)((const uint16_t *)p + i)));
 }
 
-/* Two rows times n_tok tokens. */
-ALWAYS void tile_float(float *y, size_t ldy, const char *w, size_t row_bytes, bool half,
+/* Two rows times n_tok tokens; the next two rows are fetched when `ahead`. */
+ALWAYS void tile_float(float *y, size_t ldy, const char *w, size_t row_bytes, bool half, bool ahead,
                        const float *x, size_t n, size_t n_tok) {
     __m256 acc[2][FLOAT_TILE_TOK][2];
     UNROLL
@@ -304,10 +320,10 @@ ALWAYS void tile_float(float *y, size_t ldy, const char *w, size_t row_bytes, bo
         for (size_t t = 0; t < n_tok; t++) acc[r][t][0] = acc[r][t][1] = _mm256_setzero_ps();
     }
     for (size_t i = 0; i < n; i += FLOAT_LANES) {
-        if (n_tok == 1) {
-            const char *at = w + (half ? 2 * i : 4 * i) + PREFETCH_AHEAD / 2;
-            _mm_prefetch(at, _MM_HINT_T0);
-            _mm_prefetch(at + row_bytes, _MM_HINT_T0);
+        if (ahead) {
+            const char *next = w + 2 * row_bytes + (half ? 2 * i : 4 * i);
+            _mm_prefetch(next, _MM_HINT_T1);
+            _mm_prefetch(next + row_bytes, _MM_HINT_T1);
         }
         UNROLL
         for (size_t h = 0; h < 2; h++) {
@@ -340,10 +356,11 @@ ALWAYS void matmul_float(float *y, size_t ldy, const char *w, bool half, size_t 
             const char *wr = w + r * row_bytes;
             for (size_t t = tok; t < end; t += FLOAT_TILE_TOK) {
                 float *yt = y + t * ldy + r;
+                bool ahead = t == 0;
                 switch (end - t) {
-                case 1: tile_float(yt, ldy, wr, row_bytes, half, x + t * n, n, 1); break;
-                case 2: tile_float(yt, ldy, wr, row_bytes, half, x + t * n, n, 2); break;
-                default: tile_float(yt, ldy, wr, row_bytes, half, x + t * n, n, 3); break;
+                case 1: tile_float(yt, ldy, wr, row_bytes, half, ahead, x + t * n, n, 1); break;
+                case 2: tile_float(yt, ldy, wr, row_bytes, half, ahead, x + t * n, n, 2); break;
+                default: tile_float(yt, ldy, wr, row_bytes, half, ahead, x + t * n, n, 3); break;
                 }
             }
         }
@@ -364,9 +381,10 @@ static void matmul_f32(float *y, size_t ldy, const void *w, size_t n_group, size
 
 /* The 32 values of block b of x [n] to v, zeros behind the end. */
 ALWAYS void load_block(__m256 v[4], const float *x, size_t n, size_t b) {
-    float part[Q_BLOCK] = {0};
+    float part[Q_BLOCK];
     const float *from = x + b * Q_BLOCK;
     if (n - b * Q_BLOCK < Q_BLOCK) {
+        memset(part, 0, sizeof part);
         memcpy(part, from, (n - b * Q_BLOCK) * sizeof *x);
         from = part;
     }

@@ -6,6 +6,7 @@
 #ifndef KERNELS_F16_H
 #define KERNELS_F16_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -33,6 +34,10 @@ static inline float f16_to_f32(uint16_t h) {
         rest = f32_bits((float)(h & 0x7fff) * 0x1p-24f);  // zero or subnormal: units of 2^-24
     }
     return f32_from_bits(rest | sign);
+}
+
+static inline bool f16_is_finite(uint16_t h) {
+    return (h & 0x7c00) != 0x7c00;
 }
 
 /* Round to nearest even; overflow gives infinity, NaN stays NaN. */

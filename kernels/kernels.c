@@ -6,10 +6,13 @@ static const struct {
     void (*install)(struct kernels *);
 } variants[] = {
     {0, kernels_scalar},  // worst first: later rows overwrite what they improve
+    {0, kernels_scalar_k},
 #if defined(__x86_64__)
     {CPU_AVX2, kernels_avx2},
+    {CPU_AVX2, kernels_avx2_k},
 #elif defined(__aarch64__)
     {CPU_NEON, kernels_neon},
+    {CPU_NEON, kernels_neon_k},
 #endif
 };
 
@@ -29,6 +32,7 @@ size_t weight_row_bytes(int type, size_t n_col) {
     case W_F16: return n_col * sizeof(uint16_t);
     case W_Q4_0: return n_col / Q_BLOCK * sizeof(struct file_q4_0);
     case W_Q8_0: return n_col / Q_BLOCK * sizeof(struct file_q8_0);
+    case W_Q6_K: return n_col / Q_SUPER * sizeof(struct file_q6_k);
     default: return 0;
     }
 }
@@ -39,6 +43,11 @@ size_t weight_group_bytes(int type, size_t n_col) {
     case W_F16: return ROW_GROUP * round_up(n_col, FLOAT_LANES) * sizeof(uint16_t);
     case W_Q4_0: return round_up(n_col, COL_UNIT) / COL_UNIT * sizeof(struct kern_q4_0);
     case W_Q8_0: return round_up(n_col, COL_UNIT) / COL_UNIT * sizeof(struct kern_q8_0);
+    case W_Q6_K: {
+        size_t n_super = n_col / Q_SUPER;
+        return n_super * sizeof(struct kern_q6_k) +
+               round_up(n_super * sizeof(uint16_t[ROW_GROUP]), 64);
+    }
     default: return 0;
     }
 }
@@ -56,6 +65,7 @@ const struct weight_ops *weight_ops(const struct kernels *k, int type) {
     case W_F16: return &k->f16;
     case W_Q4_0: return &k->q4_0;
     case W_Q8_0: return &k->q8_0;
+    case W_Q6_K: return &k->q6_k;
     default: return NULL;
     }
 }

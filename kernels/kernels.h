@@ -11,7 +11,8 @@
  *    q = 0; otherwise d = a / 127 rounded up to bf16, q = rint(x * (1 / d)) clamped to +-127 (NaN
  *    gives -127).
  *  - Quantised weights: acc = +0; blocks of 32 in order; I = exact int32 sum of w * q;
- *    acc = fma(dw * dx, (float)I, acc).
+ *    acc = fma(dw * dx, (float)I, acc). Q6_K, whose block of 32 has two scales of 16 values:
+ *    I = sc_a * I_a + sc_b * I_b (below 2^24), dw = d.
  *  - Float weights: 16 lanes, lane i mod 16 by fma in ascending i; lanes are added as the tree
  *    l + 8, l + 4, l + 2, l + 1. The same lanes and tree for every float sum (RMSNorm, q . k).
  *  - Attention: scores per 64 positions counted from 0: m = max, p = exp(s - m), l = sum of p in 16
@@ -63,7 +64,7 @@ struct weight_ops {
 
 struct kernels {
     const char *name;  // best variant that contributed: "scalar", "avx2", "neon"
-    struct weight_ops q4_0, q8_0, f16, f32;
+    struct weight_ops q4_0, q8_0, q6_k, f16, f32;
 
     /* x [n] to blocks q [ceil(n / 32)], missing values are zero. */
     void (*quantise)(struct act *q, const float *x, size_t n);
@@ -105,7 +106,7 @@ struct kernels {
     size_t (*topk)(int32_t *id, float *val, size_t k, const float *x, size_t n);
 };
 
-/* Bytes of a row in file order; n_col is a multiple of 32 for quantised types. */
+/* Bytes of a row in file order; n_col is a multiple of 32 for quantised types, of 256 for Q6_K. */
 size_t weight_row_bytes(int type, size_t n_col);
 /* Bytes of 8 rows in kernel order, a multiple of 64. */
 size_t weight_group_bytes(int type, size_t n_col);
@@ -133,12 +134,16 @@ void kernels_init(struct kernels *k, unsigned cpu);
 void kernels_scalar(struct kernels *k);
 void kernels_avx2(struct kernels *k);
 void kernels_neon(struct kernels *k);
+/* The same for the types whose scales have scales (Q6_K). */
+void kernels_scalar_k(struct kernels *k);
+void kernels_avx2_k(struct kernels *k);
+void kernels_neon_k(struct kernels *k);
 
 /* Run every kernel of got and of the reference on seeded input, edge values included, and compare
  * bits. Returns the number of mismatches; *digest (FNV-1a over all reference results) is one value on
  * every CPU. `say`, if not NULL, gets a line for each mismatch. scratch: SELFTEST_BYTES, 64-aligned. */
 enum { SELFTEST_BYTES = 1 << 20 };
-#define SELFTEST_DIGEST 0x404244438ee9dcb1ULL  // what *digest is, for CONTRACT_VERSION
+#define SELFTEST_DIGEST 0x5a6fa59a0978091eULL  // what *digest is, for CONTRACT_VERSION
 size_t kernels_selftest(const struct kernels *got, void *scratch, uint64_t *digest,
                         void (*say)(void *ctx, const char *line), void *ctx);
 

@@ -127,9 +127,10 @@ ALWAYS float32x4_t load_float(const void *p, size_t i, bool half) {
     return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16((const uint16_t *)p + i)));
 }
 
-/* A tile: 8 rows times n_tok tokens from `first` on of panels of `width` tokens. */
-ALWAYS void tile_q4_0(float *y, size_t ldy, const char *w, size_t n_quad, const char *panel,
-                      size_t width, size_t first, size_t n_tok) {
+/* A tile: 8 rows times n_tok tokens from `first` on of panels of `width` tokens; weights `ahead`
+ * bytes ahead are fetched, if not 0. width and n_tok are constants where it is inlined. */
+ALWAYS void tile_q4_0(float *y, size_t ldy, const char *w, size_t n_quad, size_t ahead,
+                      const char *panel, size_t width, size_t first, size_t n_tok) {
     const uint8x16_t nibble = vdupq_n_u8(15);
     float32x4_t acc[TILE_TOK][2];
     UNROLL
@@ -138,10 +139,10 @@ ALWAYS void tile_q4_0(float *y, size_t ldy, const char *w, size_t n_quad, const 
         const char *quad = w + block / 4 * sizeof(struct kern_q4_0);
         const char *q = quad + offsetof(struct kern_q4_0, q) + 128 * (block % 4);
         const char *d = panel + 4 * first, *s8 = d + 4 * width, *x = s8 + 4 * width;
-        if (width == 1) {
-            if (block % 4 == 0) __builtin_prefetch(quad + PREFETCH_AHEAD);
-            __builtin_prefetch(q + PREFETCH_AHEAD);
-            __builtin_prefetch(q + PREFETCH_AHEAD + 64);
+        if (ahead) {
+            if (block % 4 == 0) __builtin_prefetch(quad + ahead);
+            __builtin_prefetch(q + ahead);
+            __builtin_prefetch(q + ahead + 64);
         }
         int16x8_t sum[TILE_TOK][4];  // two rows in each; at most 8 * 15 * 127 = 15240 in a lane
         UNROLL
@@ -184,8 +185,8 @@ ALWAYS void tile_q4_0(float *y, size_t ldy, const char *w, size_t n_quad, const 
     }
 }
 
-ALWAYS void tile_q8_0(float *y, size_t ldy, const char *w, size_t n_quad, const char *panel,
-                      size_t width, size_t first, size_t n_tok) {
+ALWAYS void tile_q8_0(float *y, size_t ldy, const char *w, size_t n_quad, size_t ahead,
+                      const char *panel, size_t width, size_t first, size_t n_tok) {
     float32x4_t acc[TILE_TOK][2];
     UNROLL
     for (size_t t = 0; t < n_tok; t++) acc[t][0] = acc[t][1] = vdupq_n_f32(0);
@@ -193,15 +194,16 @@ ALWAYS void tile_q8_0(float *y, size_t ldy, const char *w, size_t n_quad, const 
         const char *quad = w + block / 4 * sizeof(struct kern_q8_0);
         const char *q = quad + offsetof(struct kern_q8_0, q) + 256 * (block % 4);
         const char *d = panel + 4 * first, *x = d + 8 * width;
-        UNROLL
-        for (size_t l = 0; width == 1 && l < 4; l++) {
-            __builtin_prefetch(q + PREFETCH_AHEAD + 64 * l);
-        }
-        UNROLL
-        for (size_t h = 0; h < 2; h++) {
-            int32x4_t sum[TILE_TOK][2];  // rows 0 0 1 1 and 2 2 3 3
+        if (ahead) {
+            if (block % 4 == 0) __builtin_prefetch(quad + ahead);
             UNROLL
-            for (size_t c = 0; c < 8; c += 2) {
+            for (size_t l = 0; l < 4; l++) __builtin_prefetch(q + ahead + 64 * l);
+        }
+        int32x4_t sum[TILE_TOK][2][2];  // [token][half]: rows 0 0 1 1 and 2 2 3 3 of the half
+        UNROLL
+        for (size_t c = 0; c < 8; c += 2) {
+            UNROLL
+            for (size_t h = 0; h < 2; h++) {
                 int8x16_t w0 = vld1q_s8((const int8_t *)q + 32 * c + 16 * h);
                 int8x16_t w1 = vld1q_s8((const int8_t *)q + 32 * c + 32 + 16 * h);
                 UNROLL
@@ -213,15 +215,19 @@ ALWAYS void tile_q8_0(float *y, size_t ldy, const char *w, size_t n_quad, const 
                     int16x8_t hi = vmull_high_s8(w0, x0);
                     lo = vmlal_s8(lo, vget_low_s8(w1), vget_low_s8(x1));
                     hi = vmlal_high_s8(hi, w1, x1);
-                    sum[t][0] = c == 0 ? vpaddlq_s16(lo) : vpadalq_s16(sum[t][0], lo);
-                    sum[t][1] = c == 0 ? vpaddlq_s16(hi) : vpadalq_s16(sum[t][1], hi);
+                    int32x4_t *s = sum[t][h];
+                    s[0] = c == 0 ? vpaddlq_s16(lo) : vpadalq_s16(s[0], lo);
+                    s[1] = c == 0 ? vpaddlq_s16(hi) : vpadalq_s16(s[1], hi);
                 }
             }
+        }
+        UNROLL
+        for (size_t h = 0; h < 2; h++) {
             const char *dw = quad + sizeof(uint16_t[ROW_GROUP]) * (block % 4);
             float32x4_t scale = load_float(dw, 4 * h, true);
             UNROLL
             for (size_t t = 0; t < n_tok; t++) {
-                float32x4_t i = vcvtq_f32_s32(vpaddq_s32(sum[t][0], sum[t][1]));
+                float32x4_t i = vcvtq_f32_s32(vpaddq_s32(sum[t][h][0], sum[t][h][1]));
                 float32x4_t dd = vmulq_n_f32(scale, load_one(d + 4 * t));
                 acc[t][h] = vfmaq_f32(acc[t][h], dd, i);
             }
@@ -235,11 +241,11 @@ ALWAYS void tile_q8_0(float *y, size_t ldy, const char *w, size_t n_quad, const 
 }
 
 ALWAYS void tile(enum weight_type type, float *y, size_t ldy, const char *w, size_t n_quad,
-                 const char *panel, size_t width, size_t first, size_t n_tok) {
+                 size_t ahead, const char *panel, size_t width, size_t first, size_t n_tok) {
     if (type == W_Q4_0) {
-        tile_q4_0(y, ldy, w, n_quad, panel, width, first, n_tok);
+        tile_q4_0(y, ldy, w, n_quad, ahead, panel, width, first, n_tok);
     } else {
-        tile_q8_0(y, ldy, w, n_quad, panel, width, first, n_tok);
+        tile_q8_0(y, ldy, w, n_quad, ahead, panel, width, first, n_tok);
     }
 }
 
@@ -250,7 +256,7 @@ ALWAYS void matmul_quantised(enum weight_type type, size_t quad_bytes, float *y,
     size_t run = n_quad * 4 * sizeof(struct panel8);
     if (n_tok == 1) {
         for (size_t g = 0; g < n_group; g++) {
-            tile(type, y + g * ROW_GROUP, ldy, w + g * group, n_quad, x, 1, 0, 1);
+            tile(type, y + g * ROW_GROUP, ldy, w + g * group, n_quad, PREFETCH_AHEAD, x, 1, 0, 1);
         }
         return;
     }
@@ -259,14 +265,15 @@ ALWAYS void matmul_quantised(enum weight_type type, size_t quad_bytes, float *y,
     for (size_t tok = 0; tok < n_tok; tok += pass) {
         size_t end = n_tok - tok < pass ? n_tok : tok + pass;
         for (size_t g = 0; g < n_group; g++) {
-            size_t t = tok;
-            for (; t + 2 <= end; t += 2) {
-                tile(type, y + t * ldy + g * ROW_GROUP, ldy, w + g * group, n_quad, x + t / 8 * run,
-                     8, t % 8, 2);
-            }
-            if (t < end) {
-                tile(type, y + t * ldy + g * ROW_GROUP, ldy, w + g * group, n_quad, x + t / 8 * run,
-                     8, t % 8, 1);
+            for (size_t t = tok; t < end; t += 2) {
+                size_t ahead = t == 0 ? group : 0;  // the rows that come after these
+                const char *panel = x + t / 8 * run;
+                float *yt = y + t * ldy + g * ROW_GROUP;
+                if (t + 1 < end) {
+                    tile(type, yt, ldy, w + g * group, n_quad, ahead, panel, 8, t % 8, 2);
+                } else {
+                    tile(type, yt, ldy, w + g * group, n_quad, ahead, panel, 8, t % 8, 1);
+                }
             }
         }
     }
@@ -282,8 +289,8 @@ static void matmul_q8_0(float *y, size_t ldy, const void *w, size_t n_group, siz
     matmul_quantised(W_Q8_0, sizeof(struct kern_q8_0), y, ldy, w, n_group, n_col, x, n_tok);
 }
 
-/* Two rows times n_tok tokens. */
-ALWAYS void tile_float(float *y, size_t ldy, const char *w, size_t row_bytes, bool half,
+/* Two rows times n_tok tokens; the next two rows are fetched when `ahead`. */
+ALWAYS void tile_float(float *y, size_t ldy, const char *w, size_t row_bytes, bool half, bool ahead,
                        const float *x, size_t n, size_t n_tok) {
     float32x4_t acc[2][TILE_TOK][4];
     UNROLL
@@ -292,6 +299,11 @@ ALWAYS void tile_float(float *y, size_t ldy, const char *w, size_t row_bytes, bo
         for (size_t h = 0; h < 4; h++) acc[0][t][h] = acc[1][t][h] = vdupq_n_f32(0);
     }
     for (size_t i = 0; i < n; i += FLOAT_LANES) {
+        if (ahead) {
+            const char *next = w + 2 * row_bytes + (half ? 2 * i : 4 * i);
+            __builtin_prefetch(next, 0, 2);
+            __builtin_prefetch(next + row_bytes, 0, 2);
+        }
         UNROLL
         for (size_t h = 0; h < 4; h++) {
             float32x4_t w0 = load_float(w, i + h * VEC, half);
@@ -321,11 +333,15 @@ ALWAYS void matmul_float(float *y, size_t ldy, const char *w, bool half, size_t 
         size_t end = n_tok - tok < pass ? n_tok : tok + pass;
         for (size_t r = 0; r < n_group * ROW_GROUP; r += 2) {
             const char *wr = w + r * row_bytes;
-            size_t t = tok;
-            for (; t + 2 <= end; t += 2) {
-                tile_float(y + t * ldy + r, ldy, wr, row_bytes, half, x + t * n, n, 2);
+            for (size_t t = tok; t < end; t += 2) {
+                float *yt = y + t * ldy + r;
+                bool ahead = t == 0;
+                if (t + 1 < end) {
+                    tile_float(yt, ldy, wr, row_bytes, half, ahead, x + t * n, n, 2);
+                } else {
+                    tile_float(yt, ldy, wr, row_bytes, half, ahead, x + t * n, n, 1);
+                }
             }
-            if (t < end) tile_float(y + t * ldy + r, ldy, wr, row_bytes, half, x + t * n, n, 1);
         }
     }
 }
@@ -344,9 +360,10 @@ static void matmul_f32(float *y, size_t ldy, const void *w, size_t n_group, size
 
 /* The 32 values of block b of x [n] to v, zeros behind the end. */
 ALWAYS void load_block(float32x4_t v[8], const float *x, size_t n, size_t b) {
-    float part[Q_BLOCK] = {0};
+    float part[Q_BLOCK];
     const float *from = x + b * Q_BLOCK;
     if (n - b * Q_BLOCK < Q_BLOCK) {
+        memset(part, 0, sizeof part);
         memcpy(part, from, (n - b * Q_BLOCK) * sizeof *x);
         from = part;
     }

@@ -2,8 +2,9 @@
  *
  * File order is GGUF's (row major; its type numbers are used everywhere). Kernel order is ours: 8
  * rows interleaved, 4 weights of each row in turn, so that one 32-bit lane holds 4 weights of one
- * row on every instruction set; re-laying is a transposition of 32-bit words. Groups of 8 rows are
- * contiguous. Columns are padded to 128 with zero scales, rows to 8.
+ * row on every instruction set; re-laying is a transposition of 32-bit words (Q6_K's bits are regrouped,
+ * too). Groups of 8 rows are contiguous. Columns are padded to 128 with zero scales (Q6_K: they are a
+ * multiple of 256), rows to 8.
  */
 #ifndef KERNELS_QUANTS_H
 #define KERNELS_QUANTS_H
@@ -12,13 +13,14 @@
 
 enum {
     Q_BLOCK = 32,      // values that share a scale
+    Q_SUPER = 256,     // values of a super-block of Q6_K: columns are a multiple of it
     ROW_GROUP = 8,     // rows interleaved in kernel order
     COL_UNIT = 128,    // columns are padded to this in kernel order (quantised types)
     FLOAT_LANES = 16,  // float weights: columns are padded to this, sums run in this many lanes
 };
 
 /* GGUF type numbers of the weights we have kernels for. */
-enum weight_type { W_F32 = 0, W_F16 = 1, W_Q4_0 = 2, W_Q8_0 = 8 };
+enum weight_type { W_F32 = 0, W_F16 = 1, W_Q4_0 = 2, W_Q8_0 = 8, W_Q6_K = 14 };
 
 /* File order. Byte arrays only, so that any alignment is fine. */
 struct file_q4_0 {
@@ -29,8 +31,18 @@ struct file_q8_0 {
     uint8_t d[2];
     int8_t q[32];
 };
+/* Two halves of four blocks. Block k of half h, weight i: the low 4 bits are in ql[64h + 32(k % 2) + i],
+ * in its low nibble if k < 2; the high 2 bits are bits 2k of qh[32h + i]; scales sc[8h + 2k] for
+ * i < 16 and sc[8h + 2k + 1] behind. value = d * sc * (6 bits - 32). */
+struct file_q6_k {
+    uint8_t ql[128];
+    uint8_t qh[64];
+    int8_t sc[16];
+    uint8_t d[2];
+};
 _Static_assert(sizeof(struct file_q4_0) == 18, "GGUF Q4_0");
 _Static_assert(sizeof(struct file_q8_0) == 34, "GGUF Q8_0");
+_Static_assert(sizeof(struct file_q6_k) == 210, "GGUF Q6_K");
 
 /* Kernel order: 8 rows x 128 columns. */
 struct kern_q4_0 {
@@ -41,8 +53,18 @@ struct kern_q8_0 {
     uint16_t d[4][ROW_GROUP];
     int8_t q[4][8][ROW_GROUP][4];  // [block][c][row][i] = w[4c + i]
 };
+/* 8 rows x 256 columns. Of a half's four blocks three lie whole in a byte each, and the fourth in what
+ * they leave: unpacking takes half the instructions that GGUF's order would. A d [8 rows], f16, would
+ * break the lines of 64 bytes; so a group of rows begins with all of them, d [super-block][row], padded
+ * with zeros to 64 bytes. */
+struct kern_q6_k {
+    int8_t sc[16][ROW_GROUP];          // [16 columns][row]
+    uint8_t q[2][3][8][ROW_GROUP][4];  // [half][k][c][row][i]: bits 0-5 = weight 4c + i of block k,
+                                       // bits 6-7 = bits 2k and 2k + 1 of the weight of block 3
+};
 _Static_assert(sizeof(struct kern_q4_0) == 576, "9 cache lines");
 _Static_assert(sizeof(struct kern_q8_0) == 1088, "17 cache lines");
+_Static_assert(sizeof(struct kern_q6_k) == 1664, "26 cache lines");
 
 /* 32 activations as they are quantised, gathered between slices and sent: d is a bf16 (the upper
  * half of an f32), q in [-127, 127]. 34 bytes without loss. */

@@ -21,7 +21,8 @@
 
 #define ROUND 0x1.8p52  // adding and subtracting it rounds to an integer, for |x| < 2^51
 
-/* ln x for normal x > 0: x = m * 2^e, sqrt(1/2) <= m < sqrt(2), ln m = 2 atanh((m - 1) / (m + 1)). */
+/* ln x for normal x > 0: x = m * 2^e, sqrt(1/2) <= m < sqrt(2), and
+ * ln m = 2 atanh((m - 1) / (m + 1)). */
 static double ln_of(double x) {
     uint64_t u;
     memcpy(&u, &x, sizeof u);

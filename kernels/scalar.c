@@ -3,6 +3,7 @@
 #include "f16.h"
 #include "fma.h"
 #include "kernels.h"
+#include "panel.h"
 #include "topk.h"
 
 #include <string.h>
@@ -17,10 +18,6 @@ static size_t blocks_of(size_t n) {
 
 static size_t quads_of(size_t n_col) {
     return (n_col + COL_UNIT - 1) / COL_UNIT;
-}
-
-static bool f16_is_finite(uint16_t h) {
-    return (h & 0x7c00) != 0x7c00;
 }
 
 /* lane [16] to one number: l + 8, l + 4, l + 2, l + 1. */
@@ -154,23 +151,6 @@ static void dequant_f32(float *x, const void *src, size_t n_col) {
 }
 
 /* Matrix times activations. */
-
-/* One token's block of 32 in a panel: value i is q[i / 4 * step + i % 4]. */
-struct token_block {
-    float d;
-    const int8_t *q;
-    size_t step;
-};
-
-static struct token_block panel_block(const void *x, size_t n_block, size_t n_tok, size_t tok,
-                                      size_t block) {
-    if (n_tok == 1) {
-        const struct panel1 *p = (const struct panel1 *)x + block;
-        return (struct token_block){p->d[0], p->q[0][0], sizeof p->q[0]};
-    }
-    const struct panel8 *p = (const struct panel8 *)x + tok / 8 * n_block + block;
-    return (struct token_block){p->d[tok % 8], p->q[0][tok % 8], sizeof p->q[0]};
-}
 
 static int32_t dot_q4_0(const struct kern_q4_0 *k, size_t b, size_t row, struct token_block x) {
     int32_t sum = 0;
@@ -348,7 +328,7 @@ static float dot_kv(const float *q, const void *k, enum kv_type type, size_t fir
 
 static void attend(float *out, const float *q, const void *k, const void *v, enum kv_type type,
                    size_t hd, size_t stride, size_t n_pos, float scale) {
-    float m_all = 0, l_all = 0, o_all[HEAD_DIM_MAX];
+    float m_all = 0, l_all = 0, o_all[HEAD_DIM_MAX] = {0};
     for (size_t first = 0; first < n_pos; first += ATTEND_BLOCK) {
         size_t n = n_pos - first < ATTEND_BLOCK ? n_pos - first : ATTEND_BLOCK;
         float p[ATTEND_BLOCK], lane[FLOAT_LANES] = {0}, m = -__builtin_inff();

@@ -83,8 +83,8 @@ enum mode {
     SUBNORMAL_SCALES,
     HUGE_SCALES,
     SOME_ZERO,
-    WEIGHTS_LOW,    // nibbles 0, bytes -128
-    WEIGHTS_HIGH,   // nibbles 15, bytes 127
+    WEIGHTS_LOW,    // bits 0, bytes (Q8_0's weights, Q6_K's scales) -128
+    WEIGHTS_HIGH,   // bits 1, bytes 127
     WEIGHTS_MIXED,  // the two extremes by turns
     SIGNS,          // activations +-1: quantised to +-127
     TINY,           // activations near and below the smallest that counts
@@ -133,6 +133,20 @@ static uint16_t make_scale(struct selftest *s, enum mode mode) {
     }
 }
 
+/* A type's smallest whole piece of a row, and where its f16 (or f32) scale is. */
+static size_t block_bytes(int type) {
+    switch (type) {
+    case W_Q6_K: return weight_row_bytes(type, Q_SUPER);
+    case W_Q4_0:
+    case W_Q8_0: return weight_row_bytes(type, Q_BLOCK);
+    default: return weight_row_bytes(type, 1);
+    }
+}
+
+static size_t scale_at(int type) {
+    return type == W_Q6_K ? offsetof(struct file_q6_k, d) : 0;
+}
+
 static void make_weights(struct selftest *s, int type, char *w, size_t n_row, size_t n_col,
                          enum mode mode) {
     size_t n = n_row * n_col;
@@ -145,22 +159,22 @@ static void make_weights(struct selftest *s, int type, char *w, size_t n_row, si
         memcpy(w + 2 * i, &h, 2);
     }
     if (type == W_F32 || type == W_F16) return;
-    size_t size = type == W_Q4_0 ? sizeof(struct file_q4_0) : sizeof(struct file_q8_0);
-    for (size_t b = 0; b < n / Q_BLOCK; b++, w += size) {
-        uint16_t d = make_scale(s, mode);
-        memcpy(w, &d, 2);
-        for (size_t i = 2; i < size; i++) {
+    size_t size = block_bytes(type);
+    for (size_t b = 0; b < n_row * weight_row_bytes(type, n_col) / size; b++, w += size) {
+        for (size_t i = 0; i < size; i++) {
             uint32_t r = rnd(s);
-            bool q4 = type == W_Q4_0;
+            bool whole = type == W_Q8_0 || (type == W_Q6_K && i >= offsetof(struct file_q6_k, sc));
             switch (mode) {
-            case WEIGHTS_LOW: w[i] = (char)(q4 ? 0x00 : 0x80); break;
-            case WEIGHTS_HIGH: w[i] = (char)(q4 ? 0xff : 0x7f); break;
+            case WEIGHTS_LOW: w[i] = (char)(whole ? 0x80 : 0x00); break;
+            case WEIGHTS_HIGH: w[i] = (char)(whole ? 0x7f : 0xff); break;
             case WEIGHTS_MIXED:
-                w[i] = (char)(r & 1 ? (q4 ? 0xf0 : 0x80) : (q4 ? 0x0f : 0x7f));
+                w[i] = (char)(r & 1 ? (whole ? 0x80 : 0xf0) : (whole ? 0x7f : 0x0f));
                 break;
             default: w[i] = (char)r; break;
             }
         }
+        uint16_t d = make_scale(s, mode);
+        memcpy(w + scale_at(type), &d, 2);
     }
 }
 
@@ -237,6 +251,7 @@ static void check_matrices(struct selftest *s) {
         enum mode mode = (enum mode)(i / 8);
         check_matmul(s, W_Q4_0, n_col, n_row, n_tok, mode);
         check_matmul(s, W_Q8_0, n_col, n_row, n_tok, mode);
+        check_matmul(s, W_Q6_K, Q_SUPER * (1 + i % 8), n_row, n_tok, mode);
     }
     static const size_t odd_cols[] = {1, 7, 16, 40, 100, 288, 513};
     for (size_t i = 0; i < 14; i++) {
@@ -250,13 +265,13 @@ static void check_matrices(struct selftest *s) {
 /* A scale or float weight that is not finite must be seen wherever it is. */
 static void check_refusal(struct selftest *s, int type) {
     const struct weight_ops *ref = weight_ops(s->ref, type), *got = weight_ops(s->got, type);
-    size_t n_col = 160, n_row = 8, bytes = n_row * weight_row_bytes(type, n_col);
-    size_t unit = bytes / n_row / (type == W_F32 || type == W_F16 ? n_col : n_col / Q_BLOCK);
-    for (size_t at = 0; at < bytes; at += unit * 3) {
+    size_t n_col = type == W_Q6_K ? 5 * Q_SUPER : 160, n_row = 8;
+    size_t bytes = n_row * weight_row_bytes(type, n_col);
+    for (size_t at = scale_at(type); at < bytes; at += block_bytes(type) * 3) {
         s->used = 0;
         char *file = take(s, bytes, 0);
         void *w = take(s, weight_group_bytes(type, n_col), 0);
-        uint16_t inf16 = at % 2 ? 0x7c00 : 0xfe00;
+        uint16_t inf16 = at / block_bytes(type) % 2 ? 0x7c00 : 0xfe00;
         float inf32 = -__builtin_inff();
         if (type == W_F32) memcpy(file + at, &inf32, 4);
         if (type != W_F32) memcpy(file + at, &inf16, 2);
@@ -336,8 +351,12 @@ static void check_topk(struct selftest *s, size_t n, size_t k, bool hostile) {
     compare(s, "topk value", name, va, vb, na * sizeof *va);
 }
 
+/* Keys: of both signs, all against the query (scores below 0), with a NaN or infinity. */
+enum keys { KEYS_PLAIN, KEYS_AGAINST, KEYS_HOSTILE, N_KEYS };
+
 static void check_attend(struct selftest *s, enum kv_type type, size_t hd, size_t n_pos,
-                         bool hostile) {
+                         enum keys keys) {
+    static const char *const names[N_KEYS] = {"plain", "negative scores", "hostile"};
     size_t stride = hd + 8 * (rnd(s) % 3), n = n_pos * stride;
     s->used = 0;
     float *q = take(s, hd * sizeof *q, 0), *kv[2];
@@ -348,14 +367,19 @@ static void check_attend(struct selftest *s, enum kv_type type, size_t hd, size_
         kv[i] = take(s, n * sizeof *kv[i], 0);
         half[i] = take(s, n * sizeof *half[i], 0);
         for (size_t j = 0; j < n; j++) kv[i][j] = rnd_float(s) * 4.0f;
-        if (hostile) kv[i][rnd(s) % n] = f32_from_bits(rnd(s) % 2 ? 0x7fc00000 : 0xff800000);
+        for (size_t j = 0; keys == KEYS_AGAINST && i == 0 && j < n; j++) {
+            float f = kv[i][j];
+            kv[i][j] = (f < 0) == (q[j % stride % hd] < 0) ? -f : f;
+        }
+        if (keys == KEYS_HOSTILE)
+            kv[i][rnd(s) % n] = f32_from_bits(rnd(s) % 2 ? 0x7fc00000 : 0xff800000);
         s->ref->to_f16(half[i], kv[i], n);
     }
     const void *k = type == KV_F32 ? (void *)kv[0] : half[0];
     const void *v = type == KV_F32 ? (void *)kv[1] : half[1];
     s->ref->attend(a, q, k, v, type, hd, stride, n_pos, 0.25f);
     s->got->attend(b, q, k, v, type, hd, stride, n_pos, 0.25f);
-    compare_floats(s, "attend", hostile ? "hostile" : "plain", a, b, hd);
+    compare_floats(s, "attend", names[keys], a, b, hd);
 }
 
 /* Angles have one implementation only; here they go into the digest. */
@@ -386,6 +410,7 @@ size_t kernels_selftest(const struct kernels *got, void *scratch, uint64_t *dige
     check_matrices(&s);
     check_refusal(&s, W_Q4_0);
     check_refusal(&s, W_Q8_0);
+    check_refusal(&s, W_Q6_K);
     check_refusal(&s, W_F16);
     check_refusal(&s, W_F32);
     for (size_t n = 1; n <= 300; n += n < 70 ? 1 : 7) {
@@ -400,10 +425,11 @@ size_t kernels_selftest(const struct kernels *got, void *scratch, uint64_t *dige
     static const size_t dims[] = {8, 16, 40, 64, 80, 96, 100, 128};
     for (size_t n_pos = 1; n_pos <= 200; n_pos += n_pos % 64 < 2 || n_pos % 64 == 63 ? 1 : 9) {
         size_t hd = dims[rnd(&s) % 8];
-        check_attend(&s, KV_F16, hd, n_pos, false);
-        check_attend(&s, KV_F32, hd, n_pos, false);
-        check_attend(&s, KV_F16, dims[n_pos % 8], n_pos, true);
-        check_attend(&s, KV_F32, dims[n_pos % 8], n_pos, true);
+        for (int keys = 0; keys < N_KEYS; keys++) {
+            check_attend(&s, KV_F16, hd, n_pos, (enum keys)keys);
+            check_attend(&s, KV_F32, hd, n_pos, (enum keys)keys);
+            hd = dims[rnd(&s) % 8];
+        }
     }
     check_angles(&s);
     if (digest) *digest = s.digest;

@@ -338,6 +338,7 @@ static MUST finish_answer(const struct run_conf *c, struct engine *g, struct ans
         fwrite(a->piece, 1, n_tail, stdout);
         if (isatty(STDOUT_FILENO)) fputc('\n', stdout);
         fflush(stdout);
+        if (!isatty(STDOUT_FILENO) && !c->is_quiet) fputc('\n', stderr);  // both in one log
         if (!c->is_quiet) print_summary(a->setup, p->n, f);
     }
     if (f->r.end == GEN_STOPPED) return err_set(e, ERR_STOPPED, "the answer was stopped");

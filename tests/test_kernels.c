@@ -129,16 +129,19 @@ static void test_table(void) {
     struct kernels k;
     kernels_init(&k, 0);
     tap_ok(strcmp(k.name, "scalar") == 0 && weight_ops(&k, W_Q4_0) == &k.q4_0 &&
-               weight_ops(&k, W_Q8_0) == &k.q8_0 && weight_ops(&k, W_F16) == &k.f16 &&
-               weight_ops(&k, W_F32) == &k.f32 && weight_ops(&k, 3) == NULL &&
-               weight_ops(&k, -1) == NULL && k.f16.is_float && !k.q4_0.is_float,
+               weight_ops(&k, W_Q8_0) == &k.q8_0 && weight_ops(&k, W_Q6_K) == &k.q6_k &&
+               weight_ops(&k, W_F16) == &k.f16 && weight_ops(&k, W_F32) == &k.f32 &&
+               weight_ops(&k, 3) == NULL && weight_ops(&k, -1) == NULL && k.f16.is_float &&
+               !k.q4_0.is_float,
            "table: operations by GGUF type");
     tap_ok(weight_row_bytes(W_Q4_0, 64) == 36 && weight_row_bytes(W_Q8_0, 64) == 68 &&
-               weight_row_bytes(W_F16, 7) == 14 && weight_row_bytes(W_F32, 7) == 28 &&
-               weight_row_bytes(99, 64) == 0,
+               weight_row_bytes(W_Q6_K, 512) == 420 && weight_row_bytes(W_F16, 7) == 14 &&
+               weight_row_bytes(W_F32, 7) == 28 && weight_row_bytes(99, 64) == 0,
            "sizes: rows in file order");
     tap_ok(weight_group_bytes(W_Q4_0, 32) == 576 && weight_group_bytes(W_Q4_0, 160) == 1152 &&
                weight_group_bytes(W_Q8_0, 128) == 1088 &&
+               weight_group_bytes(W_Q6_K, 256) == 1664 + 64 &&
+               weight_group_bytes(W_Q6_K, 1280) == 5 * 1664 + 128 &&
                weight_group_bytes(W_F16, 17) == 8 * 32 * 2 &&
                weight_group_bytes(W_F32, 16) == 8 * 16 * 4 && weight_group_bytes(99, 64) == 0,
            "sizes: groups in kernel order");
@@ -191,6 +194,75 @@ static float block_at(int type, const uint8_t *file, size_t row, size_t block, i
     }
     double d = half_value((f[0] | f[1] << 8) & 0x7fff);
     return (float)(f[1] & 0x80 ? -d : d);
+}
+
+/* Q6_K's super-block from its definition, exact in binary64: weight i of 256 has 4 bits in a nibble of
+ * the first 128 bytes, 2 bits in the next 64, and shares one of 16 scales. */
+static double q6_k_scale(const uint8_t *f) {
+    double d = half_value((f[208] | f[209] << 8) & 0x7fff);
+    return f[209] & 0x80 ? -d : d;
+}
+
+static double q6_k_value(const uint8_t *f, size_t i) {
+    size_t half = i / 128, j = i % 128;
+    unsigned low = f[64 * half + j % 64], high = f[128 + 32 * half + j % 32];
+    int bits = (int)(j < 64 ? low % 16 : low / 16) + 16 * (int)((high >> j / 32 * 2) % 4);
+    int scale = f[192 + i / 16] < 128 ? f[192 + i / 16] : f[192 + i / 16] - 256;
+    return q6_k_scale(f) * scale * (bits - 32);
+}
+
+static void test_q6_k(const struct kernels *k) {
+    enum { N = 512, SIZE = 2 * 210 };
+    /* d = 2; weight 0: 1 + 16 * 2 - 32 = 1, weight 64: 15 + 16 * 1 - 32 = -1, both times their scale. */
+    uint8_t block[210] = {0xf1};
+    block[128] = 0x12, block[192] = 3, block[196] = 0x80, block[209] = 0x40;
+    float x[N];
+    k->q6_k.dequant(x, block, 256);
+    tap_ok(x[0] == 6 && x[64] == 256 && x[1] == -192 && x[16] == 0 && x[65] == 8192 &&
+               x[128] == 0 && x[255] == 0,
+           "dequant: a Q6_K block by hand");
+    uint8_t file[5 * SIZE];
+    char *w = zeroed(weight_group_bytes(W_Q6_K, N));
+    void *panel = zeroed(panel_bytes(N, 3));
+    struct act q[3 * N / Q_BLOCK];
+    float y[3][8];
+    bool exact = true, near = true;
+    for (size_t i = 0; i < sizeof file; i++) file[i] = (uint8_t)rnd();
+    for (size_t i = 209; i < sizeof file; i += 210) file[i] = (file[i] & 0x83) | 0x20;
+    for (size_t r = 0; r < 5; r++) {
+        k->q6_k.dequant(x, file + r * SIZE, N);
+        for (size_t i = 0; i < N; i++)
+            exact &= x[i] == q6_k_value(file + r * SIZE + i / 256 * 210, i % 256);
+    }
+    tap_ok(exact, "dequant: Q6_K's values are exact");
+    for (size_t t = 0; t < 3; t++) {
+        for (size_t i = 0; i < N; i++) x[i] = rnd_float() * 3;
+        k->quantise(q + t * N / Q_BLOCK, x, N);
+    }
+    exact = k->q6_k.relay(w, file, 5, N);
+    k->pack(panel, q, N / Q_BLOCK, N / Q_BLOCK, 3);
+    k->q6_k.matmul(y[0], 8, w, 1, N, panel, 3);
+    for (size_t t = 0; t < 3; t++) {
+        for (size_t r = 0; r < 8; r++) {
+            double want = 0, size_sum = 0;
+            float acc = 0;
+            for (size_t b = 0; b < N / Q_BLOCK; b++) {
+                const struct act *a = &q[t * N / Q_BLOCK + b];
+                const uint8_t *f = file + r * SIZE + b / 8 * 210;
+                double sum = 0, d = r < 5 ? q6_k_scale(f) : 1;
+                for (size_t i = 0; r < 5 && i < Q_BLOCK; i++) {
+                    double p = q6_k_value(f, b % 8 * Q_BLOCK + i) * a->q[i];
+                    sum += p, size_sum += fabs(p * (double)bf16_to_f32(a->d));
+                }
+                want += sum * (double)bf16_to_f32(a->d);
+                acc = fmaf((float)d * bf16_to_f32(a->d), (float)(sum / d), acc);
+            }
+            exact &= same_bits(y[t][r], acc);
+            near &= is_near(y[t][r], want, 0, size_sum * 1e-6);
+        }
+    }
+    tap_ok(exact && near, "matmul Q6_K, %s: the contract's bits, near the true product", k->name);
+    free(w), free(panel);
 }
 
 static void test_quantised(const struct kernels *k, int type, const char *name) {
@@ -510,6 +582,7 @@ int main(void) {
         test_dequant(&ks[i]);
         test_quantised(&ks[i], W_Q4_0, "Q4_0");
         test_quantised(&ks[i], W_Q8_0, "Q8_0");
+        test_q6_k(&ks[i]);
         test_float(&ks[i], W_F16, "F16");
         test_float(&ks[i], W_F32, "F32");
         test_quantise(&ks[i]);
