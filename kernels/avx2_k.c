@@ -20,9 +20,8 @@
 #define KEEP(v) __asm__ volatile("" : "+x"(v))
 
 enum {
-    PREFETCH_AHEAD = 9216,    // one sequential stream of weights, so far ahead into L2 (measured)
+    PREFETCH_AHEAD = 16384,   // one sequential stream of weights, so far ahead into L2 (measured)
     D_BYTES = 2 * ROW_GROUP,  // the d of a super-block of 8 rows
-    SPAN = 64,                // super-blocks whose activations are summed at once
     TILE_TOK = 4,             // tokens of a tile
     PASS_BYTES = 192 * 1024,  // activations that go over the weights in one pass (L2)
 };
@@ -98,39 +97,36 @@ ALWAYS __m256i load_weights(const char *w, size_t half, size_t k, size_t c) {
     return _mm256_srli_epi16(v, 2);
 }
 
-/* What the 32 that is too much adds: 32 * the sums of the activations 0-15 and 16-31 of a block, to
- * excess [2][width tokens]. Of a sum the pairs 0 1 and 2 3 of every four stay apart, one int16 each, as
- * in what maddubs makes of weights. x: q of the panel. */
-ALWAYS void find_excess(int32_t *excess, const char *x, size_t width) {
+/* 32 * the sums of a block's first and last 16 activations; of a 16, the pairs 0 1 and 2 3 of every
+ * four stay apart, as in what maddubs makes of weights. excess: [2][width tokens][2]; for one token
+ * all lanes alike. x: q of the panel. */
+ALWAYS void find_excess(__m256i excess[2], const char *x, size_t width) {
     const __m256i times = _mm256_set1_epi8(32);
     if (width == 1) {
         __m256i v = _mm256_maddubs_epi16(times, _mm256_loadu_si256((const __m256i *)x));
         v = _mm256_add_epi16(v, _mm256_shuffle_epi32(v, 0x4e));
         v = _mm256_add_epi16(v, _mm256_shuffle_epi32(v, 0xb1));
-        excess[0] = _mm256_extract_epi32(v, 0);
-        excess[1] = _mm256_extract_epi32(v, 4);
+        excess[0] = _mm256_permute2x128_si256(v, v, 0x00);
+        excess[1] = _mm256_permute2x128_si256(v, v, 0x11);
         return;
     }
     UNROLL
     for (size_t u = 0; u < 2; u++) {
-        __m256i sum = _mm256_setzero_si256();
         UNROLL
         for (size_t e = 0; e < 4; e++) {
             const char *p = x + 4 * width * (4 * u + e);
-            __m256i v = _mm256_load_si256((const __m256i *)p);
-            sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(times, v));
+            __m256i v = _mm256_maddubs_epi16(times, _mm256_load_si256((const __m256i *)p));
+            excess[u] = e == 0 ? v : _mm256_add_epi16(excess[u], v);
         }
-        _mm256_storeu_si256((__m256i *)(excess + width * u), sum);
     }
 }
 
-/* Block k of a half of super-block w: acc[t] += 8 rows times n_tok tokens from `first` on of the panel. */
+/* Block k of a half: acc[t] += 8 rows times n_tok tokens from `first` on of the panel. */
 ALWAYS void block_q6_k(__m256 *acc, const char *w, __m256 scale, size_t half, size_t k,
-                       const char *panel, const int32_t *excess, size_t width, size_t first,
-                       size_t n_tok) {
+                       const char *panel, size_t width, size_t first, size_t n_tok) {
     const char *d = panel + 4 * first, *x = panel + 8 * width;
-    const char *over = (const char *)(excess + first);
-    __m256i sum[TILE_TOK], total[TILE_TOK];
+    __m256i excess[2], sum[TILE_TOK], total[TILE_TOK];
+    find_excess(excess, x, width);
     __m128i sc = _mm_load_si128((const __m128i *)(w + (8 * half + 2 * k) * ROW_GROUP));
     UNROLL
     for (size_t u = 0; u < 2; u++) {
@@ -149,8 +145,9 @@ ALWAYS void block_q6_k(__m256 *acc, const char *w, __m256 scale, size_t half, si
         __m256i sc16 = _mm256_cvtepi8_epi16(both);
         UNROLL
         for (size_t t = 0; t < n_tok; t++) {
-            __m256i exact = _mm256_sub_epi16(sum[t], broadcast_word(over + 4 * (u * width + t)));
-            __m256i p = _mm256_madd_epi16(exact, sc16);
+            __m256i over = excess[u];
+            if (width > 1) over = broadcast_word((const char *)&excess[u] + 4 * (first + t));
+            __m256i p = _mm256_madd_epi16(_mm256_sub_epi16(sum[t], over), sc16);
             total[t] = u == 0 ? p : _mm256_add_epi32(total[t], p);
         }
     }
@@ -161,40 +158,25 @@ ALWAYS void block_q6_k(__m256 *acc, const char *w, __m256 scale, size_t half, si
     }
 }
 
-/* Into L2, not L1: the activations must not wait behind misses to memory. */
-ALWAYS void prefetch_half(const char *p) {
-    UNROLL
-    for (size_t i = 0; i < sizeof(struct kern_q6_k) / 128; i++)
-        _mm_prefetch(p + 64 * i, _MM_HINT_T1);
-}
-
-/* A row group: its d, its super-blocks, and how far ahead to fetch weights into L2, if not 0. */
-struct rows {
-    const char *d, *w;
-    size_t ahead;
-};
-
-/* A tile: n super-blocks of 8 rows times n_tok tokens from `first` on of panels of `width`; goes on from
- * what y holds unless `fresh`. excess: for one token [n * 8][2], else room for one block. width and
- * n_tok are constants where it is inlined. */
-ALWAYS void tile_q6_k(float *y, size_t ldy, struct rows r, size_t n, bool fresh, const char *panel,
-                      int32_t *excess, size_t width, size_t first, size_t n_tok) {
+/* A tile: 8 rows (d: their group) times n_tok tokens from `first` on of panels of `width`; `ahead`
+ * bytes ahead are fetched into L2, if not 0. width and n_tok are constants where it is inlined. */
+ALWAYS void tile_q6_k(float *y, size_t ldy, const char *d, size_t n_super, size_t ahead,
+                      const char *panel, size_t width, size_t first, size_t n_tok) {
+    const char *w = d + (n_super * D_BYTES + 63) / 64 * 64;
     __m256 acc[TILE_TOK];
     UNROLL
-    for (size_t t = 0; t < n_tok; t++) {
-        acc[t] = fresh ? _mm256_setzero_ps() : _mm256_loadu_ps(y + t * ldy);
-    }
-    for (size_t b = 0; b < n; b++, r.w += sizeof(struct kern_q6_k), r.d += D_BYTES) {
-        __m256 scale = _mm256_cvtph_ps(_mm_load_si128((const __m128i *)r.d));
-        if (r.ahead && b % 4 == 0) _mm_prefetch(r.d + r.ahead, _MM_HINT_T1);
+    for (size_t t = 0; t < n_tok; t++) acc[t] = _mm256_setzero_ps();
+    for (size_t b = 0; b < n_super; b++, w += sizeof(struct kern_q6_k), d += D_BYTES) {
+        __m256 scale = _mm256_cvtph_ps(_mm_load_si128((const __m128i *)d));
+        if (ahead && b % 4 == 0) _mm_prefetch(d + ahead, _MM_HINT_T1);
         for (size_t half = 0; half < 2; half++) {
-            const char *next = r.w + r.ahead + sizeof(struct kern_q6_k) / 2 * half;
-            if (r.ahead) prefetch_half(next);
+            UNROLL
+            for (size_t i = 0; ahead && i < sizeof(struct kern_q6_k) / 128; i++) {
+                _mm_prefetch(w + ahead + sizeof(struct kern_q6_k) / 2 * half + 64 * i, _MM_HINT_T1);
+            }
             UNROLL
             for (size_t k = 0; k < 4; k++, panel += 40 * width) {
-                if (width > 1) find_excess(excess, panel + 8 * width, width);
-                block_q6_k(acc, r.w, scale, half, k, panel, excess, width, first, n_tok);
-                if (width == 1) excess += 2;
+                block_q6_k(acc, w, scale, half, k, panel, width, first, n_tok);
             }
         }
     }
@@ -202,50 +184,31 @@ ALWAYS void tile_q6_k(float *y, size_t ldy, struct rows r, size_t n, bool fresh,
     for (size_t t = 0; t < n_tok; t++) _mm256_storeu_ps(y + t * ldy, acc[t]);
 }
 
-static void matmul_one(float *y, const char *w, size_t n_group, size_t n_super, const char *x) {
-    size_t head = (n_super * D_BYTES + 63) / 64 * 64;
-    size_t group = head + n_super * sizeof(struct kern_q6_k);
-    int32_t excess[SPAN * 8][2];  // of these columns, for all rows
-    for (size_t s = 0; s < n_super; s += SPAN) {
-        size_t n = n_super - s < SPAN ? n_super - s : SPAN;
-        const char *panel = x + s * 8 * sizeof(struct panel1);
-        for (size_t b = 0; b < n * 8; b++) find_excess(excess[b], panel + 40 * b + 8, 1);
-        for (size_t g = 0; g < n_group; g++) {
-            const char *d = w + g * group;
-            struct rows r = {d + s * D_BYTES, d + head + s * sizeof(struct kern_q6_k),
-                             PREFETCH_AHEAD};
-            tile_q6_k(y + g * ROW_GROUP, 0, r, n, s == 0, panel, excess[0], 1, 0, 1);
-        }
-    }
-}
-
 static void matmul_q6_k(float *y, size_t ldy, const void *weights, size_t n_group, size_t n_col,
                         const void *x, size_t n_tok) {
     size_t n_super = n_col / Q_SUPER, group = weight_group_bytes(W_Q6_K, n_col);
     const char *w = weights;
     if (n_tok == 1) {
-        matmul_one(y, w, n_group, n_super, x);
+        for (size_t g = 0; g < n_group; g++) {
+            tile_q6_k(y + g * ROW_GROUP, ldy, w + g * group, n_super, PREFETCH_AHEAD, x, 1, 0, 1);
+        }
         return;
     }
     size_t run = n_super * 8 * sizeof(struct panel8), pass = PASS_BYTES / (run + 1) * 8;
-    size_t head = group - n_super * sizeof(struct kern_q6_k);
-    int32_t room[2 * 8];
     if (pass < 8) pass = 8;
     for (size_t tok = 0; tok < n_tok; tok += pass) {
         size_t end = n_tok - tok < pass ? n_tok : tok + pass;
         for (size_t g = 0; g < n_group; g++) {
-            const char *d = w + g * group;
+            const char *wg = w + g * group;
             for (size_t t = tok; t < end; t += TILE_TOK) {
                 const char *panel = (const char *)x + t / 8 * run;
                 float *yt = y + t * ldy + g * ROW_GROUP;
-                struct rows r = {d, d + head, t == 0 ? group : 0};  // ahead: the next rows
+                size_t ahead = t == 0 ? group : 0;  // the rows that come after these
                 switch (end - t) {
-                case 1: tile_q6_k(yt, ldy, r, n_super, true, panel, room, 8, t % 8, 1); break;
-                case 2: tile_q6_k(yt, ldy, r, n_super, true, panel, room, 8, t % 8, 2); break;
-                case 3: tile_q6_k(yt, ldy, r, n_super, true, panel, room, 8, t % 8, 3); break;
-                default:
-                    tile_q6_k(yt, ldy, r, n_super, true, panel, room, 8, t % 8, TILE_TOK);
-                    break;
+                case 1: tile_q6_k(yt, ldy, wg, n_super, ahead, panel, 8, t % 8, 1); break;
+                case 2: tile_q6_k(yt, ldy, wg, n_super, ahead, panel, 8, t % 8, 2); break;
+                case 3: tile_q6_k(yt, ldy, wg, n_super, ahead, panel, 8, t % 8, 3); break;
+                default: tile_q6_k(yt, ldy, wg, n_super, ahead, panel, 8, t % 8, TILE_TOK); break;
                 }
             }
         }

@@ -40,7 +40,7 @@ enum kv_type { KV_F32, KV_F16 };
 
 enum {
     ATTEND_BLOCK = 64,   // positions whose softmax is made at once (contract)
-    HEAD_DIM_MAX = 512,  // the model reader refuses more
+    HEAD_DIM_MAX = 512,  // the caller refuses more
 };
 
 /* What is done with one type of weights. */

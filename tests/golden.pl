@@ -90,7 +90,8 @@ later('B-chat-templates', cases('B-chat-templates/rendered/*.json', 'B-chat-temp
 script('C-models + G-golden', 'C-models', "$here/golden_models.pl", $dir);
 quant();
 malformed();
-later('F-api', cases('F-api/http_transcripts.json'));
+# counted as text: the transcripts hold lone surrogates, which no JSON reader takes
+later('F-api', scalar(() = slurp("$dir/F-api/http_transcripts.json") =~ /"request"\s*:/g));
 script('H-samplers', 'H-samplers', "$here/golden_samplers.pl", $dir);
 print "$total[0] passed, $total[1] failed, $total[2] unsupported\n";
 exit($total[1] ? 1 : 0);

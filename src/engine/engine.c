@@ -15,6 +15,7 @@ struct slice_run {
     unsigned index;
     struct nn *nn;
     struct coll alone;
+    uint32_t n_read, n_reading;  // prompt tokens done, and in the step under way
     struct err err;
     bool ok;
 };
@@ -23,7 +24,8 @@ struct engine {
     struct engine_conf conf;
     struct coll_local *local;  // NULL with one slice
     struct slice_run slice[SLICE_MAX];
-    struct nn_memory memory;   // sum over slices
+    struct nn_memory memory;  // sum over slices
+    bool is_spent;            // a step was broken off: its slices are in mid-sweep
     /* the request in progress */
     struct gen_request req;
     struct gen_result *result;
@@ -192,20 +194,37 @@ const struct nn_memory *engine_memory(const struct engine *g) {
 
 /* --- generating --- */
 
+static bool is_stopped(const struct slice_run *s) {
+    const struct gen_request *r = &s->g->req;
+    return !s->index && r->stop && atomic_load(r->stop);
+}
+
+/* A sweep of a streaming model takes seconds: show it, and let it be stopped, layer by layer. */
+static bool on_layer(void *ctx, uint32_t done, uint32_t n_layer) {
+    const struct slice_run *s = ctx;
+    const struct gen_request *r = &s->g->req;
+    if (s->n_reading && r->on_prefill) {
+        uint64_t part = (uint64_t)s->n_reading * done / n_layer;
+        r->on_prefill(r->ctx, s->n_read + (uint32_t)part, r->n_prompt);
+    }
+    return !is_stopped(s);
+}
+
 static MUST prefill(struct slice_run *s, struct par *team, struct err *e) {
     const struct gen_request *r = &s->g->req;
     uint32_t batch = s->g->conf.n_batch;
-    for (uint32_t done = 0; done < r->n_prompt;) {
-        uint32_t n = r->n_prompt - done < batch ? r->n_prompt - done : batch;
-        enum nn_want want = done + n == r->n_prompt ? NN_LOGITS : NN_NO_LOGITS;
-        if (!nn_step(s->nn, team, r->prompt + done, n, want, e)) return false;
-        done += n;
-        if (s->index) continue;
-        if (r->on_prefill) r->on_prefill(r->ctx, done, r->n_prompt);
-        if (r->stop && atomic_load(r->stop)) {
-            return err_set(e, ERR_STOPPED, "stopped while the prompt was being read");
+    s->n_read = 0;
+    while (s->n_read < r->n_prompt) {
+        uint32_t left = r->n_prompt - s->n_read, n = left < batch ? left : batch;
+        s->n_reading = n;
+        if (!nn_step(s->nn, team, r->prompt + s->n_read, n, n == left ? NN_LOGITS : NN_NO_LOGITS,
+                     e)) {
+            return is_stopped(s) ? err_set(e, ERR_STOPPED, "stopped while reading the prompt")
+                                 : false;
         }
+        s->n_read += n;
     }
+    s->n_reading = 0;
     return true;
 }
 
@@ -224,7 +243,7 @@ static bool tell(struct slice_run *s, int32_t id) {
     const struct gen_request *r = &s->g->req;
     if (s->index) return true;
     bool go = !r->on_token || r->on_token(r->ctx, id);
-    if (r->stop && atomic_load(r->stop)) go = false;
+    go = go && !is_stopped(s);
     if (!go) s->g->result->end = GEN_STOPPED;
     return go;
 }
@@ -242,7 +261,11 @@ static MUST decode(struct slice_run *s, struct par *team, struct err *e) {
         if (!s->index) out->n_token = n + 1;
         if (!tell(s, id)) return true;
         if (n + 1 == r->n_predict) break;
-        if (!nn_step(s->nn, team, &id, 1, NN_LOGITS, e)) return false;
+        if (!nn_step(s->nn, team, &id, 1, NN_LOGITS, e)) {
+            if (!is_stopped(s)) return false;
+            out->end = GEN_STOPPED;
+            return true;
+        }
         if (!s->index) out->n_step++;
     }
     return true;
@@ -254,6 +277,7 @@ static void generate(void *ctx, struct par *team) {
     struct gen_result *out = g->result;
     double t0 = clock_s();
     nn_truncate(s->nn, 0);
+    if (!s->index) nn_watch(s->nn, on_layer, s);
     s->ok = prefill(s, team, &s->err);
     double t1 = clock_s();
     if (!s->index) engine_stats(g, &g->at_decode);
@@ -307,6 +331,7 @@ static MUST judge(const struct engine *g, struct err *e) {
 
 MUST engine_generate(struct engine *g, const struct gen_request *r, struct gen_result *out,
                      struct err *e) {
+    if (g->is_spent) return err_set(e, ERR_STOPPED, "the engine was stopped in mid-answer");
     if (r->n_prompt < 1) return err_set(e, ERR_USAGE, "the prompt is empty");
     if (r->n_prompt >= g->conf.n_ctx) {
         return err_set(e, ERR_LIMIT,
@@ -319,8 +344,9 @@ MUST engine_generate(struct engine *g, const struct gen_request *r, struct gen_r
     g->req = *r;
     if (r->n_predict > room) g->req.n_predict = room;
     g->result = out;
-    bool ok = g->conf.n_slice > 1
-                  ? run_slices(g, e)
-                  : par_enter((int)g->conf.n_thread, generate, &g->slice[0], e);
-    return ok && judge(g, e);
+    bool ok = g->conf.n_slice > 1 ? run_slices(g, e)
+                                  : par_enter((int)g->conf.n_thread, generate, &g->slice[0], e);
+    ok = ok && judge(g, e);
+    g->is_spent = !ok || out->end == GEN_STOPPED;
+    return ok;
 }

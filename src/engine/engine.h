@@ -14,22 +14,21 @@
 struct engine_conf {
     const struct model *model;
     const struct kernels *kernels;
-    unsigned n_slice;                 // 1..SLICE_MAX
-    double share[SLICE_MAX];          // relative sizes of the slices
+    unsigned n_slice;         // 1..SLICE_MAX
+    double share[SLICE_MAX];  // relative sizes of the slices
     uint32_t n_ctx, n_batch;
     enum kv_type kv;
     enum wire_type wire;
-    unsigned n_thread;                // compute team; with several slices each slice has one thread
-    uint64_t budget;                  // bytes for the pools of all slices together
-    uint32_t n_reader, n_slot;        // 0: chosen by the disk speed (see engine_defaults)
+    unsigned n_thread;          // compute team; with several slices each slice has one thread
+    uint64_t budget;            // bytes for the pools of all slices together
+    uint32_t n_reader, n_slot;  // 0: chosen by the disk speed (see engine_defaults)
 };
 
 /* A budget that nothing exceeds, to measure what is wanted. */
 #define ENGINE_PLENTY ((uint64_t)1 << 56)
 
 /* What one slice gets of it all. Fails as nn_measure does on unlimited memory. */
-MUST engine_slice_conf(const struct engine_conf *c, unsigned i, struct nn_conf *out,
-                       struct err *e);
+MUST engine_slice_conf(const struct engine_conf *c, unsigned i, struct nn_conf *out, struct err *e);
 
 /* Memory of all slices together. Fails as nn_measure; a budget of sum->min_budget is enough. */
 MUST engine_measure(const struct engine_conf *c, struct nn_memory *sum, struct err *e);
@@ -50,16 +49,16 @@ void engine_close(struct engine *g);
 
 struct gen_request {
     const int32_t *prompt;
-    uint32_t n_prompt;        // >= 1; prompt and answer must fit the context
-    uint32_t n_predict;       // most tokens of the answer
+    uint32_t n_prompt;   // >= 1; prompt and answer must fit the context
+    uint32_t n_predict;  // most tokens of the answer
     struct sampler sampler;
-    uint64_t sequence;        // number of the sequence, for the random numbers
-    bool (*is_end)(void *ctx, int32_t id);        // ends the answer (that token is not part of it)
+    uint64_t sequence;                      // number of the sequence, for the random numbers
+    bool (*is_end)(void *ctx, int32_t id);  // ends the answer (that token is not part of it)
     /* Called from the engine's thread for each token of the answer; false stops. */
     bool (*on_token)(void *ctx, int32_t id);
-    void (*on_prefill)(void *ctx, uint32_t done, uint32_t total);  // may be NULL
+    void (*on_prefill)(void *ctx, uint32_t done, uint32_t total);  // layer by layer; may be NULL
     void *ctx;
-    const atomic_bool *stop;  // set by a signal: the answer ends after the current token; may be NULL
+    const atomic_bool *stop;  // set by a signal: the answer ends within a layer's time; may be NULL
 };
 
 enum gen_end { GEN_LENGTH, GEN_EOS, GEN_STOPPED };
@@ -73,7 +72,8 @@ struct gen_result {
     uint32_t n_step;             // decode steps (n_token - 1, as the first comes from the prefill)
 };
 
-/* Runs to the end; starts from an empty sequence. Fails: ERR_LIMIT when the prompt does not fit the
+/* Runs to the end; starts from an empty sequence. After a failure or a stop the engine can only be
+ * closed. Fails: ERR_LIMIT when the prompt does not fit the
  * context (naming both lengths), or what nn_step says. */
 MUST engine_generate(struct engine *g, const struct gen_request *r, struct gen_result *out,
                      struct err *e);

@@ -20,10 +20,8 @@ struct coll {
      * [at[self], at[self + 1]); on return the row is complete: bytes [at[i], at[i + 1]) come from
      * slice i. All slices call with the same at [n + 1], stride and n_row, in the same order.
      * Fails when a peer is gone; the failure is final. */
-    MUST (*gather)(struct coll *c, void *buf, size_t stride, size_t n_row, const size_t *at,
-                   struct err *e);
-    uint64_t sent_bytes;    // what this slice gave to each peer, summed over peers
-    uint64_t gather_ns;     // time spent in gather, waiting included
+    MUST(*gather)
+    (struct coll *c, void *buf, size_t stride, size_t n_row, const size_t *at, struct err *e);
 };
 
 /* N slices in this process, a thread each. coll[i] is for the thread that runs slice i. */

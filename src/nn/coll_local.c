@@ -2,7 +2,6 @@
  *
  * Every slice has a full-width buffer of its own, as nodes have, so that the same forward pass serves
  * both; the copy is what the network would carry. */
-#include "base/clock.h"
 #include "nn/coll.h"
 
 #include <pthread.h>
@@ -19,8 +18,8 @@ struct coll_local {
     pthread_mutex_t lock;
     pthread_cond_t turn;
     unsigned n, waiting;
-    uint64_t round;   // counts barriers
-    bool left;        // a slice gave up
+    uint64_t round;  // counts barriers
+    bool left;       // a slice gave up
     struct member member[];
 };
 
@@ -43,7 +42,6 @@ static MUST gather(struct coll *c, void *buf, size_t stride, size_t n_row, const
                    struct err *e) {
     struct member *me = (struct member *)(void *)c;
     struct coll_local *l = me->all;
-    uint64_t t0 = clock_ns();
     me->buf = buf;
     bool ok = barrier(l);
     for (unsigned i = 0; ok && i < c->n; i++) {
@@ -56,8 +54,6 @@ static MUST gather(struct coll *c, void *buf, size_t stride, size_t n_row, const
     }
     /* Nobody may overwrite its part before all have copied it. */
     ok = ok && barrier(l);
-    c->sent_bytes += (at[c->self + 1] - at[c->self]) * n_row * (c->n - 1);
-    c->gather_ns += clock_ns() - t0;
     return ok || err_set(e, ERR_STOPPED, "another slice of this process has stopped");
 }
 

@@ -37,7 +37,8 @@ MUST nn_step(struct nn *n, struct par *team, const int32_t *token, uint32_t n_to
              enum nn_want want, struct err *e) {
     const struct model *m = n->conf.model;
     if (n_tok < 1 || n_tok > n->conf.n_batch || n_tok > n->conf.n_ctx - n->pos) {
-        return err_set(e, ERR_LIMIT, "the context of %u tokens is full: %u are there, %u more asked",
+        return err_set(e, ERR_LIMIT,
+                       "the context of %u tokens is full: %u are there, %u more asked",
                        n->conf.n_ctx, n->pos, n_tok);
     }
     n->has_logits = false;
@@ -47,9 +48,11 @@ MUST nn_step(struct nn *n, struct par *team, const int32_t *token, uint32_t n_to
     }
     for (uint32_t i = 0; i < m->n_layer; i++) {
         if (!layer_run(n, team, i, n_tok, e)) return false;
+        if (n->progress && !n->progress(n->progress_ctx, i + 1, m->n_layer)) {
+            return err_set(e, ERR_STOPPED, "stopped");
+        }
     }
-    bool ok = want == NN_LOGITS ? output(n, team, n_tok, e)
-                                : matmul_skip(&n->mm, &n->w.output, e);
+    bool ok = want == NN_LOGITS ? output(n, team, n_tok, e) : matmul_skip(&n->mm, &n->w.output, e);
     if (!ok) return false;
     n->pos += n_tok;
     n->has_logits = want == NN_LOGITS;

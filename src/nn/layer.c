@@ -13,14 +13,16 @@ struct token_work {
     struct nn *n;
     struct site *site;
     const float *weight;
-    const float *src;    // [n_tok, src_ld]
+    const float *src;  // [n_tok, src_ld]
     size_t src_ld;
     uint32_t first, n_tok, layer;
 };
 
 static void run_tokens(struct par *team, par_work *f, struct token_work *w) {
-    if (w->n_tok == 1) f(w, 0, 1);
-    else par_run(team, f, w);
+    if (w->n_tok == 1)
+        f(w, 0, 1);
+    else
+        par_run(team, f, w);
 }
 
 /* Panels from the act blocks, for the matrices that eat them: a copy, too short to share out. */
@@ -34,16 +36,20 @@ static void norm_tokens(void *ctx, int thread, int n_thread) {
     const struct model *m = w->n->conf.model;
     for (uint32_t t = (uint32_t)thread; t < w->n_tok; t += (uint32_t)n_thread) {
         float *y = s->f + t * s->ld;
-        w->n->k->rmsnorm(y, w->src + (w->first + t) * w->src_ld, w->weight, m->n_embd,
-                         m->norm_eps);
+        w->n->k->rmsnorm(y, w->src + (w->first + t) * w->src_ld, w->weight, m->n_embd, m->norm_eps);
         if (s->quants) w->n->k->quantise(s->a + (size_t)t * s->n_block, y, s->n_col);
     }
 }
 
 void site_from_norm(struct nn *n, struct par *team, struct site *s, const float *weight,
                     uint32_t first, uint32_t n_tok) {
-    struct token_work w = {.n = n, .site = s, .weight = weight, .first = first, .n_tok = n_tok,
-                           .src = n->x, .src_ld = s->n_col};
+    struct token_work w = {.n = n,
+                           .site = s,
+                           .weight = weight,
+                           .first = first,
+                           .n_tok = n_tok,
+                           .src = n->x,
+                           .src_ld = s->n_col};
     run_tokens(team, norm_tokens, &w);
     site_pack(n, s, n_tok);
 }
@@ -52,29 +58,32 @@ static const void *site_input(const struct site *s, const struct matrix *mat) {
     return mat->ops->is_float ? (const void *)s->f : s->panel;
 }
 
-/* Own columns [col, col + n_own) of a gathered site: written by own work, completed by the peers.
- * cut [n + 1] are the columns of all slices. */
-static MUST site_gather(struct nn *n, struct site *s, const uint32_t *cut, uint32_t n_tok,
-                        struct err *e) {
+/* Complete a site from all slices' parts, in the form that mat, which reads it, eats: another layer's
+ * matrix may be of another kind. cut [n_slice + 1] are the slices' columns. */
+static MUST site_gather(struct nn *n, struct site *s, const struct matrix *mat, const uint32_t *cut,
+                        uint32_t n_tok, struct err *e) {
     size_t at[SLICE_MAX + 1];
-    unsigned slices = n->conf.n_slice;
-    for (unsigned i = 0; i <= slices; i++) {
-        at[i] = s->floats ? cut[i] * sizeof(float)
-                          : (cut[i] + Q_BLOCK - 1) / Q_BLOCK * sizeof(struct act);
+    bool floats = mat->ops->is_float;
+    for (unsigned i = 0; i <= n->conf.n_slice; i++) {
+        at[i] =
+            floats ? cut[i] * sizeof(float) : (cut[i] + Q_BLOCK - 1) / Q_BLOCK * sizeof(struct act);
     }
-    void *buf = s->floats ? (void *)s->f : s->a;
-    size_t stride = s->floats ? s->ld * sizeof(float) : s->n_block * sizeof(struct act);
+    void *buf = floats ? (void *)s->f : s->a;
+    size_t stride = floats ? s->ld * sizeof(float) : s->n_block * sizeof(struct act);
     if (!n->coll->gather(n->coll, buf, stride, n_tok, at, e)) return false;
-    site_pack(n, s, n_tok);
+    if (!floats) site_pack(n, s, n_tok);
     return true;
 }
 
-/* Own activations src [n_col_own] of token t into the site, from column col on. */
-static void site_put(const struct nn *n, const struct site *s, uint32_t t, uint32_t col,
-                     const float *src, uint32_t n_own) {
+/* Own activations src [n_own] of token t into the site, from column col on, in the same form. */
+static void site_put(const struct nn *n, const struct site *s, const struct matrix *mat, uint32_t t,
+                     uint32_t col, const float *src, uint32_t n_own) {
     if (!n_own) return;
-    if (s->floats) memcpy(s->f + t * s->ld + col, src, n_own * sizeof(float));
-    if (s->quants) n->k->quantise(s->a + (size_t)t * s->n_block + col / Q_BLOCK, src, n_own);
+    if (mat->ops->is_float) {
+        memcpy(s->f + t * s->ld + col, src, n_own * sizeof(float));
+    } else {
+        n->k->quantise(s->a + (size_t)t * s->n_block + col / Q_BLOCK, src, n_own);
+    }
 }
 
 /* --- branch outputs: round to the wire type, gather, add to the residual --- */
@@ -135,8 +144,10 @@ static size_t kv_at(const struct nn *n, uint32_t layer, uint32_t h) {
 }
 
 static void kv_store(const struct nn *n, uint8_t *dst, const float *src, uint32_t count) {
-    if (n->conf.kv == KV_F32) memcpy(dst, src, count * sizeof(float));
-    else n->k->to_f16((uint16_t *)(void *)dst, src, count);
+    if (n->conf.kv == KV_F32)
+        memcpy(dst, src, count * sizeof(float));
+    else
+        n->k->to_f16((uint16_t *)(void *)dst, src, count);
 }
 
 /* Rotate own queries and keys, and put keys and values into the cache. */
@@ -180,7 +191,8 @@ static void put_heads(void *ctx, int thread, int n_thread) {
     const struct nn *n = w->n;
     uint32_t hd = n->conf.model->head_dim, width = n->n_q * hd;
     for (uint32_t t = (uint32_t)thread; t < w->n_tok; t += (uint32_t)n_thread) {
-        site_put(n, &n->att, t, n->head0 * hd, n->head + (size_t)t * width, width);
+        site_put(n, &n->att, &n->w.layer[w->layer].o, t, n->head0 * hd, n->head + (size_t)t * width,
+                 width);
     }
 }
 
@@ -204,7 +216,7 @@ static MUST attention(struct nn *n, struct par *team, uint32_t layer, uint32_t n
     uint32_t cut[SLICE_MAX + 1];
     uint32_t width = n->conf.model->n_head / n->conf.model->n_head_kv * hd;
     for (unsigned i = 0; i <= n->conf.n_slice; i++) cut[i] = n->conf.cuts.kv_head[i] * width;
-    if (!site_gather(n, &n->att, cut, n_tok, e)) return false;
+    if (!site_gather(n, &n->att, &l->o, cut, n_tok, e)) return false;
     const struct mm_job o = {&l->o, site_input(&n->att, &l->o), n->y,
                              round_up(n->n_embd_own, ROW_GROUP)};
     return matmul(&n->mm, team, &o, 1, n_tok, e) && add_branch(n, team, n_tok, e);
@@ -219,7 +231,7 @@ static void gate_tokens(void *ctx, int thread, int n_thread) {
     for (uint32_t t = (uint32_t)thread; t < w->n_tok; t += (uint32_t)n_thread) {
         float *g = n->gate + t * ld;
         n->k->silu_mul(g, g, n->up + t * ld, n->n_ff_own);
-        site_put(n, &n->ff, t, col, g, n->n_ff_own);
+        site_put(n, &n->ff, &n->w.layer[w->layer].down, t, col, g, n->n_ff_own);
     }
 }
 
@@ -235,7 +247,7 @@ static MUST feed_forward(struct nn *n, struct par *team, uint32_t layer, uint32_
     if (!matmul(&n->mm, team, gate_up, 2, n_tok, e)) return false;
     struct token_work w = {.n = n, .layer = layer, .n_tok = n_tok};
     if (n->n_ff_own) run_tokens(team, gate_tokens, &w);
-    if (!site_gather(n, &n->ff, n->conf.cuts.ff, n_tok, e)) return false;
+    if (!site_gather(n, &n->ff, &l->down, n->conf.cuts.ff, n_tok, e)) return false;
     const struct mm_job down = {&l->down, site_input(&n->ff, &l->down), n->y,
                                 round_up(n->n_embd_own, ROW_GROUP)};
     return matmul(&n->mm, team, &down, 1, n_tok, e) && add_branch(n, team, n_tok, e);

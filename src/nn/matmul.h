@@ -10,8 +10,8 @@
 
 struct mm_job {
     const struct matrix *mat;
-    const void *x;   // packed panels, or f32 rows for float weights
-    float *y;        // [n_tok, ldy], ldy >= rows rounded up to 8
+    const void *x;  // packed panels, or f32 rows for float weights
+    float *y;       // [n_tok, ldy], ldy >= rows rounded up to 8
     size_t ldy;
 };
 
@@ -23,14 +23,14 @@ struct matmul_state {
     _Atomic uint32_t *left;  // [n_tile] units not yet computed in this sweep
     uint32_t next_put;       // tiles are given back in sweep order; under lock
     pthread_mutex_t lock;
-    uint8_t *scratch;        // [n_thread, w->unit_bytes] re-laid units
+    uint8_t *scratch;  // [n_thread, w->unit_bytes] re-laid units
     /* the call in progress */
     struct mm_job job[MM_JOBS];
     unsigned n_job;
     uint32_t n_tok, n_unit;
-    _Atomic uint32_t next;   // unit to hand out
+    _Atomic uint32_t next;  // unit to hand out
     atomic_bool failed;
-    struct err err;          // of the first to fail; under lock
+    struct err err;  // of the first to fail; under lock
 };
 
 /* All jobs in one go of the team; their matrices must be next in the sweep, in this order.

@@ -5,12 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DISK_ALIGN = 4096 };  // no disk asks for more
+enum { DISK_ALIGN = 16 << 10 };  // what disks ask for at most, as far as memory is planned for it
 
 /* --- what memory is needed: one list for measuring and for carving --- */
 
 struct need {
-    void *at;       // address of the pointer to set, NULL ends the list
+    void *at;  // address of the pointer to set, NULL ends the list
     size_t bytes;
 };
 
@@ -48,8 +48,10 @@ static void site_wants(struct site *s, const struct matrix *m) {
     s->n_col = m->n_col;
     s->n_block = (m->n_col + Q_BLOCK - 1) / Q_BLOCK;
     s->ld = round_up(m->n_col, FLOAT_LANES);
-    if (m->ops->is_float) s->floats = true;
-    else s->quants = true;
+    if (m->ops->is_float)
+        s->floats = true;
+    else
+        s->quants = true;
 }
 
 static void need_site(struct needs *l, struct site *s, size_t n_batch, bool always_f) {
@@ -115,7 +117,7 @@ static void fixed_needs(struct nn *n, struct needs *l) {
     need(l, &n->norm, m->n_layer, sizeof *n->norm);
     need(l, &n->output_norm, m->n_embd, sizeof(float));
     need(l, &n->freq, m->n_rot / 2, sizeof(double));
-    need(l, &n->embd_row, n->embd_row_bytes + 4 * DISK_ALIGN, 1);
+    need(l, &n->embd_room, n->embd_row_bytes + 4 * DISK_ALIGN, 1);
     /* the norms of all layers, carved in load order */
     need(l, &n->layer_norm_mem, (size_t)m->n_layer * 2 * round_up(m->n_embd, FLOAT_LANES),
          sizeof(float));
@@ -142,7 +144,8 @@ static uint64_t wire_row_bytes(const struct nn *n) {
 static MUST shape_up(struct nn *n, struct err *e) {
     const struct tensor *t = n->conf.model->token_embd;
     if (n->conf.model->head_dim > HEAD_DIM_MAX) {
-        return err_set(e, ERR_UNSUPPORTED, "attention heads of %u values; this version runs up to %d",
+        return err_set(e, ERR_UNSUPPORTED,
+                       "attention heads of %u values; this version runs up to %d",
                        n->conf.model->head_dim, HEAD_DIM_MAX);
     }
     n->embd_ops = weight_ops(n->k, (int)t->type);
@@ -193,13 +196,13 @@ static MUST measure(struct nn *n, uint64_t dir_bytes, struct nn_memory *m, struc
     } else {
         m->ring_bytes = store_ring_bytes(w->tile, w->n_tile, n->conf.n_slot);
         if (budget < base + m->ring_bytes) {
-            return err_set(e, ERR_MEMORY,
-                           "the memory budget leaves %.1f MiB for the model's work, but %.1f MiB is "
-                           "the least: %.1f for %u tokens of context, %.1f scratch, the rest for "
-                           "tables and disk buffers; give it more --memory or a smaller --ctx",
-                           (double)budget / 1048576, (double)(base + m->ring_bytes) / 1048576,
-                           (double)m->kv_bytes / 1048576, n->conf.n_ctx,
-                           (double)m->scratch_bytes / 1048576);
+            return err_set(
+                e, ERR_MEMORY,
+                "the memory budget leaves %.1f MiB for the model's work, but %.1f MiB is "
+                "the least: %.1f for %u tokens of context, %.1f scratch, the rest for "
+                "tables and disk buffers; give it more --memory or a smaller --ctx",
+                (double)budget / 1048576, (double)(base + m->ring_bytes) / 1048576,
+                (double)m->kv_bytes / 1048576, n->conf.n_ctx, (double)m->scratch_bytes / 1048576);
         }
         m->pin_bytes = budget - base - m->ring_bytes;
     }
@@ -257,8 +260,17 @@ static MUST carve(struct nn *n, struct err *e) {
            arena_array(&n->pool, &n->embd_piece, EMBD_PIECE + 4 * DISK_ALIGN, 1, "embedding", e);
 }
 
-static uint8_t *align_up(uint8_t *p) {
-    return p ? p + (-(uintptr_t)p & (DISK_ALIGN - 1)) : NULL;
+/* Where small reads go: aligned for this disk, which may want more than was planned for. */
+static MUST place_rooms(struct nn *n, struct err *e) {
+    size_t row = store_read_room(n->store, n->embd_row_bytes);
+    if (row > n->embd_row_bytes + 3 * DISK_ALIGN) {
+        return err_set(e, ERR_UNSUPPORTED,
+                       "%s lies on a disk with blocks of more than %d bytes; copy it to another",
+                       n->conf.model->file.path, DISK_ALIGN);
+    }
+    n->embd_row = n->embd_room + (-(uintptr_t)n->embd_room & (DISK_ALIGN - 1));
+    if (n->embd) n->embd_piece += -(uintptr_t)n->embd_piece & (DISK_ALIGN - 1);
+    return true;
 }
 
 MUST nn_open(struct nn **out, const struct nn_conf *c, struct coll *coll, struct err *e) {
@@ -268,12 +280,10 @@ MUST nn_open(struct nn **out, const struct nn_conf *c, struct coll *coll, struct
     n->k = c->kernels;
     n->coll = coll;
     pthread_mutex_init(&n->mm.lock, NULL);
-    if (!carve(n, e)) {
+    if (!carve(n, e) || !place_rooms(n, e)) {
         nn_close(n);
         return false;
     }
-    n->embd_row = align_up(n->embd_row);
-    n->embd_piece = align_up(n->embd_piece);
     n->mm.w = &n->w;
     n->mm.store = n->store;
     for (uint32_t i = 0; i < n->w.n_tile; i++) n->mm.left[i] = n->w.rows[i].n_unit;
@@ -291,8 +301,8 @@ void nn_close(struct nn *n) {
 
 /* --- load --- */
 
-static MUST read_into(struct nn *n, uint8_t *dst, const struct tensor *t, uint8_t *room, size_t piece,
-                      struct err *e) {
+static MUST read_into(struct nn *n, uint8_t *dst, const struct tensor *t, uint8_t *room,
+                      size_t piece, struct err *e) {
     for (uint64_t done = 0; done < t->len; done += piece) {
         size_t len = t->len - done < piece ? (size_t)(t->len - done) : piece;
         uint8_t *at;
@@ -303,10 +313,6 @@ static MUST read_into(struct nn *n, uint8_t *dst, const struct tensor *t, uint8_
 }
 
 static MUST load_vector(struct nn *n, float *dst, const struct tensor *t, struct err *e) {
-    if (t->type != TENSOR_F32) {
-        return err_set(e, ERR_UNSUPPORTED, "tensor %s is not F32, as such small tensors must be",
-                       t->name);
-    }
     return read_into(n, (uint8_t *)dst, t, n->embd_row, n->embd_row_bytes, e);
 }
 
@@ -318,7 +324,7 @@ static MUST load_freqs(struct nn *n, struct err *e) {
         for (uint32_t i = 0; i < m->n_rot / 2; i++) n->freq[i] /= m->rope_factor;
     }
     if (!m->rope_freqs) return true;
-    float *factor = n->x;  // scratch: n_embd >= n_rot / 2 floats
+    float *factor = n->angle;  // scratch of at least n_rot floats
     if (!load_vector(n, factor, m->rope_freqs, e)) return false;
     for (uint32_t i = 0; i < m->n_rot / 2; i++) n->freq[i] /= (double)factor[i];
     return true;
@@ -336,7 +342,8 @@ MUST nn_load(struct nn *n, store_progress *progress, void *ctx, struct err *e) {
         }
     }
     if (!load_vector(n, n->output_norm, m->output_norm, e) || !load_freqs(n, e)) return false;
-    if (n->embd && !read_into(n, n->embd, m->token_embd, n->embd_piece, EMBD_PIECE, e)) return false;
+    if (n->embd && !read_into(n, n->embd, m->token_embd, n->embd_piece, EMBD_PIECE, e))
+        return false;
     if (!store_load(n->store, progress, ctx, e)) return false;
     arena_seal(&n->pool);
     return true;
@@ -357,6 +364,11 @@ uint32_t nn_pos(const struct nn *n) {
 void nn_truncate(struct nn *n, uint32_t pos) {
     assert(pos <= n->pos);
     n->pos = pos;
+}
+
+void nn_watch(struct nn *n, nn_progress *progress, void *ctx) {
+    n->progress = progress;
+    n->progress_ctx = ctx;
 }
 
 void nn_stats(const struct nn *n, struct store_stats *out) {

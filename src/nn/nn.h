@@ -27,8 +27,8 @@ struct nn_conf {
     const struct kernels *kernels;
     struct cuts cuts;
     unsigned self, n_slice;  // which share of the cuts this is
-    uint32_t n_ctx;     // positions of the KV cache
-    uint32_t n_batch;   // most tokens in one step
+    uint32_t n_ctx;          // positions of the KV cache
+    uint32_t n_batch;        // most tokens in one step
     enum kv_type kv;
     enum wire_type wire;
     uint64_t budget;    // bytes this slice may use for everything in its pool
@@ -40,13 +40,13 @@ struct nn_conf {
 /* What the budget of one slice goes to: the same arithmetic for `plan`, the forecast and nn_open. */
 struct nn_memory {
     uint64_t kv_bytes, scratch_bytes, ring_bytes;
-    uint64_t fixed_bytes;   // norms, tables of tiles
-    uint64_t embd_bytes;    // the embedding table, resident only when all else is; else 0
-    uint64_t pin_bytes;     // room for resident tiles
-    uint64_t weight_bytes;  // all tiles of this slice, resident form
-    uint64_t sweep_bytes;   // all tiles of this slice, file form: what a token reads
+    uint64_t fixed_bytes;      // norms, tables of tiles
+    uint64_t embd_bytes;       // the embedding table, resident only when all else is; else 0
+    uint64_t pin_bytes;        // room for resident tiles
+    uint64_t weight_bytes;     // all tiles of this slice, resident form
+    uint64_t sweep_bytes;      // all tiles of this slice, file form: what a token reads
     struct store_stats tiles;  // what store_choose makes of it
-    uint64_t min_budget;    // least budget that runs at all (every tile streamed)
+    uint64_t min_budget;       // least budget that runs at all (every tile streamed)
 };
 
 /* Fails: ERR_UNSUPPORTED naming a tensor whose type has no kernel; ERR_MEMORY, with the numbers, when
@@ -74,6 +74,11 @@ MUST nn_candidates(struct nn *n, size_t k, struct candidate **out, size_t *n_out
 
 /* This slice's logits of the last step: [n_vocab share], valid until the next step (tests). */
 const float *nn_logits(const struct nn *n, uint32_t *first, uint32_t *count);
+
+/* Be told after each layer of a step; false ends the step with ERR_STOPPED, after which the slice can
+ * only be closed. NULL: nobody. */
+typedef bool nn_progress(void *ctx, uint32_t layers_done, uint32_t n_layer);
+void nn_watch(struct nn *n, nn_progress *progress, void *ctx);
 
 uint32_t nn_pos(const struct nn *n);
 void nn_truncate(struct nn *n, uint32_t pos);  // forget positions from pos on

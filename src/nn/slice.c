@@ -20,11 +20,15 @@ static void cut(uint32_t *at, uint32_t total, uint32_t unit, unsigned n, const d
     }
 }
 
-/* Smallest number of KV heads whose query heads fill whole blocks of 32 values. */
+/* Smallest number of KV heads whose query heads fill whole blocks of 32 values, and whose own rows
+ * fill whole groups of 8. */
 static uint32_t kv_unit(const struct model *m) {
     uint32_t width = m->n_head / m->n_head_kv * m->head_dim;
     uint32_t u = 1;
-    while (u < m->n_head_kv && (uint64_t)u * width % Q_BLOCK) u++;
+    while (u < m->n_head_kv &&
+           ((uint64_t)u * width % Q_BLOCK || (uint64_t)u * m->head_dim % ROW_GROUP)) {
+        u++;
+    }
     return u;
 }
 

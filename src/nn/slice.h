@@ -10,7 +10,7 @@
 #include "model/model.h"
 #include "nn/coll.h"
 
-struct cuts {  // [n + 1] ascending; slice i has [cut[i], cut[i + 1])
+struct cuts {                         // [n + 1] ascending; slice i has [cut[i], cut[i + 1])
     uint32_t kv_head[SLICE_MAX + 1];  // KV heads, each with its n_head / n_head_kv query heads
     uint32_t embd[SLICE_MAX + 1];     // rows of Wo and down
     uint32_t ff[SLICE_MAX + 1];       // rows of gate and up

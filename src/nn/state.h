@@ -30,43 +30,46 @@ struct nn {
     struct weights w;
     struct store *store;
     struct matmul_state mm;
-    uint32_t pos;              // tokens in the cache
+    uint32_t pos;  // tokens in the cache
     bool has_logits;
+    nn_progress *progress;  // told after each layer, or NULL
+    void *progress_ctx;
 
     /* resident small things */
     struct layer_norms *norm;  // [n_layer]
     float *layer_norm_mem;     // what norm[] points into
     float *output_norm;        // [n_embd]
     double *freq;              // [n_rot / 2]
-    uint8_t *embd;             // the embedding table in file order, or NULL: rows are read when needed
-    uint8_t *embd_piece;       // room to read a piece of the table, when it is resident
-    uint8_t *embd_row;         // room to read one row
+    uint8_t *embd;        // the embedding table in file order, or NULL: rows are read when needed
+    uint8_t *embd_piece;  // room to read a piece of the table, when it is resident
+    uint8_t *embd_room;   // memory to read one row into
+    uint8_t *embd_row;    // the same, aligned for the disk
     size_t embd_row_bytes;
     const struct weight_ops *embd_ops;
 
     /* own share */
-    uint32_t n_kv, n_q;        // own KV heads, own query heads
-    uint32_t head0;            // first own query head
+    uint32_t n_kv, n_q;  // own KV heads, own query heads
+    uint32_t head0;      // first own query head
     uint32_t n_embd_own, n_ff_own, n_vocab_own;
 
     /* cache of own KV heads: [n_layer][n_kv][n_ctx][head_dim] of kv type, keys then values */
     uint8_t *key, *value;
-    size_t kv_elem;            // bytes of one element
+    size_t kv_elem;  // bytes of one element
 
     /* scratch, for n_batch tokens */
-    float *x;                  // [n_batch, n_embd] the residual stream
-    float *angle;              // [n_batch, n_rot / 2, 2]
-    struct site in, att, ff;   // inputs of q k v gate up output; of o; of down
-    float *q, *kx, *v;         // [n_batch, own rows rounded up to 8]
-    float *y;                  // [n_batch, own embd rows rounded up to 8]: output of o and down
-    float *gate, *up;          // [n_batch, own ff rows rounded up to 8]
-    float *head;               // [n_batch, own query heads * head_dim] attention output
-    uint8_t *wire;             // [n_batch, wire_stride] branch outputs as gathered
+    float *x;                 // [n_batch, n_embd] the residual stream
+    float *angle;             // [n_batch, n_rot / 2, 2]
+    struct site in, att, ff;  // inputs of q k v gate up output; of o; of down
+    float *q, *kx, *v;        // [n_batch, own rows rounded up to 8]
+    float *y;                 // [n_batch, own embd rows rounded up to 8]: output of o and down
+    float *gate, *up;         // [n_batch, own ff rows rounded up to 8]
+    float *head;              // [n_batch, own query heads * head_dim] attention output
+    uint8_t *wire;            // [n_batch, wire_stride] branch outputs as gathered
     size_t wire_stride;
-    float *logits;             // [own vocab rows rounded up to 8]
-    struct candidate *cand;    // [n_vocab]
+    float *logits;               // [own vocab rows rounded up to 8]
+    struct candidate *cand;      // [n_vocab]
     struct candidate *cand_all;  // [n_vocab] gathered from all slices
-    int32_t *top_id;           // [TOPK_MAX]
+    int32_t *top_id;             // [TOPK_MAX]
     float *top_val;
 };
 

@@ -27,6 +27,8 @@ static void add_tiles(struct weights *w, const struct model *m, struct matrix *m
     mat->tile0 = (uint32_t)c->n_tile;
     mat->unit0 = (uint32_t)c->n_unit;
     uint32_t end = mat->row0 + mat->n_row;
+    assert(!mat->n_row ||
+           mat->row0 % ROW_GROUP == 0);  // or tiles would not hold whole groups: see cuts_make
     for (uint32_t row = mat->row0; row < end;) {
         uint32_t stop = (row / step + 1) * step;
         if (stop > end) stop = end;
@@ -62,8 +64,8 @@ static MUST matrix_init(struct matrix *mat, const struct nn_conf *c, const struc
     if (!ops) {
         const struct tensor_format *f = tensor_format(t->type);
         return err_set(e, ERR_UNSUPPORTED,
-                       "tensor %s is of type %s; this version runs F32, F16, Q8_0, Q6_K and Q4_0", t->name,
-                       f ? f->name : "unknown");
+                       "tensor %s is of type %s; this version runs F32, F16, Q8_0, Q6_K and Q4_0",
+                       t->name, f ? f->name : "unknown");
     }
     *mat = (struct matrix){
         .tensor = t,
@@ -103,7 +105,8 @@ static MUST list_matrices(struct weights *w, const struct nn_conf *c, struct err
             {&l->down, t->down, k->embd[s], k->embd[s + 1]},
         };
         for (int j = 0; j < LAYER_MATRICES; j++) {
-            if (!matrix_init(list[j].mat, c, list[j].t, list[j].begin, list[j].end, e)) return false;
+            if (!matrix_init(list[j].mat, c, list[j].t, list[j].begin, list[j].end, e))
+                return false;
             w->matrix[n++] = list[j].mat;
         }
     }
@@ -128,6 +131,8 @@ static struct count count_tiles(struct weights *w, const struct model *m) {
     return n;
 }
 
+enum { DIRECTORY_MAX = 256 << 20 };  // about 1.4 TB of weights; a sparse file may claim more
+
 MUST weights_size(const struct nn_conf *c, size_t *bytes, struct err *e) {
     /* Count on a throw-away arena: the directory of matrices is small. */
     size_t dir = (size_t)c->model->n_layer *
@@ -143,6 +148,11 @@ MUST weights_size(const struct nn_conf *c, size_t *bytes, struct err *e) {
                  n.n_unit * sizeof(struct unit) + 256;
     }
     arena_close(&a);
+    if (ok && *bytes > DIRECTORY_MAX) {
+        return err_set(e, ERR_LIMIT,
+                       "the model's %.0f GB of weights are more than this version plans",
+                       (double)c->model->data_len * 1e-9);
+    }
     return ok;
 }
 

@@ -15,16 +15,16 @@ struct matrix {
     const struct tensor *tensor;
     const struct weight_ops *ops;
     uint32_t n_col;
-    uint32_t row0, n_row;     // this slice's rows of the tensor
-    size_t row_bytes;         // file order
-    size_t group_bytes;       // kernel order
-    uint32_t tile0, n_tile;   // into weights.tile
-    uint32_t unit0, n_unit;   // into weights.unit
+    uint32_t row0, n_row;    // this slice's rows of the tensor
+    size_t row_bytes;        // file order
+    size_t group_bytes;      // kernel order
+    uint32_t tile0, n_tile;  // into weights.tile
+    uint32_t unit0, n_unit;  // into weights.unit
 };
 
 struct tile_rows {
-    uint32_t matrix;       // index into weights.matrix
-    uint32_t row, n_row;   // relative to matrix.row0; row is a multiple of 8
+    uint32_t matrix;      // index into weights.matrix
+    uint32_t row, n_row;  // relative to matrix.row0; row is a multiple of 8
     uint32_t n_unit;
 };
 
@@ -41,13 +41,13 @@ struct weights {
     struct layer_matrices *layer;  // [n_layer]
     struct matrix output;
     uint32_t n_matrix;
-    struct matrix **matrix;        // [n_matrix] in sweep order
-    struct tile *tile;             // [n_tile] what the store sees
-    struct tile_rows *rows;        // [n_tile] the same tiles, what they are
-    struct unit *unit;             // [n_unit]
+    struct matrix **matrix;  // [n_matrix] in sweep order
+    struct tile *tile;       // [n_tile] what the store sees
+    struct tile_rows *rows;  // [n_tile] the same tiles, what they are
+    struct unit *unit;       // [n_unit]
     uint32_t n_tile, n_unit;
     uint64_t mem_bytes, file_bytes;  // of all tiles
-    size_t unit_bytes;             // largest unit in kernel order: a thread's scratch
+    size_t unit_bytes;               // largest unit in kernel order: a thread's scratch
 };
 
 /* Bytes of arena that weights_build will take. */
