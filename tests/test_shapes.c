@@ -26,13 +26,13 @@ struct maker {
 };
 
 static void put_weights(struct blob *b, uint32_t type, uint64_t n) {
-    static const uint16_t f16_scale = 0x1400;  // 2^-10
+    static const uint16_t f16_scale = 0x2000;  // 2^-7: branches must outweigh the embedding
     for (uint64_t i = 0; i < n; i++) {
-        float f = (float)((int)(rnd() & 255) - 128) / 1024;
+        float f = (float)((int)(rnd() & 255) - 128) / 128;
         uint32_t bits;
         memcpy(&bits, &f, 4);
         if (type == W_F32) blob_int(b, bits, 4);
-        if (type == W_F16) blob_int(b, 0x2c00 | (rnd() & 0x83ff), 2);  // +-2^-4 .. 2^-3
+        if (type == W_F16) blob_int(b, 0x3800 | (rnd() & 0x83ff), 2);  // +-0.5 .. 1
         if (type == W_Q8_0) {
             if (i % 32 == 0) blob_int(b, f16_scale, 2);
             blob_int(b, rnd() & 255, 1);
@@ -185,7 +185,7 @@ int main(void) {
     static const struct shape shapes[] = {
         {"F32 and F16 among Q8_0", 64, 8, 4, 8, 96, 50, {W_F32, W_Q8_0, W_F16}},
         {"heads of 4 values", 64, 16, 8, 4, 96, 50, {W_Q8_0, W_Q8_0, W_Q8_0}},
-        {"heads of 12 values", 96, 24, 8, 12, 96, 33, {W_Q8_0, W_Q8_0, W_Q8_0}},
+        {"heads of 12 values", 1024, 48, 24, 12, 96, 33, {W_Q8_0, W_Q8_0, W_Q8_0}},
         {"heads of 20 values, floats", 64, 16, 8, 20, 96, 50, {W_F32, W_F32, W_F32}},
         {"one KV head", 64, 4, 1, 16, 64, 31, {W_Q8_0, W_F16, W_Q8_0}},
     };
