@@ -184,8 +184,8 @@ static void check(const struct shape *s) {
 int main(void) {
     static const struct shape shapes[] = {
         {"F32 and F16 among Q8_0", 64, 8, 4, 8, 96, 50, {W_F32, W_Q8_0, W_F16}},
-        {"heads of 4 values", 64, 16, 8, 4, 96, 50, {W_Q8_0, W_Q8_0, W_Q8_0}},
-        {"heads of 12 values", 1024, 48, 24, 12, 96, 33, {W_Q8_0, W_Q8_0, W_Q8_0}},
+        {"heads of 4 values", 1024, 128, 16, 4, 96, 50, {W_Q8_0, W_Q8_0, W_Q8_0}},
+        {"heads of 12 values", 1024, 64, 8, 12, 96, 33, {W_Q8_0, W_Q8_0, W_Q8_0}},
         {"heads of 20 values, floats", 64, 16, 8, 20, 96, 50, {W_F32, W_F32, W_F32}},
         {"one KV head", 64, 4, 1, 16, 64, 31, {W_Q8_0, W_F16, W_Q8_0}},
     };
