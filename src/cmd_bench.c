@@ -1,17 +1,16 @@
 /* cmd_bench.c - how fast this machine is, each figure beside the limit it runs against. */
-#include "base/clock.h"
 #include "base/progress.h"
+#include "gemv.h"
 #include "host/facts.h"
 #include "setup.h"
 #include "store/diskprobe.h"
 #include "verbs.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #define MIB ((uint64_t)1 << 20)
 
-enum { N_COL = 4096, UNIT = 256 << 10, LIST_MAX = 16, TOKENS_MOST = 64, CTX_BENCH = 512 };
+enum { LIST_MAX = 16, TOKENS_MOST = 64, CTX_BENCH = 512 };
 static const double SECONDS = 0.4;  // for each figure of the matrix kernels
 
 struct bench_conf {
@@ -162,104 +161,21 @@ static MUST bench_disk(struct bench *b, struct err *e) {
     return true;
 }
 
-/* A matrix in kernel order, larger than the caches where the budget allows it, times n_tok tokens. */
-struct gemv {
-    const struct kernels *k;
-    const struct weight_ops *ops;
-    int type;
-    struct arena mem;
-    uint8_t *w;  // [n_group] groups
-    size_t group, n_group, per_unit;
-    uint8_t *row;  // 8 rows in file order
-    void *x;       // panels of n_tok tokens
-    float *y;      // [n_tok][8 * n_group]
-    size_t n_tok;
-    atomic_size_t next;
-    double best_s;
-};
-
-static void gemv_fill(void *ctx, int thread, int n_thread) {
-    struct gemv *g = ctx;
-    for (size_t i = (size_t)thread; i < g->n_group; i += (size_t)n_thread) {
-        (void)g->ops->relay(g->w + i * g->group, g->row, 8, N_COL);
-    }
-}
-
-static void gemv_share(void *ctx, int thread, int n_thread) {
-    struct gemv *g = ctx;
-    (void)thread;
-    (void)n_thread;
-    for (;;) {
-        size_t at = atomic_fetch_add(&g->next, g->per_unit);
-        if (at >= g->n_group) return;
-        size_t n = g->n_group - at < g->per_unit ? g->n_group - at : g->per_unit;
-        g->ops->matmul(g->y + at * 8, g->n_group * 8, g->w + at * g->group, n, N_COL, g->x,
-                       g->n_tok);
-    }
-}
-
-static void gemv_body(void *ctx, struct par *team) {
-    struct gemv *g = ctx;
-    par_run(team, gemv_fill, g);
-    double begin = clock_s();
-    g->best_s = 1e9;
-    for (unsigned pass = 0; pass < 3 || clock_s() - begin < SECONDS; pass++) {
-        atomic_store(&g->next, 0);
-        double t = clock_s();
-        par_run(team, gemv_share, g);
-        t = clock_s() - t;
-        if (t < g->best_s) g->best_s = t;
-    }
-}
-
-static MUST gemv_open(struct gemv *g, const struct kernels *k, int type, size_t n_tok,
-                      uint64_t bytes, struct err *e) {
-    *g = (struct gemv){.k = k, .type = type, .ops = weight_ops(k, type), .n_tok = n_tok};
-    size_t row = weight_row_bytes(type, N_COL), panel = panel_bytes(N_COL, n_tok);
-    g->group = weight_group_bytes(type, N_COL);
-    size_t fixed = 8 * row + panel + n_tok * N_COL * 6 + (64 << 10);
-    size_t each = g->group + 8 * n_tok * sizeof(float);
-    g->n_group = bytes > fixed + each ? (bytes - fixed) / each : 1;
-    g->per_unit = UNIT / g->group ? UNIT / g->group : 1;
-    if (!arena_open(&g->mem, "matrix", fixed + g->n_group * each, e)) return false;
-    g->w = arena_push(&g->mem, g->n_group * g->group, 64);
-    g->row = arena_push(&g->mem, 8 * row, 64);
-    g->x = arena_push(&g->mem, panel, 64);
-    g->y = arena_push(&g->mem, n_tok * g->n_group * 8 * sizeof(float), 64);
-    struct act *q = arena_push(&g->mem, n_tok * (N_COL / Q_BLOCK) * sizeof *q, 64);
-    float *x = arena_push(&g->mem, N_COL * sizeof *x, 64);
-    if (!g->w || !g->row || !g->x || !g->y || !q || !x) {
-        arena_close(&g->mem);
-        return err_set(e, ERR_MEMORY, "the matrix to measure with does not fit %llu bytes",
-                       (unsigned long long)bytes);
-    }
-    size_t block = type == W_Q4_0 ? sizeof(struct file_q4_0) : sizeof(struct file_q8_0);
-    for (size_t i = 0; i < 8 * row; i++) g->row[i] = (uint8_t)(i * 131 + i / 7);
-    for (size_t i = 0; i + block <= 8 * row; i += block) {
-        g->row[i] = 0, g->row[i + 1] = 0x1c;  // a small finite scale
-    }
-    for (size_t t = 0; t < n_tok; t++) {
-        for (size_t i = 0; i < N_COL; i++) x[i] = (float)((i * 37 + t * 11) % 255) - 127;
-        k->quantise(q + t * (N_COL / Q_BLOCK), x, N_COL);
-    }
-    k->pack(g->x, q, N_COL / Q_BLOCK, N_COL / Q_BLOCK, n_tok);
-    return true;
-}
-
 static MUST bench_gemv(struct bench *b, int type, unsigned at, size_t n_tok, struct err *e) {
-    struct gemv g;
-    uint64_t bytes = b->s->pool / 2 < 128 * MIB ? b->s->pool / 2 : 128 * MIB;
-    if (!gemv_open(&g, &b->s->kernels, type, n_tok, bytes, e)) return false;
-    bool ok = par_enter((int)b->count[at], gemv_body, &g, e);
-    double weights = (double)(g.n_group * g.group),
-           ops = 2.0 * 8 * (double)g.n_group * N_COL * (double)n_tok;
-    arena_close(&g.mem);
-    if (!ok) return false;
+    uint64_t room = b->s->pool / 2;
+    const struct gemv_conf c = {.kernels = &b->s->kernels,
+                                .type = type,
+                                .n_thread = (int)b->count[at],
+                                .n_tok = n_tok,
+                                .bytes = room < 128 * MIB ? room : 128 * MIB,
+                                .seconds = SECONDS};
+    struct gemv_speed speed;
+    if (!gemv_speed(&c, &speed, e)) return false;
     const char *name = type == W_Q4_0 ? "matrix Q4_0" : "matrix Q8_0";
     put_figure(b, &(struct figure){.what = name,
                                    .threads = n_tok > 1 ? 0 : b->count[at],
                                    .tokens = n_tok > 1 ? (unsigned)n_tok : 0,
-                                   .value = weights / g.best_s * 1e-9,
+                                   .value = speed.bytes_per_s * 1e-9,
                                    .unit = "GB/s",
                                    .limit = b->read_bps[at] * 1e-9,
                                    .limit_by = "memory read"});
@@ -267,7 +183,7 @@ static MUST bench_gemv(struct bench *b, int type, unsigned at, size_t n_tok, str
         put_figure(b, &(struct figure){.what = name,
                                        .threads = n_tok > 1 ? 0 : b->count[at],
                                        .tokens = n_tok > 1 ? (unsigned)n_tok : 0,
-                                       .value = ops / g.best_s * 1e-9,
+                                       .value = speed.ops_per_s * 1e-9,
                                        .unit = "Gop/s"});
     }
     return true;
@@ -309,12 +225,11 @@ static void put_model(struct bench *b, const struct gen_result *r, uint32_t n_pr
     put_figure(b, &(struct figure){.what = "model, reading a prompt",
                                    .value = n_prompt / r->prefill_s,
                                    .unit = "tokens/s"});
-    put_figure(b,
-               &(struct figure){.what = "model, answering",
-                                .value = r->n_step / r->decode_s,
-                                .unit = "tokens/s",
-                                .limit = s->forecast.decode_tps,
-                                .limit_by = s->forecast.disk_bound ? "disk read" : "memory read"});
+    put_figure(b, &(struct figure){.what = "model, answering",
+                                   .value = r->n_step / r->decode_s,
+                                   .unit = "tokens/s",
+                                   .limit = s->forecast.decode_tps,
+                                   .limit_by = setup_limit(s, &s->forecast)});
     if (streams) {
         put_figure(b, &(struct figure){.what = "disk while answering",
                                        .value = (double)r->streamed_bytes / r->decode_s * 1e-9,
@@ -359,7 +274,7 @@ static MUST bench_forecast(struct bench *b, struct err *e) {
     if (!setup_probe(s, DISK_IF_NEEDED, e)) return false;
     if (read_bps > s->read_bps) s->read_bps = read_bps;
     if (b->disk_bps > s->disk_bps) s->disk_bps = b->disk_bps;
-    engine_forecast(&s->memory, s->read_bps, s->disk_bps, &s->forecast);
+    setup_forecast(s);
     return true;
 }
 
@@ -378,7 +293,8 @@ static MUST set_counts(struct bench *b, struct err *e) {
     return true;
 }
 
-static MUST bench(const struct bench_conf *c, const char *path, struct setup *s, struct err *e) {
+static MUST bench(void *conf, const char *path, struct setup *s, struct err *e) {
+    const struct bench_conf *c = conf;
     struct bench b = {.conf = c, .s = s};
     struct machine m = c->machine;
     json_file(&b.json, stdout);
@@ -393,15 +309,7 @@ static MUST bench(const struct bench_conf *c, const char *path, struct setup *s,
 
 static int bench_main(const struct verb *v, int argc, char **argv) {
     struct bench_conf c = {.machine = MACHINE_DEFAULT, .n_predict = 32};
-    struct err e = {0};
-    const char *path;
-    enum parsed parsed = options_parse(v, argc, argv, &c, &path, &e);
-    if (parsed != PARSED) return parsed == PARSED_HELP ? 0 : verb_fail(v, &e);
-    struct setup *s = calloc(1, sizeof *s);
-    bool ok = s ? bench(&c, path, s, &e) : err_set(&e, ERR_MEMORY, "no memory to start with");
-    if (s) setup_close(s);
-    free(s);
-    return ok ? 0 : verb_fail(v, &e);
+    return verb_on_model(v, argc, argv, &c, bench);
 }
 
 const struct verb verb_bench = {

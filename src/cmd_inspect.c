@@ -4,7 +4,6 @@
 #include "setup.h"
 #include "verbs.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 struct inspect_conf {
@@ -236,31 +235,25 @@ static void json_all(const struct setup *s, const struct inspect_conf *c, const 
     json_line(&j);
 }
 
+static MUST inspect(void *conf, const char *path, struct setup *s, struct err *e) {
+    const struct inspect_conf *c = conf;
+    struct verdict v;
+    bool readable;
+    judge(s, path, c, &v, e, &readable);
+    if (!readable) return false;
+    if (c->is_json) json_all(s, c, &v);
+    if (!c->is_json) print_all(s, c, &v);
+    /* What the file is has been told; only a broken one is a failure. */
+    bool broken = v.why.code == ERR_FORMAT || v.why.code == ERR_LIMIT || v.why.code == ERR_IO ||
+                  v.why.code == ERR_USAGE;
+    if (v.runs || !broken) return true;
+    *e = v.why;
+    return false;
+}
+
 static int inspect_main(const struct verb *v, int argc, char **argv) {
     struct inspect_conf c = {.machine = MACHINE_DEFAULT};
-    struct err e = {0};
-    const char *path;
-    enum parsed parsed = options_parse(v, argc, argv, &c, &path, &e);
-    if (parsed != PARSED) return parsed == PARSED_HELP ? 0 : verb_fail(v, &e);
-    struct setup *s = calloc(1, sizeof *s);
-    if (!s) return 1;
-    struct verdict verdict;
-    bool readable;
-    judge(s, path, &c, &verdict, &e, &readable);
-    int status = 0;
-    if (!readable) {
-        status = verb_fail(v, &e);
-    } else {
-        if (c.is_json) json_all(s, &c, &verdict);
-        if (!c.is_json) print_all(s, &c, &verdict);
-        /* What the file is has been told; only a broken one is a failure. */
-        bool broken = verdict.why.code == ERR_FORMAT || verdict.why.code == ERR_LIMIT ||
-                      verdict.why.code == ERR_IO || verdict.why.code == ERR_USAGE;
-        if (!verdict.runs && broken) status = verb_fail(v, &verdict.why);
-    }
-    setup_close(s);
-    free(s);
-    return status;
+    return verb_on_model(v, argc, argv, &c, inspect);
 }
 
 const struct verb verb_inspect = {

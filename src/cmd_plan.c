@@ -2,8 +2,6 @@
 #include "setup.h"
 #include "verbs.h"
 
-#include <stdlib.h>
-
 struct plan_conf {
     struct machine machine;
     bool is_json;
@@ -69,16 +67,17 @@ static void print_ladder(const struct setup *s) {
                f.decode_tps,
                text_bar(bar, 16, (double)m.sweep_bytes, &(struct bar_part){(double)kept, '#'}, 1),
                m.sweep_bytes ? 100 * (double)kept / (double)m.sweep_bytes : 100,
-               f.disk_bound ? "the disk" : "reading memory");
+               setup_limit(s, &f));
     }
 }
 
 static MUST print_plan(const struct setup *s, struct err *e) {
     setup_print(s, stdout);
-    printf("measured  memory %s with %u threads, disk %s; a token takes %.1f ms of computing and "
-           "%.1f ms of disk\n",
-           RATE_TEXT(s->read_bps), s->conf.n_slice > 1 ? s->conf.n_slice : s->conf.n_thread,
-           RATE_TEXT(s->disk_bps), s->forecast.compute_s * 1e3, s->forecast.disk_s * 1e3);
+    printf("measured  memory %s, matrix kernel %s with %u threads, disk %s;\n"
+           "          a token takes %.1f ms of computing and %.1f ms of disk\n",
+           RATE_TEXT(s->read_bps), RATE_TEXT(s->kernel_bps),
+           s->conf.n_slice > 1 ? s->conf.n_slice : s->conf.n_thread, RATE_TEXT(s->disk_bps),
+           s->forecast.compute_s * 1e3, s->forecast.disk_s * 1e3);
     printf("\n%5s  %5s %6s %6s %7s  %10s %10s %10s  %s\n", "slice", "heads", "width", "ff", "vocab",
            "kept", "a token", "context", "kept of its weights");
     for (unsigned i = 0; i < s->conf.n_slice; i++) {
@@ -136,7 +135,7 @@ static MUST json_plan(const struct setup *s, struct err *e) {
         json_put_u64(&j, "budget_bytes", budget[i]);
         json_put_u64(&j, "streamed_bytes", m.tiles.streamed_bytes_per_sweep);
         json_put_real(&j, "forecast_tps", f.decode_tps);
-        json_put_text(&j, "limited_by", f.disk_bound ? "disk" : "memory");
+        json_put_text(&j, "limited_by", setup_limit_word(s, &f));
         json_end(&j);
     }
     json_end(&j);
@@ -145,7 +144,8 @@ static MUST json_plan(const struct setup *s, struct err *e) {
     return true;
 }
 
-static MUST plan(const struct plan_conf *c, const char *path, struct setup *s, struct err *e) {
+static MUST plan(void *conf, const char *path, struct setup *s, struct err *e) {
+    const struct plan_conf *c = conf;
     if (!setup_open(s, path, MODEL_ALL, e) || !setup_tok(s, e)) return false;
     if (!setup_fit(s, &c->machine, e) || !setup_probe(s, DISK_ALWAYS, e)) return false;
     return c->is_json ? json_plan(s, e) : print_plan(s, e);
@@ -153,15 +153,7 @@ static MUST plan(const struct plan_conf *c, const char *path, struct setup *s, s
 
 static int plan_main(const struct verb *v, int argc, char **argv) {
     struct plan_conf c = {.machine = MACHINE_DEFAULT};
-    struct err e = {0};
-    const char *path;
-    enum parsed parsed = options_parse(v, argc, argv, &c, &path, &e);
-    if (parsed != PARSED) return parsed == PARSED_HELP ? 0 : verb_fail(v, &e);
-    struct setup *s = calloc(1, sizeof *s);
-    bool ok = s ? plan(&c, path, s, &e) : err_set(&e, ERR_MEMORY, "no memory to start with");
-    if (s) setup_close(s);
-    free(s);
-    return ok ? 0 : verb_fail(v, &e);
+    return verb_on_model(v, argc, argv, &c, plan);
 }
 
 const struct verb verb_plan = {

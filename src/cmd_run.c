@@ -10,7 +10,11 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { PROMPT_MOST = 16 << 20 };
+enum {
+    PROMPT_CHEAP =
+        16 << 10,         // bytes that are tokenised in any case, to say exactly how many tokens
+    TOKENISE_BYTES = 48,  // memory it takes, at most, for each byte of a text
+};
 
 struct run_conf {
     struct machine machine;
@@ -105,9 +109,45 @@ static void on_load(void *ctx, uint64_t done, uint64_t total) {
     progress_update(ctx, done, total);
 }
 
+/* Never cut silently: a prompt that does not fit is refused. It is well-formed, and for a model with a
+ * longer context it would do: not ERR_LIMIT, which is about files. */
+static MUST too_long(const struct setup *s, uint32_t n_ctx, const char *least, size_t n,
+                     struct err *e) {
+    if (n_ctx < s->model.n_ctx) {
+        return err_set(e, ERR_UNSUPPORTED,
+                       "the prompt has %s%zu tokens, the context holds %u with the answer; give a "
+                       "larger --ctx (this model: up to %u)",
+                       least, n, n_ctx, s->model.n_ctx);
+    }
+    return err_set(e, ERR_UNSUPPORTED,
+                   "the prompt has %s%zu tokens, the context of this model holds %u with the "
+                   "answer; shorten the prompt",
+                   least, n, n_ctx);
+}
+
+/* Bytes of a prompt past which check_bytes() refuses it. */
+static size_t most_bytes(const struct setup *s, uint32_t n_ctx) {
+    uint64_t by_ctx = (uint64_t)n_ctx * tok_longest(s->tok), by_memory = s->pool / TOKENISE_BYTES;
+    uint64_t most = by_ctx < by_memory ? by_ctx : by_memory;
+    return most < PROMPT_CHEAP ? PROMPT_CHEAP : (size_t)most;
+}
+
+/* Tokenising takes memory: what cannot fit goes no further. The prompt has at least len bytes. */
+static MUST check_bytes(const struct setup *s, uint32_t n_ctx, size_t len, struct err *e) {
+    size_t longest = tok_longest(s->tok);
+    if (len <= most_bytes(s, n_ctx)) return true;
+    if (len > n_ctx * longest) {
+        return too_long(s, n_ctx, "at least ", (len + longest - 1) / longest, e);
+    }
+    return err_set(e, ERR_MEMORY,
+                   "a prompt of %zu bytes or more may take %s to be made tokens of, more than the "
+                   "memory budget of %s leaves; give more --memory or a shorter prompt",
+                   len, BYTES_TEXT((uint64_t)len * TOKENISE_BYTES), BYTES_TEXT(s->budget));
+}
+
 /* The text of -p or -f; *owned is to be freed. */
-static MUST read_prompt(const struct run_conf *c, const char **text, size_t *len, char **owned,
-                        struct err *e) {
+static MUST read_prompt(const struct run_conf *c, const struct setup *s, uint32_t n_ctx,
+                        const char **text, size_t *len, char **owned, struct err *e) {
     *owned = NULL;
     if (c->prompt && c->file)
         return err_set(e, ERR_USAGE, "give the prompt by -p or by -f, not both");
@@ -115,13 +155,16 @@ static MUST read_prompt(const struct run_conf *c, const char **text, size_t *len
         return err_set(e, ERR_USAGE, "no prompt: give -p TEXT or -f FILE (- for standard input)");
     }
     if (c->file) {
-        if (!verb_read_all(c->file, PROMPT_MOST, owned, len, e)) return false;
-        *text = *owned;
-        return true;
+        size_t most = most_bytes(s, n_ctx);
+        if (verb_read_all(c->file, most, owned, len, e)) {
+            *text = *owned;
+            return true;
+        }
+        return e->code == ERR_LIMIT ? check_bytes(s, n_ctx, most + 1, e) : false;
     }
     *text = c->prompt;
     *len = strlen(c->prompt);
-    return true;
+    return check_bytes(s, n_ctx, *len, e);
 }
 
 struct prompt {
@@ -143,8 +186,7 @@ static MUST encode(const struct run_conf *c, const struct setup *s, const char *
             return err_set(e, ERR_FORMAT, "the prompt has a NUL byte at %zu; only --raw takes such",
                            strlen(text));
         }
-        return chat_encode(p->format, s->tok, &s->model.vocab, c->system, text, p->id, cap, &p->n,
-                           e);
+        return chat_encode(p->format, s->tok, c->system, text, p->id, cap, &p->n, e);
     }
     if (c->system) {
         return err_set(e, ERR_USAGE,
@@ -156,35 +198,20 @@ static MUST encode(const struct run_conf *c, const struct setup *s, const char *
     return tok_encode(s->tok, text, len, flags, p->id, cap, &p->n, e);
 }
 
-/* Never cut silently: a prompt that does not fit is refused. */
-static MUST check_length(const struct run_conf *c, const struct setup *s, const struct prompt *p,
-                         struct err *e) {
-    uint32_t n_ctx;
-    if (!setup_context(s, &c->machine, &n_ctx, e)) return false;
-    if (p->n == 0) return err_set(e, ERR_USAGE, "the prompt is empty");
-    if (p->n < n_ctx) return true;
-    if (n_ctx < s->model.n_ctx) {
-        return err_set(e, ERR_LIMIT,
-                       "the prompt has %zu tokens, the context holds %u with the answer; give a "
-                       "larger --ctx (this model: up to %u)",
-                       p->n, n_ctx, s->model.n_ctx);
-    }
-    return err_set(e, ERR_LIMIT,
-                   "the prompt has %zu tokens, the context of this model holds %u with the answer; "
-                   "shorten the prompt",
-                   p->n, n_ctx);
-}
-
 /* The text becomes tokens, and its own memory is given back before the budget is drawn up. */
-static MUST prepare_prompt(const struct run_conf *c, const struct setup *s, struct prompt *p,
+static MUST prepare_prompt(const struct run_conf *c, struct setup *s, struct prompt *p,
                            struct err *e) {
     const char *text = "";
     char *owned;
     size_t len = 0;
-    if (!read_prompt(c, &text, &len, &owned, e)) return false;
-    bool ok = encode(c, s, text, len, p, e) && check_length(c, s, p, e);
+    uint32_t n_ctx;
+    if (!setup_context(s, &c->machine, &n_ctx, e) || !setup_budget(s, &c->machine, e)) return false;
+    if (!read_prompt(c, s, n_ctx, &text, &len, &owned, e)) return false;
+    bool ok = encode(c, s, text, len, p, e);
     free(owned);
     if (!ok) return false;
+    if (p->n == 0) return err_set(e, ERR_USAGE, "the prompt is empty");
+    if (p->n >= n_ctx) return too_long(s, n_ctx, "", p->n, e);
     int32_t *exact = malloc(p->n * sizeof *exact);
     if (!exact) return err_set(e, ERR_MEMORY, "no memory for a prompt of %zu tokens", p->n);
     memcpy(exact, p->id, p->n * sizeof *exact);
@@ -326,6 +353,9 @@ static MUST generate(const struct run_conf *c, struct engine *g, struct answer *
 
 static MUST finish_answer(const struct run_conf *c, struct engine *g, struct answer *a,
                           const struct prompt *p, struct figures *f, struct err *e) {
+    if (a->write_errno == EPIPE) {
+        return err_set(e, ERR_STOPPED, "%s", "");  // whoever read the answer has gone: no sentence
+    }
     if (a->write_errno) {
         errno = a->write_errno;
         return err_sys(e, "cannot write the answer");
@@ -355,8 +385,8 @@ static void print_start(const struct run_conf *c, const struct setup *s, const s
     }
 }
 
-static MUST run(const struct run_conf *c, const char *path, struct setup *s, struct prompt *p,
-                struct answer *a, struct err *e) {
+static MUST answer(const struct run_conf *c, const char *path, struct setup *s, struct prompt *p,
+                   struct answer *a, struct err *e) {
     struct engine *g = NULL;
     struct figures f = {0};
     a->sampler = (struct sampler){.temp = (float)c->temp,
@@ -375,6 +405,17 @@ static MUST run(const struct run_conf *c, const char *path, struct setup *s, str
     return ok;
 }
 
+static MUST run(void *conf, const char *path, struct setup *s, struct err *e) {
+    struct answer *a = calloc(1, sizeof *a);
+    struct prompt p = {0};
+    if (!a) return err_set(e, ERR_MEMORY, "no memory to start with");
+    bool ok = answer(conf, path, s, &p, a, e);
+    free(a->piece);
+    free(p.id);
+    free(a);
+    return ok;
+}
+
 static int run_main(const struct verb *v, int argc, char **argv) {
     struct run_conf c = {.machine = MACHINE_DEFAULT,
                          .n_predict = 256,
@@ -382,27 +423,7 @@ static int run_main(const struct verb *v, int argc, char **argv) {
                          .top_k = 40,
                          .top_p = 0.95,
                          .min_p = 0.05};
-    const char *model;
-    struct err e = {0};
-    enum parsed parsed = options_parse(v, argc, argv, &c, &model, &e);
-    if (parsed != PARSED) return parsed == PARSED_HELP ? 0 : verb_fail(v, &e);
-    struct setup *s = calloc(1, sizeof *s);
-    struct answer *a = calloc(1, sizeof *a);
-    struct prompt p = {0};
-    bool ok =
-        s && a ? run(&c, model, s, &p, a, &e) : err_set(&e, ERR_MEMORY, "no memory to start with");
-    int status = 0;
-    if (!ok && a && a->write_errno == EPIPE) {
-        status = 1;  // whoever read the answer has gone: nothing to say
-    } else if (!ok) {
-        status = verb_fail(v, &e);
-    }
-    if (s) setup_close(s);
-    if (a) free(a->piece);
-    free(p.id);
-    free(s);
-    free(a);
-    return status;
+    return verb_on_model(v, argc, argv, &c, run);
 }
 
 const struct verb verb_run = {

@@ -17,8 +17,8 @@ static const struct opt tokenize_opt[] = {
     {"-p", OPT_TEXT, AT(text), "TEXT", "the text (else standard input, all of it)", 0, 0, NULL},
     {"--special", OPT_FLAG, AT(is_special), NULL,
      "control tokens written in the text count as such", 0, 0, NULL},
-    {"--bos", OPT_FLAG, AT(is_bos), NULL, "put the start token first, if the model wants one", 0, 0,
-     NULL},
+    {"--bos", OPT_FLAG, AT(is_bos), NULL,
+     "put start and end tokens around it, if the model wants them", 0, 0, NULL},
     {"--json", OPT_FLAG, AT(is_json), NULL, "one JSON object: ids, count", 0, 0, NULL},
 };
 
@@ -68,7 +68,7 @@ static MUST tokenize(const struct text_conf *c, const struct tok *t, const struc
     size_t cap = tok_bound(in->len) + 2, n;  // and BOS and EOS
     int32_t *id = malloc(cap * sizeof *id);
     if (!id) return err_set(e, ERR_MEMORY, "no memory for the ids of %zu bytes", in->len);
-    unsigned flags = (c->is_bos ? TOK_BOS : 0U) | (c->is_special ? TOK_SPECIAL : 0U);
+    unsigned flags = (c->is_bos ? TOK_BOS | TOK_EOS : 0U) | (c->is_special ? TOK_SPECIAL : 0U);
     bool ok = tok_encode(t, in->text, in->len, flags, id, cap, &n, e);
     if (ok) print_ids(id, n, c->is_json);
     free(id);
@@ -131,34 +131,29 @@ static MUST detokenize(const struct text_conf *c, const struct tok *t, const str
 typedef MUST text_work(const struct text_conf *c, const struct tok *t, const struct input *in,
                        struct err *e);
 
-static int text_main(const struct verb *v, int argc, char **argv, text_work *work) {
-    struct text_conf c = {0};
-    struct setup *s = calloc(1, sizeof *s);
+static MUST on_text(const struct text_conf *c, const char *path, struct setup *s, text_work *work,
+                    struct err *e) {
     struct input in = {0};
-    const char *model;
-    struct err e = {0};
-    int status = 0;
-    enum parsed parsed = s ? options_parse(v, argc, argv, &c, &model, &e) : PARSED_WRONG;
-    if (!s) (void)err_set(&e, ERR_MEMORY, "no memory to start with");
-    if (parsed == PARSED_WRONG) {
-        status = verb_fail(v, &e);
-    } else if (parsed == PARSED) {
-        bool ok = setup_open(s, model, MODEL_VOCAB, &e) && setup_tok(s, &e) &&
-                  read_input(&c, &in, &e) && work(&c, s->tok, &in, &e);
-        if (!ok) status = verb_fail(v, &e);
-        setup_close(s);
-    }
+    bool ok = setup_open(s, path, MODEL_VOCAB, e) && setup_tok(s, e) && read_input(c, &in, e) &&
+              work(c, s->tok, &in, e);
     free(in.owned);
-    free(s);
-    return status;
+    return ok;
+}
+
+static MUST tokenize_work(void *conf, const char *path, struct setup *s, struct err *e) {
+    return on_text(conf, path, s, tokenize, e);
+}
+
+static MUST detokenize_work(void *conf, const char *path, struct setup *s, struct err *e) {
+    return on_text(conf, path, s, detokenize, e);
 }
 
 static int tokenize_main(const struct verb *v, int argc, char **argv) {
-    return text_main(v, argc, argv, tokenize);
+    return verb_on_model(v, argc, argv, &(struct text_conf){0}, tokenize_work);
 }
 
 static int detokenize_main(const struct verb *v, int argc, char **argv) {
-    return text_main(v, argc, argv, detokenize);
+    return verb_on_model(v, argc, argv, &(struct text_conf){0}, detokenize_work);
 }
 
 const struct verb verb_tokenize = {

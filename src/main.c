@@ -1,5 +1,5 @@
 /* main.c - finds the verb. What each does stands in cmd_VERB.c. */
-#include "kernels.h"
+#include "setup.h"
 #include "verbs.h"
 
 #include <errno.h>
@@ -36,8 +36,20 @@ static const struct {
 
 int verb_fail(const struct verb *v, const struct err *e) {
     fflush(stdout);
-    fprintf(stderr, "dair %s: %s\n", v->name, e->text);
+    if (*e->text) fprintf(stderr, "dair %s: %s\n", v->name, e->text);
     return err_exit_status(e);
+}
+
+int verb_on_model(const struct verb *v, int argc, char **argv, void *conf, verb_work *work) {
+    struct err e = {0};
+    const char *path;
+    enum parsed parsed = options_parse(v, argc, argv, conf, &path, &e);
+    if (parsed != PARSED) return parsed == PARSED_HELP ? 0 : verb_fail(v, &e);
+    struct setup *s = calloc(1, sizeof *s);
+    bool ok = s ? work(conf, path, s, &e) : err_set(&e, ERR_MEMORY, "no memory to start with");
+    if (s) setup_close(s);
+    free(s);
+    return ok ? 0 : verb_fail(v, &e);
 }
 
 static MUST read_stream(FILE *f, const char *name, size_t limit, char **text, size_t *len,
@@ -85,7 +97,7 @@ static void help(FILE *to) {
     for (size_t i = 0; i < N_VERB; i++) {
         fprintf(to, "  %-12s %s\n", verbs[i]->name, verbs[i]->summary);
     }
-    fprintf(to, "\n`dair VERB --help` lists the options of one. Results go to standard output,\n"
+    fprintf(to, "\n`dair help VERB` lists the options of one. Results go to standard output,\n"
                 "everything else to standard error. Exit status: 0 done, 1 the work failed,\n"
                 "2 wrong usage, 3 bad input file, 4 does not fit or cannot run here.\n");
 }
@@ -99,6 +111,13 @@ static int finish(int status) {
     return 1;
 }
 
+static const struct verb *find_verb(const char *name) {
+    for (size_t i = 0; i < N_VERB; i++) {
+        if (strcmp(name, verbs[i]->name) == 0) return verbs[i];
+    }
+    return NULL;
+}
+
 static int unknown_verb(const char *name) {
     for (size_t i = 0; i < sizeof later / sizeof *later; i++) {
         if (strcmp(name, later[i].name)) continue;
@@ -108,6 +127,25 @@ static int unknown_verb(const char *name) {
     }
     fprintf(stderr, "dair: unknown verb \"%.60s\"; see dair --help\n", name);
     return 2;
+}
+
+static int main_help(const char *name) {
+    const struct verb *v = name ? find_verb(name) : NULL;
+    if (name && !v) return unknown_verb(name);
+    if (v) options_help(v, stdout);
+    if (!v) help(stdout);
+    return finish(0);
+}
+
+static int main_version(void) {
+    struct kernels k;
+    struct err e;
+    if (!setup_kernels(&k, &e)) {
+        fprintf(stderr, "dair: %s\n", e.text);
+        return err_exit_status(&e);
+    }
+    printf("dair %s (kernels %s, contract %d)\n", DAIR_VERSION, k.name, CONTRACT_VERSION);
+    return finish(0);
 }
 
 /* A closed standard stream would let a model file take its number, and be written to. */
@@ -126,19 +164,9 @@ int main(int argc, char **argv) {
     }
     const char *name = argv[1];
     if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0) {
-        help(stdout);
-        return finish(0);
+        return main_help(argc > 2 ? argv[2] : NULL);
     }
-    if (strcmp(name, "--version") == 0 || strcmp(name, "version") == 0) {
-        struct kernels k;
-        kernels_init(&k, cpu_features());
-        printf("dair %s (kernels %s, contract %d)\n", DAIR_VERSION, k.name, CONTRACT_VERSION);
-        return finish(0);
-    }
-    for (size_t i = 0; i < N_VERB; i++) {
-        if (strcmp(name, verbs[i]->name) == 0) {
-            return finish(verbs[i]->run(verbs[i], argc - 2, argv + 2));
-        }
-    }
-    return unknown_verb(name);
+    if (strcmp(name, "--version") == 0 || strcmp(name, "version") == 0) return main_version();
+    const struct verb *v = find_verb(name);
+    return v ? finish(v->run(v, argc - 2, argv + 2)) : unknown_verb(name);
 }

@@ -1,25 +1,51 @@
 #include "setup.h"
 
+#include "gemv.h"
 #include "store/diskprobe.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #define MIB ((uint64_t)1 << 20)
 
-enum { CTX_DEFAULT = 4096, BATCH_MOST = 64 };
-static const double FAST_DISK = 2e9;               // bytes/s that two readers cannot saturate
+enum { CTX_DEFAULT = 4096, BATCH_MOST = 64, RING_USUAL = 8, CHUNK_UNIT = 4096, PAGE_PART = 512 };
+static const double FAST_DISK = 2e9;  // bytes/s that two readers cannot saturate
+static const double KERNEL_SECONDS = 0.05;
+static const double CLEARLY_SLOWER = 0.8;  // below this part of the memory's speed a kernel limits
+
+MUST setup_kernels(struct kernels *k, struct err *e) {
+    const char *name = getenv("DAIR_CPU");
+    bool known = true;
+    if (name && *name) (void)cpu_restrict(0, name, &known);
+    if (!known) {
+        return err_set(e, ERR_USAGE, "DAIR_CPU knows scalar, avx2 and neon, not \"%.60s\"", name);
+    }
+    kernels_init(k, cpu_features());
+    return true;
+}
+
+/* distributed-llama's files have no magic number of GGUF's kind; their users know them by the name. */
+static bool is_dllama(const char *path) {
+    size_t n = strlen(path);
+    return n > 2 && strcmp(path + n - 2, ".m") == 0;
+}
 
 MUST setup_open(struct setup *s, const char *path, enum model_part part, struct err *e) {
     uint64_t base = 0, len = 0;
     memset(s, 0, sizeof *s);
-    kernels_init(&s->kernels, cpu_features());
+    if (!setup_kernels(&s->kernels, e)) return false;
     s->n_core = host_cores();
     if (!path) {
         if (!model_demo(s->demo_path, &base, &len, e)) return false;
         s->is_demo = true;
         path = s->demo_path;
     }
-    return model_open_part(&s->model, path, base, len, part, e);
+    if (model_open_part(&s->model, path, base, len, part, e)) return true;
+    if (e->code != ERR_FORMAT || !is_dllama(path)) return false;
+    return err_set(e, ERR_UNSUPPORTED,
+                   "%.200s: files of distributed-llama (.m) come with a later version; this one "
+                   "reads GGUF files",
+                   path);
 }
 
 MUST setup_tok(struct setup *s, struct err *e) {
@@ -63,8 +89,10 @@ static MUST set_slices(struct engine_conf *c, const char *text, struct err *e) {
 
 /* What is kept back of a budget: thread stacks, page tables, buffers of the C library. */
 static uint64_t slack_of(uint64_t budget) {
-    uint64_t s = budget / 64;
-    return s < 2 * MIB ? 2 * MIB : s > 16 * MIB ? 16 * MIB : s;
+    uint64_t s = budget / 64, most = 16 * MIB;
+    if (s < 2 * MIB) return 2 * MIB;
+    /* Buffers do not grow any more; page tables do, and are charged to the control group. */
+    return s <= most ? s : most + (budget - 64 * most) / PAGE_PART;
 }
 
 /* The smallest whole budget that leaves the engine `pool` bytes, to the MiB above. */
@@ -74,11 +102,11 @@ static uint64_t budget_for(uint64_t program, uint64_t pool) {
     return b;
 }
 
-static MUST set_budget(struct setup *s, struct amount memory, struct err *e) {
+MUST setup_budget(struct setup *s, const struct machine *m, struct err *e) {
     if (!host_mem(&s->mem, e)) return false;
-    bool is_asked = memory.bytes || memory.percent > 0;
-    s->budget = is_asked ? amount_of(memory, s->mem.total) : host_budget(&s->mem);
+    bool is_asked = m->memory.bytes || m->memory.percent > 0;
     uint64_t most = s->mem.total < s->mem.cgroup_limit ? s->mem.total : s->mem.cgroup_limit;
+    s->budget = is_asked ? amount_of(m->memory, most) : host_budget(&s->mem);
     if (s->budget > most) {
         return err_set(e, ERR_MEMORY, "--memory %s is more than the %s that can be had here",
                        BYTES_TEXT(s->budget), BYTES_TEXT(most));
@@ -146,6 +174,34 @@ static MUST choose_ring(struct setup *s, uint32_t most, struct err *e) {
     return too_small(s, e);
 }
 
+/* With this budget nothing streams. */
+static bool holds_all(const struct setup *s, uint64_t budget) {
+    struct nn_memory m;
+    struct err e;
+    uint64_t off = s->program + slack_of(budget);
+    return budget > off && measure(s, s->conf.n_batch, RING_USUAL, budget - off, &m, &e) &&
+           m.tiles.streamed_bytes_per_sweep == 0;
+}
+
+/* The least such budget, to the MiB. What the weights take is not enough: loading wants some buffers,
+ * and of uneven slices one may lack what another has too much of. */
+static uint64_t in_ram_from(const struct setup *s, uint64_t low) {
+    uint64_t high = low, step = MIB;
+    while (!holds_all(s, high) && high < ENGINE_PLENTY) {
+        low = high + MIB;
+        high += step;
+        step *= 2;
+    }
+    while (low < high) {
+        uint64_t mid = low + (high - low) / 2 / MIB * MIB;
+        if (holds_all(s, mid))
+            high = mid;
+        else
+            low = mid + MIB;
+    }
+    return high;
+}
+
 MUST setup_fit(struct setup *s, const struct machine *m, struct err *e) {
     struct engine_conf *c = &s->conf;
     struct nn_memory most;
@@ -155,26 +211,34 @@ MUST setup_fit(struct setup *s, const struct machine *m, struct err *e) {
     c->wire = (enum wire_type)m->wire;
     c->n_thread = m->threads ? m->threads : (unsigned)s->n_core;
     if (!setup_context(s, m, &c->n_ctx, e) || !set_slices(c, m->slices, e)) return false;
-    if (!set_budget(s, m->memory, e) || !least_pool(s, &least, e)) return false;
+    if (!setup_budget(s, m, e) || !least_pool(s, &least, e)) return false;
     s->least = budget_for(s->program, least);
     if (least > s->pool) return too_small(s, e);
     if (!choose_batch(s, e) || !measure(s, c->n_batch, 2, ENGINE_PLENTY, &most, e)) return false;
     /* Without the embedding table, of which a token reads one row only. */
-    s->in_ram =
-        budget_for(s->program, most.kv_bytes + most.scratch_bytes + most.ring_bytes +
-                                   most.fixed_bytes + most.weight_bytes + most.tiles.n_pinned * 64);
+    s->in_ram = in_ram_from(s, budget_for(s->program, most.kv_bytes + most.scratch_bytes +
+                                                          most.fixed_bytes + most.weight_bytes +
+                                                          most.tiles.n_pinned * 64));
     c->budget = s->pool;
-    return choose_ring(s, 8, e);
+    return choose_ring(s, RING_USUAL, e);
+}
+
+/* Reads as long as those to come are on average: small ones are slower. */
+static uint32_t probe_chunk(const struct setup *s) {
+    const struct store_stats *t = &s->memory.tiles;
+    uint64_t chunk =
+        t->n_streamed ? t->streamed_bytes_per_sweep / t->n_streamed : s->model.data_len / 64;
+    uint64_t most = s->pool / 2 / s->conf.n_reader;
+    if (chunk > most) chunk = most;
+    if (chunk > TILE_MAX) chunk = TILE_MAX;
+    chunk &= ~(uint64_t)(CHUNK_UNIT - 1);
+    return chunk < CHUNK_UNIT ? CHUNK_UNIT : (uint32_t)chunk;
 }
 
 static MUST probe_disk(struct setup *s, struct err *e) {
     struct disk_speed d;
-    uint64_t chunk = s->model.data_len / 64;
-    if (chunk > s->pool / 8) chunk = s->pool / 8;
-    if (chunk > TILE_MAX) chunk = TILE_MAX;
-    if (chunk < TILE_MIN) chunk = TILE_MIN;
-    chunk &= ~(uint64_t)(TILE_MIN - 1);
-    if (!disk_probe(s->model.file.path, s->model.data_off, s->model.data_len, (uint32_t)chunk,
+    s->disk_chunk = probe_chunk(s);
+    if (!disk_probe(s->model.file.path, s->model.data_off, s->model.data_len, s->disk_chunk,
                     s->conf.n_reader, 0.3, &d, e)) {
         return false;
     }
@@ -182,17 +246,64 @@ static MUST probe_disk(struct setup *s, struct err *e) {
     return true;
 }
 
+/* The type of most weights that a token passes; GGUF's number. */
+static uint32_t common_type(const struct model *m) {
+    enum { N_TYPE = 64 };  // GGUF's numbers are below
+    uint64_t sum[N_TYPE] = {0};
+    uint32_t best = 0;
+    for (uint32_t i = 0; i < m->n_tensor; i++) {
+        const struct tensor *t = &m->tensor[i];
+        if (t->type >= N_TYPE || (t == m->token_embd && t != m->output)) continue;
+        sum[t->type] += t->len;
+        if (sum[t->type] > sum[best]) best = t->type;
+    }
+    return best;
+}
+
+/* Small enough to be quick and large enough for all threads; if it fits a cache, no matter: the
+ * memory's speed is known from elsewhere. */
+static MUST probe_kernel(struct setup *s, unsigned n_thread, struct err *e) {
+    uint64_t room = s->pool / 2;
+    const struct gemv_conf c = {.kernels = &s->kernels,
+                                .type = (int)common_type(&s->model),
+                                .n_thread = (int)n_thread,
+                                .n_tok = 1,
+                                .bytes = room < 16 * MIB ? room : 16 * MIB,
+                                .seconds = KERNEL_SECONDS};
+    struct gemv_speed speed;
+    if (!gemv_speed(&c, &speed, e)) return false;
+    s->kernel_bps = speed.bytes_per_s;
+    return true;
+}
+
+void setup_forecast(struct setup *s) {
+    s->compute_bps = s->kernel_bps < s->read_bps ? s->kernel_bps : s->read_bps;
+    engine_forecast(&s->memory, s->compute_bps, s->disk_bps, &s->forecast);
+}
+
+static bool is_kernel_slow(const struct setup *s) {
+    return s->kernel_bps < CLEARLY_SLOWER * s->read_bps;
+}
+
+const char *setup_limit(const struct setup *s, const struct forecast *f) {
+    return f->disk_bound ? "the disk" : is_kernel_slow(s) ? "computing" : "reading memory";
+}
+
+const char *setup_limit_word(const struct setup *s, const struct forecast *f) {
+    return f->disk_bound ? "disk" : is_kernel_slow(s) ? "compute" : "memory";
+}
+
 MUST setup_probe(struct setup *s, enum setup_disk disk, struct err *e) {
     unsigned n = s->conf.n_slice > 1 ? s->conf.n_slice : s->conf.n_thread;
     uint64_t bytes = s->pool / 2 < 64 * MIB ? s->pool / 2 : 64 * MIB;
-    if (!host_read_speed((int)n, bytes, &s->read_bps, e)) return false;
+    if (!host_read_speed((int)n, bytes, &s->read_bps, e) || !probe_kernel(s, n, e)) return false;
     bool streams = s->memory.tiles.streamed_bytes_per_sweep > 0;
     if ((streams || disk == DISK_ALWAYS) && !probe_disk(s, e)) return false;
     if (streams && s->disk_bps > FAST_DISK) {
         s->conf.n_reader = 4;
         if (!choose_ring(s, 16, e) || !probe_disk(s, e)) return false;
     }
-    engine_forecast(&s->memory, s->read_bps, s->disk_bps, &s->forecast);
+    setup_forecast(s);
     return true;
 }
 
@@ -203,7 +314,7 @@ bool setup_at(const struct setup *s, uint64_t budget, struct nn_memory *m, struc
         uint32_t batch = slot > 2 ? s->conf.n_batch : 1;
         if (!measure(s, batch, slot, budget - off, m, &e)) continue;
         if (slot > 2 && m->ring_bytes > (budget - off) / 4) continue;
-        engine_forecast(m, s->read_bps, s->disk_bps, f);
+        engine_forecast(m, s->compute_bps, s->disk_bps, f);
         return true;
     }
     return false;
@@ -214,16 +325,7 @@ uint64_t setup_pinned(const struct nn_memory *m) {
 }
 
 const char *setup_type(const struct model *m) {
-    enum { N_TYPE = 64 };  // GGUF's numbers are below
-    uint64_t sum[N_TYPE] = {0};
-    uint32_t best = 0;
-    for (uint32_t i = 0; i < m->n_tensor; i++) {
-        uint32_t type = m->tensor[i].type;
-        if (type >= N_TYPE) continue;
-        sum[type] += m->tensor[i].len;
-        if (sum[type] > sum[best]) best = type;
-    }
-    const struct tensor_format *f = tensor_format(best);
+    const struct tensor_format *f = tensor_format(common_type(m));
     return f ? f->name : "?";
 }
 
@@ -273,14 +375,15 @@ void setup_print(const struct setup *s, FILE *to) {
     }
     fprintf(to, "forecast  %.*f tokens/s, limited by %s (%s measured)\n",
             s->forecast.decode_tps < 10 ? 2 : 1, s->forecast.decode_tps,
-            s->forecast.disk_bound ? "the disk" : "reading memory",
-            RATE_TEXT(s->forecast.disk_bound ? s->disk_bps : s->read_bps));
+            setup_limit(s, &s->forecast),
+            RATE_TEXT(s->forecast.disk_bound ? s->disk_bps : s->compute_bps));
 }
 
 void setup_json(const struct setup *s, struct json *j) {
     const struct nn_memory *m = &s->memory;
     json_put_u64(j, "budget_bytes", s->budget);
     json_put_u64(j, "program_bytes", s->program);
+    json_put_u64(j, "slack_bytes", s->slack);
     json_put_u64(j, "least_bytes", s->least);
     json_put_u64(j, "in_ram_bytes", s->in_ram);
     json_put_u64(j, "pinned_bytes", setup_pinned(m));
@@ -289,6 +392,7 @@ void setup_json(const struct setup *s, struct json *j) {
     json_put_u64(j, "ring_bytes", m->ring_bytes);
     json_put_u64(j, "sweep_bytes", m->sweep_bytes);
     json_put_u64(j, "sweep_streamed_bytes", m->tiles.streamed_bytes_per_sweep);
+    json_put_u64(j, "streamed_tiles", m->tiles.n_streamed);
     json_put_u64(j, "ctx", s->conf.n_ctx);
     json_put_u64(j, "batch", s->conf.n_batch);
     json_put_u64(j, "slots", s->conf.n_slot);
@@ -296,7 +400,9 @@ void setup_json(const struct setup *s, struct json *j) {
     json_put_u64(j, "threads", s->conf.n_thread);
     json_put_u64(j, "slices", s->conf.n_slice);
     json_put_real(j, "forecast_tps", s->forecast.decode_tps);
-    json_put_text(j, "limited_by", s->forecast.disk_bound ? "disk" : "memory");
+    json_put_text(j, "limited_by", setup_limit_word(s, &s->forecast));
     json_put_real(j, "memory_gbps", s->read_bps * 1e-9);
+    json_put_real(j, "compute_gbps", s->compute_bps * 1e-9);
     json_put_real(j, "disk_gbps_max", s->disk_bps * 1e-9);
+    json_put_u64(j, "disk_chunk_bytes", s->disk_chunk);
 }

@@ -56,16 +56,22 @@ struct setup {
     uint64_t program;  // of that, what was in use before the engine
     uint64_t slack;    // kept back for stacks, page tables and small change
     uint64_t pool;     // the rest: the engine's
-    uint64_t in_ram;   // budget that holds every weight
+    uint64_t in_ram;   // budget with which nothing streams
     uint64_t least;    // smallest budget that runs at all
     struct engine_conf conf;
     struct nn_memory memory;
 
     /* setup_probe */
-    double read_bps;  // memory, all threads
-    double disk_bps;  // the model's disk; 0: not measured
+    double read_bps;      // memory, all threads
+    double kernel_bps;    // the matrix kernel of most of the weights, all threads, one token
+    double compute_bps;   // the slower of the two
+    double disk_bps;      // the model's disk; 0: not measured
+    uint32_t disk_chunk;  // bytes of the reads that this was measured with
     struct forecast forecast;
 };
+
+/* DAIR_CPU, if set, must name a variant. Fails: ERR_USAGE. */
+MUST setup_kernels(struct kernels *k, struct err *e);
 
 /* path NULL: the model inside this program. Also fills kernels. */
 MUST setup_open(struct setup *s, const char *path, enum model_part part, struct err *e);
@@ -75,14 +81,24 @@ void setup_close(struct setup *s);  // safe after a failure, and on a zeroed str
 /* The context that --ctx asks for. Fails: ERR_USAGE when the model cannot. */
 MUST setup_context(const struct setup *s, const struct machine *m, uint32_t *n_ctx, struct err *e);
 
+/* The budget, and what of it is left now. Fails: ERR_MEMORY when the machine has not as much. */
+MUST setup_budget(struct setup *s, const struct machine *m, struct err *e);
+
 /* Budget, then batch and ring so that they fit. Fails: ERR_MEMORY with what is needed at least;
  * ERR_USAGE for --slices; ERR_UNSUPPORTED for a type of weights without a kernel. */
 MUST setup_fit(struct setup *s, const struct machine *m, struct err *e);
 
-/* Measure memory and, if something streams (or always), the disk; then the forecast. A fast disk gets
- * more readers. Under a second, within the pool's bytes. */
+/* Measure memory, the kernel and, if something streams (or always), the disk; then the forecast. A
+ * fast disk gets more readers. About a second, within the pool's bytes. */
 enum setup_disk { DISK_IF_NEEDED, DISK_ALWAYS };
 MUST setup_probe(struct setup *s, enum setup_disk disk, struct err *e);
+
+/* The forecast again, after better figures than setup_probe's were put in. */
+void setup_forecast(struct setup *s);
+
+/* What limits a forecast: for people, as "reading memory"; for programs: disk, compute, memory. */
+const char *setup_limit(const struct setup *s, const struct forecast *f);
+const char *setup_limit_word(const struct setup *s, const struct forecast *f);
 
 /* The forecast at another whole budget; false when that is too small. */
 bool setup_at(const struct setup *s, uint64_t budget, struct nn_memory *m, struct forecast *f);
@@ -90,7 +106,7 @@ bool setup_at(const struct setup *s, uint64_t budget, struct nn_memory *m, struc
 /* Weights kept in memory as bytes of RAM, tables included. */
 uint64_t setup_pinned(const struct nn_memory *m);
 
-/* The type that most of the weights have. */
+/* The type that most of the weights have, leaving out a table of which a token reads one row. */
 const char *setup_type(const struct model *m);
 
 /* For people: model, memory, forecast. For programs: the same as fields of an open object. */

@@ -8,8 +8,14 @@
 extern const struct verb verb_run, verb_inspect, verb_plan, verb_tokenize, verb_detokenize,
     verb_synth, verb_bench, verb_selftest;
 
-/* Ends a verb: prints e as one sentence on stderr and returns its exit status. */
+/* Ends a verb: prints e as one sentence on stderr, if it has one, and returns its exit status. */
 int verb_fail(const struct verb *v, const struct err *e);
+
+/* What verbs on a model have in common: the options into conf, a setup, the work, the exit status.
+ * path: the MODEL of the command line or NULL. The setup is closed afterwards, whatever came of it. */
+struct setup;
+typedef MUST verb_work(void *conf, const char *path, struct setup *s, struct err *e);
+int verb_on_model(const struct verb *v, int argc, char **argv, void *conf, verb_work *work);
 
 /* Everything a stream holds, with a NUL after it; at most `limit` bytes. *text is malloc'ed.
  * name: "-" is stdin. Fails: ERR_IO, ERR_LIMIT, ERR_MEMORY. */

@@ -15,9 +15,11 @@ my $dair = $ENV{DAIR_BIN} || $ENV{DAIR} || "build/$arch/dair";
 plan skip_all => "there is no $dair" unless -x $dair;
 my $dir = tempdir(CLEANUP => 1);
 
-# Runs dair WORDS with stdin from a string; returns exit status (or -signal), stdout, stderr.
+# Runs dair WORDS with stdin from a string; returns exit status (or -signal), stdout, stderr. OPTIONS:
+# bin => another dair, enter => what the child does first.
 sub dair {
-    my ($words, $in) = @_;
+    my ($words, $in, %o) = @_;
+    my $bin = $o{bin} // $dair;
     my ($out, $err) = ("$dir/out", "$dir/err");
     write_file("$dir/in", $in // '');
     my $pid = fork // die "fork: $!";
@@ -25,7 +27,8 @@ sub dair {
         open STDIN,  '<', "$dir/in" or die;
         open STDOUT, '>', $out      or die;
         open STDERR, '>', $err      or die;
-        exec { $dair } $dair, @$words or POSIX::_exit(127);
+        $o{enter}->() if $o{enter};
+        exec { $bin } $bin, @$words or POSIX::_exit(127);
     }
     waitpid $pid, 0;
     my $status = WIFSIGNALED($?) ? -WTERMSIG($?) : WEXITSTATUS($?);
@@ -39,7 +42,7 @@ sub write_file { my ($f, $t) = @_; open my $h, '>', $f or die "$f: $!"; print $h
 sub refused {
     my ($words, $status, $like) = @_;
     my ($got, $out, $err) = dair($words);
-    my $name = "dair @$words";
+    my $name = substr "dair @$words", 0, 100;
     is($got, $status, "$name: exit status $status") or diag($err);
     is($out, '', "$name: nothing on stdout");
     like($err, qr/\A[^\n]+\n\z/, "$name: one line on stderr");
@@ -69,11 +72,14 @@ for my $verb (@verbs) {
         "$verb --help: only what there is");
     my @wide = grep { length > 100 } split /\n/, $out;
     is("@wide", '', "$verb --help: at most 100 columns");
+    is((dair(['help', $verb]))[1], $out, "help $verb: the same");
 }
 
 # ---- wrong usage
 refused(['nonsense'],          2, qr/unknown verb "nonsense".*dair --help/);
 refused([$_],                  2, qr/$_ \(.+\) is not in this version/) for qw(chat node status doctor);
+refused(['help', 'nonsense'],  2, qr/unknown verb "nonsense"/);
+refused(['help', 'chat'],      2, qr/chat \(.+\) is not in this version/);
 refused(['run', '--bogus'],    2, qr/unknown option --bogus; see dair run --help/);
 refused(['run', '--bogus=1'],  2, qr/unknown option --bogus;/);
 refused(['run', "--$_", 'x'],  2, qr/--$_ \(.+\) is not in this version/)
@@ -86,6 +92,7 @@ refused(['run', '-p', 'x', '--temp', 'hot'],     2, qr/--temp takes a number/);
 refused(['run', '-p', 'x', '--top-p', '1.5'],    2, qr/--top-p takes 0 to 1/);
 refused(['run', '-p', 'x', '--memory', 'lots'],  2, qr/--memory takes a size/);
 refused(['run', '-p', 'x', '--memory=101%'],     2, qr/--memory takes a size/);
+refused(['run', '-p', 'x', '--memory', $_],      2, qr/--memory takes a size/) for '0', '0K', '0.5';
 refused(['run', '-p', 'x', '--kv', 'q8_0'],      2, qr/--kv q8_0 is not in this version/);
 refused(['run', '-p', 'x', '--kv', 'f64'],       2, qr/--kv takes f32\|f16/);
 refused(['run', '-p', 'x', '--threads', '0'],    2, qr/--threads takes 1 to/);
@@ -100,7 +107,11 @@ write_file("$dir/bad.gguf", "this is no model\n" x 100);
 refused([$_, "$dir/bad.gguf", '-p', 'x'], 3, qr/bad\.gguf|magic|GGUF/) for qw(run tokenize detokenize);
 refused([$_, "$dir/bad.gguf"], 3, qr/bad\.gguf|magic|GGUF/) for qw(inspect plan bench);
 write_file("$dir/empty.gguf", '');
-refused(['inspect', "$dir/empty.gguf"], 3, qr/./);
+refused([$_, "$dir/empty.gguf"], 3, qr/the file is empty$/) for qw(inspect plan tokenize);
+refused(['inspect', $dir], 3, qr/a folder/);
+write_file("$dir/other.m", "\xcd\xab\x00\x0a" . "x" x 100);
+refused([$_, "$dir/other.m"], 4, qr/other\.m: .*distributed-llama.*later version/) for qw(inspect plan tokenize);
+refused(['plan', "$dir/absent.m"], 1, qr/No such file/);
 
 # ---- selftest
 ($status, $out) = dair(['selftest']);
@@ -113,6 +124,42 @@ my ($digest) = $out =~ /digest (\w+)/;
     my $o = decode_json($out);
     is($o->{kernels}, 'scalar', 'selftest: as a plainer CPU');
     is($o->{digest}, $digest, 'selftest: the same digest');
+}
+
+my ($constant) = read_file('kernels/kernels.h') =~ /SELFTEST_DIGEST 0x([0-9a-f]{16})/;
+is($digest, $constant, 'selftest: the digest of the contract') if $constant;
+my $program = do { open my $h, '<:raw', $dair or die; local $/; <$h> };
+SKIP: {
+    # In a copy that expects another digest: the constant stands whole in x86 code.
+    skip 'the constant stands in pieces in other code', 2 unless $arch eq 'x86_64';
+    my ($was, $n) = (pack('H16', join '', reverse $digest =~ /../g), 0);
+    (my $wrong = $program) =~ s/\Q$was\E/$n++; pack('Q<', 1)/ges;
+    write_file("$dir/wrong", $wrong);
+    chmod 0755, "$dir/wrong";
+    my ($status, $out, $err) = dair(['selftest'], '', bin => "$dir/wrong");
+    is($status, 1, "selftest: another digest than expected is a failure ($n places)");
+    like("$out$err", qr/WRONG\n.*the digest should be 0{15}1\n\z/, 'selftest: and says so');
+}
+
+# A misspelt DAIR_CPU is not a wish to be passed over.
+{
+    local $ENV{DAIR_CPU} = 'avx1000';
+    refused($_, 2, qr/DAIR_CPU knows scalar, avx2 and neon, not "avx1000"/)
+      for ['selftest'], ['--version'], ['run', '-p', 'x'], ['plan'], ['inspect'], ['bench'];
+    $ENV{DAIR_CPU} = '';
+    is((dair(['selftest']))[0], 0, 'DAIR_CPU without a value is not set');
+}
+
+# The program may be run, but not read: that is not a build without a model.
+SKIP: {
+    skip 'to lose a right wants root', 2 if $>;
+    my $hidden = tempdir('cli-XXXXXX', TMPDIR => 1, CLEANUP => 1);
+    chmod 0711, $hidden;
+    write_file("$hidden/dair", $program);
+    chmod 0711, "$hidden/dair";
+    ($status, $out, $err) = dair(['inspect'], '', bin => "$hidden/dair", enter => sub { POSIX::setuid(65534) });
+    is($status, 1, 'a program that cannot read itself: exit status 1');
+    like($err, qr/\Adair inspect: cannot read this program's own file .*Permission denied\n\z/, 'and says so');
 }
 
 # ---- with a model
@@ -162,7 +209,7 @@ is($last->{tokens}, scalar @o, 'run --json: tokens are counted');
 ok(defined $last->{$_}, "run --json: $_")
   for qw(prompt_tokens tokens prefill_tps decode_tps peak_rss_bytes streamed_bytes pinned_bytes io_gbps
   accepted_per_step streamed_bytes_per_token sweep_bytes budget_bytes kv_bytes scratch_bytes ring_bytes
-  forecast_tps disk_gbps_max is_direct end);
+  forecast_tps disk_gbps_max is_direct end slack_bytes compute_gbps memory_gbps);
 cmp_ok($last->{peak_rss_bytes}, '<=', $last->{budget_bytes}, 'run --json: within the budget');
 
 write_file("$dir/prompt", 'Once upon a time');
@@ -178,7 +225,16 @@ refused(['run', @model, '-p', 'x', '-f', "$dir/prompt"], 2, qr/not both/);
 refused(['run', @model, '-p', 'x', '--slices', '0'],    2, qr/--slices takes/);
 refused(['run', @model, '-p', 'x', '--slices', 'a:b'],  2, qr/--slices takes/);
 refused(['run', @model, '-p', 'x', '--ctx', '9999999'], 2, qr/--ctx 9999999 is more than/);
-refused(['run', @model, '-p', 'word ' x 300, '--ctx', 64], 3, qr/prompt has \d+ tokens, .*64/);
+refused(['run', @model, '-p', 'word ' x 300, '--ctx', 64], 4, qr/prompt has \d+ tokens, .*64/);
+write_file("$dir/long", 'word ' x 300);
+refused(['run', @model, '-f', "$dir/long", '--ctx', 64], 4, qr/prompt has \d+ tokens, .*64/);
+
+# What cannot fit is refused before it is made tokens of, which takes memory.
+write_file("$dir/long", 'word ' x ((16 << 20) / 5));
+for my $memory (['--memory', '64M'], []) {
+    refused(['run', @model, '-f', "$dir/long", '--ctx', 64, @$memory], 4, qr/has at least \d+ tokens, .*64/);
+}
+refused(['run', @model, '-p', 'word ' x 20000, '--ctx', 64], 4, qr/has at least \d+ tokens, .*64/);
 refused(['run', @model, '-p', 'x', '--memory', '1M'],   4, qr/needs at least \d+ MiB.*--memory/);
 refused(['run', @model, '-p', 'x', '--memory', '100T'], 4, qr/more than .* can be had/);
 
@@ -188,6 +244,45 @@ my ($least) = (dair(['run', @model, '-p', 'x', '--memory', '1M']))[2] =~ /at lea
 is($status, 0, "run --memory ${least}M: enough, as was said") or diag($err);
 ($last) = reverse lines_ok($out, "run --memory ${least}M");
 cmp_ok($last->{peak_rss_bytes} // 9e99, '<=', $least << 20, "run --memory ${least}M: kept to");
+
+# What is kept back grows with the page tables.
+my $ram = read_file('/proc/meminfo') =~ /^MemTotal: +(\d+)/m ? $1 << 10 : 0;
+sub plan_of { my ($o) = lines_ok((dair(['plan', @model, '--json', @_]))[1], "plan @_"); return $o }
+SKIP: {
+    my $half = plan_of('--memory', '50%');
+    cmp_ok($half->{budget_bytes}, '<=', $ram / 2, 'half of the memory');
+    skip 'too little memory', 1 if $half->{budget_bytes} < 3 << 30;
+    cmp_ok($half->{slack_bytes}, '>=', (16 << 20) + ($half->{budget_bytes} - (1 << 30)) / 512 - 1, 'room for page tables');
+}
+
+# In a memory group a share is a share of its limit.
+SKIP: {
+    my ($at) = read_file('/proc/self/cgroup') =~ /^\d+:(?:[^:\n]*,)?memory(?:,[^:\n]*)?:(\S*)/m;
+    my $v2 = !defined $at;
+    ($at) = read_file('/proc/self/cgroup') =~ /^0::(\S*)/m if $v2;
+    my $group = ($v2 ? '/sys/fs/cgroup' : '/sys/fs/cgroup/memory') . ($at // '') . "/dair-cli-$$";
+    skip 'no memory group can be made here', 1 unless !$> && mkdir $group;
+    my $put = sub { open my $h, '>', "$group/$_[0]" or return 0; print $h $_[1]; return close $h };
+    my $ok = $put->($v2 ? 'memory.max' : 'memory.limit_in_bytes', 256 << 20);
+    my ($status, $out) = dair(['plan', @model, '--json', '--memory', '50%'], '',
+        enter => sub { $put->($v2 ? 'cgroup.procs' : 'tasks', $$) or POSIX::_exit(125) });
+    for (my $n = 0; !rmdir $group && $n < 50; $n++) { select undef, undef, undef, 0.1 }
+    skip 'the group takes no limit', 1 unless $ok && $status != 125;
+    is(eval { decode_json($out)->{budget_bytes} }, 128 << 20, 'half of the limit of a memory group');
+}
+
+# The forecast's figures: the disk's by reads as long as those to come, computing's by the kernel itself.
+{
+    my $o = plan_of('--memory', "${least}M");
+    my $each = $o->{sweep_streamed_bytes} / ($o->{streamed_tiles} || 1);
+    my $chunk = int($each / 4096) * 4096 || 4096;
+    is($o->{disk_chunk_bytes}, $chunk, 'forecast: the disk is read in pieces of a tile');
+    local $ENV{DAIR_CPU} = 'scalar';
+    my $slow = plan_of();
+    cmp_ok($slow->{compute_gbps}, '<', 0.8 * $slow->{memory_gbps}, 'forecast: plain C computes slower than memory reads');
+    is($slow->{limited_by}, 'compute', 'forecast: and that limits it');
+    like((dair(['plan', @model]))[1], qr/^forecast .*, limited by computing /m, 'forecast: in words too');
+}
 
 # A reader that leaves, a disk that is full, a signal.
 is(system("$dair run @model -p Once -n 200 --quiet 2>$dir/err | head -c 1 >/dev/null") & 127, 0, 'run | head: no signal');
@@ -231,7 +326,7 @@ is(join(' ', @{$o->{ids}}) . "\n", $ids, 'tokenize --json: the same ids');
 ($o) = lines_ok((dair(['detokenize', @model, '--json'], encode_json($o->{ids})))[1], 'detokenize --json');
 is($o->{text}, "Hello, world! \x{e9}", 'detokenize --json: takes a JSON list, gives text');
 is((dair(['tokenize', @model], ''))[0], 0, 'tokenize: nothing of nothing');
-refused(['detokenize', @model, '-p', '1 x'],       3, qr/"x" is not a token id/);
+refused(['detokenize', @model, '-p', 'x 1'],       3, qr/"x" is not a token id/);
 refused(['detokenize', @model, '-p', '999999999'], 3, qr/no token 999999999/);
 
 # ---- inspect, plan
@@ -249,5 +344,25 @@ like($out, qr/^forecast .*^slice .*^ +1 .*^ +2 .*--memory/ms, 'plan: forecast, s
 ($o) = lines_ok((dair(['plan', @model, '--json', '--slices', '2']))[1], 'plan --json');
 is(scalar @{$o->{placement}}, 2, 'plan --json: a part for each slice');
 refused(['plan', @model, '--memory', '1M'], 4, qr/needs at least/);
+for my $slices ('3:1', '7:1', '5:1:1', '4') {
+    my $o = plan_of('--slices', $slices);
+    is($o->{budgets}[-1]{streamed_bytes}, 0, "plan --slices $slices: the last budget holds everything");
+}
+
+# A vocabulary that wants EOS behind a text: not behind a prompt, which the model is to go on with.
+SKIP: {
+    my $file = @model ? read_file($model[0]) : $program;
+    $file = substr $file, index $file, "GGUF\3\0\0\0" if !@model;
+    my $type = pack 'L<', 7;    # the key says of EOS, and by yes, what it said of BOS
+    skip 'the vocabulary does not say whether it wants BOS', 2
+      unless $file =~ s/tokenizer\.ggml\.add_\Kbos_token\Q$type\E./eos_token$type\x01/s;
+    write_file("$dir/eos.gguf", $file);
+    my $ids = sub { return scalar split ' ', (dair(['tokenize', "$dir/eos.gguf", '-p', 'Once', @_]))[1] };
+    my ($status, $out, $err) = dair(['run', "$dir/eos.gguf", '--raw', '-p', 'Once', '-n', 1, '--json']);
+    my ($last) = reverse lines_ok($out, 'run --raw, a vocabulary with EOS');
+    my ($plain, $both) = ($ids->(), $ids->('--bos'));
+    cmp_ok($both, '>', $plain, 'tokenize --bos: with EOS where the vocabulary wants it');
+    is($last->{prompt_tokens}, $both - 1, 'run --raw: all of that but EOS') or diag($err);
+}
 
 done_testing();

@@ -70,7 +70,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         expect(tok_open(&good[2], &y.v, &e));
     }
     if (size < 2) return 0;
-    unsigned which = data[0] % 3, flags = data[0] >> 2 & (TOK_BOS | TOK_SPECIAL);
+    unsigned which = data[0] % 3, flags = data[0] >> 2 & (TOK_BOS | TOK_SPECIAL | TOK_EOS);
     size_t n_spoil = data[1] & 1 ? data[1] % (size - 1) : 0;
     const char *s = (const char *)data + 2 + (n_spoil < size - 2 ? n_spoil : size - 2);
     size_t len = size - (size_t)(s - (const char *)data);

@@ -68,8 +68,10 @@ static void serve(void *ctx, struct par *team) {
         char *args = strchr(line, ' ');
         if (!args) continue;
         size_t n = parse_ids(args + 1, id);
-        if (!strncmp(line, "logits", 6)) d->ok = do_logits(d, team, id, n);
-        else if (n > 1) d->ok = do_greedy(d, team, id, n);
+        if (!strncmp(line, "logits", 6))
+            d->ok = do_logits(d, team, id, n);
+        else if (n > 1)
+            d->ok = do_greedy(d, team, id, n);
     }
 }
 
@@ -84,7 +86,9 @@ static bool open_all(struct driver *d, char **argv) {
         .n_ctx = 512,
         .n_batch = 1,
         .kv = strcmp(argv[2], "f32") ? KV_F16 : KV_F32,
-        .wire = !strcmp(argv[3], "f32") ? WIRE_F32 : !strcmp(argv[3], "q8") ? WIRE_Q8 : WIRE_Q16,
+        .wire = !strcmp(argv[3], "f32")  ? WIRE_F32
+                : !strcmp(argv[3], "q8") ? WIRE_Q8
+                                         : WIRE_Q16,
         .budget = 1ULL << 30,
         .n_reader = 2,
         .n_slot = 4,

@@ -19,7 +19,8 @@ static void encode(const struct tok *t, const char *flags, const char *hex, stru
     char *text = malloc(strlen(hex) / 2 + 1);
     size_t len = unhex(hex, text), cap = tok_bound(len), n = 0;
     int32_t *id = malloc(cap * sizeof *id);
-    unsigned f = (strchr(flags, 'b') ? TOK_BOS : 0U) | (strchr(flags, 's') ? TOK_SPECIAL : 0U);
+    unsigned f =
+        (strchr(flags, 'b') ? TOK_BOS | TOK_EOS : 0U) | (strchr(flags, 's') ? TOK_SPECIAL : 0U);
     if (!tok_encode(t, text, len, f, id, cap, &n, e)) {
         printf("error %s\n", e->text);
         n = 0;

@@ -33,7 +33,7 @@ static bool same(const struct toy *y, const struct tok *t, enum chat_format f, c
     int32_t got[CAP], want[CAP];
     size_t n = 0, m = 0;
     struct err e = {0};
-    if (!chat_encode(f, t, &y->v, system, user, got, CAP, &n, &e) ||
+    if (!chat_encode(f, t, system, user, got, CAP, &n, &e) ||
         !tok_encode(t, rendered, strlen(rendered), TOK_BOS | TOK_SPECIAL, want, CAP, &m, &e)) {
         printf("# %s\n", e.text);
         return false;
@@ -74,13 +74,13 @@ static void test_injection(const struct tok *t) {
                      start = tok_find(t, "<|start_header_id|>", 19);
     size_t n = 0;
     struct err e = {0};
-    bool ok = chat_encode(CHAT_LLAMA3, t, &bpe.v, NULL, user, id, CAP, &n, &e);
+    bool ok = chat_encode(CHAT_LLAMA3, t, NULL, user, id, CAP, &n, &e);
     tap_ok(ok && count(id, n, eot) == 1 && count(id, n, start) == 2,
            "control tokens that a user writes stay text");
     bpe.v.add_eos = true;
     struct tok *with_eos = NULL;
     ok = tok_open(&with_eos, &bpe.v, &e) &&
-         chat_encode(CHAT_LLAMA3, with_eos, &bpe.v, NULL, "a", id, CAP, &n, &e);
+         chat_encode(CHAT_LLAMA3, with_eos, NULL, "a", id, CAP, &n, &e);
     tap_ok(ok && id[0] == bpe.v.bos && count(id, n, bpe.v.bos) == 1 && !count(id, n, bpe.v.eos),
            "BOS once, and no EOS where the model is to go on");
     tok_close(with_eos);
@@ -91,12 +91,11 @@ static void test_refusals(const struct tok *s, const struct tok *b) {
     int32_t id[4];
     size_t n;
     struct err e = {0};
-    tap_ok(!chat_encode(CHAT_LLAMA3, s, &spm.v, NULL, "a", id, 4, &n, &e) && e.code == ERR_FORMAT,
+    tap_ok(!chat_encode(CHAT_LLAMA3, s, NULL, "a", id, 4, &n, &e) && e.code == ERR_FORMAT,
            "a vocabulary without the format's tokens: %s", e.text);
-    tap_ok(!chat_encode(CHAT_LLAMA3, b, &bpe.v, NULL, "a", id, 4, &n, &e) && e.code == ERR_LIMIT,
+    tap_ok(!chat_encode(CHAT_LLAMA3, b, NULL, "a", id, 4, &n, &e) && e.code == ERR_LIMIT,
            "too little room: %s", e.text);
-    tap_ok(!chat_encode(CHAT_NONE, b, &bpe.v, NULL, "a", NULL, 0, &n, &e) && e.code == ERR_LIMIT &&
-               n == 2,
+    tap_ok(!chat_encode(CHAT_NONE, b, NULL, "a", NULL, 0, &n, &e) && e.code == ERR_LIMIT && n == 2,
            "no room at all still counts: %s", e.text);
 }
 

@@ -82,8 +82,14 @@ static void same(const struct run *r, const struct answer *want, const char *wha
 
 /* The least budget that runs: everything streams but what is left over. */
 static uint64_t least_budget(unsigned n_slice) {
-    struct engine_conf c = {.model = &model, .kernels = &kernels, .n_slice = n_slice, .n_ctx = 128,
-                            .n_batch = 16, .n_thread = 1, .budget = 64 << 20, .n_slot = 3};
+    struct engine_conf c = {.model = &model,
+                            .kernels = &kernels,
+                            .n_slice = n_slice,
+                            .n_ctx = 128,
+                            .n_batch = 16,
+                            .n_thread = 1,
+                            .budget = 64 << 20,
+                            .n_slot = 3};
     struct nn_memory m;
     struct err e;
     for (unsigned i = 0; i < n_slice; i++) c.share[i] = 1;
@@ -126,8 +132,8 @@ static void check_memory(void) {
     struct err e;
     struct run r = {.budget = least_budget(1)};
     bool ok = answer(&r, &a, &e);
-    tap_ok(ok && a.memory.tiles.n_streamed > 0 && a.streamed > 0, "a small budget streams: %llu bytes",
-           (unsigned long long)(ok ? a.streamed : 0));
+    tap_ok(ok && a.memory.tiles.n_streamed > 0 && a.streamed > 0,
+           "a small budget streams: %llu bytes", (unsigned long long)(ok ? a.streamed : 0));
     r.budget = least_budget(1) / 2;
     ok = answer(&r, &a, &e);
     tap_ok(!ok && e.code == ERR_MEMORY, "too small a budget is refused: %s", e.text);
@@ -137,9 +143,16 @@ static void check_memory(void) {
 }
 
 static void check_prompt_too_long(void) {
-    struct engine_conf c = {.model = &model, .kernels = &kernels, .n_slice = 1, .share = {1},
-                            .n_ctx = 16, .n_batch = 16, .n_thread = 1, .budget = 64 << 20,
-                            .n_reader = 1, .n_slot = 3};
+    struct engine_conf c = {.model = &model,
+                            .kernels = &kernels,
+                            .n_slice = 1,
+                            .share = {1},
+                            .n_ctx = 16,
+                            .n_batch = 16,
+                            .n_thread = 1,
+                            .budget = 64 << 20,
+                            .n_reader = 1,
+                            .n_slot = 3};
     struct gen_request q = {.prompt = prompt, .n_prompt = N_PROMPT, .n_predict = 1};
     struct gen_result out;
     struct engine *g;

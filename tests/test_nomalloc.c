@@ -46,15 +46,24 @@ static bool watch(void *ctx, int32_t id) {
 
 static void check(const struct model *m, const struct kernels *k, unsigned n_slice, uint64_t budget,
                   float temp, const char *what) {
-    struct engine_conf c = {.model = m, .kernels = k, .n_slice = n_slice, .n_ctx = 128,
-                            .n_batch = 8, .n_thread = 2, .budget = budget, .n_reader = 2,
+    struct engine_conf c = {.model = m,
+                            .kernels = k,
+                            .n_slice = n_slice,
+                            .n_ctx = 128,
+                            .n_batch = 8,
+                            .n_thread = 2,
+                            .budget = budget,
+                            .n_reader = 2,
                             .n_slot = 3};
     for (unsigned i = 0; i < n_slice; i++) c.share[i] = 1;
     unsigned n = 0;
     int32_t prompt[] = {1, 2, 3, 4};
-    struct gen_request q = {.prompt = prompt, .n_prompt = 4, .n_predict = N_PREDICT,
+    struct gen_request q = {.prompt = prompt,
+                            .n_prompt = 4,
+                            .n_predict = N_PREDICT,
                             .sampler = {.temp = temp, .top_k = 0, .top_p = 0.9F, .seed = 1},
-                            .on_token = watch, .ctx = &n};
+                            .on_token = watch,
+                            .ctx = &n};
     struct gen_result out;
     struct engine *g = NULL;
     struct err e = {0};

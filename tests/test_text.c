@@ -10,7 +10,7 @@ static void test_amount(void) {
         const char *text;
         uint64_t bytes;
     } good[] = {
-        {"0", 0},
+        {"1", 1},
         {"4096", 4096},
         {"1K", 1024},
         {"24M", 24 << 20},
@@ -24,7 +24,7 @@ static void test_amount(void) {
     static const char *const bad[] = {
         "",      "-1",   "M",  "1X",   "1 G", "0x10",        "1e3",   "nan", "inf",
         "1.2.3", "12%%", "0%", "101%", "-5%", "9999999999T", "1GiBs", ".5G", "18446744073709551616",
-        "4Gi"};
+        "4Gi",   "0",    "0K", "0.5"};
     struct amount a;
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
         bool ok = text_amount(good[i].text, &a);

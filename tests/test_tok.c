@@ -51,17 +51,24 @@ static void check(const struct tok *t, const char *text, unsigned flags, const c
     if (!tap_ok(!strcmp(got, want), "%s", want)) printf("# got %s\n", got);
 }
 
+static size_t utf8(int32_t cp, uint8_t out[static 4]) {
+    size_t n = cp < 0x80 ? 1 : cp < 0x800 ? 2 : cp < 0x10000 ? 3 : 4;
+    for (size_t i = n - 1; i > 0; i--, cp >>= 6) out[i] = (uint8_t)(0x80 | (cp & 0x3f));
+    out[0] = (uint8_t)(n == 1 ? cp : (0xf00 >> n & 0xff) | cp);
+    return n;
+}
+
 static void test_unicode(void) {
     bool same = true;
     for (int32_t cp = 0; cp <= 0x10ffff; cp++) {
         uint8_t s[4];
         int32_t back;
-        size_t n = unicode_encode(cp, s);
+        size_t n = utf8(cp, s);
         if (cp >= 0xd800 && cp < 0xe000) continue;
         same &= unicode_decode(s, n, &back) == n && back == cp;
         same &= n == 1 || (unicode_decode(s, n - 1, &back) == 1 && back == -1);
     }
-    tap_ok(same, "every code point encodes, decodes, and is malformed when cut");
+    tap_ok(same, "every code point decodes, and is malformed when cut");
     static const char *const bad[] = {"\x80", "\xc0\x80",         "\xe0\x80\x80", "\xed\xa0\x80",
                                       "\xff", "\xf4\x90\x80\x80", "\xc3("};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -76,10 +83,12 @@ static void test_unicode(void) {
     tap_ok(unicode_is_number(0xbd) && unicode_is_number(0x2167) && unicode_is_number(0x96a) &&
                !unicode_is_number('a'),
            "numbers");
-    tap_ok(unicode_is_mark(0x301) && !unicode_is_mark('a'), "marks");
     tap_ok(unicode_is_space(0x85) && unicode_is_space(0x3000) && unicode_is_space('\v') &&
-               !unicode_is_space(0x200b) && !unicode_is_space(0x180e),
+               !unicode_is_space(0x200b) && !unicode_is_space(0x180e) && !unicode_is_space(-1),
            "white space");
+    tap_ok(ascii_is_space('\t') && ascii_is_space(' ') && !ascii_is_space('\x85') &&
+               !ascii_is_space('\xa0'),
+           "no byte inside a character is white space");
 }
 
 static void check_words(enum pretok_cut cut, const char *text, const char *want) {
@@ -123,6 +132,7 @@ static void test_spm(void) {
     check(t, "é世x", 0, " |\\xc3\\xa9|\\xe4\\xb8\\x96|x");
     check(t, "\xff", 0, " |\\xff");
     check(t, "", TOK_BOS, "<s>");
+    check(t, "the", TOK_BOS | TOK_EOS, "<s>| the");  // the vocabulary does not ask for EOS
     check(t, "     a", 0, "    |  |a");
     check(t, "\xe2\x96\x81", 0, "  ");  // U+2581 is a space
     check(t, "a</s>[ctl]", 0, " |a|<|/|s|>|[|c|t|l|]");
@@ -136,6 +146,12 @@ static void test_spm(void) {
     tap_ok(tok_piece(t, 1, false, &piece) == 0 && tok_piece(t, -5, true, &piece) == 0 &&
                tok_piece(t, 1 << 30, true, &piece) == 0,
            "no piece for hidden tokens and for ids that are none");
+    tok_close(t);
+    y.v.add_eos = true;
+    t = open_toy(&y);
+    check(t, "the", TOK_BOS, "<s>| the");
+    check(t, "the", TOK_EOS, " the|</s>");
+    check(t, "the", TOK_BOS | TOK_EOS, "<s>| the|</s>");
     tok_close(t);
 }
 
@@ -195,6 +211,8 @@ static void test_refusals(void) {
     static struct toy y;
     toy_bpe(&y, "qwen2");
     refuse(&y, ERR_UNSUPPORTED, "qwen2");
+    toy_bpe(&y, "\x1b]0;x\a\xc2\x9b");
+    refuse(&y, ERR_UNSUPPORTED, "\"?]0;x???\"");  // what it says must not steer the terminal
     toy_bpe(&y, "");
     refuse(&y, ERR_UNSUPPORTED, "pre-tokenizer");
     toy_bpe(&y, "gpt-2");
@@ -205,6 +223,8 @@ static void test_refusals(void) {
     refuse(&y, ERR_FORMAT, "merge 0");
     toy_init(&y, "bert", "");
     refuse(&y, ERR_UNSUPPORTED, "bert");
+    toy_init(&y, "\x1b[2J", "");
+    refuse(&y, ERR_UNSUPPORTED, "\"?[2J\"");
     toy_init(&y, "llama", "");
     refuse(&y, ERR_LIMIT, "0 tokens");
     toy_add(&y, "a", 0, TOKEN_NORMAL);
@@ -353,6 +373,110 @@ static void test_naive(bool bpe, bool marks_inside) {
     tok_close(t);
 }
 
+/* ---- special tokens against a search that tries every length everywhere */
+
+enum { SPECIAL_TEXT = 64 };
+
+static bool user_token(const struct toy *y, int32_t id) {
+    return y->type[id] == TOKEN_USER;
+}
+
+/* The special token of all of s [len] in a text without longer ones, or -1. plain: of each byte. */
+static int32_t naive_special(const struct toy *y, const struct tok *t, const char *s, size_t len,
+                             const bool *plain, const int32_t *mark) {
+    int32_t id = tok_find(t, s, len);
+    if (!tok_is_special(t, id)) return -1;
+    for (size_t i = 0; i < len; i++) {
+        if (mark[i] != -1 || (plain[i] && !user_token(y, id))) return -1;
+    }
+    return id;
+}
+
+/* The ids of s [len]: what stands between specials goes through `bare`, which has none of them. */
+static size_t naive_specials(const struct toy *y, const struct tok *t, const struct tok *bare,
+                             const char *s, size_t len, const bool *plain, bool strip,
+                             int32_t *out) {
+    int32_t mark[SPECIAL_TEXT];
+    size_t n = 0, end;
+    for (size_t i = 0; i < len; i++) mark[i] = -1;
+    for (size_t k = len; k > 0; k--) {
+        for (size_t i = 0; i + k <= len; i++) {
+            int32_t id = naive_special(y, t, s + i, k, plain + i, mark + i);
+            if (id < 0) continue;
+            for (end = i; end < i + k; end++) mark[end] = -2;
+            mark[i] = id;
+            while (strip && end < len && mark[end] == -1 && strchr(" \t\n", s[end])) {
+                mark[end++] = -2;
+            }
+        }
+    }
+    for (size_t i = 0; i < len; i = end) {
+        struct err e = {0};
+        size_t k = 0;
+        for (end = i + 1; mark[i] == -1 && end < len && mark[end] == -1;) end++;
+        if (mark[i] >= 0) out[n++] = mark[i];
+        if (mark[i] == -1 && !tok_encode(bare, s + i, end - i, 0, out + n, 256, &k, &e)) return 0;
+        n += k;
+    }
+    return n;
+}
+
+static size_t random_letters(char *s, size_t n) {
+    for (size_t i = 0; i < n; i++) s[i] = "aaaabbb \n\xff"[rnd(10)];
+    s[n] = 0;
+    return n;
+}
+
+static bool same_specials(const struct toy *y, const struct tok *t, const struct tok *bare,
+                          bool strip) {
+    char s[SPECIAL_TEXT + 1];
+    bool plain[SPECIAL_TEXT];
+    struct tok_part part[4];
+    int32_t got[256], want[1024];
+    size_t len = random_letters(s, 1 + rnd(SPECIAL_TEXT)), n = 0, at = 0;
+    struct err e = {0};
+    for (int i = 0; i < 4; i++) {
+        size_t k = rnd(SPECIAL_TEXT / 2);
+        if (i == 3 || k > len - at) k = len - at;
+        part[i] = (struct tok_part){s + at, k, rnd(2)};
+        for (size_t b = 0; b < k; b++) plain[at++] = part[i].plain;
+    }
+    size_t m = naive_specials(y, t, bare, s, len, plain, strip, want);
+    bool ok = tok_encode_parts(t, part, 4, 0, got, 256, &n, &e);
+    return ok && n == m && !memcmp(got, want, n * sizeof *got);
+}
+
+static void toy_of(struct toy *y, bool bpe, bool strip) {
+    static const char *const phi3[] = {"<|placeholder1|>", "<|assistant|>", "<|end|>", "<|user|>"};
+    if (bpe) {
+        toy_bpe(y, "llama-bpe");
+    } else {
+        toy_spm(y);
+    }
+    for (int i = 0; strip && i < 4; i++) toy_add(y, phi3[i], 0, TOKEN_CONTROL);
+}
+
+static void test_specials(bool bpe, bool strip) {
+    static struct toy y;
+    int bad = 0;
+    for (int round = 0; round < 200; round++) {
+        toy_of(&y, bpe, strip);
+        struct tok *bare = open_toy(&y);
+        for (uint32_t k = 1 + rnd(24); k; k--) {
+            char text[16];
+            random_letters(text, 1 + rnd(rnd(2) ? 4 : 12));
+            toy_add(&y, text, 0, rnd(2) ? TOKEN_USER : TOKEN_CONTROL);
+        }
+        struct tok *t = open_toy(&y);
+        for (int i = 0; t && i < 50; i++) bad += !same_specials(&y, t, bare, strip);
+        bad += !t || !bare;
+        tok_close(t);
+        tok_close(bare);
+    }
+    tap_ok(!bad, "%s%s: special tokens where trying everything finds them, 10000 texts, %d differ",
+           bpe ? "byte-level" : "SentencePiece", strip ? ", white space dropped" : "", bad);
+}
+
 /* ---- back to text */
 
 static bool valid_utf8(const char *s, size_t len) {
@@ -495,6 +619,69 @@ static void test_hostile(const struct tok *t, const char *kind, size_t len) {
     free(s);
 }
 
+/* A toy vocabulary and 4000 user-defined tokens: `fixed` bytes of 'a', or as many more as tokens came
+ * before, then `tail` bytes that differ. */
+struct many {
+    struct vocab v;
+    char *text;  // owned, as are the others
+    uint32_t *start;
+    uint8_t *type;
+};
+
+static struct many many_specials(const struct toy *y, uint32_t fixed, bool grows, uint32_t tail) {
+    enum { MANY = 4000 };
+    struct vocab v = y->v;
+    uint32_t n = v.n_token + MANY, at = v.start[v.n_token];
+    char *text = malloc(at + (size_t)MANY * (fixed + MANY + tail + 1));
+    uint32_t *start = malloc((n + 1) * sizeof *start);
+    uint8_t *type = malloc(n);
+    memcpy(text, v.text, at);
+    memcpy(start, v.start, (v.n_token + 1) * sizeof *start);
+    memcpy(type, v.type, v.n_token);
+    for (uint32_t i = 0; i < MANY; i++) {
+        uint32_t len = fixed + (grows ? i : 0);
+        memset(text + at, 'a', len);
+        for (uint32_t k = 0, bits = i; k < tail; k++, bits /= 16) {
+            text[at + len + k] = "Zbcdefghijklmnop"[bits % 16];  // around 'a'
+        }
+        type[v.n_token + i] = TOKEN_USER;
+        at += len + tail;
+        start[v.n_token + i + 1] = at;
+    }
+    v.n_token = n;
+    v.text = text;
+    v.start = start;
+    v.type = type;
+    return (struct many){v, text, start, type};
+}
+
+/* 400 KB of `run` letters a, `then` letters b and so on. */
+static void test_many(const char *name, uint32_t fixed, bool grows, uint32_t tail, size_t run,
+                      size_t then) {
+    enum { LEN = 400000 };
+    static struct toy y;
+    toy_bpe(&y, "gpt-2");
+    struct many m = many_specials(&y, fixed, grows, tail);
+    char *s = malloc(LEN);
+    int32_t *id = malloc(tok_bound(LEN) * sizeof *id);
+    struct tok *t = NULL;
+    struct err e = {0};
+    size_t n = 0;
+    for (size_t i = 0; i < LEN; i++) s[i] = i % (run + then) < run ? 'a' : 'b';
+    double from = cpu_seconds();
+    bool ok = tok_open(&t, &m.v, &e) && tok_encode(t, s, LEN, 0, id, tok_bound(LEN), &n, &e);
+    double took = cpu_seconds() - from;
+    /* Trying every length takes minutes; a sanitizer costs a factor of ten. */
+    tap_ok(ok && n && took < 20, "4000 special tokens, %s: 400 KB in %.2f s %s", name, took,
+           e.text);
+    tok_close(t);
+    free(id);
+    free(s);
+    free(m.type);
+    free(m.start);
+    free(m.text);
+}
+
 static void test_large(void) {
     const char *data = getenv("DAIR_TESTDATA");
     char path[4096];
@@ -530,6 +717,14 @@ int main(void) {
     test_naive(false, false);
     test_naive(false, true);
     test_naive(true, false);
+    test_specials(false, false);
+    test_specials(false, true);
+    test_specials(true, false);
+    test_many("a, aa, aaa and so on", 1, true, 0, 1, 0);
+    test_many("aaa... and an end of its own", 2000, false, 3, 1, 0);
+    test_many("aaa... and an end that is nearly there", 3900, false, 3, 3900, 2);
+    test_many("the longest blocked all over", 1, true, 0, 2000, 1);
+    test_many("each aaa... with an end", 1, true, 3, 2999, 1);
     test_back(false);
     test_back(true);
     test_detok();

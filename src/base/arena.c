@@ -11,8 +11,8 @@ MUST arena_open(struct arena *a, const char *name, size_t cap, struct err *e) {
     if (__builtin_add_overflow(cap, (size_t)HUGE_PAGE, &len)) {
         return err_set(e, ERR_MEMORY, "%s: %zu bytes is more than the address space", name, cap);
     }
-    void *p = mmap(NULL, len, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *p =
+        mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) {
         return err_set(e, ERR_MEMORY, "%s: the system refused %zu bytes of memory", name, cap);
     }

@@ -12,13 +12,13 @@
 
 enum err_code {
     ERR_NONE = 0,
-    ERR_IO,      // the operating system refused; the text ends with its reason
-    ERR_USAGE,   // wrong option or argument
-    ERR_FORMAT,  // a file or a message is malformed
-    ERR_LIMIT,   // well-formed, but past a limit we set
+    ERR_IO,           // the operating system refused; the text ends with its reason
+    ERR_USAGE,        // wrong option or argument
+    ERR_FORMAT,       // a file or a message is malformed
+    ERR_LIMIT,        // well-formed, but past a limit we set
     ERR_UNSUPPORTED,  // well-formed, but of a kind that this version cannot run
-    ERR_MEMORY,  // the memory budget does not hold it
-    ERR_STOPPED, // the user or the system asked us to stop
+    ERR_MEMORY,       // the memory budget does not hold it
+    ERR_STOPPED,      // the user or the system asked us to stop
 };
 
 struct err {

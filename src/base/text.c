@@ -36,7 +36,7 @@ bool text_amount(const char *s, struct amount *out) {
         return true;
     }
     double unit = unit_bytes(end);
-    if (unit == 0 || v * unit >= 0x1p63) return false;
+    if (v * unit < 1 || v * unit >= 0x1p63) return false;
     *out = (struct amount){.bytes = (uint64_t)(v * unit)};
     return true;
 }

@@ -16,8 +16,8 @@ struct amount {
     double percent;  // > 0: this much of the whole, and bytes is 0
 };
 
-/* "4096", "512M", "1.5G", "2GiB" (K M G T, powers of 1024) or "75%" (above 0, up to 100).
- * False, and *out untouched, for anything else. */
+/* "4096", "512M", "1.5G", "2GiB" (K M G T, powers of 1024; a byte at least) or "75%" (above 0, up to
+ * 100). False, and *out untouched, for anything else. */
 bool text_amount(const char *s, struct amount *out);
 uint64_t amount_of(struct amount a, uint64_t whole);
 

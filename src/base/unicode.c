@@ -17,29 +17,6 @@ size_t unicode_decode(const uint8_t *s, size_t len, int32_t *cp) {
     return (size_t)n;
 }
 
-size_t unicode_encode(int32_t cp, uint8_t out[static 4]) {
-    if (cp < 0x80) {
-        out[0] = (uint8_t)cp;
-        return 1;
-    }
-    if (cp < 0x800) {
-        out[0] = (uint8_t)(0xc0 | cp >> 6);
-        out[1] = (uint8_t)(0x80 | (cp & 0x3f));
-        return 2;
-    }
-    if (cp < 0x10000) {
-        out[0] = (uint8_t)(0xe0 | cp >> 12);
-        out[1] = (uint8_t)(0x80 | (cp >> 6 & 0x3f));
-        out[2] = (uint8_t)(0x80 | (cp & 0x3f));
-        return 3;
-    }
-    out[0] = (uint8_t)(0xf0 | cp >> 18);
-    out[1] = (uint8_t)(0x80 | (cp >> 12 & 0x3f));
-    out[2] = (uint8_t)(0x80 | (cp >> 6 & 0x3f));
-    out[3] = (uint8_t)(0x80 | (cp & 0x3f));
-    return 4;
-}
-
 bool unicode_is_letter(int32_t cp) {
     if (cp < 0x80) return (cp >= 'a' && cp <= 'z') || (cp >= 'A' && cp <= 'Z');
     switch (utf8proc_category(cp)) {
@@ -62,18 +39,12 @@ bool unicode_is_number(int32_t cp) {
     }
 }
 
-bool unicode_is_mark(int32_t cp) {
-    if (cp < 0x80) return false;
-    switch (utf8proc_category(cp)) {
-    case UTF8PROC_CATEGORY_MN:
-    case UTF8PROC_CATEGORY_MC:
-    case UTF8PROC_CATEGORY_ME: return true;
-    default: return false;
-    }
+bool ascii_is_space(char c) {
+    return c == ' ' || (c >= '\t' && c <= '\r');
 }
 
 bool unicode_is_space(int32_t cp) {
-    if (cp < 0x80) return cp == ' ' || (cp >= '\t' && cp <= '\r');
+    if (cp < 0x80) return cp >= 0 && ascii_is_space((char)cp);
     /* PropList.txt; utf8proc has no White_Space, and Z* differs from it by U+0085. */
     switch (cp) {
     case 0x85:

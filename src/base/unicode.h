@@ -9,11 +9,9 @@
 /* Decode one code point of s [len > 0]: *cp and its length; a malformed byte is taken alone as
  * *cp = -1 with length 1. */
 size_t unicode_decode(const uint8_t *s, size_t len, int32_t *cp);
-/* cp (0..0x10ffff) to UTF-8, returns 1..4. */
-size_t unicode_encode(int32_t cp, uint8_t out[static 4]);
 
 bool unicode_is_letter(int32_t cp);  // \p{L}
 bool unicode_is_number(int32_t cp);  // \p{N}
-bool unicode_is_mark(int32_t cp);    // \p{M}
 bool unicode_is_space(int32_t cp);   // White_Space
+bool ascii_is_space(char c);         // its part in ASCII, for text taken byte by byte
 #endif

@@ -1,5 +1,7 @@
 #include "model/chat.h"
 
+#include "base/unicode.h"
+
 #include <string.h>
 
 /* A format as the texts around what people write. `marks` are in the template of every model of the
@@ -71,14 +73,10 @@ static struct tok_part fixed(const char *s) {
     return (struct tok_part){.text = s, .len = strlen(s)};
 }
 
-static bool is_blank(char c) {
-    return c == ' ' || (c >= '\t' && c <= '\r');
-}
-
 static struct tok_part written(const struct chat_shape *shape, const char *s) {
     size_t len = strlen(s);
-    for (; shape->trim && len && is_blank(*s); s++) len--;
-    while (shape->trim && len && is_blank(s[len - 1])) len--;
+    for (; shape->trim && len && ascii_is_space(*s); s++) len--;
+    while (shape->trim && len && ascii_is_space(s[len - 1])) len--;
     return (struct tok_part){.text = s, .len = len, .plain = true};
 }
 
@@ -92,10 +90,10 @@ static MUST check_tokens(const struct chat_shape *shape, const struct tok *t, st
     return true;
 }
 
-MUST chat_encode(enum chat_format f, const struct tok *t, const struct vocab *v, const char *system,
-                 const char *user, int32_t *out, size_t cap, size_t *n, struct err *e) {
+MUST chat_encode(enum chat_format f, const struct tok *t, const char *system, const char *user,
+                 int32_t *out, size_t cap, size_t *n, struct err *e) {
     struct tok_part part[7];
-    size_t n_part = 0, n_bos = 0;
+    size_t n_part = 0;
     *n = 0;
     if ((unsigned)f >= N_SHAPE) f = CHAT_NONE;
     const struct chat_shape *shape = &shapes[f];
@@ -113,14 +111,5 @@ MUST chat_encode(enum chat_format f, const struct tok *t, const struct vocab *v,
         part[n_part++] = written(shape, user);
         part[n_part++] = fixed(shape->after_user);
     }
-    /* Not TOK_BOS: that may put an EOS at the end, where the model is to go on. */
-    if (v->add_bos && v->bos >= 0 && (uint32_t)v->bos < tok_count(t)) {
-        if (cap) out[0] = v->bos;
-        n_bos = 1;
-    }
-    size_t room = cap > n_bos ? cap - n_bos : 0;
-    bool ok = tok_encode_parts(t, part, n_part, 0, cap ? out + n_bos : out, room, n, e);
-    *n += n_bos;
-    if (*n <= cap || (!ok && e->code != ERR_LIMIT)) return ok;
-    return err_set(e, ERR_LIMIT, "the prompt is %zu tokens long, there is room for %zu", *n, cap);
+    return tok_encode_parts(t, part, n_part, TOK_BOS, out, cap, n, e);
 }

@@ -15,7 +15,7 @@ const char *chat_name(enum chat_format f);
 /* Tokens of one user turn (system may be NULL), ready for the model to answer: control tokens come
  * from the format, never from the user's text, whose look-alikes stay plain text. BOS as the
  * vocabulary asks. Fails: as tok_encode; ERR_FORMAT when the vocabulary lacks the format's tokens. */
-MUST chat_encode(enum chat_format f, const struct tok *t, const struct vocab *v, const char *system,
-                 const char *user, int32_t *out, size_t cap, size_t *n, struct err *e);
+MUST chat_encode(enum chat_format f, const struct tok *t, const char *system, const char *user,
+                 int32_t *out, size_t cap, size_t *n, struct err *e);
 
 #endif

@@ -62,14 +62,21 @@ MUST model_demo(char path[static 4096], uint64_t *base, uint64_t *len, struct er
     struct stat st;
     bool found = false;
     snprintf(path, 4096, "/proc/self/exe");
-    uint8_t *window = malloc(CURSOR_WINDOW);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (window && fd >= 0 && fstat(fd, &st) == 0) {
+    if (fd < 0 || fstat(fd, &st) != 0) {
+        (void)err_sys(e, "cannot read this program's own file for the model inside it (%s)", path);
+        if (fd >= 0) close(fd);
+        return false;
+    }
+    uint8_t *window = malloc(CURSOR_WINDOW);
+    if (window) {
         cursor_file(&c, fd, 0, (uint64_t)st.st_size, window);
         found = find_section(&c, base, len);
     }
-    if (fd >= 0) close(fd);
+    close(fd);
     free(window);
     if (found) return true;
+    if (!window) return err_set(e, ERR_MEMORY, "no memory to look for the model inside");
+    if (c.sys_errno) return cursor_err(&c, path, e);
     return err_set(e, ERR_UNSUPPORTED, "this build carries no demo model: name a model file");
 }

@@ -335,6 +335,7 @@ static MUST read_tensor(struct pass *p, struct tensor *t, uint32_t i, struct err
 static MUST read_header(struct gguf *g, struct err *e) {
     struct cursor *c = &g->c;
     uint8_t magic[4];
+    if (!g->len) return err_set(e, ERR_FORMAT, "the file is empty");
     if (!cursor_bytes(c, magic, 4)) return cursor_err(c, "not a GGUF file: the magic number", e);
     if (memcmp(magic, "GGUF", 4) != 0) {
         bool old = !memcmp(magic + 1, "jgg", 3) || !memcmp(magic, "lmgg", 4);

@@ -62,52 +62,11 @@ bool tok_is_special(const struct tok *t, int32_t id) {
     return type == TOKEN_CONTROL || type == TOKEN_USER || type == TOKEN_UNKNOWN;
 }
 
-/* Marks of `claim`: free bytes, free bytes of plain parts, bytes of a token after its first. */
-enum { MARK_FREE = -1, MARK_PLAIN = -2, MARK_TAKEN = -3 };
-
-static bool is_blank(char c) {
-    return c == ' ' || (c >= '\t' && c <= '\r');
-}
-
-/* May `id` stand on the len bytes at mark: all of them free, and in plain parts only user-defined. */
-static bool fits(const struct tok *t, const int32_t *mark, size_t len, int32_t id) {
-    bool user = is_type(t, id, TOKEN_USER);
-    for (size_t i = 0; i < len; i++) {
-        if (mark[i] != MARK_FREE && !(mark[i] == MARK_PLAIN && user)) return false;
-    }
-    return true;
-}
-
-/* Find all tokens of one length, left to right, where no longer one stands already. */
-static void claim(const struct tok *t, const struct special *sp, bool all, const char *s,
-                  size_t len, int32_t *mark) {
-    const uint64_t *first = sp->first[all];
-    for (size_t i = 0; i + sp->len <= len;) {
-        uint8_t c = (uint8_t)s[i];
-        if (!(first[c >> 6] >> (c & 63) & 1) || mark[i] == MARK_TAKEN || mark[i] >= 0) {
-            i++;
-            continue;
-        }
-        int32_t id = lookup(t, s + i, sp->len);
-        if (!tok_is_special(t, id) || !fits(t, mark + i, sp->len, id)) {
-            i++;
-            continue;
-        }
-        mark[i] = id;
-        for (size_t k = 1; k < sp->len; k++) mark[i + k] = MARK_TAKEN;
-        i += sp->len;
-        if (!(t->attr[id] & ATTR_STRIP)) continue;
-        while (i < len && (mark[i] == MARK_FREE || mark[i] == MARK_PLAIN) && is_blank(s[i])) {
-            mark[i++] = MARK_TAKEN;
-        }
-    }
-}
-
 static MUST encode_text(struct encoder *en, const char *s, size_t len, bool prefix, struct err *e) {
     return en->t->bpe ? bpe_encode(en, s, len, e) : spm_encode(en, s, len, prefix, e);
 }
 
-/* Tokens found by claim() as they stand, the text between them encoded. */
+/* Special tokens as they stand, the text between them encoded. */
 static MUST encode_marked(struct encoder *en, const char *s, size_t len, const int32_t *mark,
                           struct err *e) {
     bool prefix = true;
@@ -115,7 +74,7 @@ static MUST encode_marked(struct encoder *en, const char *s, size_t len, const i
         if (mark[i] >= 0) {
             tok_emit(en, mark[i++]);
             prefix = true;
-        } else if (mark[i] == MARK_TAKEN) {
+        } else if (mark[i] <= MARK_TAKEN) {
             i++;
         } else {
             size_t end = i;
@@ -128,13 +87,6 @@ static MUST encode_marked(struct encoder *en, const char *s, size_t len, const i
     return true;
 }
 
-static bool has_specials(const struct tok *t, bool all) {
-    for (uint32_t i = 0; i < t->n_special; i++) {
-        if (all || t->special[i].has_user) return true;
-    }
-    return false;
-}
-
 /* The whole text s [len], which part[] describes; scratch of en is the caller's to free. */
 static MUST encode_all(struct encoder *en, const char *s, size_t len, const struct tok_part *part,
                        size_t n_part, struct err *e) {
@@ -142,7 +94,7 @@ static MUST encode_all(struct encoder *en, const char *s, size_t len, const stru
     bool all = false;
     for (size_t i = 0; i < n_part; i++) all |= !part[i].plain;
     if (!len) return true;
-    if (!has_specials(t, all)) return encode_text(en, s, len, true, e);
+    if (all ? !t->n_special : !t->has_user) return encode_text(en, s, len, true, e);
     int32_t *mark = malloc(len * sizeof *mark);
     if (!mark) return err_set(e, ERR_MEMORY, "no memory to tokenise %zu bytes", len);
     for (size_t i = 0, at = 0; i < n_part; i++) {
@@ -150,10 +102,7 @@ static MUST encode_all(struct encoder *en, const char *s, size_t len, const stru
             mark[at++] = part[i].plain ? MARK_PLAIN : MARK_FREE;
         }
     }
-    for (uint32_t i = 0; i < t->n_special; i++) {
-        if (all || t->special[i].has_user) claim(t, &t->special[i], all, s, len, mark);
-    }
-    bool ok = encode_marked(en, s, len, mark, e);
+    bool ok = special_mark(t, s, len, mark, e) && encode_marked(en, s, len, mark, e);
     free(mark);
     return ok;
 }
@@ -179,7 +128,7 @@ MUST tok_encode_parts(const struct tok *t, const struct tok_part *part, size_t n
     struct encoder en = {.t = t, .out = out, .cap = cap};
     if (flags & TOK_BOS && t->add_bos && t->bos >= 0) tok_emit(&en, t->bos);
     bool ok = encode_all(&en, joined ? joined : n_part ? part[0].text : "", len, part, n_part, e);
-    if (flags & TOK_BOS && t->add_eos && t->eos >= 0) tok_emit(&en, t->eos);
+    if (flags & TOK_EOS && t->add_eos && t->eos >= 0) tok_emit(&en, t->eos);
     free(joined);
     free(en.sym);
     free(en.heap);

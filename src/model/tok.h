@@ -2,6 +2,8 @@
  *
  * Tables are built once from the model's vocabulary into one arena; encoding uses a scratch of the
  * caller's, so that it neither allocates nor recurses, and takes O(n log n) on any text.
+ * Whatever the vocabulary: to find the special tokens takes at most log2(their number) comparisons for
+ * each byte of the text, of no more bytes than the longest has, and 91 lookups more (tok_special.c).
  * Pre-tokenizers by name: llama-bpe (llama 3), gpt-2 and their aliases; Unicode classes come from
  * base/unicode. Threads: read-only after open.
  *
@@ -21,8 +23,9 @@ MUST tok_open(struct tok **t, const struct vocab *v, struct err *e);
 void tok_close(struct tok *t);
 
 enum tok_flags {
-    TOK_BOS = 1 << 0,      // add BOS (and EOS) if the vocabulary asks for it
+    TOK_BOS = 1 << 0,      // BOS first, if the vocabulary asks for it
     TOK_SPECIAL = 1 << 1,  // control tokens written out in the text become tokens
+    TOK_EOS = 1 << 2,      // EOS last, if the vocabulary asks for it
 };
 
 /* text [len] (any bytes, NUL included) to ids. out: room for cap ids; *n gets how many there are.
@@ -32,7 +35,7 @@ MUST tok_encode(const struct tok *t, const char *text, size_t len, unsigned flag
                 size_t cap, size_t *n, struct err *e);
 
 /* The same for a text put together from parts, tokenised as one. In a plain part (what a user wrote)
- * no control token is recognised, whatever it looks like. flags: TOK_BOS or 0. */
+ * no control token is recognised, whatever it looks like. flags: TOK_BOS, TOK_EOS. */
 struct tok_part {
     const char *text;
     size_t len;

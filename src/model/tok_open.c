@@ -1,4 +1,5 @@
 /* Building a tokenizer's tables from the vocabulary of a model file. */
+#include "model/gguf.h"
 #include "model/tok_tables.h"
 
 #include <string.h>
@@ -171,35 +172,6 @@ static MUST build_pieces(struct tok *t, struct err *e) {
     return true;
 }
 
-/* The lengths of special tokens, longest first, each with the first bytes to look for. */
-static MUST build_specials(struct tok *t, struct err *e) {
-    static const uint16_t none = UINT16_MAX;
-    uint16_t index[TOKEN_MAX + 1];  // of a length in t->special
-    memset(index, 0xff, sizeof index);
-    for (uint32_t i = 0; i < t->n_token; i++) {
-        if (tok_is_special(t, (int32_t)i)) index[t->start[i + 1] - t->start[i]] = 0;
-    }
-    uint16_t n = 0;
-    for (size_t len = TOKEN_MAX; len > 0; len--) {
-        if (index[len] != none) index[len] = n++;
-    }
-    if (!arena_array(&t->mem, &t->special, n, sizeof *t->special, "special tokens", e))
-        return false;
-    t->n_special = n;
-    for (uint32_t i = 0; i < t->n_token; i++) {
-        uint32_t len = t->start[i + 1] - t->start[i];
-        if (!len || !tok_is_special(t, (int32_t)i)) continue;
-        struct special *sp = &t->special[index[len]];
-        uint8_t c = (uint8_t)t->text[t->start[i]];
-        sp->len = len;
-        sp->first[1][c >> 6] |= 1ULL << (c & 63);
-        if ((t->attr[i] & ATTR_TYPE) != TOKEN_USER) continue;
-        sp->has_user = true;
-        sp->first[0][c >> 6] |= 1ULL << (c & 63);
-    }
-    return true;
-}
-
 static int32_t in_range(const struct vocab *v, int32_t id) {
     return id >= 0 && (uint32_t)id < v->n_token ? id : -1;
 }
@@ -218,22 +190,25 @@ static MUST build(struct tok *t, const struct vocab *v, struct err *e) {
         mark_strips(t);
         spm_mark_bytes(t);
     }
-    if (!build_pieces(t, e) || !build_specials(t, e)) return false;
+    if (!build_pieces(t, e) || !special_build(t, e)) return false;
     return t->bpe ? bpe_build(t, v, e) : spm_build(t, v, e);
 }
 
 static MUST choose_kind(const struct vocab *v, bool *bpe, const struct pretok **pre,
                         struct err *e) {
+    char shown[64];
     *bpe = !strcmp(v->kind, "gpt2");
     *pre = NULL;
     if (!*bpe && strcmp(v->kind, "llama")) {
-        return err_set(e, ERR_UNSUPPORTED, "tokenizer kind \"%.40s\" is not supported", v->kind);
+        return err_set(e, ERR_UNSUPPORTED, "tokenizer kind \"%s\" is not supported",
+                       gguf_show(shown, v->kind));
     }
     if (!*bpe) return true;
     *pre = pretok_find(v->pre);
     if (*pre) return true;
     if (v->pre[0]) {
-        return err_set(e, ERR_UNSUPPORTED, "pre-tokenizer \"%.40s\" is not supported", v->pre);
+        return err_set(e, ERR_UNSUPPORTED, "pre-tokenizer \"%s\" is not supported",
+                       gguf_show(shown, v->pre));
     }
     return err_set(e, ERR_UNSUPPORTED,
                    "the file names no pre-tokenizer (tokenizer.ggml.pre): convert the model again "
@@ -253,10 +228,11 @@ MUST tok_open(struct tok **t, const struct vocab *v, struct err *e) {
                        v->n_token, v->n_merge, MODEL_MAX_VOCAB, MERGE_MAX);
     }
     /* Two spellings of every text; 37 bytes a token for the tables, 8 + 16 more with rounding to
-     * powers of two; 16 bytes a merge, at most three places each. Unused room costs no memory. */
-    size_t cap = 2 * (size_t)v->start[v->n_token] + 64 * ((size_t)v->n_token + 64) +
-                 48 * ((size_t)v->n_merge + 1) + DETOK_MAX * sizeof(struct special) +
-                 sizeof(struct tok) + 4096;
+     * powers of two, and all may be special; 16 bytes a merge, at most three places each. Unused room
+     * costs no memory. */
+    size_t cap = 2 * (size_t)v->start[v->n_token] +
+                 (64 + sizeof(struct special)) * ((size_t)v->n_token + 64) +
+                 48 * ((size_t)v->n_merge + 1) + sizeof(struct tok) + 4096;
     struct arena mem;
     if (!arena_open(&mem, "tokenizer", cap, e)) return false;
     struct tok *made = arena_push(&mem, sizeof *made, 64);

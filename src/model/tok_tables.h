@@ -32,11 +32,21 @@ struct pair_slot {
     int32_t id;
 };
 
-/* Tokens of one length that are looked for in text before anything else. */
+enum { AMONG_USER, AMONG_ALL };  // in plain text only user-defined specials are looked for
+
+/* The specials that a text begins with are a chain from the longest to shorter ones. */
+struct special_link {
+    uint32_t up;     // the longest that this one begins with, 0: none
+    uint32_t jump;   // one further up (Myers 1983): any of the chain is found in O(log n)
+    uint32_t depth;  // steps to the end
+};
+
+/* A token that is looked for in text before anything else. */
 struct special {
-    uint32_t len;
-    bool has_user;         // some of them are user-defined, hence looked for in any text
-    uint64_t first[2][4];  // bit set of first bytes: [0] user-defined ones, [1] all
+    int32_t id;
+    uint16_t len;
+    bool user;                    // user-defined, hence looked for in any text
+    struct special_link link[2];  // among AMONG_
 };
 
 struct tok {
@@ -55,8 +65,10 @@ struct tok {
     uint32_t *prio;          // SentencePiece: [n_token] smaller merges first
     struct pair_slot *pair;  // byte-level: [pair_mask + 1] by (left, right)
     uint32_t pair_mask;
-    struct special *special;  // [n_special] longest first
+    struct special *special;  // [1 + n_special] by text; [0], of length 0, ends all chains
     uint32_t n_special;
+    uint32_t special_at[257];  // by first byte: where in special they begin, and the end
+    bool has_user;
     int32_t byte_id[256];  // token of a single byte, or -1
     int32_t bos, eos, unk;
     bool add_bos, add_eos, space_prefix;
@@ -97,6 +109,16 @@ void tok_emit(struct encoder *en, int32_t id);
 /* Room for n symbols, or for a copy of n bytes. Fails: ERR_MEMORY. */
 MUST encoder_reserve(struct encoder *en, size_t n, struct err *e);
 MUST encoder_copy(struct encoder *en, size_t n, struct err *e);
+
+/* What special_mark says about each byte of a text: an id where a special token begins, MARK_TAKEN - k
+ * for the byte k > 0 bytes after, and for the others what they were before. */
+enum { MARK_FREE = -1, MARK_PLAIN = -2, MARK_TAKEN = -3 };  // MARK_PLAIN: a byte of a plain part
+
+/* Tables of the special tokens. Texts, attributes and hash are ready. */
+MUST special_build(struct tok *t, struct err *e);
+/* Find special tokens in s [len]: longer ones first, of one length from left to right. In mark [len],
+ * MARK_FREE and MARK_PLAIN on entry. Fails: ERR_MEMORY. */
+MUST special_mark(const struct tok *t, const char *s, size_t len, int32_t *mark, struct err *e);
 
 /* Merge the n_sym symbols of the list until no pair of neighbours is a token. O(n log n). */
 void tok_merge(struct encoder *en);
