@@ -9,6 +9,7 @@
 #include <string.h>
 
 #define MIB ((uint64_t)1 << 20)
+#define BIG (512 * MIB)  // many times any cache, or repeated passes would be read from it
 
 enum { LIST_MAX = 16, TOKENS_MOST = 64, CTX_BENCH = 512 };
 static const double SECONDS = 0.4;  // for each figure of the matrix kernels
@@ -130,7 +131,7 @@ static void put_machine(struct bench *b) {
 }
 
 static MUST bench_memory(struct bench *b, struct err *e) {
-    uint64_t bytes = b->s->pool / 2 < 256 * MIB ? b->s->pool / 2 : 256 * MIB;
+    uint64_t bytes = b->s->pool / 2 < BIG ? b->s->pool / 2 : BIG;
     for (unsigned i = 0; i < b->n_count; i++) {
         if (!host_read_speed((int)b->count[i], bytes, &b->read_bps[i], e)) return false;
         put_figure(b, &(struct figure){.what = "memory read",
@@ -167,7 +168,7 @@ static MUST bench_gemv(struct bench *b, int type, unsigned at, size_t n_tok, str
                                 .type = type,
                                 .n_thread = (int)b->count[at],
                                 .n_tok = n_tok,
-                                .bytes = room < 128 * MIB ? room : 128 * MIB,
+                                .bytes = room < BIG ? room : BIG,
                                 .seconds = SECONDS};
     struct gemv_speed speed;
     if (!gemv_speed(&c, &speed, e)) return false;
