@@ -43,7 +43,7 @@ sub get { my $f = shift; open my $h, '<', $f or return ''; local $/; my $s = <$h
 
 # The disk that holds $dir, as MAJOR:MINOR of the whole device.
 sub disk {
-    my $dev = (stat $dir)[6];
+    my $dev = (stat $dir)[0];
     my ($major, $minor) = ($dev >> 8 & 0xfff, $dev & 0xff | $dev >> 12 & 0xfff00);
     my $sys = readlink "/sys/dev/block/$major:$minor" or return;
     $sys = "/sys/dev/block/$sys";
