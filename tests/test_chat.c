@@ -28,8 +28,8 @@ static void test_detect(void) {
 }
 
 /* The ids of a turn, and whether they are those of the rendered text. */
-static bool same(const struct toy *y, const struct tok *t, enum chat_format f, const char *system,
-                 const char *user, const char *rendered) {
+static bool same(const struct tok *t, enum chat_format f, const char *system, const char *user,
+                 const char *rendered) {
     int32_t got[CAP], want[CAP];
     size_t n = 0, m = 0;
     struct err e = {0};
@@ -42,24 +42,24 @@ static bool same(const struct toy *y, const struct tok *t, enum chat_format f, c
 }
 
 static void test_rendered(const struct tok *s, const struct tok *b) {
-    tap_ok(same(&spm, s, CHAT_LLAMA2, NULL, " hello\n", "[INST] hello [/INST]"), "llama2");
-    tap_ok(same(&spm, s, CHAT_LLAMA2, "be the world", "hello",
+    tap_ok(same(s, CHAT_LLAMA2, NULL, " hello\n", "[INST] hello [/INST]"), "llama2");
+    tap_ok(same(s, CHAT_LLAMA2, "be the world", "hello",
                 "[INST] <<SYS>>\nbe the world\n<</SYS>>\n\nhello [/INST]"),
            "llama2 with a system text");
-    tap_ok(same(&bpe, b, CHAT_LLAMA3, NULL, "hello\n",
+    tap_ok(same(b, CHAT_LLAMA3, NULL, "hello\n",
                 "<|start_header_id|>user<|end_header_id|>\n\nhello<|eot_id|>"
                 "<|start_header_id|>assistant<|end_header_id|>\n\n"),
            "llama3");
-    tap_ok(same(&bpe, b, CHAT_LLAMA3, " x ", "hello",
+    tap_ok(same(b, CHAT_LLAMA3, " x ", "hello",
                 "<|start_header_id|>system<|end_header_id|>\n\nx<|eot_id|>"
                 "<|start_header_id|>user<|end_header_id|>\n\nhello<|eot_id|>"
                 "<|start_header_id|>assistant<|end_header_id|>\n\n"),
            "llama3 with a system text");
-    tap_ok(same(&bpe, b, CHAT_CHATML, "sys", "hello\n",
+    tap_ok(same(b, CHAT_CHATML, "sys", "hello\n",
                 "<|im_start|>system\nsys<|im_end|>\n<|im_start|>user\nhello\n<|im_end|>\n"
                 "<|im_start|>assistant\n"),
            "chatml");
-    tap_ok(same(&bpe, b, CHAT_NONE, NULL, " hello ", " hello "), "no format: the prompt as it is");
+    tap_ok(same(b, CHAT_NONE, NULL, " hello ", " hello "), "no format: the prompt as it is");
 }
 
 static int count(const int32_t *id, size_t n, int32_t what) {
