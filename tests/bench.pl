@@ -4,7 +4,7 @@
 # Models are synthesised into DAIR_BENCH_DIR (default build/bench, 6 GB). llama-bench and
 # llama-completion (llama.cpp) are measured beside us when they are on the PATH; the streaming part
 # needs root for a memory group and a disk throttle (cgroup v1 or v2). What cannot be measured is said.
-# BENCH=ram,stream,throttle,kernels chooses parts; the machine should be otherwise idle.
+# BENCH_PARTS=ram,stream,throttle,kernels chooses parts; the machine should be otherwise idle.
 use strict;
 use warnings;
 use JSON::PP;
@@ -13,7 +13,7 @@ use List::Util qw(max min);
 
 my $dair = $ENV{DAIR_BIN} || 'build/x86_64/dair';
 my $dir = $ENV{DAIR_BENCH_DIR} || 'build/bench';
-my %part = map { $_ => 1 } split /,/, $ENV{BENCH} || 'kernels,ram,stream,throttle';
+my %part = map { $_ => 1 } split /,/, $ENV{BENCH_PARTS} || 'kernels,ram,stream,throttle';
 my $threads = $ENV{BENCH_THREADS} || 2;
 my $GIB = 1 << 30;
 make_path($dir);
