@@ -158,6 +158,20 @@ static MUST run(const struct model *m, unsigned n_slice, struct answer *a, struc
     return ok;
 }
 
+/* Where every slice begins: whole blocks of what is gathered, whole groups of each matrix's own rows. */
+static bool cuts_whole(const struct model *m, unsigned n) {
+    double share[SLICE_MAX];
+    struct cuts c;
+    uint32_t width = m->n_head / m->n_head_kv * m->head_dim;
+    for (unsigned i = 0; i < n; i++) share[i] = 1 + i % 3;
+    cuts_make(&c, m, n, share);
+    for (unsigned i = 0; i < n; i++) {
+        if (c.kv_head[i] == m->n_head_kv) continue;  // begins at the end: has none
+        if (c.kv_head[i] * width % Q_BLOCK || c.kv_head[i] * m->head_dim % ROW_GROUP) return false;
+    }
+    return c.kv_head[0] == 0 && c.kv_head[n] == m->n_head_kv;
+}
+
 static void check(const struct shape *s) {
     static const unsigned slices[] = {2, 3, 4, 5, 7};
     struct blob file = build(s);
@@ -170,6 +184,9 @@ static void check(const struct shape *s) {
     free(file.p);
     if (tap_ok(model_open(&m, path, 0, 0, &e), "%s: opens %s", s->what, e.text)) {
         tap_ok(run(&m, 1, &want, &e) && want.n == N_PREDICT, "%s: runs %s", s->what, e.text);
+        for (unsigned n = 1; n <= SLICE_MAX; n++) {
+            if (!cuts_whole(&m, n)) tap_ok(false, "%s: %u slices begin in a group", s->what, n);
+        }
         for (size_t i = 0; i < sizeof slices / sizeof *slices; i++) {
             struct answer a;
             bool ok = run(&m, slices[i], &a, &e);
