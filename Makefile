@@ -141,7 +141,7 @@ prove  = @DAIR_BIN=$(CURDIR)/build/$C/dair DAIR_ASAN=$(CURDIR)/build/$(ASAN)/dai
          DAIR_TESTDATA=$(DAIR_TESTDATA) perl tests/prove.pl -j $(JOBS)
 test: $(if $(SAN),,all build/$(ASAN)/dair) build/$C/dair $(UNITS) $(CHECKED) $(filter $(TESTS:%=build/aarch64/%),$(subst @, ,$(ARM))) $(QEMU)/ok need-test
 	$(prove) $(UNITS) $(SCRIPTS) $(CHECKED) $(ARM)
-check: build/$C/dair $(UNITS) need-test
+check: $(if $(SAN),,all) build/$C/dair $(UNITS) need-test
 	$(prove) $(UNITS) $(filter-out $(SLOW),$(SCRIPTS))
 golden: build/$C/dair $(GOLD:%=build/$C/%) need-test
 	@DAIR_BIN=$(CURDIR)/build/$C/dair DAIR_BUILD=$(CURDIR)/build/$C perl tests/golden.pl $(DAIR_TESTDATA)
