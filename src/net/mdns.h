@@ -1,0 +1,70 @@
+/* mdns.h - finding the other nodes on the local network: multicast DNS (RFC 6762) and DNS-based
+ * service discovery (RFC 6763), responder and browser.
+ *
+ * Announces this node's host name, its _dair._tcp service and, once it serves, _http._tcp and
+ * _ollama._tcp and its address under the cluster's shared name (dair.local); browses _dair._tcp. What
+ * others say is a hint, never trusted: only a channel proves a member. Needs no rights: port 5353 is
+ * shared with any other responder of the machine (Avahi). A socket for each interface and family.
+ * Thread: the loop's.
+ */
+#ifndef NET_MDNS_H
+#define NET_MDNS_H
+
+#include "base/loop.h"
+#include "net/ident.h"
+
+#include <sys/socket.h>
+
+enum { MDNS_PEERS = 64, MDNS_ADDRS = 8, MDNS_NAME = 64 };
+
+struct mdns_facts {  // the TXT record of _dair._tcp
+    struct node_id id;
+    uint64_t instance;
+    uint64_t cluster;   // fingerprint of the cluster key, 0: none
+    uint64_t model;     // fingerprint of the model, 0: none
+    uint32_t contract;  // version of the numeric contract
+    uint64_t epoch;
+};
+
+struct mdns_peer {
+    struct mdns_facts facts;
+    char host[MDNS_NAME];  // "dair-1a2b"
+    uint16_t port;         // of the cluster channel
+    uint32_t n_addr;
+    struct sockaddr_storage addr[MDNS_ADDRS];  // port set, IPv6 link-local with scope
+};
+
+struct mdns_conf {
+    struct loop *loop;
+    const char *host;       // the name wanted, without .local
+    struct mdns_facts facts;
+    uint16_t cluster_port, http_port, ollama_port;  // 0: not announced
+    const char *interface;  // NULL: all that can multicast; loopback only when there is no other
+    /* A peer of _dair._tcp was found or its facts or addresses changed; it is gone (goodbye or not
+     * heard of for its time to live). p is borrowed until return. */
+    void (*on_peer)(void *ctx, const struct mdns_peer *p);
+    void (*on_gone)(void *ctx, const struct mdns_peer *p);
+    /* The name had to be changed after a conflict. */
+    void (*on_name)(void *ctx, const char *host);
+    void *ctx;
+};
+
+struct mdns;
+MUST mdns_open(struct mdns **out, const struct mdns_conf *c, struct err *e);
+/* New facts: announced again (at most once a second, as the RFC asks). */
+void mdns_update(struct mdns *m, const struct mdns_facts *f);
+/* This node serves (or no longer): its addresses under the shared name, _http._tcp, _ollama._tcp.
+ * The shared name is dair.local, or dair-2.local and so on where another cluster has it. */
+void mdns_serve(struct mdns *m, bool is_serving);
+const char *mdns_host(const struct mdns *m);
+const char *mdns_shared(const struct mdns *m);  // "dair" or "dair-2"
+/* Says goodbye. */
+void mdns_close(struct mdns *m);
+
+struct mdns_counts {
+    uint64_t received, malformed, sent, conflicts, ignored_peers;
+    uint32_t peers, sockets;
+};
+void mdns_counts(const struct mdns *m, struct mdns_counts *out);
+
+#endif
