@@ -15,7 +15,7 @@
 #include <sys/epoll.h>
 
 struct loop_fd {
-    int fd;                                              // borrowed
+    int fd;                                             // borrowed
     void (*ready)(struct loop_fd *f, uint32_t events);  // EPOLLIN, EPOLLOUT, EPOLLHUP...
     void *owner;
     uint32_t events;  // what is waited for; 0: not in the loop

@@ -69,7 +69,8 @@ enum chan_io chan_frame(struct chan *c, size_t *len, struct err *e);
 enum chan_io chan_take(struct chan *c, void *dst, size_t n, size_t *got, struct err *e);
 
 int chan_fd(const struct chan *c);
-uint32_t chan_events(const struct chan *c);  // EPOLLIN, and EPOLLOUT while something waits to go out
+uint32_t
+chan_events(const struct chan *c);  // EPOLLIN, and EPOLLOUT while something waits to go out
 
 struct chan_stats {
     uint64_t sent_payload, sent_wire;  // bytes of frames without / with our header, TLS

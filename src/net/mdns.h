@@ -36,7 +36,7 @@ struct mdns_peer {
 
 struct mdns_conf {
     struct loop *loop;
-    const char *host;       // the name wanted, without .local
+    const char *host;  // the name wanted, without .local
     struct mdns_facts facts;
     uint16_t cluster_port, http_port, ollama_port;  // 0: not announced
     const char *interface;  // NULL: all that can multicast; loopback only when there is no other

@@ -1,0 +1,76 @@
+/* status.h - what a node knows of itself and its cluster, as one plain value.
+ *
+ * Filled by the engine, drawn by everything that shows something: page, /status.json, console, LEDs,
+ * `dair status`. Nothing stands here that was not measured or read. Rates are bytes per second; a
+ * value that is not known is 0, for a temperature NAN.
+ */
+#ifndef BASE_STATUS_H
+#define BASE_STATUS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum node_state {
+    STATE_ALONE,     // no cluster key: works by itself
+    STATE_JOINING,   // looks for the others
+    STATE_LOADING,   // a plan is there; weights are being read
+    STATE_READY,     // serves
+    STATE_DEGRADED,  // serves, but members were lost that have not come back
+    STATE_FAILED,    // cannot serve; status.why says the reason
+    N_STATE
+};
+const char *state_name(enum node_state s);  // "READY"
+
+enum { STATUS_NODES = 32, STATUS_ALERTS = 8, STATUS_TEXT = 200 };
+
+struct status_node {
+    char id[33], name[16], address[64], arch[16], board[64];
+    enum node_state state;
+    uint64_t ram_bytes, budget_bytes, pinned_bytes, streamed_bytes;  // streamed: per sweep
+    double disk_bps, disk_bps_max, link_bps, temperature_c, share;   // share: of the weights, 0..1
+    bool is_throttled, has_model, is_working;                        // in the plan
+    uint32_t layers;
+};
+
+struct status_alert {
+    char text[STATUS_TEXT], remedy[STATUS_TEXT];
+};
+
+struct status {
+    enum node_state state;
+    char why[400];  // of FAILED, JOINING; else ""
+    char id[33], name[16], address[64], shared_name[32];
+    struct {
+        char fingerprint[17], leader[33];
+        uint64_t epoch;
+        uint32_t n_node;
+        struct status_node node[STATUS_NODES];  // this one first
+    } cluster;
+    struct {
+        char name[96], file[256], fingerprint[17];
+        uint64_t bytes;
+        uint32_t layers, context;
+    } model;
+    struct {
+        char kind[16], limited_by[16];
+        double predicted_tps, measured_tps;
+        double wire_bytes_per_token;  // payload that this node sends for one token
+    } plan;
+    struct {
+        uint32_t running, waiting, slots;
+        double tokens_per_second, accepted_per_step;
+        uint64_t tokens;  // since the start
+    } load;
+    struct {
+        double compute, disk, network;
+    } time_ms;  // per token, of late
+    struct {
+        uint64_t sent_payload, sent_wire, received_payload,
+            received_wire;  // data channels, since start
+        uint64_t crypt_ns, gathers, epochs, resubmitted;
+    } net;
+    uint32_t n_alert;
+    struct status_alert alert[STATUS_ALERTS];
+};
+
+#endif
