@@ -1,5 +1,5 @@
 # make          build/<arch>/dair for this machine: one static binary, nothing installed
-# make run      build, and see it answer            make test    all tests of a plain machine
+# make run      build, and see a cluster answer    make test    all tests of a plain machine
 # make lint     style, layers, warnings, analysers  make deps    installs what the above want
 # The other targets stand at the end. First build: fetches a pinned compiler into the user's cache.
 
@@ -12,11 +12,10 @@ ONCE  ?=#                     1: `make run` leaves after the answer
 DAIR_TESTDATA ?= ../shared/testdata
 PREFIX ?= /usr/local
 VERSION ?= 0.1.0
-RUN_ARGS   ?= run -p "What happens when a node dies?" --temp 0 --memory 6M
 ARM_CPUS   := cortex-a53 cortex-a72 cortex-a76
 ARM_TESTS  := tests/test_kernels tests/test_par dair:selftest
 SCRIPTS    := $(if $(SAN),,tests/baseline.sh tests/repro.sh) $(wildcard tests/*.t)
-SLOW       := tests/repro.sh#  left out of `make check`
+SLOW       := tests/repro.sh tests/boot.t#  left out of `make check`
 JOBS       := $(shell nproc)
 
 # ---- flags: one instruction set for all of the program but the files named here
@@ -43,15 +42,17 @@ LINK := -fno-pie -no-pie -Wl,--gc-sections -Wl,--build-id=none -Wl,-z,stack-size
 
 # ---- the kit: where the cache keeps compiler, libraries and emulator (image/toolchain)
 KIT  := image/toolchain
-PART := $(shell sh $(KIT)/get.sh path tc libs qemu)
+PART := $(shell sh $(KIT)/get.sh path tc libs qemu boot)
 TC   := $(word 1,$(PART))
 LIBS := $(word 2,$(PART))
 QEMU := $(word 3,$(PART))
+BOOT := $(word 4,$(PART))
 export SOURCE_DATE_EPOCH := $(or $(shell git log -1 --format=%ct 2>/dev/null),1700000000)
 export LC_ALL := C
 
 # ---- configurations: a folder of build/ each, with its compiler, flags and libraries
 BOTH := x86_64 aarch64
+LIB  := mbedtls microhttpd utf8proc yyjson
 comma := ,
 C := $(if $(SAN),san-$(subst $(comma),-,$(SAN)),$(ARCH))
 ASAN   := san-address-undefined
@@ -61,9 +62,9 @@ $(foreach a,$(BOTH),$(foreach c,$a lint-$a,$(eval CPU.$c := $a)))
 $(foreach c,$(HOSTED),$(eval CPU.$c := $(shell uname -m)))
 $(foreach c,$(BOTH) $(BOTH:%=lint-%),$(eval CC.$c := $(TC)/bin/$(CPU.$c)-linux-musl-gcc)\
   $(eval CFLAGS.$c = $(CROSS))$(eval OMP.$c := -fopenmp)$(eval LINK.$c := $(LINK) -fopenmp)\
-  $(eval EXT.$c := $(LIBS)/$(CPU.$c)/libutf8proc.a))
+  $(eval EXT.$c := $(LIB:%=$(LIBS)/$(CPU.$c)/lib%.a)))
 $(foreach c,$(BOTH:%=lint-%),$(eval CFLAGS.$c += -Werror))
-$(foreach c,$(HOSTED),$(eval EXT.$c := build/$c/utf8proc.o)$(eval NEED.$c := need-host))
+$(foreach c,$(HOSTED),$(eval EXT.$c := $(LIB:%=build/$c/ext/%.a))$(eval NEED.$c := need-host))
 CC.fuzz     := clang
 CFLAGS.fuzz := -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined
 LINK.fuzz   := -fsanitize=fuzzer,address,undefined
@@ -80,7 +81,8 @@ TESTS := $(basename $(sort $(wildcard tests/test_*.c)))
 FUZZ  := $(basename $(sort $(wildcard tests/fuzz_*.c)))
 BENCH := $(basename $(sort $(wildcard tests/bench_*.c)))
 GOLD  := $(basename $(sort $(wildcard tests/golden_*.c)))
-PROGS := $(TESTS) $(FUZZ) $(BENCH) $(GOLD)
+LABS  := $(basename $(sort $(wildcard tests/lab_*.c)))
+PROGS := $(TESTS) $(FUZZ) $(BENCH) $(GOLD) $(LABS)
 DEMO  := $(wildcard overlay/usr/share/dair/demo.gguf)
 mine   = $(filter-out $(FOREIGN.$(CPU.$1)),$2)
 objects = $(patsubst %.c,build/$1/%.o,$(call mine,$1,$(filter-out src/main.c,$(SRC))))
@@ -91,7 +93,7 @@ s = $(*:$c/%=%)
 ours = $(filter build/%,$(EXT.$c))
 say = $(if $(V),,@printf '  %-6s %s\n' $1 $@;)
 with = $(MACH.$(CPU.$c)) $(if $(filter kernels/%,$s),-O3,-O2 -fstack-protector-strong) -g $(CODE) $(WARN) $(CFLAGS.$c) \
-       -isystem $(if $(filter $(HOSTED),$c),$(LIBS)/src/utf8proc,$(LIBS)/include)
+       -isystem $(LIBS)/include
 
 all-flags = $(CC.$c) $(with) $(LINK.$c) $(EXT.$c) $(foreach v,$(sort $(filter FLAGS.%,$(.VARIABLES))),$v=$($v))
 
@@ -106,6 +108,7 @@ all: $(BOTH:%=build/%/dair)
 $(TC)/ok: ; @sh $(KIT)/deps.sh build && sh $(KIT)/get.sh make tc >/dev/null
 $(LIBS)/ok: $(TC)/ok ; @sh $(KIT)/get.sh make libs >/dev/null
 $(QEMU)/ok: | $(LIBS)/ok ; @sh $(KIT)/deps.sh build && sh $(KIT)/get.sh make qemu >/dev/null
+$(BOOT)/ok: | $(LIBS)/ok ; @sh $(KIT)/deps.sh build && sh $(KIT)/get.sh make boot >/dev/null
 need-%: ; @sh $(KIT)/deps.sh $*
 
 # Rewritten only when it changes: all objects hang on it, so new flags or a new compiler rebuild.
@@ -114,8 +117,9 @@ build/%/flags: FORCE
 build/%.o: $$s.c build/$$c/flags | $(LIBS)/ok $$(NEED.$$c)
 	@mkdir -p $(@D)
 	$(call say,CC)$(CC.$c) $(with) $(FLAGS.$s) -MMD -MP -c -o $@ $<
-build/%/utf8proc.o: build/%/flags | $(LIBS)/ok $$(NEED.$$c)
-	$(call say,CC)$(CC.$c) -O2 -g $(CFLAGS.$c) -DUTF8PROC_STATIC -c -o $@ $(LIBS)/src/utf8proc/utf8proc.c
+$(foreach c,$(HOSTED),$(LIB:%=build/$c/ext/%.a)): build/%.a: build/$$c/flags | $(LIBS)/ok $$(NEED.$$c)
+	@mkdir -p $(@D)
+	$(call say,LIB)sh $(KIT)/libs.sh --host $(LIBS) $(*F) $(CC.$c) '-O2 -g $(CFLAGS.$c)' $@
 build/%/libdair.a: $$(call objects,$$*)
 	$(call say,AR)rm -f $@ && $(TC)/bin/$(CPU.$c)-linux-musl-ar rcsD $@ $^
 build/%/dair.elf: build/%/src/main.o build/%/libdair.a $$(ours)
@@ -129,19 +133,19 @@ $(foreach c,$(CONFIGS),$(PROGS:%=build/$c/%)): build/%: build/%.o build/$$c/libd
 	$(call say,LINK)$(CC.$c) $(LINK.$c) $(LINK.$s) -o $@ $(filter %.o %.a,$(filter-out $(ours),$^)) $(EXT.$c) -lpthread -lm
 
 # ---- running and testing
-deps: ; @sh $(KIT)/deps.sh build test lint host fuzz
+deps: ; @sh $(KIT)/deps.sh build test boot lint host fuzz
 run: build/$C/dair
-	@$(if $(ONCE),ONCE=$(ONCE)) $< $(RUN_ARGS)
+	@$(if $(ONCE),ONCE=$(ONCE)) perl image/demo/run.pl $<
 
 ARM   := $(if $(SAN),,$(foreach t,$(filter $(TESTS) dair:%,$(ARM_TESTS)),$(ARM_CPUS:%=build/aarch64/$t@%)))
 UNITS := $(TESTS:%=build/$C/%)
 # Hostile input once more where every wrong byte is seen; --wrap and the sanitizers' malloc do not mix.
 CHECKED := $(if $(SAN),,$(filter-out %nomalloc,$(TESTS:%=build/$(ASAN)/%)))
 prove  = @DAIR_BIN=$(CURDIR)/build/$C/dair DAIR_ASAN=$(CURDIR)/build/$(ASAN)/dair DAIR_BUILD=$(CURDIR)/build/$C DAIR_ARCH=$(CPU.$C) QEMU=$(QEMU)/qemu-aarch64 TC=$(TC) \
-         DAIR_TESTDATA=$(DAIR_TESTDATA) perl tests/prove.pl -j $(JOBS)
-test: $(if $(SAN),,all build/$(ASAN)/dair) build/$C/dair $(UNITS) $(CHECKED) $(filter $(TESTS:%=build/aarch64/%),$(subst @, ,$(ARM))) $(QEMU)/ok need-test
+         DAIR_BOOT=$(BOOT) DAIR_TESTDATA=$(DAIR_TESTDATA) perl tests/prove.pl -j $(JOBS)
+test: $(if $(SAN),,all build/$(ASAN)/dair) build/$C/dair $(UNITS) $(CHECKED) $(filter $(TESTS:%=build/aarch64/%),$(subst @, ,$(ARM))) $(LABS:%=build/$C/%) $(QEMU)/ok $(BOOT)/ok need-test need-boot
 	$(prove) $(UNITS) $(SCRIPTS) $(CHECKED) $(ARM)
-check: $(if $(SAN),,all) build/$C/dair $(UNITS) need-test
+check: $(if $(SAN),,all) build/$C/dair $(UNITS) $(LABS:%=build/$C/%) need-test
 	$(prove) $(UNITS) $(filter-out $(SLOW),$(SCRIPTS))
 golden: build/$C/dair $(GOLD:%=build/$C/%) need-test
 	@DAIR_BIN=$(CURDIR)/build/$C/dair DAIR_BUILD=$(CURDIR)/build/$C perl tests/golden.pl $(DAIR_TESTDATA)

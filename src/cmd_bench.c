@@ -216,8 +216,9 @@ static bool goes_on(void *ctx, int32_t id) {
     return true;
 }
 
-static void on_load(void *ctx, uint64_t done, uint64_t total) {
+static bool on_load(void *ctx, uint64_t done, uint64_t total) {
     progress_update(ctx, done, total);
+    return true;
 }
 
 static void put_model(struct bench *b, const struct gen_result *r, uint32_t n_prompt) {

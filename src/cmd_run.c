@@ -1,5 +1,6 @@
 /* cmd_run.c - one prompt, one answer: the forecast before, the answer as it comes, the truth after. */
 #include "base/progress.h"
+#include "guest.h"
 #include "model/chat.h"
 #include "setup.h"
 #include "verbs.h"
@@ -24,6 +25,8 @@ struct run_conf {
     uint32_t top_k;
     uint64_t seed;
     bool is_raw, is_json, is_quiet;
+    struct peers worker;
+    const char *config, *cluster_key, *interface;
 };
 
 #define AT(field) offsetof(struct run_conf, field)
@@ -46,6 +49,14 @@ static const struct opt run_opt[] = {
     {"--seed", OPT_U64, AT(seed), "N", "another seed, another answer (0, so that runs repeat)", 0,
      0, NULL},
     MACHINE_OPTIONS(struct run_conf),
+    {"--workers", OPT_PEERS, AT(worker), "HOST:PORT ..", "share the work with these nodes", 0, 0,
+     NULL},
+    {"--cluster_key", OPT_TEXT, AT(cluster_key), "KEY",
+     "their key; better in DAIR_CLUSTER_KEY, as others see command lines", 0, 0, NULL},
+    {"--config", OPT_TEXT, AT(config), "FILE", "a node's settings, of which the key is used", 0, 0,
+     NULL},
+    {"--interface", OPT_TEXT, AT(interface), "NAME", "the only network interface to use", 0, 0,
+     NULL},
     {"--json", OPT_FLAG, AT(is_json), NULL, "a JSON object for each token, a last one with figures",
      0, 0, NULL},
     {"--quiet", OPT_FLAG, AT(is_quiet), NULL, "no forecast, no progress, no summary", 0, 0, NULL},
@@ -105,8 +116,9 @@ static void on_prefill(void *ctx, uint32_t done, uint32_t total) {
     progress_update(&a->progress, done, total);
 }
 
-static void on_load(void *ctx, uint64_t done, uint64_t total) {
+static bool on_load(void *ctx, uint64_t done, uint64_t total) {
     progress_update(ctx, done, total);
+    return true;
 }
 
 /* Never cut silently: a prompt that does not fit is refused. It is well-formed, and for a model with a
@@ -246,18 +258,27 @@ struct figures {
     struct store_stats stats;
     uint64_t peak_rss;
     double prefill_tps, decode_tps, io_bps, per_token;
-    double wait_s;  // of a computing thread on average, while decoding
+    double wait_s;              // of a computing thread on average, while decoding
+    unsigned n_node;            // with --workers; else 0
+    uint64_t pinned, streamed;  // then of this node, streamed for each token
 };
 
 static double ratio(double a, double b) {
     return b > 0 ? a / b : 0;
 }
 
-static void take_figures(struct figures *f, const struct engine *g, const struct engine_conf *c,
+/* Who computes the answer: an engine of our own, or one together with other nodes. */
+struct worker {
+    struct engine *alone;
+    struct guest *guest;
+};
+
+static void take_figures(struct figures *f, const struct worker *w, const struct engine_conf *c,
                          size_t n_prompt) {
     struct host_mem mem;
     struct err ignored;
-    engine_stats(g, &f->stats);
+    if (w->alone) engine_stats(w->alone, &f->stats);
+    if (w->guest) f->n_node = guest_nodes(w->guest, &f->pinned, &f->streamed);
     f->prefill_tps = ratio((double)n_prompt, f->r.prefill_s);
     f->decode_tps = ratio(f->r.n_step, f->r.decode_s);
     f->io_bps = ratio((double)f->r.streamed_bytes, f->r.decode_s);
@@ -266,25 +287,53 @@ static void take_figures(struct figures *f, const struct engine *g, const struct
     f->peak_rss = host_mem(&mem, &ignored) ? mem.peak_rss : 0;
 }
 
+static void print_disk(const struct setup *s, const struct figures *f) {
+    if (f->n_node) {
+        fprintf(stderr, "cluster   %u nodes; this one keeps %s and streams %s for each token\n",
+                f->n_node, BYTES_TEXT(f->pinned), BYTES_TEXT(f->streamed));
+    } else if (s->memory.tiles.streamed_bytes_per_sweep && f->r.n_step) {
+        fprintf(
+            stderr,
+            "disk      %s of %s measured, %s for each token, waited for it %.0f %% of the time\n",
+            RATE_TEXT(f->io_bps), RATE_TEXT(s->disk_bps), BYTES_TEXT((uint64_t)f->per_token),
+            100 * ratio(f->wait_s, f->r.decode_s));
+    }
+}
+
 static void print_summary(const struct setup *s, size_t n_prompt, const struct figures *f) {
     static const char *const why[] = {
         [GEN_LENGTH] = "", [GEN_EOS] = "", [GEN_STOPPED] = ", stopped"};
     FILE *to = stderr;
     fprintf(to, "answer    %u tokens%s", f->r.n_token, why[f->r.end]);
-    if (f->r.n_step) {
-        fprintf(to, ", %.*f tokens/s (forecast %.*f)", f->decode_tps < 10 ? 2 : 1, f->decode_tps,
-                s->forecast.decode_tps < 10 ? 2 : 1, s->forecast.decode_tps);
+    if (f->r.n_step) fprintf(to, ", %.*f tokens/s", f->decode_tps < 10 ? 2 : 1, f->decode_tps);
+    if (f->r.n_step && !f->n_node) {
+        fprintf(to, " (forecast %.*f)", s->forecast.decode_tps < 10 ? 2 : 1,
+                s->forecast.decode_tps);
     }
     fprintf(to, "; prompt %zu tokens, %.1f tokens/s\n", n_prompt, f->prefill_tps);
-    if (s->memory.tiles.streamed_bytes_per_sweep && f->r.n_step) {
-        fprintf(
-            to,
-            "disk      %s of %s measured, %s for each token, waited for it %.0f %% of the time\n",
-            RATE_TEXT(f->io_bps), RATE_TEXT(s->disk_bps), BYTES_TEXT((uint64_t)f->per_token),
-            100 * ratio(f->wait_s, f->r.decode_s));
-    }
+    print_disk(s, f);
     fprintf(to, "memory    %s used at most, of %s\n", BYTES_TEXT(f->peak_rss),
             BYTES_TEXT(s->budget));
+}
+
+/* What an engine of our own read, and what was expected; or our part of a cluster's work. */
+static void json_work(struct json *j, const struct setup *s, const struct figures *f) {
+    if (f->n_node) {
+        json_put_u64(j, "nodes", f->n_node);
+        json_put_u64(j, "budget_bytes", s->budget);
+        json_put_u64(j, "pinned_bytes", f->pinned);
+        json_put_u64(j, "sweep_streamed_bytes", f->streamed);
+        json_put_u64(j, "ctx", s->conf.n_ctx);
+        json_put_u64(j, "threads", s->conf.n_thread);
+        return;
+    }
+    json_put_u64(j, "streamed_bytes", f->r.streamed_bytes);
+    json_put_real(j, "streamed_bytes_per_token", f->per_token);
+    json_put_u64(j, "read_bytes", f->stats.read_bytes);
+    json_put_real(j, "io_gbps", f->io_bps * 1e-9);
+    json_put_real(j, "wait_s", f->wait_s);
+    json_put_bool(j, "is_direct", f->stats.is_direct);
+    setup_json(s, j);
 }
 
 static void json_summary(struct answer *a, size_t n_prompt, const struct figures *f,
@@ -305,14 +354,8 @@ static void json_summary(struct answer *a, size_t n_prompt, const struct figures
     json_put_real(j, "prefill_s", f->r.prefill_s);
     json_put_real(j, "decode_s", f->r.decode_s);
     json_put_u64(j, "peak_rss_bytes", f->peak_rss);
-    json_put_u64(j, "streamed_bytes", f->r.streamed_bytes);
-    json_put_real(j, "streamed_bytes_per_token", f->per_token);
-    json_put_u64(j, "read_bytes", f->stats.read_bytes);
-    json_put_real(j, "io_gbps", f->io_bps * 1e-9);
-    json_put_real(j, "wait_s", f->wait_s);
-    json_put_bool(j, "is_direct", f->stats.is_direct);
     json_put_real(j, "accepted_per_step", 1);
-    setup_json(a->setup, j);
+    json_work(j, a->setup, f);
     json_end(j);
     json_line(j);
 }
@@ -324,14 +367,18 @@ static void catch_signals(void) {
     sigaction(SIGTERM, &act, NULL);
 }
 
-static MUST generate(const struct run_conf *c, struct engine *g, struct answer *a,
-                     const struct prompt *p, struct figures *f, struct err *e) {
-    const struct setup *s = a->setup;
-    FILE *bars = c->is_json || c->is_quiet ? NULL : stderr;
+static MUST load(struct engine *g, struct answer *a, FILE *bars, struct err *e) {
     progress_start(&a->progress, "loading", PROGRESS_BYTES, bars);
     bool ok = engine_load(g, on_load, &a->progress, e);
     progress_end(&a->progress);
-    if (!ok) return false;
+    return ok;
+}
+
+static MUST generate(const struct run_conf *c, const struct worker *w, struct answer *a,
+                     const struct prompt *p, struct figures *f, struct err *e) {
+    const struct setup *s = a->setup;
+    FILE *bars = c->is_json || c->is_quiet ? NULL : stderr;
+    if (w->alone && !load(w->alone, a, bars, e)) return false;
     uint32_t room = s->conf.n_ctx - (uint32_t)p->n;
     struct gen_request r = {
         .prompt = p->id,
@@ -346,12 +393,13 @@ static MUST generate(const struct run_conf *c, struct engine *g, struct answer *
     };
     catch_signals();
     progress_start(&a->progress, "reading the prompt", PROGRESS_TOKENS, bars);
-    ok = engine_generate(g, &r, &f->r, e);
+    bool ok =
+        w->guest ? guest_generate(w->guest, &r, &f->r, e) : engine_generate(w->alone, &r, &f->r, e);
     progress_end(&a->progress);
     return ok;
 }
 
-static MUST finish_answer(const struct run_conf *c, struct engine *g, struct answer *a,
+static MUST finish_answer(const struct run_conf *c, const struct worker *w, struct answer *a,
                           const struct prompt *p, struct figures *f, struct err *e) {
     if (a->write_errno == EPIPE) {
         return err_set(e, ERR_STOPPED, "%s", "");  // whoever read the answer has gone: no sentence
@@ -361,7 +409,7 @@ static MUST finish_answer(const struct run_conf *c, struct engine *g, struct ans
         return err_sys(e, "cannot write the answer");
     }
     size_t n_tail = detok_flush(&a->detok, a->piece, a->room);
-    take_figures(f, g, &a->setup->conf, p->n);
+    take_figures(f, w, &a->setup->conf, p->n);
     if (c->is_json) {
         json_summary(a, p->n, f, n_tail);
     } else {
@@ -376,7 +424,12 @@ static MUST finish_answer(const struct run_conf *c, struct engine *g, struct ans
 }
 
 static void print_start(const struct run_conf *c, const struct setup *s, const struct prompt *p) {
-    setup_print(s, stderr);
+    if (c->is_json || c->is_quiet) return;
+    if (c->worker.n) {
+        setup_print_model(s, stderr);
+    } else {
+        setup_print(s, stderr);
+    }
     if (c->is_raw) return;
     if (p->format == CHAT_NONE) {
         fprintf(stderr,
@@ -385,9 +438,28 @@ static void print_start(const struct run_conf *c, const struct setup *s, const s
     }
 }
 
+static MUST hire(const struct run_conf *c, struct setup *s, const struct prompt *p,
+                 struct worker *w, struct err *e) {
+    static struct guest_conf g;
+    if (!c->worker.n) {
+        if (!setup_fit(s, &c->machine, e) || !setup_probe(s, DISK_IF_NEEDED, e)) return false;
+        print_start(c, s, p);
+        return engine_open(&w->alone, &s->conf, e);
+    }
+    g = (struct guest_conf){.worker = &c->worker,
+                            .config = c->config,
+                            .key = c->cluster_key,
+                            .interface = c->interface,
+                            .tell = c->is_json || c->is_quiet ? NULL : stderr,
+                            .stop = &stop_asked};
+    print_start(c, s, p);
+    catch_signals();
+    return guest_open(&w->guest, s, &c->machine, &g, e);
+}
+
 static MUST answer(const struct run_conf *c, const char *path, struct setup *s, struct prompt *p,
                    struct answer *a, struct err *e) {
-    struct engine *g = NULL;
+    struct worker w = {0};
     struct figures f = {0};
     a->sampler = (struct sampler){.temp = (float)c->temp,
                                   .top_k = (int32_t)c->top_k,
@@ -395,13 +467,15 @@ static MUST answer(const struct run_conf *c, const char *path, struct setup *s, 
                                   .min_p = (float)c->min_p,
                                   .seed = c->seed};
     if (!sampler_check(&a->sampler, e)) return false;
+    if (c->worker.n && c->machine.slices) {
+        return err_set(e, ERR_USAGE, "--slices and --workers exclude each other");
+    }
     if (!setup_open(s, path, MODEL_ALL, e) || !setup_tok(s, e)) return false;
     if (!prepare_prompt(c, s, p, e) || !prepare_answer(a, c, s, p, e)) return false;
-    if (!setup_fit(s, &c->machine, e) || !setup_probe(s, DISK_IF_NEEDED, e)) return false;
-    if (!c->is_json && !c->is_quiet) print_start(c, s, p);
-    if (!engine_open(&g, &s->conf, e)) return false;
-    bool ok = generate(c, g, a, p, &f, e) && finish_answer(c, g, a, p, &f, e);
-    engine_close(g);
+    if (!hire(c, s, p, &w, e)) return false;
+    bool ok = generate(c, &w, a, p, &f, e) && finish_answer(c, &w, a, p, &f, e);
+    if (w.alone) engine_close(w.alone);
+    guest_close(w.guest);
     return ok;
 }
 
@@ -432,7 +506,7 @@ const struct verb verb_run = {
     .summary = "Answer one prompt; the answer alone goes to standard output",
     .notes =
         "Options can be written --key value or --key=value. The same model, prompt, options and "
-        "seed give\nthe same answer on every machine, whatever its threads, memory or slices.\n",
+        "seed give\nthe same answer on every machine, whatever its threads, memory, slices or workers.\n",
     .opt = run_opt,
     .n_opt = sizeof run_opt / sizeof *run_opt,
     .max_word = 1,

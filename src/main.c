@@ -10,13 +10,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#ifndef DAIR_VERSION
-#define DAIR_VERSION "unversioned"
-#endif
-
 static const struct verb *const verbs[] = {
-    &verb_run,        &verb_inspect, &verb_plan,  &verb_tokenize,
-    &verb_detokenize, &verb_bench,   &verb_synth, &verb_selftest,
+    &verb_node,       &verb_status, &verb_run,   &verb_inspect,  &verb_plan,   &verb_tokenize,
+    &verb_detokenize, &verb_bench,  &verb_synth, &verb_selftest, &verb_keygen,
 };
 enum { N_VERB = sizeof verbs / sizeof *verbs };
 
@@ -25,12 +21,9 @@ static const struct {
     const char *name, *what;
 } later[] = {
     {"chat", "a conversation on the terminal"},
-    {"node", "the service on a machine of a cluster"},
-    {"status", "the state of a cluster"},
     {"perplexity", "how well a model predicts a text"},
     {"render", "a conversation as the model sees it"},
     {"doctor", "what is wrong here"},
-    {"keygen", "a key for a cluster"},
     {"update", "a new version for a cluster"},
 };
 

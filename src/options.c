@@ -8,7 +8,6 @@ static const struct {
 } later[] = {
     {"--draft", "guessing ahead with a small model"},
     {"--spec", "guessing ahead"},
-    {"--workers", "sharing the work with other machines"},
     {"--nodes", "planning for several machines"},
     {"--grammar", "answers held to a grammar"},
     {"--json-schema", "answers held to a JSON schema"},
@@ -76,6 +75,7 @@ static MUST set_value(const struct opt *o, void *conf, const char *value, struct
     case OPT_U64:
     case OPT_REAL: return set_number(o, to, value, e);
     case OPT_CHOICE: return set_choice(o, to, value, e);
+    case OPT_PEERS: return config_peers(to, value, e) || err_in(e, o->name);
     case OPT_AMOUNT:
         if (!text_amount(value, &a)) {
             return err_set(e, ERR_USAGE, "%s takes a size such as 512M, 4G or 50%%, not \"%.60s\"",
@@ -98,6 +98,35 @@ static bool unknown(const struct verb *v, const char *name, size_t len, struct e
                    (int)(len < 60 ? len : 60), name, v->name);
 }
 
+/* Do option name and word [len] agree? Settings have underscores in files and dashes here. */
+static bool same_name(const char *name, const char *word, size_t len) {
+    size_t i = 0;
+    while (i < len && (name[i] == word[i] || (name[i] == '_' && word[i] == '-') ||
+                       (name[i] == '-' && word[i] == '_'))) {
+        i++;
+    }
+    return i == len && !name[i];
+}
+
+/* A word that can only be one more machine: HOST:PORT, or some with commas. */
+static bool is_peer(const char *s) {
+    const char *port = strrchr(s, ':');
+    return port && port > s && *s != '-' && port[1] && !port[1 + strspn(port + 1, "0123456789")];
+}
+
+/* The value of o, at argv[++*i]. */
+static MUST take_value(const struct opt *o, int argc, char **argv, int *i, void *conf,
+                       struct err *e) {
+    if (*i + 1 >= argc) {
+        return err_set(e, ERR_USAGE, "%s needs a value: %s %s", o->name, o->name, o->arg);
+    }
+    if (!set_value(o, conf, argv[++*i], e)) return false;
+    while (o->kind == OPT_PEERS && *i + 1 < argc && is_peer(argv[*i + 1])) {
+        if (!set_value(o, conf, argv[++*i], e)) return false;
+    }
+    return true;
+}
+
 /* One option at argv[*i]; advances *i past its value. */
 static MUST take_option(const struct verb *v, int argc, char **argv, int *i, void *conf,
                         struct err *e) {
@@ -106,8 +135,7 @@ static MUST take_option(const struct verb *v, int argc, char **argv, int *i, voi
     size_t len = equals ? (size_t)(equals - arg) : strlen(arg);
     const struct opt *o = NULL;
     for (size_t k = 0; k < v->n_opt && !o; k++) {
-        const char *name = v->opt[k].name;
-        if (strlen(name) == len && memcmp(name, arg, len) == 0) o = &v->opt[k];
+        if (same_name(v->opt[k].name, arg, len)) o = &v->opt[k];
     }
     if (!o) return unknown(v, arg, len, e);
     if (o->kind == OPT_FLAG) {
@@ -116,10 +144,7 @@ static MUST take_option(const struct verb *v, int argc, char **argv, int *i, voi
         return true;
     }
     if (equals) return set_value(o, conf, equals + 1, e);
-    if (*i + 1 >= argc) {
-        return err_set(e, ERR_USAGE, "%s needs a value: %s %s", o->name, o->name, o->arg);
-    }
-    return set_value(o, conf, argv[++*i], e);
+    return take_value(o, argc, argv, i, conf, e);
 }
 
 enum parsed options_parse(const struct verb *v, int argc, char **argv, void *conf,
@@ -153,7 +178,9 @@ void options_help(const struct verb *v, FILE *to) {
     for (size_t i = 0; i < v->n_opt; i++) {
         const struct opt *o = &v->opt[i];
         char left[64];
+        if (!o->help) continue;
         snprintf(left, sizeof left, "%s%s%s", o->name, o->arg ? " " : "", o->arg ? o->arg : "");
+        for (char *c = left; *c && *c != ' '; c++) *c = *c == '_' ? '-' : *c;
         fprintf(to, "  %-22s %s\n", left, o->help);
     }
     fprintf(to, "  %-22s %s\n", "--help", "this text");

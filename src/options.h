@@ -7,6 +7,7 @@
 #ifndef OPTIONS_H
 #define OPTIONS_H
 
+#include "base/config.h"
 #include "base/err.h"
 #include "base/text.h"
 
@@ -22,14 +23,15 @@ enum opt_kind {
     OPT_REAL,    // double, from..to
     OPT_AMOUNT,  // struct amount
     OPT_CHOICE,  // int: which of the words in `arg`, separated by |
+    OPT_PEERS,   // struct peers: this word and those after it that are HOST:PORT; may come again
 };
 
 struct opt {
-    const char *name;  // as written: "--memory", "-n"
+    const char *name;  // as written: "--memory", "-n"; - and _ inside are the same
     enum opt_kind kind;
-    size_t at;        // offset of the field in the verb's struct
-    const char *arg;  // how the help calls the value; the words of a choice
-    const char *help;
+    size_t at;          // offset of the field in the verb's struct
+    const char *arg;    // how the help calls the value; the words of a choice
+    const char *help;   // NULL: not in the help
     double from, to;    // numbers
     const char *later;  // words of a choice that a later version will know, separated by |
 };

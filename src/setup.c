@@ -307,6 +307,31 @@ MUST setup_probe(struct setup *s, enum setup_disk disk, struct err *e) {
     return true;
 }
 
+static MUST speeds_of_model(struct setup *s, const struct machine *m, struct err *e) {
+    struct engine_conf *c = &s->conf;
+    if (!setup_context(s, m, &c->n_ctx, e) || !probe_kernel(s, c->n_thread, e)) return false;
+    c->n_batch = c->n_ctx < BATCH_MOST ? c->n_ctx : BATCH_MOST;
+    s->compute_bps = s->kernel_bps < s->read_bps ? s->kernel_bps : s->read_bps;
+    if (!probe_disk(s, e)) return false;
+    if (s->disk_bps <= FAST_DISK) return true;
+    c->n_reader = 4;
+    c->n_slot = 2 * RING_USUAL;
+    return probe_disk(s, e);
+}
+
+MUST setup_speeds(struct setup *s, const struct machine *m, struct err *e) {
+    struct engine_conf *c = &s->conf;
+    *c = (struct engine_conf){
+        .model = &s->model, .kernels = &s->kernels, .n_reader = 2, .n_slot = RING_USUAL};
+    c->kv = (enum kv_type)m->kv;
+    c->wire = (enum wire_type)m->wire;
+    c->n_thread = m->threads ? m->threads : (unsigned)s->n_core;
+    uint64_t bytes = s->pool / 2 < 64 * MIB ? s->pool / 2 : 64 * MIB;
+    if (bytes < MIB) bytes = MIB;
+    if (!host_read_speed((int)c->n_thread, bytes, &s->read_bps, e)) return false;
+    return !s->model.n_layer || speeds_of_model(s, m, e);
+}
+
 bool setup_at(const struct setup *s, uint64_t budget, struct nn_memory *m, struct forecast *f) {
     struct err e;
     uint64_t off = s->program + slack_of(budget);

@@ -93,6 +93,11 @@ MUST setup_fit(struct setup *s, const struct machine *m, struct err *e);
 enum setup_disk { DISK_IF_NEEDED, DISK_ALWAYS };
 MUST setup_probe(struct setup *s, enum setup_disk disk, struct err *e);
 
+/* For a node, whose part of the model is known only with a plan: its context, threads and kinds of
+ * rounding into conf, memory, kernel and disk measured. After setup_budget(); without a model (setup
+ * zeroed but for kernels and cores) only the memory. At most a second. */
+MUST setup_speeds(struct setup *s, const struct machine *m, struct err *e);
+
 /* The forecast again, after better figures than setup_probe's were put in. */
 void setup_forecast(struct setup *s);
 

@@ -4,7 +4,7 @@
 # Models are synthesised into DAIR_BENCH_DIR (default build/bench, 6 GB). llama-bench and
 # llama-completion (llama.cpp) are measured beside us when they are on the PATH; the streaming part
 # needs root for a memory group and a disk throttle (cgroup v1 or v2). What cannot be measured is said.
-# BENCH_PARTS=ram,stream,throttle,kernels chooses parts; the machine should be otherwise idle.
+# BENCH_PARTS=ram,stream,throttle,kernels,gather chooses parts; the machine should be otherwise idle.
 use strict;
 use warnings;
 use JSON::PP;
@@ -13,7 +13,7 @@ use List::Util qw(max min);
 
 my $dair = $ENV{DAIR_BIN} || 'build/x86_64/dair';
 my $dir = $ENV{DAIR_BENCH_DIR} || 'build/bench';
-my %part = map { $_ => 1 } split /,/, $ENV{BENCH_PARTS} || 'kernels,ram,stream,throttle';
+my %part = map { $_ => 1 } split /,/, $ENV{BENCH_PARTS} || 'kernels,ram,stream,throttle,gather';
 my $threads = $ENV{BENCH_THREADS} || 2;
 my $GIB = 1 << 30;
 make_path($dir);
@@ -205,6 +205,25 @@ sub stream {
     row('  beside the best of them', $how, $best ? sprintf('we are %.2f x', $r->{decode_tps} / $best) : '');
 }
 
+# Nodes in namespaces of their own, their lines as fast as veth goes or 100 Mbit/s.
+sub gather {
+    local $ENV{DAIR_BUILD} = $ENV{DAIR_BUILD} || 'build/x86_64';
+    open my $out, '-|', $^X, 'tests/bench_gather.pl' or return;
+    my $n = 0;
+    while (<$out>) {
+        return row('gather over the network', 'skipped', $1) if /# SKIP (.*)/;
+        my $g = eval { decode_json($_) } or next;
+        my $line = $g->{nodes} == 2 ? 'veth' : '100 Mbit/s';
+        my $part = $g->{part} . ($g->{rows} > 1 ? " x $g->{rows}" : '') . ' B';
+        row("gather, $g->{nodes} nodes, $line, $part each", sprintf('%.0f us', $g->{us}),
+            sprintf('%.2f x (alpha %.0f us + bytes / %.0f MB/s)', $g->{ratio}, $g->{alpha_us}, $g->{beta_mbps}));
+        row('  CPU time of a node', sprintf('%.0f us', $g->{cpu_us}),
+            sprintf('sealing and opening %.0f us; wire %.3f x', $g->{crypt_us}, $g->{wire_part}));
+        $n++;
+    }
+    row('gather over the network', 'FAILED', '') if !close $out || !$n;
+}
+
 printf "machine: %s, %s; kernel %s\ncommit: %s\ncommand: make bench\n\n",
     get('/proc/cpuinfo') =~ /^model name\s*:\s*(.*)$/m ? $1 : 'unknown', first_line('nproc') . ' cores',
     first_line('uname -r'), first_line('git log -1 --format="%h %cs"');
@@ -214,3 +233,4 @@ row('-' x 44, '-' x 14, '-' x 40);
 ram() if $part{ram};
 stream(0, 12) if $part{stream};
 stream(400e6, 12) if $part{throttle};
+gather() if $part{gather};

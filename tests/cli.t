@@ -50,12 +50,12 @@ sub refused {
 }
 
 # ---- help and version
-my @verbs = qw(run inspect plan tokenize detokenize bench synth selftest);
+my @verbs = qw(node status run inspect plan tokenize detokenize bench synth selftest keygen);
 my ($status, $out, $err) = dair(['--help']);
 is($status, 0, 'help: exit status 0');
 is($err, '', 'help: nothing on stderr');
 like($out, qr/^  $_ +\S/m, "help lists $_") for @verbs;
-unlike($out, qr/^  (chat|node|status|doctor|keygen|update|perplexity|render) /m, 'and nothing that is not there');
+unlike($out, qr/^  (chat|doctor|update|perplexity|render) /m, 'and nothing that is not there');
 ($status, $out, $err) = dair([]);
 is($status, 2, 'no verb: exit status 2');
 is($out, '', 'no verb: the help is on stderr');
@@ -68,7 +68,7 @@ for my $verb (@verbs) {
     is($status, 0, "$verb --help: exit status 0");
     is($err, '', "$verb --help: nothing on stderr");
     like($out, qr/\Adair $verb .*\n\n.*\.\n/, "$verb --help: usage and a sentence");
-    unlike($out, qr/--(workers|draft|grammar|typical|repeat-penalty|nodes|spec|stop|json-schema)\b/,
+    unlike($out, qr/--(draft|grammar|typical|repeat-penalty|nodes|spec|stop|json-schema)\b/,
         "$verb --help: only what there is");
     my @wide = grep { length > 100 } split /\n/, $out;
     is("@wide", '', "$verb --help: at most 100 columns");
@@ -77,13 +77,13 @@ for my $verb (@verbs) {
 
 # ---- wrong usage
 refused(['nonsense'],          2, qr/unknown verb "nonsense".*dair --help/);
-refused([$_],                  2, qr/$_ \(.+\) is not in this version/) for qw(chat node status doctor);
+refused([$_],                  2, qr/$_ \(.+\) is not in this version/) for qw(chat doctor update);
 refused(['help', 'nonsense'],  2, qr/unknown verb "nonsense"/);
 refused(['help', 'chat'],      2, qr/chat \(.+\) is not in this version/);
 refused(['run', '--bogus'],    2, qr/unknown option --bogus; see dair run --help/);
 refused(['run', '--bogus=1'],  2, qr/unknown option --bogus;/);
 refused(['run', "--$_", 'x'],  2, qr/--$_ \(.+\) is not in this version/)
-  for qw(workers draft grammar typical repeat-penalty);
+  for qw(draft grammar typical repeat-penalty);
 refused(['plan', '--nodes', '3'], 2, qr/--nodes \(.+\) is not in this version/);
 refused(['run', '-p'],         2, qr/-p needs a value/);
 refused(['run', '--json=yes'], 2, qr/--json takes no value/);

@@ -32,7 +32,7 @@ static bool do_logits(struct driver *d, struct par *team, const int32_t *id, siz
     printf("logits %zu %u\n", n, d->model.n_vocab);
     for (size_t i = 0; i < n; i++) {
         uint32_t first, count;
-        if (!nn_step(d->nn, team, id + i, 1, NN_LOGITS, &d->err)) return false;
+        if (!nn_step(d->nn, team, 0, id + i, 1, NN_LOGITS, &d->err)) return false;
         const float *logits = nn_logits(d->nn, &first, &count);
         fwrite(logits, sizeof *logits, count, stdout);
     }
@@ -43,13 +43,13 @@ static bool do_greedy(struct driver *d, struct par *team, int32_t *id, size_t n)
     int32_t want = id[0];
     printf("greedy");
     for (size_t i = 1; i + 1 < n; i++) {
-        if (!nn_step(d->nn, team, id + i, 1, NN_NO_LOGITS, &d->err)) return false;
+        if (!nn_step(d->nn, team, 0, id + i, 1, NN_NO_LOGITS, &d->err)) return false;
     }
     int32_t last = id[n - 1];
     for (int32_t i = 0; i < want; i++) {
         struct candidate *c;
         size_t got;
-        if (!nn_step(d->nn, team, &last, 1, NN_LOGITS, &d->err)) return false;
+        if (!nn_step(d->nn, team, 0, &last, 1, NN_LOGITS, &d->err)) return false;
         if (!nn_candidates(d->nn, 1, &c, &got, &d->err)) return false;
         last = got ? c[0].id : 0;
         printf(" %d", last);
@@ -64,7 +64,7 @@ static void serve(void *ctx, struct par *team) {
     static int32_t id[MAX_TOKENS];
     d->ok = true;
     while (d->ok && fgets(line, sizeof line, stdin)) {
-        nn_truncate(d->nn, 0);
+        nn_truncate(d->nn, 0, 0);
         char *args = strchr(line, ' ');
         if (!args) continue;
         size_t n = parse_ids(args + 1, id);
@@ -83,6 +83,7 @@ static bool open_all(struct driver *d, char **argv) {
         .model = &d->model,
         .kernels = &d->k,
         .n_slice = 1,
+        .n_seq = 1,
         .n_ctx = 512,
         .n_batch = 1,
         .kv = strcmp(argv[2], "f32") ? KV_F16 : KV_F32,

@@ -22,7 +22,8 @@ bad=$(
             case $may in *" $to "*) ;; *) echo "$f: includes $i, but $layer may not see $to" ;; esac
         done
         includes "$f" '<' '>' | while read -r i; do
-            doors=$(awk -v h="@$i:" '$1 == h { $1 = ""; print }' "$rules")
+            # A door is a header's, or that of all headers of a folder.
+            doors=$(awk -v h="@$i:" -v d="@${i%%/*}/:" '$1 == h || $1 == d { $1 = ""; print }' "$rules")
             [ -n "$doors" ] || continue
             ok=
             for door in $doors; do

@@ -1,10 +1,11 @@
 /* The token path allocates nothing: between the first token of an answer and its last, no call of
  * malloc and its kin, not even from inside the C library. Linked with --wrap (see the Makefile). */
 #include "engine/engine.h"
+#include "kernels.h"
+#include "mesh_maker.h"
 #include "tap.h"
 
 #include <stdatomic.h>
-#include <stdlib.h>
 
 void *__real_malloc(size_t n);
 void *__real_calloc(size_t n, size_t size);
@@ -76,6 +77,41 @@ static void check(const struct model *m, const struct kernels *k, unsigned n_sli
     engine_close(g);
 }
 
+/* --- gathers over secure channels: once the widest message has been --- */
+
+enum { PART = 64 * sizeof(struct act), ROWS = 40, GATHERS = 60, WARM = 3 };
+
+static void *gathers(void *ctx) {
+    struct mesh *m = ctx;
+    struct coll *c = mesh_coll(m);
+    static uint8_t buf[2][ROWS * 2 * PART];
+    const size_t at[SLICE_MAX + 1] = {0, PART, 2 * PART};
+    struct err e;
+    size_t ok = mesh_wait(m, &e);
+    for (size_t i = 0; ok && i < GATHERS; i++) {
+        if (i == WARM) atomic_store(&watching, true);
+        ok = c->gather(c, COLL_ACT, buf[c->self], 2 * PART, i < WARM ? ROWS : 1 + i % ROWS, at, &e);
+    }
+    return ok ? m : NULL;
+}
+
+static void check_mesh(void) {
+    struct mesh *m[2] = {0};
+    struct err e;
+    pthread_t t;
+    void *other = NULL;
+    if (!tap_ok(chan_init(&e) && mesh_make(m, 2, ROWS * PART, 0, &e), "two nodes")) return;
+    atomic_store(&calls, 0);
+    if (pthread_create(&t, NULL, gathers, m[1])) abort();
+    bool ok = gathers(m[0]);
+    atomic_store(&watching, false);
+    pthread_join(t, &other);
+    tap_ok(ok && other, "gathers over channels");
+    tap_ok(!atomic_load(&calls), "gathers over channels: %u allocations", atomic_load(&calls));
+    mesh_close(m[0]);
+    mesh_close(m[1]);
+}
+
 int main(void) {
     static struct model m;
     struct kernels k;
@@ -97,5 +133,6 @@ int main(void) {
     check(&m, &k, 1, 4 << 20, 0, "streaming");
     check(&m, &k, 3, 64 << 20, 0.8F, "three slices");
     model_close(&m);
+    check_mesh();
     return tap_done();
 }

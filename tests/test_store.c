@@ -180,11 +180,12 @@ struct seen {
     uint64_t done, total;
     uint32_t calls;
 };
-static void progress(void *ctx, uint64_t done, uint64_t total) {
+static bool progress(void *ctx, uint64_t done, uint64_t total) {
     struct seen *p = ctx;
     if (done > p->done) p->calls++;
     p->done = done;
     p->total = total;
+    return true;
 }
 
 struct trial {

@@ -1,6 +1,6 @@
 #!/bin/sh
 # deps.sh GROUP... - what the named work needs from the host; installs what is missing, with apt.
-# Groups: build test lint host (sanitizers) fuzz. Silent when all is there.
+# Groups: build test boot (machines in an emulator) lint host (sanitizers) fuzz. Silent when all is there.
 set -eu
 
 fail() {
@@ -14,6 +14,7 @@ need() { # need PACKAGE TEST...
     "$@" >/dev/null 2>&1 || missing="$missing $package"
 }
 have() { command -v "$1"; }
+admin() { PATH=$PATH:/usr/sbin:/sbin command -v "$1"; } # not on everyone's PATH
 libc() { [ -e /usr/include/stdio.h ]; } # a compiler may be there without it
 fuzzer() { find "$(clang -print-resource-dir)/lib/" -name 'libclang_rt.fuzzer*' | grep .; }
 
@@ -25,6 +26,12 @@ check() { # check GROUP...: what they lack, into $missing
         test)
             need perl have prove
             need strace have strace
+            need iproute2 admin ip
+            need iproute2 admin tc
+            ;;
+        boot)
+            need qemu-system-x86 have qemu-system-x86_64
+            need qemu-system-arm have qemu-system-aarch64
             ;;
         lint) for tool in clang clang-format clang-tidy cppcheck; do need $tool have $tool; done ;;
         host)

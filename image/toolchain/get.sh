@@ -1,8 +1,8 @@
 #!/bin/sh
 # get.sh path NAME...  where each part of the kit lies, or will lie, in the cache (touches no network)
 # get.sh make NAME     builds that part if it is not there and prints its folder
-# Parts: tc (compiler), libs (third-party libraries), qemu (ARM emulator). Each has NAME.lock, which
-# says what to fetch, and NAME.sh, which turns that into a folder. The folder's name carries a hash
+# Parts: tc (compiler), libs (third-party libraries), qemu (ARM emulator), boot (kernels to boot with).
+# Each has NAME.lock, which says what to fetch, and NAME.sh, which turns that into a folder. The folder's name carries a hash
 # of everything it is made from, so a changed line makes a new one and nothing is ever stale.
 set -eu
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
@@ -27,7 +27,8 @@ fi
 part=$2 to=$(dir "$2")
 case $part in
 tc) what="the cross compilers and their OpenMP" time="one to four minutes" ;;
-libs) what="the third-party libraries" time="a few seconds" ;;
+libs) what="the third-party libraries" time="a minute" ;;
+boot) what="kernels and busybox for the boot test" time="a few seconds" ;;
 *) what="the ARM emulator" time="a few seconds" ;;
 esac
 if [ ! -e "$to/ok" ]; then

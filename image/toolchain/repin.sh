@@ -33,8 +33,17 @@ suite() {
     }
 }
 
-# newest NAME:ARCH: "sha256 size path" of it in the suite at hand
+# newest NAME:ARCH: "sha256 size path" of it in the suite at hand; an @ in NAME is the newest version
 newest() {
+    case $1 in
+    *@*)
+        tail=${1#*@}
+        # shellcheck disable=SC2086
+        found=$(apt-cache $apt pkgnames "${1%%@*}" | grep -E "^${1%%@*}[0-9][0-9a-z.+-]*${tail%:*}\$" | sort -V | tail -n 1)
+        [ -n "$found" ] || return 0
+        set -- "$found:${1##*:}"
+        ;;
+    esac
     # shellcheck disable=SC2086
     case $1 in
     *:source) apt-cache $apt showsrc --only-source "${1%:*}" | awk '
@@ -49,7 +58,7 @@ newest() {
 }
 
 changed=''
-for lock in tc libs qemu; do
+for lock in tc libs qemu boot; do
     new=$tmp/$lock.lock
     mkdir -p "$tmp"
     while read -r name where sum size path; do

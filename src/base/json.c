@@ -3,7 +3,9 @@
 #include <assert.h>
 #include <inttypes.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
+#include <yyjson.h>
 
 void json_file(struct json *j, FILE *f) {
     *j = (struct json){.file = f};
@@ -197,4 +199,238 @@ void json_line(struct json *j) {
     assert(j->depth == 0);
     put(j, "\n", 1);
     j->has_item[0] = false;
+}
+
+struct json_doc {
+    yyjson_doc *doc;
+    yyjson_val *root;
+};
+
+/* yyjson's functions take what they only read without const. */
+static yyjson_val *val(const struct json_value *v) {
+    return (yyjson_val *)(uintptr_t)v;
+}
+
+static const struct json_value *value(yyjson_val *v) {
+    return (const struct json_value *)v;
+}
+
+/* How deep it goes and how many values it has at most, for the parser knows no limit of its own.
+ * Whether it is JSON at all is not seen here. */
+static MUST check_size(const char *s, size_t len, struct err *e) {
+    size_t depth = 0, n = 1;
+    bool in_string = false;
+    for (size_t i = 0; i < len; i++) {
+        if (in_string) {
+            in_string = s[i] != '"';
+            i += s[i] == '\\';  // what it escapes ends nothing
+            continue;
+        }
+        switch (s[i]) {
+        case '"': in_string = true; break;
+        case '[':
+        case '{':
+            n++;
+            if (++depth > JSON_READ_DEPTH) {
+                return err_set(e, ERR_LIMIT, "nested more than %d deep at byte %zu",
+                               JSON_READ_DEPTH, i);
+            }
+            break;
+        case ']':
+        case '}': depth -= depth > 0; break;
+        case ',':
+        case ':': n++; break;
+        default: break;
+        }
+    }
+    if (n > JSON_READ_VALUES) return err_set(e, ERR_LIMIT, "more than %d values", JSON_READ_VALUES);
+    return true;
+}
+
+MUST json_read(struct json_doc **out, const char *text, size_t len, size_t most, struct err *e) {
+    yyjson_alc alc;
+    yyjson_read_err why;
+    *out = NULL;
+    if (len > most) {
+        return err_set(e, ERR_LIMIT, "%zu bytes, and %zu is the most taken here", len, most);
+    }
+    if (len >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) {
+        text += 3;
+        len -= 3;
+    }
+    if (!check_size(text, len, e)) return false;
+    /* Enough for any text of this length: the pages that the parser does not touch cost nothing. */
+    size_t size = yyjson_read_max_memory_usage(len, YYJSON_READ_NOFLAG);
+    struct json_doc *d = malloc(sizeof *d + size);
+    if (!d) return err_set(e, ERR_MEMORY, "no memory to read %zu bytes of JSON", len);
+    yyjson_alc_pool_init(&alc, d + 1, size);
+    /* It only reads without YYJSON_READ_INSITU, whatever its prototype says. */
+    d->doc = yyjson_read_opts((char *)(uintptr_t)text, len, YYJSON_READ_NOFLAG, &alc, &why);
+    if (!d->doc) {
+        free(d);
+        bool is_memory = why.code == YYJSON_READ_ERROR_MEMORY_ALLOCATION;
+        return err_set(e, is_memory ? ERR_MEMORY : ERR_FORMAT, "not JSON: %s at byte %zu", why.msg,
+                       why.pos);
+    }
+    d->root = yyjson_doc_get_root(d->doc);
+    *out = d;
+    return true;
+}
+
+void json_free(struct json_doc *d) {
+    free(d);  // the document stands in the same block
+}
+
+const struct json_value *json_root(const struct json_doc *d) {
+    return value(d->root);
+}
+
+enum json_kind json_kind(const struct json_value *v) {
+    switch (yyjson_get_type(val(v))) {
+    case YYJSON_TYPE_BOOL: return JSON_BOOL;
+    case YYJSON_TYPE_NUM: return JSON_NUMBER;
+    case YYJSON_TYPE_STR: return JSON_STRING;
+    case YYJSON_TYPE_ARR: return JSON_ARRAY;
+    case YYJSON_TYPE_OBJ: return JSON_OBJECT;
+    default: return JSON_NULL;
+    }
+}
+
+const char *json_kind_name(enum json_kind k) {
+    static const char *const name[] = {"null",     "true or false", "a number",
+                                       "a string", "a list",        "an object"};
+    return name[k];
+}
+
+const struct json_value *json_find(const struct json_value *object, const char *key) {
+    yyjson_val *v = yyjson_obj_get(val(object), key);
+    return yyjson_is_null(v) ? NULL : value(v);
+}
+
+size_t json_size(const struct json_value *v) {
+    return yyjson_get_len(val(v));
+}
+
+const struct json_value *json_item(const struct json_value *array, size_t i) {
+    return value(yyjson_arr_get(val(array), i));
+}
+
+static bool must_be(const char *name, const char *what, const struct json_value *v, struct err *e) {
+    return err_set(e, ERR_FORMAT, "\"%s\" must be %s, not %s", name, what,
+                   json_kind_name(json_kind(v)));
+}
+
+MUST json_want_chars(const struct json_value *object, const char *key, struct json_chars *out,
+                     struct err *e) {
+    const struct json_value *v = json_find(object, key);
+    if (!v) return true;
+    if (json_kind(v) != JSON_STRING) return must_be(key, "a string", v, e);
+    *out = (struct json_chars){yyjson_get_str(val(v)), yyjson_get_len(val(v))};
+    return true;
+}
+
+MUST json_want_real(const struct json_value *object, const char *key, double min, double max,
+                    double *out, struct err *e) {
+    const struct json_value *v = json_find(object, key);
+    if (!v) return true;
+    if (json_kind(v) != JSON_NUMBER) return must_be(key, "a number", v, e);
+    double x = yyjson_get_num(val(v));
+    if (!(x >= min && x <= max)) {
+        return err_set(e, ERR_FORMAT, "\"%s\" must be a number from %g to %g", key, min, max);
+    }
+    *out = x;
+    return true;
+}
+
+/* A number without a fraction, as far as it fits. */
+static bool to_int(const struct json_value *v, int64_t *out) {
+    const double limit = 9007199254740992.0;  // 2^53: beyond, a double is not exact
+    if (yyjson_is_uint(val(v))) {
+        uint64_t u = yyjson_get_uint(val(v));
+        *out = (int64_t)u;
+        return u <= INT64_MAX;
+    }
+    if (yyjson_is_sint(val(v))) {
+        *out = yyjson_get_sint(val(v));
+        return true;
+    }
+    double x = yyjson_get_real(val(v));
+    if (!yyjson_is_real(val(v)) || !(fabs(x) <= limit) || x != floor(x)) return false;
+    *out = (int64_t)x;
+    return true;
+}
+
+static MUST check_int(const struct json_value *v, const char *name, int64_t min, int64_t max,
+                      int64_t *out, struct err *e) {
+    int64_t x;
+    if (json_kind(v) != JSON_NUMBER) return must_be(name, "a whole number", v, e);
+    if (!to_int(v, &x) || x < min || x > max) {
+        return err_set(e, ERR_FORMAT, "\"%s\" must be a whole number from %" PRId64 " to %" PRId64,
+                       name, min, max);
+    }
+    *out = x;
+    return true;
+}
+
+MUST json_want_int(const struct json_value *object, const char *key, int64_t min, int64_t max,
+                   int64_t *out, struct err *e) {
+    const struct json_value *v = json_find(object, key);
+    return !v || check_int(v, key, min, max, out, e);
+}
+
+MUST json_want_bool(const struct json_value *object, const char *key, bool *out, struct err *e) {
+    const struct json_value *v = json_find(object, key);
+    if (!v) return true;
+    if (json_kind(v) != JSON_BOOL) return must_be(key, "true or false", v, e);
+    *out = yyjson_get_bool(val(v));
+    return true;
+}
+
+MUST json_want_object(const struct json_value *object, const char *key,
+                      const struct json_value **out, struct err *e) {
+    const struct json_value *v = json_find(object, key);
+    if (!v) return true;
+    if (json_kind(v) != JSON_OBJECT) return must_be(key, "an object", v, e);
+    *out = v;
+    return true;
+}
+
+static bool too_many(const char *name, size_t n, size_t cap, struct err *e) {
+    return err_set(e, ERR_LIMIT, "\"%s\" has %zu items, and %zu is the most taken here", name, n,
+                   cap);
+}
+
+MUST json_as_strings(const struct json_value *v, const char *name, struct json_chars *out,
+                     size_t cap, size_t *n, struct err *e) {
+    yyjson_arr_iter at;
+    yyjson_val *item;
+    *n = 0;
+    if (json_kind(v) == JSON_STRING && cap) {
+        out[(*n)++] = (struct json_chars){yyjson_get_str(val(v)), yyjson_get_len(val(v))};
+        return true;
+    }
+    if (json_kind(v) != JSON_ARRAY) return must_be(name, "a string or a list of strings", v, e);
+    if (json_size(v) > cap) return too_many(name, json_size(v), cap, e);
+    yyjson_arr_iter_init(val(v), &at);
+    while ((item = yyjson_arr_iter_next(&at))) {
+        if (!yyjson_is_str(item)) return must_be(name, "a list of strings alone", value(item), e);
+        out[(*n)++] = (struct json_chars){yyjson_get_str(item), yyjson_get_len(item)};
+    }
+    return true;
+}
+
+MUST json_as_ints(const struct json_value *v, const char *name, int32_t min, int32_t max,
+                  int32_t *out, size_t cap, size_t *n, struct err *e) {
+    yyjson_arr_iter at;
+    yyjson_val *item;
+    *n = 0;
+    if (json_kind(v) != JSON_ARRAY) return must_be(name, "a list of whole numbers", v, e);
+    if (json_size(v) > cap) return too_many(name, json_size(v), cap, e);
+    yyjson_arr_iter_init(val(v), &at);
+    while ((item = yyjson_arr_iter_next(&at))) {
+        int64_t x;
+        if (!check_int(value(item), name, min, max, &x, e)) return false;
+        out[(*n)++] = (int32_t)x;
+    }
+    return true;
 }

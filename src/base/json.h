@@ -1,4 +1,5 @@
-/* json.h - writing JSON (RFC 8259) to a file or into memory, without allocating.
+/* json.h - JSON (RFC 8259): writing to a file or into memory without allocating, and reading what
+ * strangers send. The one door to yyjson.
  *
  * The writer places commas and quotes and escapes text; bytes that are not valid UTF-8 become U+FFFD,
  * so that what comes out can always be parsed. Values that JSON lacks (NaN, infinities) become null.
@@ -6,6 +7,8 @@
  */
 #ifndef BASE_JSON_H
 #define BASE_JSON_H
+
+#include "base/err.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -49,5 +52,53 @@ void json_put_bool(struct json *j, const char *key, bool v);
 
 /* Ends the outermost value with a newline; the next one may follow (one object a line). */
 void json_line(struct json *j);
+
+/* Reading. A text is parsed whole, strictly (UTF-8 included; a byte-order mark is skipped), into a
+ * block that belongs to the document; how deep it nests and how many values it has is counted before
+ * anything is built. Memory touched: the text's length and 24 bytes a value, freed with the document.
+ * Where a key stands twice, the first counts. Strings may hold NUL bytes: they have a length, and a
+ * NUL behind it. What json_* hands out is borrowed from the document. */
+enum { JSON_READ_DEPTH = 64, JSON_READ_VALUES = 1 << 19 };
+
+struct json_doc;
+struct json_value;
+enum json_kind { JSON_NULL, JSON_BOOL, JSON_NUMBER, JSON_STRING, JSON_ARRAY, JSON_OBJECT };
+
+struct json_chars {
+    const char *s;  // [len]
+    size_t len;
+};
+
+/* Fails: ERR_FORMAT, naming the place; ERR_LIMIT when it is longer than `most` bytes, too deep or has
+ * too many values; ERR_MEMORY. *d is owned; free with json_free. */
+MUST json_read(struct json_doc **d, const char *text, size_t len, size_t most, struct err *e);
+void json_free(struct json_doc *d);  // NULL is fine
+const struct json_value *json_root(const struct json_doc *d);
+
+enum json_kind json_kind(const struct json_value *v);  // NULL: JSON_NULL
+const char *json_kind_name(enum json_kind k);          // "a string"
+/* The value at `key` of an object; NULL when there is none, or null. */
+const struct json_value *json_find(const struct json_value *object, const char *key);
+/* Number of items of an array or object, and item i of an array (the first ones are quick). */
+size_t json_size(const struct json_value *v);
+const struct json_value *json_item(const struct json_value *array, size_t i);
+
+/* The value at `key`; where it is absent or null, *out stays what it was. Fails: ERR_FORMAT, naming
+ * the key and what it must be. json_want_int takes 16.0 for 16. */
+MUST json_want_chars(const struct json_value *object, const char *key, struct json_chars *out,
+                     struct err *e);
+MUST json_want_real(const struct json_value *object, const char *key, double min, double max,
+                    double *out, struct err *e);
+MUST json_want_int(const struct json_value *object, const char *key, int64_t min, int64_t max,
+                   int64_t *out, struct err *e);
+MUST json_want_bool(const struct json_value *object, const char *key, bool *out, struct err *e);
+MUST json_want_object(const struct json_value *object, const char *key,
+                      const struct json_value **out, struct err *e);
+
+/* v, called `name` in a failure, as a list. Fails: ERR_FORMAT; ERR_LIMIT for more than cap items. */
+MUST json_as_strings(const struct json_value *v, const char *name, struct json_chars *out,
+                     size_t cap, size_t *n, struct err *e);  // one string counts as a list of it
+MUST json_as_ints(const struct json_value *v, const char *name, int32_t min, int32_t max,
+                  int32_t *out, size_t cap, size_t *n, struct err *e);
 
 #endif

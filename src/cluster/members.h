@@ -10,6 +10,22 @@
  * as it lives; where two meet (after a split), the one with the lower id stays and the other's
  * members join it. Each change of the working set is a new epoch, one above any that was heard of.
  * A node whose leader lives takes plans from no other (but from a lower leader when parts merge).
+ * A guest ranks behind every node that is none, and leads nobody but itself.
+ *
+ * What the caller sends, and when (msg.epoch is the epoch meant):
+ *   ACT_ADOPT of a plan that we lead -> MSG_PLAN to every other node of the plan, before anything else
+ *   ACT_SERVE                        -> MSG_SERVING to every other node of the plan
+ *   ACT_BEAT, and every BEAT_NS      -> MSG_BEAT (members_beat) to everybody
+ *   ACT_REFUSE                       -> MSG_REFUSED (reason, text) to action.id
+ *   after members_loaded()           -> MSG_READY to the plan's leader, unless that is us
+ *   after members_broke()            -> MSG_BROKEN to the plan's leader, unless that is us
+ *   before members_leave()           -> MSG_LEAVE to everybody
+ * ACT_ADOPT ends the epoch before it without an ACT_ABANDON; an action that is
+ * overtaken before it was fetched is taken back. ACT_DROP: the member is forgotten already;
+ * a members_down() for it afterwards does no harm. A node that works in no plan (no model, not yet
+ * taken in) still follows a leader that it hears: its ACT_SERVING and members_is_serving() mean that
+ * the leader takes work from it. A second channel to a known start of a node is the caller's to sort
+ * out: members_up() again with the same instance only counts as a sign of life.
  */
 #ifndef CLUSTER_MEMBERS_H
 #define CLUSTER_MEMBERS_H
@@ -42,10 +58,12 @@ enum action_type {
 struct action {
     enum action_type type;
     struct node_id id;
+    uint64_t instance;  // DROP, REFUSE: which start of that node is meant; PLAN..: of the leader
     uint64_t epoch;
+    enum refused_reason reason;  // REFUSE
     unsigned n_set;
-    struct node_id set[PLAN_NODES];  // ourselves first
-    const struct plan *plan;         // ADOPT: valid until the next call
+    struct node_id set[PLAN_NODES];  // PLAN, SERVE: ourselves first
+    const struct plan *plan;         // ADOPT: valid until the next call that is not members_next
     char text[300];
 };
 
@@ -88,7 +106,8 @@ void members_broke(struct members *m, uint64_t epoch, const struct node_id *susp
 /* We shut down: ACT_... as needed so that a leader who leaves hands over without a gap. */
 void members_leave(struct members *m, uint64_t now_ns);
 
-/* Time passes: timeouts, settling. Returns when it wants to be called next. */
+/* Time passes: timeouts, settling. Returns when it wants to be called next (at most BEAT_NS ahead);
+ * what comes in meanwhile may bring that forward, so call it after that too. */
 uint64_t members_tick(struct members *m, uint64_t now_ns);
 /* The next thing to do; ACT_NONE: nothing. Call until then after each of the above. */
 bool members_next(struct members *m, struct action *out);

@@ -77,6 +77,8 @@ struct tokens {
     const int32_t *id;
 };
 
+enum refused_reason { REFUSED_LEADER, REFUSED_PLAN, REFUSED_MODEL, N_REFUSED };
+
 enum done_why { DONE_LENGTH, DONE_END, DONE_REFUSED, DONE_FAILED, N_DONE };
 
 struct msg {
@@ -87,7 +89,7 @@ struct msg {
         struct beat beat;    // BEAT
         struct plan plan;    // PLAN
         struct {
-            enum { REFUSED_LEADER, REFUSED_PLAN, REFUSED_MODEL, N_REFUSED } reason;
+            enum refused_reason reason;
             char why[200];
         } refused;
         struct node_id suspect;  // BROKEN
@@ -102,9 +104,13 @@ struct msg {
     } u;
 };
 
-/* Returns the bytes written to out [cap], 0 when it does not fit. */
+/* Returns the bytes written to out [cap], 0 when it does not fit or could not be decoded again (a
+ * count past its limit). Control characters in texts become '?'. */
 size_t msg_encode(const struct msg *m, uint8_t *out, size_t cap);
-/* ids: room for [n_ids] token ids that ask and tokens then point to. Fails: ERR_FORMAT, ERR_LIMIT. */
+/* ids: room for [n_ids] token ids that ask and tokens then point to; that they are below n_vocab is
+ * for the caller to see, as is that the sequence is the channel's next. The encoding of a message is
+ * unique: what decodes encodes to the same bytes. Only the fields of its type are written to *m.
+ * Fails: ERR_FORMAT, ERR_LIMIT. */
 MUST msg_decode(struct msg *m, const uint8_t *in, size_t len, int32_t *ids, size_t n_ids,
                 struct err *e);
 const char *msg_name(enum msg_type t);

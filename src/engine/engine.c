@@ -39,6 +39,7 @@ static void share_conf(const struct engine_conf *c, unsigned i, uint64_t budget,
         .kernels = c->kernels,
         .self = i,
         .n_slice = c->n_slice,
+        .n_seq = 1,
         .n_ctx = c->n_ctx,
         .n_batch = c->n_batch,
         .kv = c->kv,
@@ -154,10 +155,10 @@ struct load_progress {
     uint64_t before, total;
 };
 
-static void on_load(void *ctx, uint64_t done, uint64_t total) {
+static bool on_load(void *ctx, uint64_t done, uint64_t total) {
     const struct load_progress *p = ctx;
     (void)total;
-    if (p->report) p->report(p->ctx, p->before + done, p->total);
+    return !p->report || p->report(p->ctx, p->before + done, p->total);
 }
 
 MUST engine_load(struct engine *g, store_progress *progress, void *ctx, struct err *e) {
@@ -217,7 +218,7 @@ static MUST prefill(struct slice_run *s, struct par *team, struct err *e) {
     while (s->n_read < r->n_prompt) {
         uint32_t left = r->n_prompt - s->n_read, n = left < batch ? left : batch;
         s->n_reading = n;
-        if (!nn_step(s->nn, team, r->prompt + s->n_read, n, n == left ? NN_LOGITS : NN_NO_LOGITS,
+        if (!nn_step(s->nn, team, 0, r->prompt + s->n_read, n, n == left ? NN_LOGITS : NN_NO_LOGITS,
                      e)) {
             return is_stopped(s) ? err_set(e, ERR_STOPPED, "stopped while reading the prompt")
                                  : false;
@@ -234,7 +235,7 @@ static MUST pick(struct slice_run *s, int32_t *id, struct err *e) {
     size_t n, k = sampler_needs(&r->sampler, s->g->conf.model->n_vocab);
     if (!nn_candidates(s->nn, k, &c, &n, e)) return false;
     if (!n) return err_set(e, ERR_FORMAT, "the model's output is not a number at any token");
-    *id = sample(&r->sampler, c, n, r->sequence, nn_pos(s->nn));
+    *id = sample(&r->sampler, c, n, r->sequence, nn_pos(s->nn, 0));
     return true;
 }
 
@@ -261,7 +262,7 @@ static MUST decode(struct slice_run *s, struct par *team, struct err *e) {
         if (!s->index) out->n_token = n + 1;
         if (!tell(s, id)) return true;
         if (n + 1 == r->n_predict) break;
-        if (!nn_step(s->nn, team, &id, 1, NN_LOGITS, e)) {
+        if (!nn_step(s->nn, team, 0, &id, 1, NN_LOGITS, e)) {
             if (!is_stopped(s)) return false;
             out->end = GEN_STOPPED;
             return true;
@@ -276,7 +277,7 @@ static void generate(void *ctx, struct par *team) {
     struct engine *g = s->g;
     struct gen_result *out = g->result;
     double t0 = clock_s();
-    nn_truncate(s->nn, 0);
+    nn_truncate(s->nn, 0, 0);
     if (!s->index) nn_watch(s->nn, on_layer, s);
     s->ok = prefill(s, team, &s->err);
     double t1 = clock_s();

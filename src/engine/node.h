@@ -13,6 +13,8 @@
 
 #include "base/status.h"
 #include "engine/engine.h"
+#include "model/tok.h"
+#include "net/ident.h"
 #include "net/key.h"
 
 enum { NODE_ASKS = 64, NODE_PEERS = 16 };  // requests at one time; named peers
@@ -30,6 +32,7 @@ struct node_conf {
 
     /* the model; NULL: this node has none (it says so, and forwards requests) */
     const struct model *model;
+    const struct tok *tok;  // knows which tokens end an answer; NULL without a model
     const struct kernels *kernels;
     const char *model_file;
     uint64_t pool, budget, ram;  // bytes for the engine, for the process, of the machine

@@ -56,7 +56,8 @@ struct gguf {
 };
 
 /* Read the metadata of fd's bytes [base, base + len) into mem, which is opened here with room for the
- * vocabulary's arrays, for a pointer and a byte to every tensor, and for `extra` bytes more. window: CURSOR_WINDOW bytes, borrowed as long as g is used.
+ * vocabulary's arrays, for two pointers and a byte to every tensor, and for `extra` bytes more.
+ * window: CURSOR_WINDOW bytes, borrowed as long as g is used.
  * Fails: ERR_FORMAT, ERR_LIMIT, ERR_UNSUPPORTED, ERR_IO, ERR_MEMORY; mem is then closed. */
 MUST gguf_read(struct gguf *g, struct arena *mem, int fd, uint64_t base, uint64_t len,
                uint8_t *window, size_t extra, struct err *e);

@@ -1,5 +1,6 @@
 /* From a container to a model: what the keys mean, and whether the tensors fit them. */
 #include "model/model.h"
+#include "model/fingerprint.h"
 #include "model/gguf.h"
 
 #include <fcntl.h>
@@ -11,10 +12,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { ARCH_NAME_MAX = 48, LAYER_TENSORS = 9 };
+enum { ARCH_NAME_MAX = 48, LAYER_TENSORS = 9 };  // the least that a layer has
 
-_Static_assert(sizeof(struct layer_tensors) == LAYER_TENSORS * sizeof(void *),
-               "gguf_read leaves room for a pointer to every tensor");
+_Static_assert(sizeof(struct layer_tensors) <= 2 * LAYER_TENSORS * sizeof(void *),
+               "gguf_read leaves room for two pointers to every tensor, and a layer has as many");
 
 struct reader {
     struct model *m;
@@ -116,21 +117,48 @@ static MUST read_rope_scaling(struct reader *r, struct err *e) {
     return true;
 }
 
-/* Experts are named, so that the sentence is about them and not about a tensor that is missing. */
-static MUST check_experts(struct reader *r, struct err *e) {
-    uint32_t n = 0, used = 0;
-    if (!gguf_u32(&r->g, arch_key(r, "expert_count"), UINT32_MAX, &n, e) ||
-        !gguf_u32(&r->g, arch_key(r, "expert_used_count"), UINT32_MAX, &used, e)) {
+/* What this version does with experts is what Mixtral's files mean: the best by the router's softmax,
+ * weighted by it, the weights adding up to 1. Keys that ask for another way are refused by name. */
+static MUST check_routing(struct reader *r, struct err *e) {
+    static const struct {
+        const char *suffix;
+        uint32_t most;
+    } plain[] = {{"expert_gating_func", 1},  // 0: not said, 1: softmax
+                 {"expert_group_count", 1},
+                 {"expert_shared_count", 0}};
+    double scale = 0;
+    for (size_t i = 0; i < sizeof plain / sizeof *plain; i++) {
+        uint32_t v = 0;
+        const char *key = arch_key(r, plain[i].suffix);
+        if (!gguf_u32(&r->g, key, UINT32_MAX, &v, e)) return false;
+        if (v <= plain[i].most) continue;
+        return err_set(e, ERR_UNSUPPORTED,
+                       "key %s is %" PRIu32 "; this version routes to experts by softmax only, "
+                       "without groups and without shared ones",
+                       key, v);
+    }
+    const char *key = arch_key(r, "expert_weights_scale");
+    if (!gguf_f64(&r->g, key, &scale, e)) return false;
+    if (scale == 0 || scale == 1) return true;
+    return err_set(e, ERR_UNSUPPORTED, "key %s is %g; this version has no scale for experts", key,
+                   scale);
+}
+
+static MUST read_experts(struct reader *r, struct err *e) {
+    struct model *m = r->m;
+    if (!gguf_u32(&r->g, arch_key(r, "expert_count"), MODEL_MAX_EXPERT, &m->n_expert, e) ||
+        !gguf_u32(&r->g, arch_key(r, "expert_used_count"), UINT32_MAX, &m->n_used, e)) {
         return false;
     }
-    if (used > n) {
-        return err_set(e, ERR_FORMAT, "%" PRIu32 " experts of %" PRIu32 " are to be used", used, n);
+    if (m->n_used > m->n_expert) {
+        return err_set(e, ERR_FORMAT, "%" PRIu32 " experts of %" PRIu32 " are to be used",
+                       m->n_used, m->n_expert);
     }
-    if (!n) return true;
-    return err_set(e, ERR_UNSUPPORTED,
-                   "the model has %" PRIu32 " experts; this version runs dense "
-                   "models only",
-                   n);
+    if (m->n_used > MODEL_MAX_USED) {
+        return err_set(e, ERR_LIMIT, "%" PRIu32 " experts are to be used for a token (at most %d)",
+                       m->n_used, MODEL_MAX_USED);
+    }
+    return true;
 }
 
 static MUST required(struct reader *r, const char *suffix, uint32_t value, struct err *e) {
@@ -184,6 +212,9 @@ static MUST check_shape(struct reader *r, struct err *e) {
         !required(r, "context_length", m->n_ctx, e) || !check_heads(r, e)) {
         return false;
     }
+    if (m->n_expert && (!required(r, "expert_used_count", m->n_used, e) || !check_routing(r, e))) {
+        return false;
+    }
     const char *key = arch_key(r, "attention.layer_norm_rms_epsilon");
     if (!gguf_find(&r->g, key)) return err_set(e, ERR_FORMAT, "key %s is missing", key);
     if (!(m->norm_eps > 0 && m->norm_eps <= 1)) {
@@ -195,55 +226,138 @@ static MUST check_shape(struct reader *r, struct err *e) {
     return true;
 }
 
-/* The tensor `name` if it is there, with rows x cols values; rows 0: a vector, which must be F32. */
-static MUST take(struct reader *r, const char *name, uint64_t cols, uint64_t rows,
-                 const struct tensor **out, struct err *e) {
+/* What a tensor must be: rows 0: a vector, which must be F32; deep > 1: a matrix for each expert. */
+struct want {
+    uint64_t cols, rows, deep;
+};
+
+static MUST wrong_shape(const struct tensor *t, const struct want *w, struct err *e) {
+    char is[96] = "", want[72];
+    int at = snprintf(want, sizeof want, "%" PRIu64, w->cols);
+    if (w->rows) at += snprintf(want + at, sizeof want - (size_t)at, ", %" PRIu64, w->rows);
+    if (w->deep > 1) snprintf(want + at, sizeof want - (size_t)at, ", %" PRIu64, w->deep);
+    for (uint32_t k = 0; k < t->n_dim; k++) {
+        size_t end = strlen(is);
+        snprintf(is + end, sizeof is - end, "%s%" PRIu64, k ? ", " : "", t->dim[k]);
+    }
+    return err_set(e, ERR_FORMAT, "tensor %s is [%s], but the model's shape wants [%s]", t->name,
+                   is, want);
+}
+
+/* The tensor `name` if it is there, of the shape it must have. */
+static MUST take(struct reader *r, const char *name, struct want w, const struct tensor **out,
+                 struct err *e) {
     const struct tensor *t = *out = gguf_tensor(&r->g, name);
     if (!t) return true;
     r->known[t - r->g.tensor] = 1;
-    if (t->dim[0] != cols || t->dim[1] != (rows ? rows : 1) || t->dim[2] * t->dim[3] != 1) {
-        char is[96] = "", want[48];
-        for (uint32_t k = 0; k < t->n_dim; k++) {
-            size_t at = strlen(is);
-            snprintf(is + at, sizeof is - at, "%s%" PRIu64, k ? ", " : "", t->dim[k]);
-        }
-        snprintf(want, sizeof want, rows ? "%" PRIu64 ", %" PRIu64 : "%" PRIu64, cols, rows);
-        return err_set(e, ERR_FORMAT, "tensor %s is [%s], but the model's shape wants [%s]", name,
-                       is, want);
+    if (t->dim[0] != w.cols || t->dim[1] != (w.rows ? w.rows : 1) ||
+        t->dim[2] != (w.deep ? w.deep : 1) || t->dim[3] != 1) {
+        return wrong_shape(t, &w, e);
     }
-    if (!rows && t->type != TENSOR_F32) {
+    if (!w.rows && t->type != TENSOR_F32) {
         return err_set(e, ERR_UNSUPPORTED, "tensor %s is %s; vectors must be F32", name,
                        tensor_format(t->type)->name);
     }
     return true;
 }
 
-static MUST need(struct reader *r, const char *name, uint64_t cols, uint64_t rows,
-                 const struct tensor **out, struct err *e) {
-    if (!take(r, name, cols, rows, out, e)) return false;
+static MUST need(struct reader *r, const char *name, struct want w, const struct tensor **out,
+                 struct err *e) {
+    if (!take(r, name, w, out, e)) return false;
     return *out || err_set(e, ERR_FORMAT, "tensor %s is missing", name);
 }
 
-static MUST read_layer(struct reader *r, uint32_t i, struct layer_tensors *l, struct err *e) {
+struct layer_want {
+    const char *name;
+    struct want want;
+    const struct tensor **out;
+};
+
+static MUST need_all(struct reader *r, uint32_t layer, const struct layer_want *w, size_t n,
+                     struct err *e) {
+    for (size_t k = 0; k < n; k++) {
+        char name[64];
+        snprintf(name, sizeof name, "blk.%" PRIu32 ".%s.weight", layer, w[k].name);
+        if (!need(r, name, w[k].want, w[k].out, e)) return false;
+    }
+    return true;
+}
+
+static MUST read_attention(struct reader *r, uint32_t i, struct layer_tensors *l, struct err *e) {
     const struct model *m = r->m;
     uint64_t d = m->n_embd, q = (uint64_t)m->n_head * m->head_dim;
     uint64_t kv = (uint64_t)m->n_head_kv * m->head_dim;
-    const struct {
-        const char *name;
-        uint64_t cols, rows;
-        const struct tensor **out;
-    } want[LAYER_TENSORS] = {
-        {"attn_norm", d, 0, &l->attn_norm}, {"attn_q", d, q, &l->q},
-        {"attn_k", d, kv, &l->k},           {"attn_v", d, kv, &l->v},
-        {"attn_output", q, d, &l->o},       {"ffn_norm", d, 0, &l->ffn_norm},
-        {"ffn_gate", d, m->n_ff, &l->gate}, {"ffn_up", d, m->n_ff, &l->up},
-        {"ffn_down", m->n_ff, d, &l->down},
+    const struct layer_want want[] = {
+        {"attn_norm", {d, 0, 1}, &l->attn_norm}, {"attn_q", {d, q, 1}, &l->q},
+        {"attn_k", {d, kv, 1}, &l->k},           {"attn_v", {d, kv, 1}, &l->v},
+        {"attn_output", {q, d, 1}, &l->o},       {"ffn_norm", {d, 0, 1}, &l->ffn_norm},
     };
-    for (int k = 0; k < LAYER_TENSORS; k++) {
-        char name[64];
-        snprintf(name, sizeof name, "blk.%" PRIu32 ".%s.weight", i, want[k].name);
-        if (!need(r, name, want[k].cols, want[k].rows, want[k].out, e)) return false;
+    return need_all(r, i, want, sizeof want / sizeof *want, e);
+}
+
+/* A tensor for each expert, as the first files had it. */
+static MUST read_apart(struct reader *r, uint32_t i, const struct tensor *(*apart)[N_EXPERT_PART],
+                       struct err *e) {
+    const struct model *m = r->m;
+    uint64_t d = m->n_embd, ff = m->n_ff;
+    for (uint32_t x = 0; x < m->n_expert; x++) {
+        char gate[32], up[32], down[32];
+        snprintf(gate, sizeof gate, "ffn_gate.%" PRIu32, x);
+        snprintf(up, sizeof up, "ffn_up.%" PRIu32, x);
+        snprintf(down, sizeof down, "ffn_down.%" PRIu32, x);
+        const struct layer_want want[] = {{gate, {d, ff, 1}, &apart[x][EXPERT_GATE]},
+                                          {up, {d, ff, 1}, &apart[x][EXPERT_UP]},
+                                          {down, {ff, d, 1}, &apart[x][EXPERT_DOWN]}};
+        if (!need_all(r, i, want, sizeof want / sizeof *want, e)) return false;
     }
+    return true;
+}
+
+/* apart: of this layer, when experts have tensors of their own; else NULL. */
+static MUST read_ffn(struct reader *r, uint32_t i, struct layer_tensors *l,
+                     const struct tensor *(*apart)[N_EXPERT_PART], struct err *e) {
+    const struct model *m = r->m;
+    uint64_t d = m->n_embd, ff = m->n_ff, n = m->n_expert;
+    const struct layer_want dense[] = {{"ffn_gate", {d, ff, 1}, &l->gate},
+                                       {"ffn_up", {d, ff, 1}, &l->up},
+                                       {"ffn_down", {ff, d, 1}, &l->down}};
+    const struct layer_want experts[] = {{"ffn_gate_inp", {d, n, 1}, &l->router},
+                                         {"ffn_gate_exps", {d, ff, n}, &l->gate},
+                                         {"ffn_up_exps", {d, ff, n}, &l->up},
+                                         {"ffn_down_exps", {ff, d, n}, &l->down}};
+    if (!n) return need_all(r, i, dense, sizeof dense / sizeof *dense, e);
+    if (!apart) return need_all(r, i, experts, sizeof experts / sizeof *experts, e);
+    if (!need_all(r, i, experts, 1, e) || !read_apart(r, i, apart, e)) return false;
+    l->gate = apart[0][EXPERT_GATE];
+    l->up = apart[0][EXPERT_UP];
+    l->down = apart[0][EXPERT_DOWN];
+    l->apart = (const struct tensor *const(*)[N_EXPERT_PART])apart;
+    return true;
+}
+
+static MUST read_layers(struct reader *r, struct err *e) {
+    struct model *m = r->m;
+    struct layer_tensors *layer;
+    const struct tensor *(*apart)[N_EXPERT_PART] = NULL;
+    bool is_apart = m->n_expert && gguf_tensor(&r->g, "blk.0.ffn_gate.0.weight");
+    uint64_t least = (uint64_t)m->n_layer * (is_apart ? m->n_expert * N_EXPERT_PART : LAYER_TENSORS);
+    if (least > r->g.n_tensor) {
+        return err_set(e, ERR_FORMAT, "%" PRIu32 " layers cannot be made of %" PRIu32 " tensors",
+                       m->n_layer, r->g.n_tensor);
+    }
+    size_t n_apart = is_apart ? (size_t)m->n_layer * m->n_expert : 0;
+    if (!arena_array(&m->mem, &layer, m->n_layer, sizeof *layer, "layers", e)) return false;
+    if (is_apart && !arena_array(&m->mem, &apart, n_apart, sizeof *apart, "experts", e)) {
+        return false;
+    }
+    for (uint32_t i = 0; i < m->n_layer; i++) {
+        layer[i] = (struct layer_tensors){0};
+        if (!read_attention(r, i, &layer[i], e) ||
+            !read_ffn(r, i, &layer[i], apart ? apart + (size_t)i * m->n_expert : NULL, e)) {
+            return false;
+        }
+    }
+    m->layer = layer;
     return true;
 }
 
@@ -274,25 +388,17 @@ static MUST read_tensors(struct reader *r, struct err *e) {
         return err_set(e, ERR_LIMIT, "tensor token_embd.weight has %" PRIu64 " rows (at most %d)",
                        rows, MODEL_MAX_VOCAB);
     }
-    if (!need(r, "token_embd.weight", m->n_embd, rows, &m->token_embd, e) ||
-        !need(r, "output_norm.weight", m->n_embd, 0, &m->output_norm, e) ||
-        !take(r, "output.weight", m->n_embd, rows, &m->output, e) ||
-        !take(r, "rope_freqs.weight", m->n_rot / 2, 0, &m->rope_freqs, e)) {
+    const struct want table = {m->n_embd, rows, 1}, norm = {m->n_embd, 0, 1};
+    const struct want freqs = {m->n_rot / 2, 0, 1};
+    if (!need(r, "token_embd.weight", table, &m->token_embd, e) ||
+        !need(r, "output_norm.weight", norm, &m->output_norm, e) ||
+        !take(r, "output.weight", table, &m->output, e) ||
+        !take(r, "rope_freqs.weight", freqs, &m->rope_freqs, e)) {
         return false;
     }
     if (!m->output) m->output = m->token_embd;
     m->n_vocab = (uint32_t)rows;
-    if (m->n_layer > r->g.n_tensor / LAYER_TENSORS) {
-        return err_set(e, ERR_FORMAT, "%" PRIu32 " layers cannot be made of %" PRIu32 " tensors",
-                       m->n_layer, r->g.n_tensor);
-    }
-    struct layer_tensors *layer;
-    if (!arena_array(&m->mem, &layer, m->n_layer, sizeof *layer, "layers", e)) return false;
-    for (uint32_t i = 0; i < m->n_layer; i++) {
-        if (!read_layer(r, i, &layer[i], e)) return false;
-    }
-    m->layer = layer;
-    return check_known(r, e);
+    return read_layers(r, e) && check_known(r, e);
 }
 
 static MUST read_arch(struct reader *r, struct err *e) {
@@ -318,7 +424,7 @@ static MUST read_arch(struct reader *r, struct err *e) {
 /* Everything that running needs. */
 static MUST read_all(struct reader *r, struct err *e) {
     struct model *m = r->m;
-    if (!read_arch(r, e) || !read_shape(r, e) || !check_experts(r, e) || !check_shape(r, e) ||
+    if (!read_arch(r, e) || !read_shape(r, e) || !read_experts(r, e) || !check_shape(r, e) ||
         !read_rope_scaling(r, e) || !read_tensors(r, e) ||
         !vocab_read(&m->vocab, &r->g, &m->mem, e)) {
         return false;
@@ -356,7 +462,8 @@ static void read_what_is_there(struct reader *r) {
     struct model *m = r->m;
     struct err ignored;
     if (strlen(m->arch_name) <= ARCH_NAME_MAX) {
-        (void)!(read_shape(r, &ignored) && read_rope_scaling(r, &ignored));
+        (void)!(read_shape(r, &ignored) && read_experts(r, &ignored) &&
+                read_rope_scaling(r, &ignored));
     }
     (void)!vocab_read(&m->vocab, &r->g, &m->mem, &ignored);
     m->token_embd = gguf_tensor(&r->g, "token_embd.weight");
@@ -383,7 +490,10 @@ static MUST read_part(struct model *m, int fd, enum model_part part, struct err 
         }
     }
     ok = ok && read_directory(&r, e);
-    if (ok && part == MODEL_ALL) ok = read_all(&r, e);
+    if (ok && part == MODEL_ALL) {
+        const struct fingerprint_of f = {fd, m->file.base, m->file.len, r.g.meta_len, r.g.data_off};
+        ok = read_all(&r, e) && fingerprint_take(&f, window, CURSOR_WINDOW, &m->fingerprint, e);
+    }
     if (ok && part == MODEL_VOCAB) {
         ok = vocab_read(&m->vocab, &r.g, &m->mem, e);
         m->n_vocab = m->vocab.n_token;
@@ -435,6 +545,15 @@ MUST model_open(struct model *m, const char *path, uint64_t base, uint64_t len, 
 void model_close(struct model *m) {
     arena_close(&m->mem);
     *m = (struct model){0};
+}
+
+const struct tensor *model_expert(const struct model *m, uint32_t layer, uint32_t expert,
+                                  enum expert_part part, uint64_t *off) {
+    const struct layer_tensors *l = &m->layer[layer];
+    const struct tensor *of_all[N_EXPERT_PART] = {l->gate, l->up, l->down};
+    const struct tensor *t = l->apart ? l->apart[expert][part] : of_all[part];
+    *off = t->off + (l->apart ? 0 : t->len / m->n_expert * expert);
+    return t;
 }
 
 bool model_meta(const struct model *m, uint32_t i, const char **key, const char **value) {

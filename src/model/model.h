@@ -26,6 +26,8 @@ enum {
     MODEL_MAX_TENSOR = 1 << 16,
     MODEL_MAX_KV = 1 << 16,
     MODEL_MAX_META = 1 << 28,  // bytes of metadata kept: strings and arrays
+    MODEL_MAX_EXPERT = 256,    // of a layer
+    MODEL_MAX_USED = 16,       // of them for one token
 };
 
 /* GGUF tensor types; all sizes are known, kernels exist for some (see weight_ops). */
@@ -73,8 +75,14 @@ enum arch { ARCH_LLAMA, N_ARCH };
 
 enum rope_scaling { ROPE_NONE, ROPE_LINEAR };
 
+enum expert_part { EXPERT_GATE, EXPERT_UP, EXPERT_DOWN, N_EXPERT_PART };
+
 struct layer_tensors {
-    const struct tensor *attn_norm, *q, *k, *v, *o, *ffn_norm, *gate, *up, *down;
+    const struct tensor *attn_norm, *q, *k, *v, *o, *ffn_norm;
+    const struct tensor *gate, *up, *down;     // of experts: of them all, or of the first (see apart)
+    const struct tensor *router;               // [n_expert rows], NULL: no experts
+    const struct tensor *const (*apart)[N_EXPERT_PART];  // [n_expert] where the file has a tensor
+                                                         // for each, else NULL
 };
 
 enum token_type {
@@ -112,6 +120,7 @@ struct model {
     uint32_t version;  // GGUF version
     /* shape */
     uint32_t n_layer, n_embd, n_head, n_head_kv, head_dim, n_ff, n_vocab, n_ctx, n_rot;
+    uint32_t n_expert, n_used;  // experts of a layer, and of them for a token; 0: dense
     float norm_eps;
     double rope_base;
     enum rope_scaling rope_scaling;
@@ -126,6 +135,7 @@ struct model {
     const char *chat_template;    // "" when absent
     uint64_t n_param;             // weights in all tensors
     uint64_t data_off, data_len;  // where tensor data lies, bytes of all tensors
+    uint64_t fingerprint;         // the same for copies of a file only (MODEL_ALL; else 0)
     uint32_t n_kv;
     const struct gguf_kv *kv;  // the file's keys, see model_meta()
 };
@@ -141,6 +151,10 @@ enum model_part { MODEL_ALL, MODEL_VOCAB, MODEL_DIRECTORY };
 MUST model_open_part(struct model *m, const char *path, uint64_t base, uint64_t len,
                      enum model_part part, struct err *e);
 void model_close(struct model *m);
+
+/* The tensor that holds a matrix of an expert, and where in the file the matrix begins. */
+const struct tensor *model_expert(const struct model *m, uint32_t layer, uint32_t expert,
+                                  enum expert_part part, uint64_t *off);
 
 /* The model embedded in the running executable (section .dair.demo): its path and range.
  * Fails: ERR_UNSUPPORTED when this build has none. */

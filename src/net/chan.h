@@ -7,8 +7,10 @@
  *
  * A channel carries frames: a length of 4 bytes (little-endian) and so many bytes, at most the limit
  * that was set. Everything is non-blocking: what the socket does not take now waits in the channel's
- * own buffers, which are bounded. A failure is final; close it.
- * Thread: one at a time; it may be handed from one to another.
+ * own buffers, which are bounded. What came in may wait there too, where no poll sees it: read until
+ * CHAN_AGAIN, and once after the handshake without waiting. A failure is final; close it.
+ * Cost: 22 bytes a record of at most 16383, 4 a frame; no allocation once buffers have grown.
+ * Thread: one at a time for a channel; it may be handed from one to another.
  */
 #ifndef NET_CHAN_H
 #define NET_CHAN_H
@@ -53,9 +55,11 @@ enum chan_io chan_handshake(struct chan *c, struct err *e);
 /* Frames up to this many bytes; before it 64 KiB. Buffers grow to it when needed. */
 void chan_limit(struct chan *c, size_t frame);
 
-/* Send one frame of the given parts with one write if the socket takes it; what it does not take is
- * kept and goes out by chan_flush(). CHAN_AGAIN: kept (all or in part); wait for EPOLLOUT.
- * Fails: ERR_IO; ERR_LIMIT when more than two frames' worth would have to be kept. */
+/* Send one frame of the given parts with one write if the socket takes it (more from 256 KiB up);
+ * what it does not take is kept and goes out by chan_flush(). CHAN_AGAIN: kept (all or in part); wait
+ * for EPOLLOUT. part is only read.
+ * Fails: ERR_IO; ERR_LIMIT when the frame is past the limit, or when more than two frames' worth
+ * would have to be kept. */
 enum chan_io chan_send(struct chan *c, const struct iovec *part, int n_part, struct err *e);
 enum chan_io chan_flush(struct chan *c, struct err *e);
 
@@ -64,7 +68,8 @@ enum chan_io chan_flush(struct chan *c, struct err *e);
 enum chan_io chan_recv(struct chan *c, const uint8_t **p, size_t *len, struct err *e);
 
 /* The data plane wants no copy of the frame: its length first (CHAN_DONE), then its bytes in pieces
- * straight to where they belong. chan_take gives CHAN_DONE when all n bytes are there; *got counts. */
+ * straight to where they belong. *got: how many came in this call; CHAN_DONE when these are all n.
+ * The next chan_frame only when all of a frame is taken (an empty one needs no chan_take). */
 enum chan_io chan_frame(struct chan *c, size_t *len, struct err *e);
 enum chan_io chan_take(struct chan *c, void *dst, size_t n, size_t *got, struct err *e);
 

@@ -14,14 +14,34 @@
 
 enum { SLICE_MAX = 16 };
 
+/* What the bytes of a gather are, so that an implementation whose peers are other machines can check
+ * them before they are computed with. */
+enum coll_kind {
+    COLL_ACT,       // struct act
+    COLL_WIRE16,    // struct wire16
+    COLL_F32,       // any float
+    COLL_CANDIDATE  // struct candidate; whoever asked checks the ids
+};
+
 struct coll {
     unsigned self, n;  // which slice this is, of how many
+    /* A gather in which a slice hands out this many bytes, in the mean and to all others together, is
+     * worth begin()ning with a part of it; 0: none is. The same for all slices. */
+    size_t early;
     /* buf is n_row rows, `stride` bytes apart; of each row this slice has written bytes
      * [at[self], at[self + 1]); on return the row is complete: bytes [at[i], at[i + 1]) come from
-     * slice i. All slices call with the same at [n + 1], stride and n_row, in the same order.
-     * Fails when a peer is gone; the failure is final. */
+     * slice i. All slices call with the same kind, at [n + 1], stride and n_row, in the same
+     * order. Fails when a peer is gone, or when what it sent is not of this kind; the failure is
+     * final. */
     MUST(*gather)
-    (struct coll *c, void *buf, size_t stride, size_t n_row, const size_t *at, struct err *e);
+    (struct coll *c, enum coll_kind kind, void *buf, size_t stride, size_t n_row, const size_t *at,
+     struct err *e);
+    /* The next gather, called with the same arguments, is for all of a row. Of it this slice has
+     * written bytes [at[self], mid[self]) already, and does not touch them again: they may go now. All
+     * slices do so, with the same mid [n]. Does not wait. NULL where early is 0. */
+    MUST(*begin)
+    (struct coll *c, enum coll_kind kind, void *buf, size_t stride, size_t n_row, const size_t *at,
+     const size_t *mid, struct err *e);
 };
 
 /* N slices in this process, a thread each. coll[i] is for the thread that runs slice i. */

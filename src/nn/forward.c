@@ -1,6 +1,7 @@
 /* forward.c - tokens to the residual stream, through the layers, to logits and candidates. */
 #include "nn/state.h"
 
+#include <assert.h>
 #include <string.h>
 
 /* The embedding rows of the tokens: from the resident table, or a small read each. */
@@ -29,13 +30,17 @@ static MUST output(struct nn *n, struct par *team, uint32_t n_tok, struct err *e
     const struct matrix *mat = &n->w.output;
     site_from_norm(n, team, &n->in, n->output_norm, n_tok - 1, 1);
     const void *x = mat->ops->is_float ? (const void *)n->in.f : n->in.panel;
-    const struct mm_job job = {mat, x, n->logits, round_up(n->n_vocab_own, ROW_GROUP)};
+    const struct mm_job job = {
+        .mat = mat, .x = x, .y = n->logits, .ldy = round_up(n->n_vocab_own, ROW_GROUP)};
     return matmul(&n->mm, team, &job, 1, 1, e);
 }
 
-MUST nn_step(struct nn *n, struct par *team, const int32_t *token, uint32_t n_tok,
+MUST nn_step(struct nn *n, struct par *team, uint32_t seq, const int32_t *token, uint32_t n_tok,
              enum nn_want want, struct err *e) {
     const struct model *m = n->conf.model;
+    assert(seq < n->conf.n_seq);
+    n->seq = seq;
+    n->pos = n->n_pos[seq];
     if (n_tok < 1 || n_tok > n->conf.n_batch || n_tok > n->conf.n_ctx - n->pos) {
         return err_set(e, ERR_LIMIT,
                        "the context of %u tokens is full: %u are there, %u more asked",
@@ -54,7 +59,7 @@ MUST nn_step(struct nn *n, struct par *team, const int32_t *token, uint32_t n_to
     }
     bool ok = want == NN_LOGITS ? output(n, team, n_tok, e) : matmul_skip(&n->mm, &n->w.output, e);
     if (!ok) return false;
-    n->pos += n_tok;
+    n->n_pos[seq] += n_tok;
     n->has_logits = want == NN_LOGITS;
     return true;
 }
@@ -93,7 +98,23 @@ static size_t merge(const struct candidate *all, const size_t *at, unsigned n_sl
     return n;
 }
 
+/* What peers sent: each names tokens of its own cut; only a short list has places left empty. */
+static MUST check_ids(const struct nn *n, const struct candidate *all, const size_t *at, size_t k,
+                      struct err *e) {
+    for (unsigned i = 0; i < n->conf.n_slice; i++) {
+        int64_t first = n->conf.cuts.vocab[i], end = n->conf.cuts.vocab[i + 1];
+        for (size_t j = at[i] / sizeof *all; j < at[i + 1] / sizeof *all; j++) {
+            if (all[j].id >= first && all[j].id < end) continue;
+            if (all[j].id == -1 && k <= TOPK_MAX) break;
+            return err_set(e, ERR_FORMAT, "slice %u proposes token %d, but has %lld to %lld only",
+                           i, all[j].id, (long long)first, (long long)end - 1);
+        }
+    }
+    return true;
+}
+
 MUST nn_candidates(struct nn *n, size_t k, struct candidate **out, size_t *n_out, struct err *e) {
+    if (k > TOPK_MAX) k = n->conf.model->n_vocab;  // whoever takes so many takes all
     if (!n->has_logits) return err_set(e, ERR_STOPPED, "no logits were computed in the last step");
     *out = n->cand;
     if (n->conf.n_slice == 1) {
@@ -109,7 +130,8 @@ MUST nn_candidates(struct nn *n, size_t k, struct candidate **out, size_t *n_out
     struct candidate *mine = n->cand_all + at[n->conf.self] / sizeof *mine;
     size_t room = (at[n->conf.self + 1] - at[n->conf.self]) / sizeof *mine;
     for (size_t i = own_candidates(n, k, mine); i < room; i++) mine[i].id = -1;
-    if (!n->coll->gather(n->coll, n->cand_all, 0, 1, at, e)) return false;
+    if (!n->coll->gather(n->coll, COLL_CANDIDATE, n->cand_all, 0, 1, at, e)) return false;
+    if (!check_ids(n, n->cand_all, at, k, e)) return false;
     if (k <= TOPK_MAX) {
         *n_out = merge(n->cand_all, at, n->conf.n_slice, k, n->cand);
     } else {

@@ -16,6 +16,7 @@ struct token_work {
     const float *src;  // [n_tok, src_ld]
     size_t src_ld;
     uint32_t first, n_tok, layer;
+    uint32_t from, to;  // of the own columns, these
 };
 
 static void run_tokens(struct par *team, par_work *f, struct token_work *w) {
@@ -58,21 +59,83 @@ static const void *site_input(const struct site *s, const struct matrix *mat) {
     return mat->ops->is_float ? (const void *)s->f : s->panel;
 }
 
-/* Complete a site from all slices' parts, in the form that mat, which reads it, eats: another layer's
- * matrix may be of another kind. cut [n_slice + 1] are the slices' columns. */
-static MUST site_gather(struct nn *n, struct site *s, const struct matrix *mat, const uint32_t *cut,
-                        uint32_t n_tok, struct err *e) {
-    size_t at[SLICE_MAX + 1];
-    bool floats = mat->ops->is_float;
-    for (unsigned i = 0; i <= n->conf.n_slice; i++) {
-        at[i] =
-            floats ? cut[i] * sizeof(float) : (cut[i] + Q_BLOCK - 1) / Q_BLOCK * sizeof(struct act);
+/* --- gathers: a large one begins when half of the own columns are done --- */
+
+/* What of a row is whose, in the form that is gathered. */
+struct spans {
+    enum coll_kind kind;
+    size_t at[SLICE_MAX + 1], mid[SLICE_MAX];
+    bool is_split;            // bytes [at[i], mid[i]) go first
+    uint32_t n_own, n_first;  // own columns, those that go first
+};
+
+static size_t bytes_of(enum coll_kind kind, uint32_t n) {
+    size_t blocks = (n + Q_BLOCK - 1) / Q_BLOCK;
+    return kind == COLL_F32      ? n * sizeof(float)
+           : kind == COLL_WIRE16 ? blocks * sizeof(struct wire16)
+                                 : blocks * sizeof(struct act);
+}
+
+/* cut [n_slice + 1]: the slices' columns, begun at whole blocks. */
+static void spans_make(struct spans *p, const struct nn *n, enum coll_kind kind,
+                       const uint32_t *cut, uint32_t n_tok) {
+    const struct coll *c = n->coll;
+    *p = (struct spans){.kind = kind, .n_own = cut[c->self + 1] - cut[c->self]};
+    for (unsigned i = 0; i <= c->n; i++) p->at[i] = bytes_of(kind, cut[i]);
+    p->is_split = c->early && p->at[c->n] * n_tok / c->n * (c->n - 1) >= c->early;
+    for (unsigned i = 0; p->is_split && i < c->n; i++) {
+        uint32_t half = (cut[i + 1] - cut[i]) / 2 / Q_BLOCK * Q_BLOCK;
+        p->mid[i] = bytes_of(kind, cut[i] + half);
+        if (i == c->self) p->n_first = half;
     }
-    void *buf = floats ? (void *)s->f : s->a;
-    size_t stride = floats ? s->ld * sizeof(float) : s->n_block * sizeof(struct act);
-    if (!n->coll->gather(n->coll, buf, stride, n_tok, at, e)) return false;
-    if (!floats) site_pack(n, s, n_tok);
-    return true;
+}
+
+/* The units of mat, all of own rows, that hold the first n_row. */
+static uint32_t units_to(const struct nn *n, const struct matrix *mat, uint32_t n_row) {
+    uint32_t u = 0;
+    while (u < mat->n_unit) {
+        const struct unit *at = &n->w.unit[mat->unit0 + u];
+        if (n->w.rows[at->tile].row + at->group * ROW_GROUP >= n_row) break;
+        u++;
+    }
+    return u;
+}
+
+/* Columns done by one piece of work into where they are gathered from. */
+static void run_columns(struct par *team, par_work *f, struct token_work *w, uint32_t from,
+                        uint32_t to) {
+    w->from = from;
+    w->to = to;
+    if (from < to) run_tokens(team, f, w);
+}
+
+/* Multiply by the jobs, of which the last one's own rows (or what `put` makes of all jobs' rows) are
+ * gathered in buf; put() is given the columns that are ready. */
+static MUST multiply_and_gather(struct nn *n, struct par *team, struct mm_job *job, unsigned n_job,
+                                par_work *put, struct token_work *w, const struct spans *p,
+                                void *buf, size_t stride, struct err *e) {
+    uint32_t done = 0, first = 0;
+    struct mm_job *last = &job[n_job - 1];
+    if (p->is_split) {
+        first = units_to(n, last->mat, p->n_first);
+        last->n_unit = first;
+        if (first) {
+            if (!matmul(&n->mm, team, job, n_job, w->n_tok, e)) return false;
+            run_columns(team, put, w, 0, p->n_first);
+            done = p->n_first;
+            job = last, n_job = 1;
+        }
+        if (!n->coll->begin(n->coll, p->kind, buf, stride, w->n_tok, p->at, p->mid, e))
+            return false;
+        last->unit = first;
+        last->n_unit = last->mat->n_unit - first;
+    }
+    if ((n_job > 1 || first < last->mat->n_unit) &&
+        !matmul(&n->mm, team, job, n_job, w->n_tok, e)) {
+        return false;
+    }
+    run_columns(team, put, w, done, p->n_own);
+    return n->coll->gather(n->coll, p->kind, buf, stride, w->n_tok, p->at, e);
 }
 
 /* Own activations src [n_own] of token t into the site, from column col on, in the same form. */
@@ -86,25 +149,31 @@ static void site_put(const struct nn *n, const struct site *s, const struct matr
     }
 }
 
-/* --- branch outputs: round to the wire type, gather, add to the residual --- */
-
-static size_t wire_block(enum wire_type type) {
-    return type == WIRE_Q16  ? sizeof(struct wire16)
-           : type == WIRE_Q8 ? sizeof(struct act)
-                             : Q_BLOCK * sizeof(float);
+static enum coll_kind site_kind(const struct matrix *mat) {
+    return mat->ops->is_float ? COLL_F32 : COLL_ACT;
 }
+
+/* The rows of a site in the form that mat, which reads it, eats: another layer's matrix may be of
+ * another kind. */
+static void *site_rows(const struct site *s, const struct matrix *mat, size_t *stride) {
+    bool floats = mat->ops->is_float;
+    *stride = floats ? s->ld * sizeof(float) : s->n_block * sizeof(struct act);
+    return floats ? (void *)s->f : s->a;
+}
+
+/* --- branch outputs: round to the wire type, gather, add to the residual --- */
 
 static void to_wire(void *ctx, int thread, int n_thread) {
     const struct token_work *w = ctx;
     const struct nn *n = w->n;
-    uint32_t col = n->conf.cuts.embd[n->conf.self];
+    uint32_t col = n->conf.cuts.embd[n->conf.self] + w->from, n_col = w->to - w->from;
     for (uint32_t t = (uint32_t)thread; t < w->n_tok; t += (uint32_t)n_thread) {
         uint8_t *row = n->wire + t * n->wire_stride + col / Q_BLOCK * wire_block(n->conf.wire);
-        const float *y = n->y + t * w->src_ld;
+        const float *y = n->y + t * w->src_ld + w->from;
         switch (n->conf.wire) {
-        case WIRE_Q16: n->k->to_wire16((struct wire16 *)(void *)row, y, n->n_embd_own); break;
-        case WIRE_Q8: n->k->quantise((struct act *)(void *)row, y, n->n_embd_own); break;
-        case WIRE_F32: memcpy(row, y, n->n_embd_own * sizeof(float)); break;
+        case WIRE_Q16: n->k->to_wire16((struct wire16 *)(void *)row, y, n_col); break;
+        case WIRE_Q8: n->k->quantise((struct act *)(void *)row, y, n_col); break;
+        case WIRE_F32: memcpy(row, y, n_col * sizeof(float)); break;
         }
     }
 }
@@ -124,23 +193,30 @@ static void add_wire(void *ctx, int thread, int n_thread) {
     }
 }
 
-static MUST add_branch(struct nn *n, struct par *team, uint32_t n_tok, struct err *e) {
-    struct token_work w = {.n = n, .n_tok = n_tok, .src_ld = round_up(n->n_embd_own, ROW_GROUP)};
-    if (n->n_embd_own) run_tokens(team, to_wire, &w);
-    size_t at[SLICE_MAX + 1], block = wire_block(n->conf.wire);
-    for (unsigned i = 0; i <= n->conf.n_slice; i++) {
-        at[i] = (n->conf.cuts.embd[i] + Q_BLOCK - 1) / Q_BLOCK * block;
+/* The output of a branch: own rows of mat, gathered and added. */
+static MUST add_branch(struct nn *n, struct par *team, const struct matrix *mat,
+                       const struct site *in, uint32_t n_tok, struct err *e) {
+    static const enum coll_kind kind[] = {
+        [WIRE_Q16] = COLL_WIRE16, [WIRE_Q8] = COLL_ACT, [WIRE_F32] = COLL_F32};
+    uint32_t ld = round_up(n->n_embd_own, ROW_GROUP);
+    struct token_work w = {.n = n, .n_tok = n_tok, .src_ld = ld};
+    struct mm_job job = {.mat = mat, .x = site_input(in, mat), .y = n->y, .ldy = ld};
+    struct spans p;
+    spans_make(&p, n, kind[n->conf.wire], n->conf.cuts.embd, n_tok);
+    if (!multiply_and_gather(n, team, &job, 1, to_wire, &w, &p, n->wire, n->wire_stride, e)) {
+        return false;
     }
-    if (!n->coll->gather(n->coll, n->wire, n->wire_stride, n_tok, at, e)) return false;
     run_tokens(team, add_wire, &w);
     return true;
 }
 
 /* --- attention --- */
 
-/* Where the cache of own KV head h of a layer starts, in bytes. */
+/* Where the cache of own KV head h of a layer starts, for the step's sequence, in bytes. */
 static size_t kv_at(const struct nn *n, uint32_t layer, uint32_t h) {
-    return ((size_t)layer * n->n_kv + h) * n->conf.n_ctx * n->conf.model->head_dim * n->kv_elem;
+    const struct model *m = n->conf.model;
+    size_t head = ((size_t)n->seq * m->n_layer + layer) * n->n_kv + h;
+    return head * n->conf.n_ctx * m->head_dim * n->kv_elem;
 }
 
 static void kv_store(const struct nn *n, uint8_t *dst, const float *src, uint32_t count) {
@@ -202,9 +278,18 @@ static MUST attention(struct nn *n, struct par *team, uint32_t layer, uint32_t n
     uint32_t hd = n->conf.model->head_dim;
     site_from_norm(n, team, &n->in, n->norm[layer].attn, 0, n_tok);
     const struct mm_job qkv[] = {
-        {&l->q, site_input(&n->in, &l->q), n->q, round_up(n->n_q * hd, ROW_GROUP)},
-        {&l->k, site_input(&n->in, &l->k), n->kx, round_up(n->n_kv * hd, ROW_GROUP)},
-        {&l->v, site_input(&n->in, &l->v), n->v, round_up(n->n_kv * hd, ROW_GROUP)},
+        {.mat = &l->q,
+         .x = site_input(&n->in, &l->q),
+         .y = n->q,
+         .ldy = round_up(n->n_q * hd, ROW_GROUP)},
+        {.mat = &l->k,
+         .x = site_input(&n->in, &l->k),
+         .y = n->kx,
+         .ldy = round_up(n->n_kv * hd, ROW_GROUP)},
+        {.mat = &l->v,
+         .x = site_input(&n->in, &l->v),
+         .y = n->v,
+         .ldy = round_up(n->n_kv * hd, ROW_GROUP)},
     };
     if (!matmul(&n->mm, team, qkv, 3, n_tok, e)) return false;
     struct token_work w = {.n = n, .layer = layer, .n_tok = n_tok};
@@ -216,10 +301,13 @@ static MUST attention(struct nn *n, struct par *team, uint32_t layer, uint32_t n
     uint32_t cut[SLICE_MAX + 1];
     uint32_t width = n->conf.model->n_head / n->conf.model->n_head_kv * hd;
     for (unsigned i = 0; i <= n->conf.n_slice; i++) cut[i] = n->conf.cuts.kv_head[i] * width;
-    if (!site_gather(n, &n->att, &l->o, cut, n_tok, e)) return false;
-    const struct mm_job o = {&l->o, site_input(&n->att, &l->o), n->y,
-                             round_up(n->n_embd_own, ROW_GROUP)};
-    return matmul(&n->mm, team, &o, 1, n_tok, e) && add_branch(n, team, n_tok, e);
+    struct spans p;
+    size_t stride;
+    void *rows = site_rows(&n->att, &l->o, &stride);
+    spans_make(&p, n, site_kind(&l->o), cut, 0);  // nothing is left to compute meanwhile
+    if (!n->coll->gather(n->coll, p.kind, rows, stride, n_tok, p.at, e)) return false;
+    if (!l->o.ops->is_float) site_pack(n, &n->att, n_tok);
+    return add_branch(n, team, &l->o, &n->att, n_tok, e);
 }
 
 /* --- feed-forward --- */
@@ -227,11 +315,11 @@ static MUST attention(struct nn *n, struct par *team, uint32_t layer, uint32_t n
 static void gate_tokens(void *ctx, int thread, int n_thread) {
     const struct token_work *w = ctx;
     const struct nn *n = w->n;
-    uint32_t ld = round_up(n->n_ff_own, ROW_GROUP), col = n->conf.cuts.ff[n->conf.self];
+    uint32_t col = n->conf.cuts.ff[n->conf.self] + w->from, n_col = w->to - w->from;
     for (uint32_t t = (uint32_t)thread; t < w->n_tok; t += (uint32_t)n_thread) {
-        float *g = n->gate + t * ld;
-        n->k->silu_mul(g, g, n->up + t * ld, n->n_ff_own);
-        site_put(n, &n->ff, &n->w.layer[w->layer].down, t, col, g, n->n_ff_own);
+        float *g = n->gate + t * w->src_ld + w->from;
+        n->k->silu_mul(g, g, n->up + t * w->src_ld + w->from, n_col);
+        site_put(n, &n->ff, &n->w.layer[w->layer].down, t, col, g, n_col);
     }
 }
 
@@ -240,17 +328,20 @@ static MUST feed_forward(struct nn *n, struct par *team, uint32_t layer, uint32_
     const struct layer_matrices *l = &n->w.layer[layer];
     uint32_t ld = round_up(n->n_ff_own, ROW_GROUP);
     site_from_norm(n, team, &n->in, n->norm[layer].ffn, 0, n_tok);
-    const struct mm_job gate_up[] = {
-        {&l->gate, site_input(&n->in, &l->gate), n->gate, ld},
-        {&l->up, site_input(&n->in, &l->up), n->up, ld},
+    struct mm_job gate_up[] = {
+        {.mat = &l->gate, .x = site_input(&n->in, &l->gate), .y = n->gate, .ldy = ld},
+        {.mat = &l->up, .x = site_input(&n->in, &l->up), .y = n->up, .ldy = ld},
     };
-    if (!matmul(&n->mm, team, gate_up, 2, n_tok, e)) return false;
-    struct token_work w = {.n = n, .layer = layer, .n_tok = n_tok};
-    if (n->n_ff_own) run_tokens(team, gate_tokens, &w);
-    if (!site_gather(n, &n->ff, &l->down, n->conf.cuts.ff, n_tok, e)) return false;
-    const struct mm_job down = {&l->down, site_input(&n->ff, &l->down), n->y,
-                                round_up(n->n_embd_own, ROW_GROUP)};
-    return matmul(&n->mm, team, &down, 1, n_tok, e) && add_branch(n, team, n_tok, e);
+    struct token_work w = {.n = n, .layer = layer, .n_tok = n_tok, .src_ld = ld};
+    struct spans p;
+    size_t stride;
+    void *rows = site_rows(&n->ff, &l->down, &stride);
+    spans_make(&p, n, site_kind(&l->down), n->conf.cuts.ff, n_tok);
+    if (!multiply_and_gather(n, team, gate_up, 2, gate_tokens, &w, &p, rows, stride, e)) {
+        return false;
+    }
+    if (!l->down.ops->is_float) site_pack(n, &n->ff, n_tok);
+    return add_branch(n, team, &l->down, &n->ff, n_tok, e);
 }
 
 MUST layer_run(struct nn *n, struct par *team, uint32_t layer, uint32_t n_tok, struct err *e) {

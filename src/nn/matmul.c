@@ -91,9 +91,9 @@ static void work(void *ctx, int thread, int n_thread) {
     while ((n = take(s, (uint32_t)n_thread, &first))) {
         for (uint32_t i = first; i < first + n; i++) {
             if (atomic_load_explicit(&s->failed, memory_order_relaxed)) return;
-            while (i - base >= job->mat->n_unit) base += job->mat->n_unit, job++;
+            while (i - base >= job->n_unit) base += job->n_unit, job++;
             struct err e;
-            if (!run_unit(s, job, i - base, scratch, &e)) {
+            if (!run_unit(s, job, job->unit + i - base, scratch, &e)) {
                 fail(s, &e);
                 return;
             }
@@ -108,7 +108,8 @@ MUST matmul(struct matmul_state *s, struct par *team, const struct mm_job *job, 
     s->n_unit = 0;
     for (unsigned i = 0; i < n_job; i++) {
         s->job[i] = job[i];
-        s->n_unit += job[i].mat->n_unit;
+        if (!job[i].n_unit) s->job[i].n_unit = job[i].mat->n_unit;
+        s->n_unit += s->job[i].n_unit;
     }
     atomic_store_explicit(&s->next, 0, memory_order_relaxed);
     if (s->n_unit) par_run(team, work, s);

@@ -13,6 +13,7 @@ struct mm_job {
     const void *x;  // packed panels, or f32 rows for float weights
     float *y;       // [n_tok, ldy], ldy >= rows rounded up to 8
     size_t ldy;
+    uint32_t unit, n_unit;  // which units of the matrix; n_unit 0: all
 };
 
 enum { MM_JOBS = 3 };
@@ -33,7 +34,7 @@ struct matmul_state {
     struct err err;  // of the first to fail; under lock
 };
 
-/* All jobs in one go of the team; their matrices must be next in the sweep, in this order.
+/* All jobs in one go of the team; their units must be next in the sweep, in this order.
  * Fails as store_get, and with ERR_FORMAT for a scale that is not finite, naming the tensor. */
 MUST matmul(struct matmul_state *s, struct par *team, const struct mm_job *job, unsigned n_job,
             uint32_t n_tok, struct err *e);

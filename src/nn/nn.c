@@ -114,6 +114,7 @@ static void scratch_needs(struct nn *n, struct needs *l) {
 
 static void fixed_needs(struct nn *n, struct needs *l) {
     const struct model *m = n->conf.model;
+    need(l, &n->n_pos, n->conf.n_seq, sizeof *n->n_pos);
     need(l, &n->norm, m->n_layer, sizeof *n->norm);
     need(l, &n->output_norm, m->n_embd, sizeof(float));
     need(l, &n->freq, m->n_rot / 2, sizeof(double));
@@ -126,18 +127,13 @@ static void fixed_needs(struct nn *n, struct needs *l) {
 static void kv_needs(struct nn *n, struct needs *l) {
     const struct model *m = n->conf.model;
     size_t elems = (size_t)m->n_layer * n->n_kv * n->conf.n_ctx;
-    need(l, &n->key, elems, m->head_dim * n->kv_elem);
-    need(l, &n->value, elems, m->head_dim * n->kv_elem);
+    size_t all = (size_t)n->conf.n_seq * m->head_dim * n->kv_elem;  // a row of every sequence
+    need(l, &n->key, elems, all);
+    need(l, &n->value, elems, all);
 }
 
 static uint64_t wire_row_bytes(const struct nn *n) {
-    size_t blocks = (n->conf.model->n_embd + Q_BLOCK - 1) / Q_BLOCK;
-    switch (n->conf.wire) {
-    case WIRE_Q16: return blocks * sizeof(struct wire16);
-    case WIRE_Q8: return blocks * sizeof(struct act);
-    case WIRE_F32: break;
-    }
-    return blocks * Q_BLOCK * sizeof(float);
+    return (n->conf.model->n_embd + Q_BLOCK - 1) / Q_BLOCK * wire_block(n->conf.wire);
 }
 
 /* Everything that follows from the configuration and the weights' directory (n->w is built). */
@@ -171,8 +167,9 @@ static MUST measure(struct nn *n, uint64_t dir_bytes, struct nn_memory *m, struc
     fixed_needs(n, &fixed);
     kv_needs(n, &kv);
     if (scratch.overflow || fixed.overflow || kv.overflow) {
-        return err_set(e, ERR_MEMORY, "a context of %u tokens is more than the address space holds",
-                       n->conf.n_ctx);
+        return err_set(e, ERR_MEMORY,
+                       "%u contexts of %u tokens are more than the address space holds",
+                       n->conf.n_seq, n->conf.n_ctx);
     }
     const struct weights *w = &n->w;
     *m = (struct nn_memory){
@@ -202,7 +199,8 @@ static MUST measure(struct nn *n, uint64_t dir_bytes, struct nn_memory *m, struc
                 "the least: %.1f for %u tokens of context, %.1f scratch, the rest for "
                 "tables and disk buffers; give it more --memory or a smaller --ctx",
                 (double)budget / 1048576, (double)(base + m->ring_bytes) / 1048576,
-                (double)m->kv_bytes / 1048576, n->conf.n_ctx, (double)m->scratch_bytes / 1048576);
+                (double)m->kv_bytes / 1048576, n->conf.n_seq * n->conf.n_ctx,
+                (double)m->scratch_bytes / 1048576);
         }
         m->pin_bytes = budget - base - m->ring_bytes;
     }
@@ -211,6 +209,7 @@ static MUST measure(struct nn *n, uint64_t dir_bytes, struct nn_memory *m, struc
 }
 
 MUST nn_measure(const struct nn_conf *c, struct nn_memory *out, struct err *e) {
+    assert(c->n_seq >= 1);
     size_t dir;
     if (!weights_size(c, &dir, e)) return false;
     struct arena a;
@@ -357,13 +356,14 @@ const float *nn_logits(const struct nn *n, uint32_t *first, uint32_t *count) {
     return n->logits;
 }
 
-uint32_t nn_pos(const struct nn *n) {
-    return n->pos;
+uint32_t nn_pos(const struct nn *n, uint32_t seq) {
+    assert(seq < n->conf.n_seq);
+    return n->n_pos[seq];
 }
 
-void nn_truncate(struct nn *n, uint32_t pos) {
-    assert(pos <= n->pos);
-    n->pos = pos;
+void nn_truncate(struct nn *n, uint32_t seq, uint32_t pos) {
+    assert(seq < n->conf.n_seq && pos <= n->n_pos[seq]);
+    n->n_pos[seq] = pos;
 }
 
 void nn_watch(struct nn *n, nn_progress *progress, void *ctx) {

@@ -1,9 +1,9 @@
 /* nn.h - one slice of a transformer: tokens in, candidates for the next token out.
  *
- * A struct nn owns the KV cache, scratch and store of one slice of one sequence. Its thread is the
- * one that runs the compute team (base/par); several slices in a process have a thread each.
- * nn_step() appends tokens to the sequence; the logits of the last one can then be asked for as the k
- * best candidates. Nothing is allocated after nn_open().
+ * A struct nn owns the KV cache, scratch and store of one slice; the cache holds n_seq sequences that
+ * know nothing of each other. Its thread is the one that runs the compute team (base/par); several
+ * slices in a process have a thread each. nn_step() appends tokens to a sequence; the logits of the
+ * last one can then be asked for as the k best candidates. Nothing is allocated after nn_open().
  *
  * The walk: nn_step (forward.c) -> layer (layer.c) -> matmul (matmul.c: tiles from the store, units to
  * the team, kernels) -> gather (coll.h).
@@ -27,7 +27,8 @@ struct nn_conf {
     const struct kernels *kernels;
     struct cuts cuts;
     unsigned self, n_slice;  // which share of the cuts this is
-    uint32_t n_ctx;          // positions of the KV cache
+    uint32_t n_seq;          // sequences in the KV cache, at least 1
+    uint32_t n_ctx;          // positions of each
     uint32_t n_batch;        // most tokens in one step
     enum kv_type kv;
     enum wire_type wire;
@@ -62,14 +63,16 @@ void nn_close(struct nn *n);
 /* Read the resident tiles and small tensors. Fails: ERR_IO, ERR_FORMAT (a scale that is not finite). */
 MUST nn_load(struct nn *n, store_progress *progress, void *ctx, struct err *e);
 
-/* Append n_tok (1..n_batch) tokens to the sequence. want: compute the last one's logits.
+/* Append n_tok (1..n_batch) tokens to sequence seq. want: compute the last one's logits.
  * Fails: ERR_IO, ERR_LIMIT when the context is full, or what a peer's loss says. */
 enum nn_want { NN_NO_LOGITS, NN_LOGITS };
-MUST nn_step(struct nn *n, struct par *team, const int32_t *token, uint32_t n_tok,
+MUST nn_step(struct nn *n, struct par *team, uint32_t seq, const int32_t *token, uint32_t n_tok,
              enum nn_want want, struct err *e);
 
 /* The k best logits of the last step over all slices, in descending order, ties to the lower id:
- * *out [*n_out], valid until the next call. Collective. k = 1..n_vocab. */
+ * *out [*n_out], valid until the next call; for a k in the thousands it may be more of them, in that
+ * order. Collective. k = 1..n_vocab. Fails: as gather, and with ERR_FORMAT for a slice that names
+ * tokens that are not its own. */
 MUST nn_candidates(struct nn *n, size_t k, struct candidate **out, size_t *n_out, struct err *e);
 
 /* This slice's logits of the last step: [n_vocab share], valid until the next step (tests). */
@@ -80,8 +83,8 @@ const float *nn_logits(const struct nn *n, uint32_t *first, uint32_t *count);
 typedef bool nn_progress(void *ctx, uint32_t layers_done, uint32_t n_layer);
 void nn_watch(struct nn *n, nn_progress *progress, void *ctx);
 
-uint32_t nn_pos(const struct nn *n);
-void nn_truncate(struct nn *n, uint32_t pos);  // forget positions from pos on
+uint32_t nn_pos(const struct nn *n, uint32_t seq);
+void nn_truncate(struct nn *n, uint32_t seq, uint32_t pos);  // forget positions from pos on
 void nn_stats(const struct nn *n, struct store_stats *out);
 const struct nn_memory *nn_memory(const struct nn *n);
 

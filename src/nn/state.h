@@ -30,7 +30,8 @@ struct nn {
     struct weights w;
     struct store *store;
     struct matmul_state mm;
-    uint32_t pos;  // tokens in the cache
+    uint32_t *n_pos;    // [n_seq] tokens of each sequence in the cache
+    uint32_t seq, pos;  // of the step under way: its sequence, its first position
     bool has_logits;
     nn_progress *progress;  // told after each layer, or NULL
     void *progress_ctx;
@@ -52,7 +53,7 @@ struct nn {
     uint32_t head0;      // first own query head
     uint32_t n_embd_own, n_ff_own, n_vocab_own;
 
-    /* cache of own KV heads: [n_layer][n_kv][n_ctx][head_dim] of kv type, keys then values */
+    /* cache of own KV heads: [n_seq][n_layer][n_kv][n_ctx][head_dim] of kv type */
     uint8_t *key, *value;
     size_t kv_elem;  // bytes of one element
 
@@ -72,6 +73,13 @@ struct nn {
     int32_t *top_id;             // [TOPK_MAX]
     float *top_val;
 };
+
+/* Bytes of 32 branch outputs on the wire. */
+static inline size_t wire_block(enum wire_type type) {
+    return type == WIRE_Q16  ? sizeof(struct wire16)
+           : type == WIRE_Q8 ? sizeof(struct act)
+                             : Q_BLOCK * sizeof(float);
+}
 
 enum { TOPK_MAX = 1024 };  // above, all logits are handed on and the sampler sorts
 

@@ -37,7 +37,7 @@ static void add_tiles(struct weights *w, const struct model *m, struct matrix *m
         if (w->tile) {
             w->tile[c->n_tile] = (struct tile){
                 .len = (uint32_t)(n_row * mat->row_bytes),
-                .off = mat->tensor->off + (uint64_t)row * mat->row_bytes,
+                .off = mat->off + (uint64_t)row * mat->row_bytes,
                 .mem = (uint64_t)n_group * mat->group_bytes,
             };
             w->rows[c->n_tile] = (struct tile_rows){index, row - mat->row0, n_row, n_unit};
@@ -58,8 +58,10 @@ static void add_tiles(struct weights *w, const struct model *m, struct matrix *m
     if (unit > w->unit_bytes) w->unit_bytes = unit;
 }
 
-static MUST matrix_init(struct matrix *mat, const struct nn_conf *c, const struct tensor *t,
-                        uint32_t begin, uint32_t end, struct err *e) {
+/* The next matrix of the sweep: rows [begin, end) of what begins at byte off of the file. */
+static MUST list(struct weights *w, const struct nn_conf *c, struct matrix *mat,
+                 const struct tensor *t, uint64_t off, uint32_t begin, uint32_t end,
+                 struct err *e) {
     const struct weight_ops *ops = weight_ops(c->kernels, (int)t->type);
     if (!ops) {
         const struct tensor_format *f = tensor_format(t->type);
@@ -69,6 +71,7 @@ static MUST matrix_init(struct matrix *mat, const struct nn_conf *c, const struc
     }
     *mat = (struct matrix){
         .tensor = t,
+        .off = off,
         .ops = ops,
         .n_col = (uint32_t)t->dim[0],
         .row0 = begin,
@@ -76,53 +79,98 @@ static MUST matrix_init(struct matrix *mat, const struct nn_conf *c, const struc
         .row_bytes = weight_row_bytes((int)t->type, t->dim[0]),
         .group_bytes = weight_group_bytes((int)t->type, t->dim[0]),
     };
+    w->matrix[w->n_matrix++] = mat;
     return true;
 }
 
-enum { LAYER_MATRICES = 7 };
+static MUST list_whole(struct weights *w, const struct nn_conf *c, struct matrix *mat,
+                       const struct tensor *t, uint32_t begin, uint32_t end, struct err *e) {
+    return list(w, c, mat, t, t->off, begin, end, e);
+}
 
-/* The sweep: every matrix in the order the forward pass asks for it. w->layer and w->matrix exist. */
-static MUST list_matrices(struct weights *w, const struct nn_conf *c, struct err *e) {
+static MUST list_expert(struct weights *w, const struct nn_conf *c, uint32_t layer, uint32_t expert,
+                        enum expert_part part, struct err *e) {
+    struct expert_matrices *x = &w->layer[layer].expert[expert];
+    struct matrix *mat[N_EXPERT_PART] = {&x->gate, &x->up, &x->down};
+    const uint32_t *cut = part == EXPERT_DOWN ? c->cuts.embd : c->cuts.ff;
+    uint64_t off;
+    const struct tensor *t = model_expert(c->model, layer, expert, part, &off);
+    if (!list(w, c, mat[part], t, off, cut[c->self], cut[c->self + 1], e)) return false;
+    w->expert_bytes += mat[part]->n_row * mat[part]->row_bytes;
+    return true;
+}
+
+/* What goes into all downs of a layer is gathered at once, so they must read it in one form. */
+static MUST check_downs(const struct layer_matrices *l, uint32_t n_expert, struct err *e) {
+    for (uint32_t i = 1; i < n_expert; i++) {
+        const struct matrix *mat = &l->expert[i].down;
+        if (mat->ops->is_float == l->expert[0].down.ops->is_float) continue;
+        return err_set(e, ERR_UNSUPPORTED,
+                       "tensor %s: the experts of a layer must be all floats or all quantised",
+                       mat->tensor->name);
+    }
+    return true;
+}
+
+static MUST list_experts(struct weights *w, const struct nn_conf *c, uint32_t i, struct err *e) {
+    const struct model *m = c->model;
+    struct layer_matrices *l = &w->layer[i];
+    l->expert = w->expert + (size_t)i * m->n_expert;
+    if (!list_whole(w, c, &l->router, m->layer[i].router, 0, m->n_expert, e)) return false;
+    for (uint32_t x = 0; x < m->n_expert; x++) {
+        if (!list_expert(w, c, i, x, EXPERT_GATE, e) || !list_expert(w, c, i, x, EXPERT_UP, e)) {
+            return false;
+        }
+    }
+    for (uint32_t x = 0; x < m->n_expert; x++) {
+        if (!list_expert(w, c, i, x, EXPERT_DOWN, e)) return false;
+    }
+    return check_downs(l, m->n_expert, e);
+}
+
+/* The sweep: every matrix in the order the forward pass asks for it. */
+static MUST list_layer(struct weights *w, const struct nn_conf *c, uint32_t i, struct err *e) {
     const struct model *m = c->model;
     const struct cuts *k = &c->cuts;
     unsigned s = c->self;
-    uint32_t group = m->n_head / m->n_head_kv * m->head_dim, n = 0;
-    for (uint32_t i = 0; i < m->n_layer; i++) {
-        struct layer_matrices *l = &w->layer[i];
-        const struct layer_tensors *t = &m->layer[i];
-        uint32_t kv0 = k->kv_head[s], kv1 = k->kv_head[s + 1];
-        const struct {
-            struct matrix *mat;
-            const struct tensor *t;
-            uint32_t begin, end;
-        } list[LAYER_MATRICES] = {
-            {&l->q, t->q, kv0 * group, kv1 * group},
-            {&l->k, t->k, kv0 * m->head_dim, kv1 * m->head_dim},
-            {&l->v, t->v, kv0 * m->head_dim, kv1 * m->head_dim},
-            {&l->o, t->o, k->embd[s], k->embd[s + 1]},
-            {&l->gate, t->gate, k->ff[s], k->ff[s + 1]},
-            {&l->up, t->up, k->ff[s], k->ff[s + 1]},
-            {&l->down, t->down, k->embd[s], k->embd[s + 1]},
-        };
-        for (int j = 0; j < LAYER_MATRICES; j++) {
-            if (!matrix_init(list[j].mat, c, list[j].t, list[j].begin, list[j].end, e))
-                return false;
-            w->matrix[n++] = list[j].mat;
-        }
+    uint32_t group = m->n_head / m->n_head_kv * m->head_dim;
+    uint32_t kv0 = k->kv_head[s], kv1 = k->kv_head[s + 1];
+    struct layer_matrices *l = &w->layer[i];
+    const struct layer_tensors *t = &m->layer[i];
+    if (!list_whole(w, c, &l->q, t->q, kv0 * group, kv1 * group, e) ||
+        !list_whole(w, c, &l->k, t->k, kv0 * m->head_dim, kv1 * m->head_dim, e) ||
+        !list_whole(w, c, &l->v, t->v, kv0 * m->head_dim, kv1 * m->head_dim, e) ||
+        !list_whole(w, c, &l->o, t->o, k->embd[s], k->embd[s + 1], e)) {
+        return false;
     }
-    if (!matrix_init(&w->output, c, m->output, k->vocab[s], k->vocab[s + 1], e)) return false;
-    w->matrix[n++] = &w->output;
-    w->n_matrix = n;
-    return true;
+    if (m->n_expert) return list_experts(w, c, i, e);
+    return list_whole(w, c, &l->gate, t->gate, k->ff[s], k->ff[s + 1], e) &&
+           list_whole(w, c, &l->up, t->up, k->ff[s], k->ff[s + 1], e) &&
+           list_whole(w, c, &l->down, t->down, k->embd[s], k->embd[s + 1], e);
+}
+
+enum { DENSE_MATRICES = 7, ROUTED_MATRICES = 5 };  // of a layer; the latter without its experts
+
+static size_t matrices_of(const struct model *m) {
+    size_t experts = N_EXPERT_PART * (size_t)m->n_expert;
+    return m->n_layer * (m->n_expert ? ROUTED_MATRICES + experts : DENSE_MATRICES) + 1;
 }
 
 static MUST push_matrices(struct weights *w, const struct nn_conf *c, struct arena *a,
                           struct err *e) {
-    size_t n = (size_t)c->model->n_layer;
+    const struct model *m = c->model;
+    size_t n = (size_t)m->n_layer, n_expert = n * m->n_expert;
     *w = (struct weights){0};
-    return arena_array(a, &w->layer, n, sizeof *w->layer, "layers", e) &&
-           arena_array(a, &w->matrix, n * LAYER_MATRICES + 1, sizeof *w->matrix, "matrices", e) &&
-           list_matrices(w, c, e);
+    if (!arena_array(a, &w->layer, n, sizeof *w->layer, "layers", e) ||
+        !arena_array(a, &w->matrix, matrices_of(m), sizeof *w->matrix, "matrices", e) ||
+        (n_expert && !arena_array(a, &w->expert, n_expert, sizeof *w->expert, "experts", e))) {
+        return false;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        if (!list_layer(w, c, i, e)) return false;
+    }
+    const uint32_t *vocab = c->cuts.vocab + c->self;
+    return list_whole(w, c, &w->output, m->output, vocab[0], vocab[1], e);
 }
 
 static struct count count_tiles(struct weights *w, const struct model *m) {
@@ -135,9 +183,10 @@ enum { DIRECTORY_MAX = 256 << 20 };  // about 1.4 TB of weights; a sparse file m
 
 MUST weights_size(const struct nn_conf *c, size_t *bytes, struct err *e) {
     /* Count on a throw-away arena: the directory of matrices is small. */
-    size_t dir = (size_t)c->model->n_layer *
-                     (sizeof(struct layer_matrices) + LAYER_MATRICES * sizeof(void *)) +
-                 sizeof(void *) + 256;
+    const struct model *m = c->model;
+    size_t expert = (size_t)m->n_expert * sizeof(struct expert_matrices);
+    size_t dir = m->n_layer * (sizeof(struct layer_matrices) + expert) +
+                 matrices_of(m) * sizeof(void *) + 256;
     struct arena a;
     struct weights w;
     if (!arena_open(&a, "directory of weights", dir, e)) return false;

@@ -12,10 +12,11 @@
 enum { UNIT_BYTES = 64 << 10 };
 
 struct matrix {
-    const struct tensor *tensor;
+    const struct tensor *tensor;  // that holds it; of experts it may hold all
+    uint64_t off;                 // in the file, of the matrix's first row
     const struct weight_ops *ops;
     uint32_t n_col;
-    uint32_t row0, n_row;    // this slice's rows of the tensor
+    uint32_t row0, n_row;    // this slice's rows of the matrix
     size_t row_bytes;        // file order
     size_t group_bytes;      // kernel order
     uint32_t tile0, n_tile;  // into weights.tile
@@ -33,12 +34,20 @@ struct unit {
     uint32_t group, n_group;  // groups of 8 rows, relative to the tile
 };
 
+struct expert_matrices {
+    struct matrix gate, up, down;
+};
+
 struct layer_matrices {
-    struct matrix q, k, v, o, gate, up, down;
+    struct matrix q, k, v, o;
+    struct matrix gate, up, down;    // dense
+    struct matrix router;            // or with experts; each slice has all of its rows
+    struct expert_matrices *expert;  // [n_expert] the sweep: all gates and ups, then all downs
 };
 
 struct weights {
-    struct layer_matrices *layer;  // [n_layer]
+    struct layer_matrices *layer;    // [n_layer]
+    struct expert_matrices *expert;  // [n_layer][n_expert]
     struct matrix output;
     uint32_t n_matrix;
     struct matrix **matrix;  // [n_matrix] in sweep order
@@ -47,12 +56,14 @@ struct weights {
     struct unit *unit;       // [n_unit]
     uint32_t n_tile, n_unit;
     uint64_t mem_bytes, file_bytes;  // of all tiles
+    uint64_t expert_bytes;           // file_bytes of the experts
     size_t unit_bytes;               // largest unit in kernel order: a thread's scratch
 };
 
 /* Bytes of arena that weights_build will take. */
 MUST weights_size(const struct nn_conf *c, size_t *bytes, struct err *e);
-/* Fails: ERR_UNSUPPORTED naming the tensor for which there is no kernel. */
+/* Fails: ERR_UNSUPPORTED naming the tensor for which there is no kernel, or a layer whose experts' down
+ * matrices are partly floats. */
 MUST weights_build(struct weights *w, const struct nn_conf *c, struct arena *a, struct err *e);
 
 #endif

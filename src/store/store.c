@@ -131,7 +131,7 @@ static bool load_through(struct store *s, struct ring *r, store_progress *progre
         if (!ok) break;
         ring_put(r, q);
         done += c->tile[i].len;
-        if (progress) progress(ctx, done, total);
+        if (progress && !progress(ctx, done, total)) ok = err_set(e, ERR_STOPPED, "stopped");
     }
     ring_stop(r);
     return ok;

@@ -71,7 +71,8 @@ MUST store_open(struct store **s, const struct store_conf *c, struct err *e);
 
 /* Read the resident tiles (progress may be NULL; called with bytes done of total from this thread),
  * then start the readers. Fails: ERR_IO, ERR_FORMAT, or what convert said. */
-typedef void store_progress(void *ctx, uint64_t done, uint64_t total);
+/* False ends the load with ERR_STOPPED; the store can then only be closed. */
+typedef bool store_progress(void *ctx, uint64_t done, uint64_t total);
 MUST store_load(struct store *s, store_progress *progress, void *ctx, struct err *e);
 
 /* Wait until tile i is there (spinning briefly, then asleep). All threads of a team may get the

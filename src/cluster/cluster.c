@@ -1,0 +1,527 @@
+/* cluster.c - the cluster's thread: events in, members.c asked, its actions done. */
+#include "cluster/cluster.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "cluster/cluster_state.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void cluster_alert(struct cluster *c, const char *text) {
+    for (unsigned i = 0; i < c->n_alert; i++) {
+        if (strcmp(c->alert[i].text, text) == 0) return;
+    }
+    log_warn("cluster", "%s", text);
+    if (c->n_alert == STATUS_ALERTS) {
+        memmove(c->alert, c->alert + 1, (STATUS_ALERTS - 1) * sizeof c->alert[0]);
+        c->n_alert--;
+    }
+    snprintf(c->alert[c->n_alert++].text, STATUS_TEXT, "%.*s", STATUS_TEXT - 1, text);
+}
+
+/* --- actions --- */
+
+/* What the members of the set said of themselves, in the form that the planner takes. */
+static unsigned plan_members(struct cluster *c, const struct action *a, struct plan_member *out) {
+    struct member_view view[MEMBER_MAX];
+    unsigned n = 0, n_view = members_list(c->members, view, MEMBER_MAX);
+    for (unsigned i = 0; i < a->n_set; i++) {
+        const struct facts *f = NULL;
+        uint64_t instance = 0;
+        if (id_is(&a->set[i], &c->conf.ident->id)) {
+            f = &c->conf.facts, instance = c->conf.ident->instance;
+        }
+        for (unsigned v = 0; v < n_view && !f; v++) {
+            if (id_is(&view[v].id, &a->set[i])) f = &view[v].facts, instance = view[v].instance;
+        }
+        if (!f) continue;
+        out[n++] = (struct plan_member){.id = a->set[i],
+                                        .instance = instance,
+                                        .pool = f->pool_bytes,
+                                        .speed = f->speed,
+                                        .share = f->share,
+                                        .n_thread = f->n_thread};
+    }
+    return n;
+}
+
+static void send_plan(struct cluster *c, const struct plan *p) {
+    struct msg m = {.type = MSG_PLAN, .epoch = p->epoch, .u.plan = *p};
+    for (unsigned i = 0; i < p->n_node; i++) {
+        struct link *l = link_find(c, &p->node[i]);
+        if (l) (void)link_send(l, &m);
+    }
+}
+
+static void make_plan(struct cluster *c, const struct action *a) {
+    struct plan_member member[PLAN_NODES];
+    struct plan_wish wish = c->conf.wish;
+    bool left_out[PLAN_NODES] = {false};
+    struct plan p;
+    struct err e = {0};
+    wish.epoch = a->epoch;
+    unsigned n = plan_members(c, a, member);
+    if (!c->conf.model) {
+        members_planned(c->members, NULL, "this node has no model", clock_ns());
+        return;
+    }
+    if (!plan_make(&p, c->conf.model, c->conf.kernels, member, n, &wish, left_out, &e)) {
+        members_planned(c->members, NULL, e.text, clock_ns());
+        return;
+    }
+    for (unsigned i = 0; i < n; i++) {
+        char text[STATUS_TEXT], id[ID_HEX];
+        if (!left_out[i]) continue;
+        ident_text(&member[i].id, id);
+        snprintf(text, sizeof text,
+                 "node %.8s has too little memory for its share of the model "
+                 "and is left out",
+                 id);
+        cluster_alert(c, text);
+    }
+    send_plan(c, &p);
+    members_planned(c->members, &p, NULL, clock_ns());
+}
+
+static void adopt(struct cluster *c, const struct plan *p) {
+    struct err e = {0};
+    struct plan copy = *p;  // members.c's own lives until the next call only
+    if (epoch_adopt(c, &copy, &e)) {
+        log_info("cluster", "epoch %llu: %u nodes, slice %u is ours",
+                 (unsigned long long)copy.epoch, copy.n_node, c->epoch->self);
+        return;
+    }
+    cluster_alert(c, e.text);
+    cluster_broke(c, copy.epoch, -1, e.text);
+}
+
+static void send_beats(struct cluster *c) {
+    struct msg m = {.type = MSG_BEAT};
+    members_beat(c->members, &m.u.beat);
+    m.epoch = m.u.beat.epoch;
+    pthread_mutex_lock(&c->lock);
+    m.u.beat.pinned_bytes = c->pinned;
+    m.u.beat.streamed_bytes = c->streamed;
+    m.u.beat.disk_bps = c->disk_bps;
+    pthread_mutex_unlock(&c->lock);
+    for (unsigned i = 0; i < MEMBER_MAX; i++) {
+        struct link *l = &c->link[i];
+        if (l->chan && l->sent && !l->is_twin) (void)link_send(l, &m);
+    }
+}
+
+static void serve(struct cluster *c, uint64_t epoch) {
+    if (!c->epoch || c->epoch->plan.epoch != epoch) return;
+    if (!atomic_exchange(&c->epoch->is_serving, true)) {
+        log_info("cluster", "epoch %llu serves", (unsigned long long)epoch);
+    }
+    c->conf.events.on_change(c->conf.events.ctx);
+}
+
+static void tell_serving(struct cluster *c, const struct action *a) {
+    for (unsigned i = 0; i < a->n_set; i++) {
+        struct msg m = {.type = MSG_SERVING, .epoch = a->epoch};
+        struct link *l = link_find(c, &a->set[i]);
+        if (l) (void)link_send(l, &m);
+    }
+    serve(c, a->epoch);
+}
+
+static void refuse(struct cluster *c, const struct action *a) {
+    struct msg m = {.type = MSG_REFUSED, .epoch = a->epoch};
+    struct link *l = link_find(c, &a->id);
+    m.u.refused.reason = a->reason;
+    snprintf(m.u.refused.why, sizeof m.u.refused.why, "%.*s", (int)sizeof m.u.refused.why - 1,
+             a->text);
+    if (l) (void)link_send(l, &m);
+}
+
+static void act(struct cluster *c, const struct action *a) {
+    struct link *l;
+    switch (a->type) {
+    case ACT_NONE: break;
+    case ACT_PLAN: make_plan(c, a); break;
+    case ACT_ADOPT: adopt(c, a->plan); break;
+    case ACT_ABANDON: epoch_end(c); break;
+    case ACT_SERVE: tell_serving(c, a); break;
+    case ACT_SERVING: serve(c, a->epoch); break;
+    case ACT_DROP:
+        l = link_find(c, &a->id);
+        if (l && l->peer.instance == a->instance) link_drop(l);
+        break;
+    case ACT_BEAT: send_beats(c); break;
+    case ACT_REFUSE: refuse(c, a); break;
+    case ACT_ALERT: cluster_alert(c, a->text); break;
+    }
+}
+
+enum { ACTIONS_AT_ONCE = 1000 };  // more is a mistake of ours
+
+static void tell_mdns(struct cluster *c) {
+    bool is_serving = c->epoch && atomic_load(&c->epoch->is_serving);
+    if (!c->mdns || is_serving == c->is_serving_told) return;
+    c->is_serving_told = is_serving;
+    struct mdns_facts f = c->facts_told;
+    f.epoch = c->epoch ? c->epoch->plan.epoch : 0;
+    c->facts_told = f;
+    mdns_update(c->mdns, &f);
+    mdns_serve(c->mdns, is_serving);
+}
+
+void cluster_settle(struct cluster *c) {
+    struct action a;
+    if (c->is_settling) return;  // called from within an action: the loop below goes on anyway
+    c->is_settling = true;
+    uint64_t next = members_tick(c->members, clock_ns());
+    unsigned n = 0;
+    for (; n < ACTIONS_AT_ONCE && members_next(c->members, &a); n++) {
+        act(c, &a);
+        next = members_tick(c->members, clock_ns());
+    }
+    c->is_settling = false;
+    tell_mdns(c);
+    if (n) cluster_show(c);
+    loop_at(&c->loop, &c->tick, next);
+}
+
+/* --- what the engine's thread says --- */
+
+static void push_note(struct cluster *c, const struct note *n) {
+    pthread_mutex_lock(&c->lock);
+    /* Only one epoch is at work, so the newest notes are the ones that count. */
+    if (c->n_note == NOTES) memmove(c->note, c->note + 1, --c->n_note * sizeof *n);
+    c->note[c->n_note++] = *n;
+    pthread_mutex_unlock(&c->lock);
+    loop_post(&c->loop);
+}
+
+void cluster_loaded(struct cluster *c, uint64_t epoch) {
+    push_note(c, &(struct note){.what = NOTE_LOADED, .epoch = epoch});
+}
+
+void cluster_broke(struct cluster *c, uint64_t epoch, int suspect, const char *why) {
+    struct note n = {
+        .what = suspect >= 0 ? NOTE_BROKE : NOTE_UNFIT, .epoch = epoch, .suspect = suspect};
+    snprintf(n.why, sizeof n.why, "%.*s", (int)sizeof n.why - 1, why);
+    push_note(c, &n);
+}
+
+void cluster_measured(struct cluster *c, uint64_t pinned, uint64_t streamed, double disk_bps) {
+    pthread_mutex_lock(&c->lock);
+    c->pinned = pinned;
+    c->streamed = streamed;
+    c->disk_bps = disk_bps;
+    pthread_mutex_unlock(&c->lock);
+}
+
+void cluster_wake(struct cluster *c) {
+    loop_post(&c->loop);
+}
+
+void cluster_leave(struct cluster *c) {
+    pthread_mutex_lock(&c->lock);
+    c->is_leaving = true;
+    pthread_mutex_unlock(&c->lock);
+    loop_post(&c->loop);
+}
+
+static void tell_leader(struct cluster *c, struct msg *m) {
+    struct link *l = c->epoch ? link_find(c, &c->epoch->plan.leader) : NULL;
+    if (l) (void)link_send(l, m);
+}
+
+/* Our own disk or memory fails us: without a model this node can still be a front. */
+static void give_up_model(struct cluster *c, const char *why) {
+    struct err e = {0};
+    char text[STATUS_TEXT];
+    snprintf(text, sizeof text, "this node does not take part any more: %.150s", why);
+    cluster_alert(c, text);
+    links_close(c);
+    epoch_end(c);
+    c->conf.facts.model = 0;
+    members_close(c->members);
+    c->members = NULL;
+    struct members_conf mc = {.self = c->conf.ident->id,
+                              .instance = c->conf.ident->instance,
+                              .facts = c->conf.facts,
+                              .is_alone = !c->conf.keys->has_key};
+    if (!members_open(&c->members, &mc, clock_ns(), &e)) {
+        log_error("cluster", "%s", e.text);
+        abort();
+    }
+    for (unsigned i = 0; i < TARGETS; i++) c->target[i].next_ns = 0;
+}
+
+static void on_note(struct cluster *c, const struct note *n) {
+    if (!c->epoch || n->epoch != c->epoch->plan.epoch) return;
+    const struct plan *p = &c->epoch->plan;
+    struct msg m = {.epoch = n->epoch};
+    switch (n->what) {
+    case NOTE_LOADED:
+        m.type = MSG_READY;
+        tell_leader(c, &m);
+        members_loaded(c->members, n->epoch, clock_ns());
+        break;
+    case NOTE_BROKE:
+        log_info("cluster", "epoch %llu broke: %s", (unsigned long long)n->epoch, n->why);
+        m.type = MSG_BROKEN;
+        m.u.suspect = p->node[n->suspect];
+        tell_leader(c, &m);
+        members_broke(c->members, n->epoch, &p->node[n->suspect], clock_ns());
+        break;
+    case NOTE_UNFIT:
+        log_error("cluster", "epoch %llu: %s", (unsigned long long)n->epoch, n->why);
+        if (++c->own_failures >= FITNESS) {
+            give_up_model(c, n->why);
+            break;
+        }
+        m.type = MSG_BROKEN;
+        m.u.suspect = c->conf.ident->id;
+        tell_leader(c, &m);
+        members_broke(c->members, n->epoch, NULL, clock_ns());
+        break;
+    }
+}
+
+static void on_posted(void *ctx) {
+    struct cluster *c = ctx;
+    struct note note[NOTES];
+    pthread_mutex_lock(&c->lock);
+    unsigned n = c->n_note;
+    memcpy(note, c->note, n * sizeof *note);
+    c->n_note = 0;
+    bool is_leaving = c->is_leaving;
+    pthread_mutex_unlock(&c->lock);
+    for (unsigned i = 0; i < n; i++) on_note(c, &note[i]);
+    if (is_leaving && !c->has_left) {
+        c->has_left = true;
+        for (unsigned i = 0; i < MEMBER_MAX; i++) {
+            struct msg m = {.type = MSG_LEAVE};
+            if (c->link[i].chan && c->link[i].has_hello) (void)link_send(&c->link[i], &m);
+        }
+        members_leave(c->members, clock_ns());
+    }
+    c->conf.events.on_wake(c->conf.events.ctx);
+    cluster_settle(c);
+    links_read(c);
+}
+
+/* --- the engine's side of messages --- */
+
+bool cluster_send(struct cluster *c, const struct node_id *to, struct msg *m) {
+    if (id_is(to, &c->conf.ident->id)) {
+        c->conf.events.on_message(c->conf.events.ctx, to, m);
+        return true;
+    }
+    struct link *l = link_find(c, to);
+    return l && link_send(l, m);
+}
+
+/* Of the beats: a node that serves tells whom it follows. */
+static bool leader_heard(const struct cluster *c, struct node_id *leader, uint64_t *epoch) {
+    struct member_view view[MEMBER_MAX];
+    unsigned n = members_list(c->members, view, MEMBER_MAX);
+    for (unsigned i = 0; i < n; i++) {
+        const struct beat *b = &view[i].beat;
+        bool serves = b->state == STATE_READY || b->state == STATE_DEGRADED;
+        if (!serves || !id_is(&b->leader, &view[i].id)) continue;
+        *leader = view[i].id;
+        *epoch = b->epoch;
+        return true;
+    }
+    return false;
+}
+
+bool cluster_leader(const struct cluster *c, struct node_id *leader, uint64_t *epoch) {
+    if (c->epoch && atomic_load(&c->epoch->is_serving)) {
+        *leader = c->epoch->plan.leader;
+        *epoch = c->epoch->plan.epoch;
+        return true;
+    }
+    /* A node that does not take part sends its requests to a leader that it hears of. */
+    return !c->epoch && leader_heard(c, leader, epoch);
+}
+
+bool cluster_knows(struct cluster *c, const struct node_id *id) {
+    return id_is(id, &c->conf.ident->id) || link_find(c, id);
+}
+
+unsigned cluster_serving(const struct cluster *c) {
+    return c->epoch && atomic_load(&c->epoch->is_serving) ? c->epoch->plan.n_node : 0;
+}
+
+/* --- gate, mDNS, time --- */
+
+static void on_peer(void *ctx, struct chan *ch, const struct gate_peer *p) {
+    struct cluster *c = ctx;
+    if (p->kind == CHAN_CONTROL)
+        link_take(c, ch, p);
+    else
+        epoch_take(c, ch, p);
+}
+
+static void on_dial_failed(void *ctx, uint64_t tag, const struct err *why) {
+    struct cluster *c = ctx;
+    log_debug("cluster", "%s", why->text);
+    if (tag_is_data(tag))
+        epoch_failed(c, tag);
+    else
+        target_failed(c, tag);
+    cluster_settle(c);
+}
+
+static void on_seen(void *ctx, const struct mdns_peer *p) {
+    target_seen(ctx, p);
+}
+
+static void on_gone(void *ctx, const struct mdns_peer *p) {
+    target_gone(ctx, p);
+}
+
+static void on_name(void *ctx, const char *host) {
+    struct cluster *c = ctx;
+    (void)c;
+    log_info("mdns", "this node is %s.local", host);
+}
+
+void cluster_announce(struct cluster *c) {
+    struct err e = {0};
+    const struct ident *self = c->conf.ident;
+    if (!c->conf.is_discovered || !c->conf.keys->has_key) return;
+    mdns_close(c->mdns);
+    c->mdns = NULL;
+    c->is_serving_told = false;
+    c->facts_told = (struct mdns_facts){.id = self->id,
+                                        .instance = self->instance,
+                                        .cluster = c->conf.keys->print,
+                                        .model = c->conf.facts.model,
+                                        .contract = c->conf.facts.contract};
+    const struct mdns_conf mc = {.loop = &c->loop,
+                                 .host = self->name,
+                                 .facts = c->facts_told,
+                                 .cluster_port = gate_port(c->gate),
+                                 .http_port = c->conf.facts.http_port,
+                                 .ollama_port = c->conf.ollama_port,
+                                 .interface = c->conf.interface,
+                                 .on_peer = on_seen,
+                                 .on_gone = on_gone,
+                                 .on_name = on_name,
+                                 .ctx = c};
+    if (!mdns_open(&c->mdns, &mc, &e)) cluster_alert(c, e.text);
+}
+
+/* --- status --- */
+
+void cluster_status(struct cluster *c, struct status *s) {
+    pthread_mutex_lock(&c->lock);
+    *s = c->shown;
+    pthread_mutex_unlock(&c->lock);
+}
+
+/* --- the thread --- */
+
+static void on_tick(struct loop_timer *t, uint64_t now) {
+    (void)now;
+    cluster_settle(t->owner);
+}
+
+enum { ADDRESS_BEATS = 20 };  // 5 s
+
+static void on_beat(struct loop_timer *t, uint64_t now) {
+    struct cluster *c = t->owner;
+    loop_at(&c->loop, t, now + BEAT_NS);
+    send_beats(c);
+    targets_dial(c, now);
+    epoch_dial(c, now);
+    epoch_forget_held(c, now);
+    if (c->n_beat++ % ADDRESS_BEATS == 0) cluster_find_address(c);
+    cluster_settle(c);
+    cluster_show(c);
+    c->conf.events.on_wake(c->conf.events.ctx);
+}
+
+static void *cluster_thread(void *ctx) {
+    struct cluster *c = ctx;
+    struct err e = {0};
+    cluster_announce(c);
+    if (!loop_run(&c->loop, &e)) log_error("cluster", "%s", e.text);
+    return NULL;
+}
+
+static MUST take_memory(struct cluster *c, struct err *e) {
+    c->n_ids = c->conf.wish.n_ctx ? c->conf.wish.n_ctx : MSG_TOKENS_MAX;
+    c->out_cap = c->n_ids * 5 + 8192;  // a token id takes at most 5 bytes
+    if (c->out_cap > MSG_MAX) c->out_cap = MSG_MAX;
+    c->out = malloc(c->out_cap);
+    c->ids = malloc(c->n_ids * sizeof *c->ids);
+    return (c->out && c->ids) || err_set(e, ERR_MEMORY, "no memory for messages");
+}
+
+static MUST open_net(struct cluster *c, struct err *e) {
+    const struct gate_conf gc = {.loop = &c->loop,
+                                 .self = c->conf.ident,
+                                 .keys = c->conf.keys,
+                                 .interface = c->conf.interface,
+                                 .port = c->conf.cluster_port,
+                                 .on_peer = on_peer,
+                                 .on_failed = on_dial_failed,
+                                 .ctx = c};
+    if (!gate_open(&c->gate, &gc, e)) return false;
+    c->conf.facts.cluster_port = gate_port(c->gate);
+    for (unsigned i = 0; i < c->conf.n_peer; i++) {
+        if (!target_name(c, c->conf.peer[i], e)) return false;
+    }
+    return true;
+}
+
+MUST cluster_open(struct cluster **out, const struct cluster_conf *conf, struct err *e) {
+    struct cluster *c = calloc(1, sizeof *c);
+    if (!c) return err_set(e, ERR_MEMORY, "no memory for the cluster's bookkeeping");
+    c->conf = *conf;
+    pthread_mutex_init(&c->lock, NULL);
+    c->loop.epoll_fd = c->loop.wake_fd = -1;
+    if (!loop_open(&c->loop, on_posted, c, e) || !take_memory(c, e)) goto fail;
+    if (conf->keys->has_key && !open_net(c, e)) goto fail;
+    struct members_conf mc = {.self = conf->ident->id,
+                              .instance = conf->ident->instance,
+                              .facts = c->conf.facts,
+                              .expected = conf->n_peer,
+                              .is_alone = !conf->keys->has_key};
+    uint64_t now = clock_ns();
+    if (!members_open(&c->members, &mc, now, e)) goto fail;
+    c->beat = (struct loop_timer){.fire = on_beat, .owner = c};
+    c->tick = (struct loop_timer){.fire = on_tick, .owner = c};
+    loop_at(&c->loop, &c->beat, now);
+    cluster_show(c);
+    *out = c;
+    return true;
+fail:
+    cluster_close(c);
+    return false;
+}
+
+MUST cluster_start(struct cluster *c, struct err *e) {
+    c->has_thread = !pthread_create(&c->thread, NULL, cluster_thread, c);
+    return c->has_thread || err_set(e, ERR_MEMORY, "the system gives no thread for the cluster");
+}
+
+void cluster_close(struct cluster *c) {
+    if (!c) return;
+    if (c->has_thread) {
+        loop_stop(&c->loop);
+        pthread_join(c->thread, NULL);
+    }
+    mdns_close(c->mdns);
+    if (c->epoch) epoch_end(c);
+    for (unsigned i = 0; i < HELD_DATA; i++) chan_close(c->held[i].chan);
+    links_close(c);
+    gate_close(c->gate);
+    members_close(c->members);
+    if (c->loop.epoll_fd >= 0) loop_close(&c->loop);
+    pthread_mutex_destroy(&c->lock);
+    free(c->out);
+    free(c->ids);
+    free(c);
+}

@@ -1,0 +1,90 @@
+/* cluster.h - a node among nodes: the thread that finds, proves, hears and follows the others.
+ *
+ * One thread runs an event loop over mDNS, the gate and the control channels; it feeds members.c and
+ * does what that says. It does nothing that takes long, so that its beats (four a second) tell of the
+ * node's life and not of its load. What an epoch computes is the engine's: it gets a struct epoch and
+ * holds it until it has noticed that it is over.
+ *
+ * Walk: gate or mDNS -> link.c: control channels -> members.c: who leads -> plan.c -> struct epoch with
+ * a mesh of data channels -> the engine.
+ */
+#ifndef CLUSTER_CLUSTER_H
+#define CLUSTER_CLUSTER_H
+
+#include "cluster/coll_net.h"
+#include "cluster/members.h"
+#include "net/gate.h"
+#include "net/mdns.h"
+
+#include <stdatomic.h>
+
+/* One epoch's work, shared by the cluster's and the engine's threads; freed when both let go. */
+struct epoch {
+    struct plan plan;  // constant
+    unsigned self;     // our slice
+    struct mesh *mesh;
+    atomic_bool is_over;     // abandon it: the mesh is aborted, too
+    atomic_bool is_serving;  // all nodes are ready
+    atomic_uint refs;
+};
+void epoch_release(struct epoch *e);
+
+/* Called on the cluster's thread; short. */
+struct cluster_events {
+    /* A new epoch to work on; the one before it is over. The callee holds a reference. */
+    void (*on_epoch)(void *ctx, struct epoch *e);
+    /* The epoch at hand is over and there is none yet; or it takes work now (is_serving). */
+    void (*on_change)(void *ctx);
+    /* ASK and CANCEL (we lead), TOKENS and DONE (we are the front). */
+    void (*on_message)(void *ctx, const struct node_id *from, const struct msg *m);
+    /* After cluster_wake(), and at every beat. */
+    void (*on_wake)(void *ctx);
+    void *ctx;
+};
+
+enum { CLUSTER_PEERS = 16 };
+
+struct cluster_conf {
+    struct ident *ident;      // borrowed; renewed by the cluster when another node has the same
+    const struct keys *keys;  // borrowed
+    struct facts facts;       // what we say of ourselves; cluster_port is filled in
+    const char *interface;
+    const char *peer[CLUSTER_PEERS];  // host:port
+    unsigned n_peer;
+    bool is_discovered;
+    uint16_t cluster_port, ollama_port;  // wanted
+
+    const struct model *model;  // NULL: none
+    const struct kernels *kernels;
+    struct plan_wish wish;  // n_ctx, n_batch, n_seq at most, kv, wire, is_even
+    struct cluster_events events;
+};
+
+struct cluster;
+/* Opens sockets. Fails: ERR_IO, ERR_USAGE (a peer that is no host:port). */
+MUST cluster_open(struct cluster **out, const struct cluster_conf *c, struct err *e);
+/* Starts the thread; no event comes before. Fails: ERR_MEMORY. */
+MUST cluster_start(struct cluster *c, struct err *e);
+void cluster_close(struct cluster *c);  // says goodbye, ends the thread
+
+/* Any thread. */
+void cluster_wake(struct cluster *c);
+void cluster_leave(struct cluster *c);  // announce that we go
+/* The engine: this epoch is loaded and its mesh complete; or it broke, by a peer (slice) or, with
+ * suspect < 0, for a reason of our own that makes us unfit (why). */
+void cluster_loaded(struct cluster *c, uint64_t epoch);
+void cluster_broke(struct cluster *c, uint64_t epoch, int suspect, const char *why);
+void cluster_measured(struct cluster *c, uint64_t pinned, uint64_t streamed, double disk_bps);
+
+/* The cluster's thread only, from the events: send to a member; to ourselves it comes back by
+ * on_message. False: no such member now. */
+bool cluster_send(struct cluster *c, const struct node_id *to, struct msg *m);
+bool cluster_knows(struct cluster *c, const struct node_id *id);  // ourselves, or connected
+unsigned cluster_serving(const struct cluster *c);  // nodes of the serving epoch, 0: none serves
+bool cluster_leader(const struct cluster *c, struct node_id *leader,
+                    uint64_t *epoch);  // serving only
+
+/* Any thread: state, nodes, network counters, alerts of the status; the rest is left alone. */
+void cluster_status(struct cluster *c, struct status *s);
+
+#endif

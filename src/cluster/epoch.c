@@ -1,0 +1,150 @@
+/* epoch.c - the channels of one epoch: made for it, and gone with it.
+ *
+ * The lower id dials. A channel may arrive before the plan that it belongs to (the control channel is
+ * another connection): it is held for a moment. */
+#include "base/clock.h"
+#include "base/log.h"
+#include "cluster/cluster_state.h"
+
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+
+void epoch_release(struct epoch *e) {
+    if (!e || atomic_fetch_sub(&e->refs, 1) != 1) return;
+    mesh_close(e->mesh);
+    free(e);
+}
+
+void epoch_end(struct cluster *c) {
+    struct epoch *e = c->epoch;
+    if (!e) return;
+    c->epoch = NULL;
+    atomic_store(&e->is_over, true);
+    atomic_store(&e->is_serving, false);
+    mesh_abort(e->mesh);
+    c->conf.events.on_change(c->conf.events.ctx);
+    epoch_release(e);
+}
+
+/* The widest message of this plan: all rows of a chunk of one part in floats. */
+static size_t widest(const struct plan *p, const struct model *m) {
+    size_t most = m->n_embd > m->n_ff ? m->n_embd : m->n_ff;
+    size_t heads = (size_t)m->n_head * m->head_dim;
+    if (heads > most) most = heads;
+    size_t chunk = p->n_batch * most * sizeof(float);
+    size_t all = m->n_vocab * sizeof(struct candidate);
+    return chunk > all ? chunk : all;
+}
+
+static int slice_of(const struct plan *p, const struct gate_peer *peer) {
+    int s = plan_slice(p, &peer->id);
+    return s >= 0 && p->instance[s] == peer->instance ? s : -1;
+}
+
+static void link_data(struct cluster *c, struct chan *ch, const struct gate_peer *peer) {
+    int s = slice_of(&c->epoch->plan, peer);
+    if (s < 0 || (unsigned)s == c->epoch->self) {
+        chan_close(ch);
+        return;
+    }
+    c->dial[s].is_linked = true;
+    c->dial[s].is_dialling = false;
+    mesh_link(c->epoch->mesh, (unsigned)s, ch);
+}
+
+MUST epoch_adopt(struct cluster *c, const struct plan *p, struct err *e) {
+    int self = plan_slice(p, &c->conf.ident->id);
+    struct cuts cuts;
+    if (self < 0) return err_set(e, ERR_FORMAT, "a plan without us");
+    if (!c->conf.model) return err_set(e, ERR_UNSUPPORTED, "this node has no model");
+    /* What came over the wire is checked in full before anything is built on it. */
+    if (!plan_cuts(p, c->conf.model, &cuts, e)) return false;
+    epoch_end(c);
+    struct epoch *ep = calloc(1, sizeof *ep);
+    if (!ep) return err_set(e, ERR_MEMORY, "no memory for an epoch");
+    ep->plan = *p;
+    ep->self = (unsigned)self;
+    atomic_store(&ep->refs, 2);
+    if (!mesh_open(&ep->mesh, ep->self, p->n_node, widest(p, c->conf.model), e)) {
+        free(ep);
+        return false;
+    }
+    c->epoch = ep;
+    c->n_epoch++;
+    memset(c->dial, 0, sizeof c->dial);
+    for (unsigned i = 0; i < HELD_DATA; i++) {
+        struct held *h = &c->held[i];
+        if (!h->chan || h->peer.epoch != p->epoch) continue;
+        struct chan *ch = h->chan;
+        h->chan = NULL;
+        link_data(c, ch, &h->peer);
+    }
+    c->conf.events.on_epoch(c->conf.events.ctx, ep);
+    epoch_dial(c, clock_ns());
+    return true;
+}
+
+void epoch_take(struct cluster *c, struct chan *ch, const struct gate_peer *p) {
+    if (c->epoch && c->epoch->plan.epoch == p->epoch) {
+        link_data(c, ch, p);
+        return;
+    }
+    struct held *room = NULL;
+    bool is_early = !c->epoch || p->epoch > c->epoch->plan.epoch;
+    for (unsigned i = 0; i < HELD_DATA && is_early && !room; i++) {
+        if (!c->held[i].chan) room = &c->held[i];
+    }
+    if (!room) {
+        chan_close(ch);
+        return;
+    }
+    *room = (struct held){.chan = ch, .peer = *p, .until_ns = clock_ns() + HELD_NS};
+}
+
+void epoch_forget_held(struct cluster *c, uint64_t now) {
+    for (unsigned i = 0; i < HELD_DATA; i++) {
+        if (!c->held[i].chan || now < c->held[i].until_ns) continue;
+        chan_close(c->held[i].chan);
+        c->held[i].chan = NULL;
+    }
+}
+
+/* A data channel's tag: the slice and the low bits of its epoch. */
+static uint64_t data_tag(uint64_t epoch, unsigned slice) {
+    return (uint64_t)1 << TAG_DATA_BIT | (epoch & 0xffffffff) << 8 | slice;
+}
+
+void epoch_failed(struct cluster *c, uint64_t tag) {
+    unsigned slice = tag & 0xff;
+    if (!c->epoch || slice >= PLAN_NODES || tag != data_tag(c->epoch->plan.epoch, slice)) return;
+    struct data_dial *d = &c->dial[slice];
+    d->is_dialling = false;
+    d->next_ns = clock_ns() + DIAL_AGAIN_NS;
+    if (++d->failures < DIAL_GIVE_UP) return;
+    d->failures = 0;
+    cluster_broke(c, c->epoch->plan.epoch, (int)slice, "no data channel");
+}
+
+static void set_port(struct sockaddr_storage *a, uint16_t port) {
+    if (a->ss_family == AF_INET)
+        ((struct sockaddr_in *)(void *)a)->sin_port = htons(port);
+    else
+        ((struct sockaddr_in6 *)(void *)a)->sin6_port = htons(port);
+}
+
+void epoch_dial(struct cluster *c, uint64_t now) {
+    const struct epoch *e = c->epoch;
+    for (unsigned i = 0; e && i < e->plan.n_node; i++) {
+        struct data_dial *d = &c->dial[i];
+        bool is_ours = ident_cmp(&c->conf.ident->id, &e->plan.node[i]) < 0;
+        if (i == e->self || !is_ours || d->is_linked || d->is_dialling || now < d->next_ns)
+            continue;
+        const struct link *l = link_find(c, &e->plan.node[i]);
+        if (!l) continue;  // members.c sees to it
+        struct sockaddr_storage a = l->peer.addr;
+        set_port(&a, l->facts.cluster_port);
+        d->is_dialling = true;
+        gate_dial(c->gate, &a, CHAN_DATA, e->plan.epoch, data_tag(e->plan.epoch, i));
+    }
+}

@@ -1,0 +1,345 @@
+/* plan.c - shares, what fits, and the cuts for the forward pass. The compact form: plan_wire.c. */
+#include "cluster/plan.h"
+
+#include <assert.h>
+
+/* --- shares --- */
+
+enum { ALIKE_PERCENT = 10 };  // speeds this close are measured noise: equal machines, equal shares
+
+/* Speeds of members, those not known taken as the mean of the others (1 when none is known). */
+static void speeds_of(const struct plan_member *member, unsigned n, double *speed) {
+    double sum = 0;
+    unsigned known = 0;
+    for (unsigned i = 0; i < n; i++) {
+        if (member[i].speed > 0) sum += member[i].speed, known++;
+    }
+    for (unsigned i = 0; i < n; i++) {
+        speed[i] = member[i].speed > 0 ? member[i].speed : known ? sum / known : 1;
+    }
+}
+
+/* From the fastest down: who is within ALIKE_PERCENT of the fastest left gets the mean of those. */
+static void level(double *speed, unsigned n) {
+    bool is_done[PLAN_NODES] = {false};
+    for (;;) {
+        double top = 0, sum = 0;
+        unsigned many = 0;
+        for (unsigned i = 0; i < n; i++) {
+            if (!is_done[i] && speed[i] > top) top = speed[i];
+        }
+        if (top <= 0) return;
+        double least = top / (1 + ALIKE_PERCENT / 100.0);
+        for (unsigned i = 0; i < n; i++) {
+            if (!is_done[i] && speed[i] >= least) sum += speed[i], many++;
+        }
+        for (unsigned i = 0; i < n; i++) {
+            if (is_done[i] || speed[i] < least) continue;
+            speed[i] = sum / many;
+            is_done[i] = true;
+        }
+    }
+}
+
+/* A wished share is a multiple of the average machine's. */
+static void weights_of(const struct plan_member *member, unsigned n, bool is_even, double *weight) {
+    double mean = 0;
+    speeds_of(member, n, weight);
+    level(weight, n);
+    if (is_even) {
+        for (unsigned i = 0; i < n; i++) weight[i] = 1;
+    }
+    for (unsigned i = 0; i < n; i++) mean += weight[i] / n;
+    for (unsigned i = 0; i < n; i++) {
+        if (member[i].share > 0) weight[i] = member[i].share * mean;
+    }
+}
+
+/* --- what fits --- */
+
+#define PLENTY ((uint64_t)1 << 56)  // a budget that nothing exceeds
+
+struct search {
+    const struct model *model;
+    const struct kernels *kernels;
+    const struct plan_wish *wish;
+    unsigned n;
+    struct plan_member member[PLAN_NODES];  // those still in
+    unsigned index[PLAN_NODES];             // where they stand in the caller's list
+    struct cuts cuts;
+    uint32_t n_ctx, n_batch, n_seq;
+    bool is_over;  // no plan whatever the sizes: *e says why
+    struct err *e;
+};
+
+static void conf_of(const struct search *s, unsigned i, struct nn_conf *c) {
+    *c = (struct nn_conf){
+        .model = s->model,
+        .kernels = s->kernels,
+        .cuts = s->cuts,
+        .self = i,
+        .n_slice = s->n,
+        .n_seq = s->n_seq,
+        .n_ctx = s->n_ctx,
+        .n_batch = s->n_batch,
+        .kv = (enum kv_type)s->wish->kv,
+        .wire = (enum wire_type)s->wish->wire,
+        .budget = PLENTY,
+        .n_reader = 1,
+        .n_slot = 2,
+        .n_thread = s->member[i].n_thread ? s->member[i].n_thread : 1,
+    };
+}
+
+static bool is_empty(const struct cuts *c, unsigned i) {
+    return c->kv_head[i] == c->kv_head[i + 1] && c->embd[i] == c->embd[i + 1] &&
+           c->ff[i] == c->ff[i + 1] && c->vocab[i] == c->vocab[i + 1];
+}
+
+/* Whether member i can work at all at these sizes, with everything streamed. */
+static bool fits(struct search *s, unsigned i) {
+    struct nn_conf c;
+    struct nn_memory m;
+    conf_of(s, i, &c);
+    if (nn_measure(&c, &m, s->e)) return m.min_budget <= s->member[i].pool;
+    if (s->e->code != ERR_MEMORY) s->is_over = true;
+    return false;
+}
+
+static bool all_fit(struct search *s, uint32_t n_batch, uint32_t n_seq) {
+    s->n_batch = n_batch;
+    s->n_seq = n_seq;
+    for (unsigned i = 0; i < s->n; i++) {
+        if (!fits(s, i)) return false;
+    }
+    return true;
+}
+
+/* The largest sizes at which all fit: first fewer sequences, then smaller steps. */
+static bool find_sizes(struct search *s) {
+    uint32_t batch = s->wish->n_batch, most = s->wish->n_seq;
+    if (all_fit(s, batch, most)) return true;
+    if (s->is_over || !all_fit(s, 1, 1)) return false;
+    while (!all_fit(s, batch, 1)) batch = batch / 2 > 1 ? batch / 2 : 1;
+    uint32_t low = 1;
+    for (uint32_t high = most; low + 1 < high;) {
+        uint32_t mid = low + (high - low) / 2;
+        if (all_fit(s, batch, mid)) {
+            low = mid;
+        } else {
+            high = mid;
+        }
+    }
+    s->n_batch = batch;
+    s->n_seq = low;
+    return true;
+}
+
+static void cut_up(struct search *s) {
+    double weight[PLAN_NODES];
+    weights_of(s->member, s->n, s->wish->is_even, weight);
+    cuts_make(&s->cuts, s->model, s->n, weight);
+}
+
+/* Of the members that get no row at all, or whose share is too much for them at the least sizes, the
+ * one with the smallest pool; 0, the leader, when no other is to blame. */
+static unsigned worst(struct search *s) {
+    unsigned w = 0;
+    s->n_batch = s->n_seq = 1;
+    for (unsigned i = 1; i < s->n; i++) {
+        if (is_empty(&s->cuts, i)) return i;
+        if (!fits(s, i) && (!w || s->member[i].pool < s->member[w].pool)) w = i;
+    }
+    return w;
+}
+
+static bool has_idle(const struct search *s) {
+    for (unsigned i = 1; i < s->n; i++) {
+        if (is_empty(&s->cuts, i)) return true;
+    }
+    return false;
+}
+
+static void leave_out(struct search *s, unsigned w) {
+    for (unsigned i = w; i + 1 < s->n; i++) {
+        s->member[i] = s->member[i + 1];
+        s->index[i] = s->index[i + 1];
+    }
+    s->n--;
+}
+
+/* All members at this context, then fewer. */
+static bool search_members(struct search *s, const struct plan_member *member, unsigned n) {
+    s->n = n;
+    for (unsigned i = 0; i < n; i++) {
+        s->member[i] = member[i];
+        s->index[i] = i;
+    }
+    for (;;) {
+        cut_up(s);
+        if (!has_idle(s) && find_sizes(s)) return true;
+        unsigned w = s->is_over ? 0 : worst(s);
+        if (s->is_over || !w) return false;  // without the others the leader's share only grows
+        leave_out(s, w);
+    }
+}
+
+/* --- the plan --- */
+
+static void add_run(struct plan *p, enum plan_kind_of_rows rows, uint32_t n_layer,
+                    const uint32_t *cut) {
+    struct plan_run *r = &p->run[p->n_run++];
+    *r = (struct plan_run){.rows = (uint8_t)rows, .n_layer = (uint16_t)n_layer};
+    memcpy(r->cut, cut, (p->n_node + 1U) * sizeof *cut);
+}
+
+static void write_plan(struct plan *p, const struct search *s) {
+    *p = (struct plan){
+        .epoch = s->wish->epoch,
+        .leader = s->member[0].id,
+        .model = s->wish->model,
+        .n_node = (uint8_t)s->n,
+        .n_ctx = s->n_ctx,
+        .n_batch = s->n_batch,
+        .n_seq = s->n_seq,
+        .kv = s->wish->kv,
+        .wire = s->wish->wire,
+    };
+    for (unsigned i = 0; i < s->n; i++) {
+        p->node[i] = s->member[i].id;
+        p->instance[i] = s->member[i].instance;
+    }
+    add_run(p, ROWS_KV_HEAD, s->model->n_layer, s->cuts.kv_head);
+    add_run(p, ROWS_EMBD, s->model->n_layer, s->cuts.embd);
+    add_run(p, ROWS_FF, s->model->n_layer, s->cuts.ff);
+    add_run(p, ROWS_VOCAB, 0, s->cuts.vocab);
+}
+
+/* The leader by itself, at the least sizes: how much is missing. */
+static MUST refuse(struct search *s, const struct plan_member *leader, struct err *e) {
+    struct nn_conf c;
+    struct nn_memory m;
+    s->n = 1;
+    s->member[0] = *leader;
+    s->n_batch = s->n_seq = 1;
+    cut_up(s);
+    conf_of(s, 0, &c);
+    if (!nn_measure(&c, &m, e)) return false;
+    return err_set(
+        e, ERR_MEMORY,
+        "the leader's memory budget leaves %.1f MiB for the model's work, but %.1f MiB is "
+        "the least on its own: %.1f for %u tokens of context, %.1f scratch, the rest for "
+        "tables and disk buffers; give it more --memory",
+        (double)leader->pool / 1048576, (double)m.min_budget / 1048576,
+        (double)m.kv_bytes / 1048576, s->n_ctx, (double)m.scratch_bytes / 1048576);
+}
+
+MUST plan_make(struct plan *p, const struct model *m, const struct kernels *k,
+               const struct plan_member *member, unsigned n, const struct plan_wish *wish,
+               bool left_out[], struct err *e) {
+    assert(n >= 1 && n <= PLAN_NODES && wish->n_ctx && wish->n_batch && wish->n_seq);
+    uint32_t floor = m->n_ctx < 256 ? m->n_ctx : 256;
+    struct search s = {.model = m, .kernels = k, .wish = wish, .n_ctx = wish->n_ctx, .e = e};
+    for (unsigned i = 0; i < n; i++) left_out[i] = true;
+    while (!search_members(&s, member, n)) {
+        if (s.is_over) return false;
+        if (s.n_ctx <= floor) return refuse(&s, member, e);
+        s.n_ctx = s.n_ctx / 2 > floor ? s.n_ctx / 2 : floor;
+    }
+    for (unsigned i = 0; i < s.n; i++) left_out[s.index[i]] = false;
+    write_plan(p, &s);
+    return true;
+}
+
+/* --- reading a plan --- */
+
+int plan_slice(const struct plan *p, const struct node_id *id) {
+    for (int i = 0; i < p->n_node; i++) {
+        if (!ident_cmp(&p->node[i], id)) return i;
+    }
+    return -1;
+}
+
+/* A head's cut must fill whole blocks of what is gathered and whole groups of rows (nn/slice.h). */
+static bool is_cut(const struct model *m, enum plan_kind_of_rows rows, uint32_t at,
+                   uint32_t total) {
+    if (!at || at == total) return true;
+    if (rows != ROWS_KV_HEAD) return at % Q_BLOCK == 0;
+    uint64_t width = m->n_head / m->n_head_kv * m->head_dim;
+    return at * width % Q_BLOCK == 0 && (uint64_t)at * m->head_dim % ROW_GROUP == 0;
+}
+
+static MUST read_kind(const struct plan *p, const struct model *m, enum plan_kind_of_rows rows,
+                      uint32_t total, uint32_t *cut, struct err *e) {
+    static const char *const name[N_ROWS] = {"KV heads", "embedding rows", "feed-forward rows",
+                                             "vocabulary rows"};
+    uint32_t layers = 0, wanted = rows == ROWS_VOCAB ? 0 : m->n_layer;
+    const struct plan_run *first = NULL;
+    for (unsigned i = 0; i < p->n_run; i++) {
+        const struct plan_run *r = &p->run[i];
+        if (r->rows != rows) continue;
+        if (!first) first = r;
+        if (r->first_layer != layers) {
+            return err_set(e, ERR_FORMAT, "plan: a gap in the layers of its %s", name[rows]);
+        }
+        layers += r->n_layer;
+        if (memcmp(r->cut, first->cut, (p->n_node + 1U) * sizeof *cut) != 0) {
+            return err_set(e, ERR_UNSUPPORTED,
+                           "plan: its %s are shared differently from layer %u on; this version "
+                           "shares all layers alike",
+                           name[rows], r->first_layer);
+        }
+    }
+    if (!first || layers != wanted) {
+        return err_set(e, ERR_FORMAT, "plan: %u layers of %s where the model has %u", layers,
+                       name[rows], wanted);
+    }
+    for (unsigned i = 0; i <= p->n_node; i++) {
+        uint32_t at = first->cut[i];
+        bool is_end = (i || !at) && (i < p->n_node || at == total);
+        if (!is_end || at > total || (i && at < cut[i - 1]) || !is_cut(m, rows, at, total)) {
+            return err_set(e, ERR_FORMAT, "plan: a cut at %u of the model's %u %s", at, total,
+                           name[rows]);
+        }
+        cut[i] = at;
+    }
+    return true;
+}
+
+MUST plan_cuts(const struct plan *p, const struct model *m, struct cuts *c, struct err *e) {
+    *c = (struct cuts){0};
+    if (p->n_node < 1 || p->n_node > PLAN_NODES || p->n_run > PLAN_RUNS) {
+        return err_set(e, ERR_FORMAT, "plan: %u nodes, %u runs", p->n_node, p->n_run);
+    }
+    return read_kind(p, m, ROWS_KV_HEAD, m->n_head_kv, c->kv_head, e) &&
+           read_kind(p, m, ROWS_EMBD, m->n_embd, c->embd, e) &&
+           read_kind(p, m, ROWS_FF, m->n_ff, c->ff, e) &&
+           read_kind(p, m, ROWS_VOCAB, m->n_vocab, c->vocab, e);
+}
+
+/* --- what it costs on the wire --- */
+
+static bool is_float(const struct tensor *t) {
+    return t->type == TENSOR_F32 || t->type == TENSOR_F16 || t->type == TENSOR_BF16;
+}
+
+/* Bytes of a value as the matrix that reads it wants it: 34 bytes for 32, or floats. */
+static double read_bytes(const struct tensor *t) {
+    return is_float(t) ? 4 : 34 / 32.0;
+}
+
+double plan_wire_bytes(const struct plan *p, const struct model *m, unsigned slice) {
+    static const double branch[] = {[WIRE_Q16] = 68 / 32.0, [WIRE_Q8] = 34 / 32.0, [WIRE_F32] = 4};
+    double width = (double)(m->n_head / m->n_head_kv) * m->head_dim, sum = 0;
+    for (unsigned i = 0; i < p->n_run; i++) {
+        const struct plan_run *r = &p->run[i];
+        double own = r->cut[slice + 1] - r->cut[slice];
+        for (uint32_t l = r->first_layer; l < r->first_layer + r->n_layer && l < m->n_layer; l++) {
+            const struct layer_tensors *t = &m->layer[l];
+            if (r->rows == ROWS_KV_HEAD) sum += own * width * read_bytes(t->o);
+            if (r->rows == ROWS_FF) sum += own * read_bytes(t->down);
+            if (r->rows == ROWS_EMBD) sum += 2 * own * branch[p->wire];
+        }
+    }
+    return sum * (p->n_node - 1);
+}

@@ -1,0 +1,349 @@
+/* cmd_status.c - the cluster as a node sees it, on a terminal. */
+#include "base/clock.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "verbs.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <netdb.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum {
+    ANSWER_MOST = 1 << 20,  // bytes
+    ANSWER_MS = 10000,
+    HOST_CAP = 256,
+    BAR_WIDTH = 24,
+};
+
+struct status_conf {
+    const char *host;
+    bool is_json;
+};
+
+static const struct opt status_opt[] = {
+    {"--host", OPT_TEXT, offsetof(struct status_conf, host), "HOST[:PORT]",
+     "the node to ask (this machine's)", 0, 0, NULL},
+    {"--json", OPT_FLAG, offsetof(struct status_conf, is_json), NULL,
+     "the node's /status.json as it came", 0, 0, NULL},
+};
+
+/* ---- one request over HTTP: HTTP/1.0, so that the answer ends where the connection does */
+
+struct address {
+    char host[HOST_CAP], port[8];
+};
+
+struct answer_text {
+    char *text;  // [ANSWER_MOST + 1]
+    size_t len;
+    const char *body;
+};
+
+/* "host", "host:port", "[::1]:port"; the port of this machine's settings where there is none. */
+static MUST take_address(const char *text, struct address *a, struct err *e) {
+    struct config *c = malloc(sizeof *c);
+    struct err ignored;
+    if (!c) return err_set(e, ERR_MEMORY, "no memory to start with");
+    log_set(LOG_ERROR, NULL);
+    config_init(c);
+    if (!config_load(c, NULL, &ignored)) config_init(c);
+    snprintf(a->port, sizeof a->port, "%u", c->port);
+    free(c);
+    if (!text) text = "127.0.0.1";
+    bool is_six = *text == '[';
+    const char *host = text + is_six, *end = is_six ? strchr(host, ']') : strrchr(text, ':');
+    size_t len = end ? (size_t)(end - host) : strlen(host);
+    const char *port = end ? end + is_six : "";
+    uint64_t n = 1;
+    bool ok = len > 0 && len < sizeof a->host && (!is_six || end) && !strpbrk(text, "/ @\r\n") &&
+              (!*port || (*port == ':' && text_u64(port + 1, &n) && n >= 1 && n <= 65535));
+    if (!ok) {
+        return err_set(e, ERR_USAGE,
+                       "--host takes a name or an address and a port, such as 10.0.0.5:8080, not "
+                       "\"%.60s\"",
+                       text);
+    }
+    memcpy(a->host, host, len);
+    a->host[len] = '\0';
+    if (*port) snprintf(a->port, sizeof a->port, "%u", (unsigned)n);
+    return true;
+}
+
+/* Waits for fd until `until_ns`; false: the time is over. */
+static bool wait_fd(int fd, short events, uint64_t until_ns) {
+    struct pollfd p = {.fd = fd, .events = events};
+    for (;;) {
+        uint64_t now = clock_ns();
+        int ms = now < until_ns ? (int)((until_ns - now) / 1000000) : 0;
+        int n = poll(&p, 1, ms);
+        if (n > 0) return true;
+        if (n == 0 || errno != EINTR) return false;
+    }
+}
+
+static int connect_one(const struct addrinfo *i, uint64_t until_ns) {
+    int fd = socket(i->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    int bad = 0;
+    socklen_t len = sizeof bad;
+    if (fd < 0) return -1;
+    if (connect(fd, i->ai_addr, i->ai_addrlen) == 0) return fd;
+    if (errno != EINPROGRESS) bad = errno;
+    if (!bad && !wait_fd(fd, POLLOUT, until_ns)) bad = ETIMEDOUT;
+    if (!bad && getsockopt(fd, SOL_SOCKET, SO_ERROR, &bad, &len) != 0) bad = errno;
+    if (!bad) return fd;
+    close(fd);
+    errno = bad;
+    return -1;
+}
+
+static MUST dial(const struct address *a, uint64_t until_ns, int *fd, struct err *e) {
+    const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
+    struct addrinfo *all = NULL;
+    int code = getaddrinfo(a->host, a->port, &hints, &all);
+    if (code != 0) {
+        return err_set(e, ERR_IO, "cannot find the machine %.120s: %s; give its address instead",
+                       a->host, gai_strerror(code));
+    }
+    *fd = -1;
+    for (const struct addrinfo *i = all; i && *fd < 0; i = i->ai_next) {
+        *fd = connect_one(i, until_ns);
+    }
+    int why = errno;
+    freeaddrinfo(all);
+    if (*fd >= 0) return true;
+    errno = why;
+    if (why != ECONNREFUSED) return err_sys(e, "cannot reach %.120s port %s", a->host, a->port);
+    return err_set(e, ERR_IO,
+                   "nobody listens at %.120s port %s; is `dair node` running there? --host names "
+                   "another",
+                   a->host, a->port);
+}
+
+static MUST send_request(int fd, const struct address *a, uint64_t until_ns, struct err *e) {
+    char text[HOST_CAP + 128];
+    bool is_six = strchr(a->host, ':') != NULL;
+    size_t at = 0, len = (size_t)snprintf(text, sizeof text,
+                                          "GET /status.json HTTP/1.0\r\nHost: %s%s%s:%s\r\n\r\n",
+                                          is_six ? "[" : "", a->host, is_six ? "]" : "", a->port);
+    while (at < len) {
+        ssize_t n = send(fd, text + at, len - at, MSG_NOSIGNAL);
+        if (n > 0) at += (size_t)n;
+        if (n >= 0 || errno == EINTR || (errno == EAGAIN && wait_fd(fd, POLLOUT, until_ns)))
+            continue;
+        return err_sys(e, "cannot ask %.120s", a->host);
+    }
+    return true;
+}
+
+static MUST receive(int fd, const struct address *a, uint64_t until_ns, struct answer_text *out,
+                    struct err *e) {
+    while (out->len < ANSWER_MOST) {
+        ssize_t n = recv(fd, out->text + out->len, ANSWER_MOST - out->len, 0);
+        if (n == 0) break;
+        if (n > 0) out->len += (size_t)n;
+        if (n > 0 || errno == EINTR) continue;
+        if (errno != EAGAIN) return err_sys(e, "%.120s broke off its answer", a->host);
+        if (!wait_fd(fd, POLLIN, until_ns)) {
+            return err_set(e, ERR_IO, "%.120s port %s did not answer within %d s", a->host, a->port,
+                           ANSWER_MS / 1000);
+        }
+    }
+    out->text[out->len] = '\0';
+    if (out->len < ANSWER_MOST) return true;
+    return err_set(e, ERR_LIMIT, "the answer of %.120s is longer than %d bytes", a->host,
+                   ANSWER_MOST);
+}
+
+/* The body of an answer that says 200. */
+static MUST find_body(struct answer_text *t, const struct address *a, struct err *e) {
+    const char *end = strstr(t->text, "\r\n\r\n");
+    bool is_http = strncmp(t->text, "HTTP/1.", 7) == 0 && end;
+    if (!is_http || strncmp(t->text + 8, " 200", 4) != 0) {
+        return err_set(e, ERR_FORMAT,
+                       "what listens at %.120s port %s is no dair node (it answers %.30s); --host "
+                       "names another",
+                       a->host, a->port, is_http ? t->text + 9 : "something else than HTTP");
+    }
+    t->body = end + 4;
+    return true;
+}
+
+static MUST get_status(const struct address *a, struct answer_text *out, struct err *e) {
+    uint64_t until = clock_ns() + (uint64_t)ANSWER_MS * 1000000;
+    int fd;
+    out->text = malloc(ANSWER_MOST + 1);
+    if (!out->text) return err_set(e, ERR_MEMORY, "no memory for the answer");
+    if (!dial(a, until, &fd, e)) return false;
+    bool ok = send_request(fd, a, until, e) && receive(fd, a, until, out, e);
+    close(fd);
+    return ok && find_body(out, a, e);
+}
+
+/* ---- what it says, for people: what is absent or of another kind is 0 or "" */
+
+static double real(const struct json_value *v, const char *key) {
+    double r = 0;
+    struct err e;
+    return v && json_want_real(v, key, -1e300, 1e300, &r, &e) ? r : 0;
+}
+
+static uint64_t whole(const struct json_value *v, const char *key) {
+    double r = real(v, key);
+    return r > 0 && r < 0x1p63 ? (uint64_t)r : 0;
+}
+
+static bool truth(const struct json_value *v, const char *key) {
+    bool b = false;
+    struct err e;
+    return v && json_want_bool(v, key, &b, &e) && b;
+}
+
+enum { WORD = 96 };
+
+static const char *word(const struct json_value *v, const char *key, char out[static WORD]) {
+    struct json_chars c = {.s = "", .len = 0};
+    struct err e;
+    char text[WORD];
+    if (!v || !json_want_chars(v, key, &c, &e)) c.len = 0;
+    if (c.len >= sizeof text) c.len = sizeof text - 1;
+    memcpy(text, c.s, c.len);
+    text[c.len] = '\0';
+    return text_printable(out, WORD, text);
+}
+#define WORD_OF(v, key) word(v, key, (char[WORD]){0})
+
+static const struct json_value *part(const struct json_value *v, const char *key) {
+    const struct json_value *p = v ? json_find(v, key) : NULL;
+    return json_kind(p) == JSON_OBJECT ? p : NULL;
+}
+
+static const struct json_value *list(const struct json_value *v, const char *key) {
+    const struct json_value *p = v ? json_find(v, key) : NULL;
+    return json_kind(p) == JSON_ARRAY ? p : NULL;
+}
+
+static void print_cluster(const struct json_value *root) {
+    const struct json_value *cluster = part(root, "cluster"), *node = part(root, "node");
+    size_t n = json_size(list(cluster, "nodes"));
+    const char *print = WORD_OF(cluster, "fingerprint");
+    printf("node      %s at %s, %s", WORD_OF(node, "name"), WORD_OF(node, "address"),
+           WORD_OF(node, "state"));
+    bool is_told = strcmp(WORD_OF(node, "state"), "JOINING") == 0 ||
+                   strcmp(WORD_OF(node, "state"), "FAILED") == 0;
+    if (is_told && *WORD_OF(node, "why")) printf(": %s", WORD_OF(node, "why"));
+    printf("\ncluster   ");
+    if (print[strspn(print, "0")]) {
+        printf("%s, ", print);
+    } else {
+        printf("no key, ");
+    }
+    printf("%zu node%s, epoch %llu", n, n == 1 ? "" : "s",
+           (unsigned long long)whole(cluster, "epoch"));
+    printf(", dair %s\n", WORD_OF(root, "version"));
+}
+
+static void print_model(const struct json_value *root) {
+    const struct json_value *m = part(root, "model"), *plan = part(root, "plan");
+    const struct json_value *load = part(root, "load"), *ms = part(root, "time_ms");
+    if (!m || !*WORD_OF(m, "name")) {
+        printf("model     none\n");
+        return;
+    }
+    printf("model     %s: %s, %llu layers, context %llu\n", WORD_OF(m, "name"),
+           BYTES_TEXT(whole(m, "bytes")), (unsigned long long)whole(m, "layers"),
+           (unsigned long long)whole(m, "context"));
+    double measured = real(plan, "measured_tps"), predicted = real(plan, "predicted_tps");
+    printf("speed     ");
+    if (measured > 0) printf("%.*f tokens/s measured, ", measured < 10 ? 2 : 1, measured);
+    if (predicted > 0) printf("%.*f forecast", predicted < 10 ? 2 : 1, predicted);
+    if (*WORD_OF(plan, "limited_by")) printf(", limited by %s", WORD_OF(plan, "limited_by"));
+    printf("%s%llu running, %llu waiting\n", measured > 0 || predicted > 0 ? "; " : "",
+           (unsigned long long)whole(load, "running"), (unsigned long long)whole(load, "waiting"));
+    if (real(ms, "compute") + real(ms, "disk") + real(ms, "network") > 0) {
+        printf(
+            "a token   %.1f ms computing, %.1f ms waiting for the disk, %.1f ms for the network\n",
+            real(ms, "compute"), real(ms, "disk"), real(ms, "network"));
+    }
+}
+
+static void print_node(const struct json_value *v, const char *leader) {
+    uint64_t pinned = whole(v, "pinned_bytes"), streamed = whole(v, "streamed_bytes");
+    const struct bar_part kept[] = {{(double)pinned, 'W'}, {(double)streamed, '~'}};
+    double share = real(v, "share"), temperature = real(v, "temperature_c");
+    char bar[BAR_WIDTH + 3];
+    bool leads = *leader && strcmp(WORD_OF(v, "id"), leader) == 0;
+    printf("%-15s%c %-22s %-9s %3.0f %%  %s %9s kept", WORD_OF(v, "name"), leads ? '*' : ' ',
+           WORD_OF(v, "address"), WORD_OF(v, "state"), 100 * share,
+           text_bar(bar, BAR_WIDTH, (double)(pinned + streamed), kept, 2), BYTES_TEXT(pinned));
+    double disk = real(v, "disk_gbps"), disk_most = real(v, "disk_gbps_max");
+    if (streamed) printf(", %s a token from the disk", BYTES_TEXT(streamed));
+    if (streamed && disk > 0) printf(" at %s", RATE_TEXT(disk * 1e9));
+    if (streamed && disk > 0 && disk_most > 0) printf(" of %s", RATE_TEXT(disk_most * 1e9));
+    if (real(v, "link_mbps") > 0) printf(", link %.0f Mb/s", real(v, "link_mbps"));
+    if (temperature > 0) printf(", %.0f C", temperature);
+    printf("%s\n", truth(v, "throttled") ? ", throttled" : "");
+}
+
+static void print_status(const struct json_value *root) {
+    const struct json_value *cluster = part(root, "cluster");
+    const struct json_value *nodes = list(cluster, "nodes"), *alerts = list(root, "alerts");
+    char leader[WORD];
+    word(cluster, "leader", leader);
+    print_cluster(root);
+    print_model(root);
+    printf("\n%-16s %-22s %-9s share  weights: W kept in memory, ~ streamed  (* leads)\n", "node",
+           "address", "state");
+    for (size_t i = 0; i < json_size(nodes); i++) print_node(json_item(nodes, i), leader);
+    for (size_t i = 0; i < json_size(alerts); i++) {
+        const struct json_value *a = json_item(alerts, i);
+        const char *remedy = WORD_OF(a, "remedy");
+        printf("%salert     %s%s%s\n", i ? "" : "\n", WORD_OF(a, "text"), *remedy ? "; " : "",
+               remedy);
+    }
+}
+
+static MUST show(const struct status_conf *c, const struct address *a, struct answer_text *t,
+                 struct err *e) {
+    struct json_doc *doc = NULL;
+    if (!get_status(a, t, e)) return false;
+    size_t len = t->len - (size_t)(t->body - t->text);
+    if (!json_read(&doc, t->body, len, ANSWER_MOST, e)) return err_in(e, "/status.json");
+    if (c->is_json) {
+        fwrite(t->body, 1, len, stdout);
+        if (len && t->body[len - 1] != '\n') putchar('\n');
+    } else {
+        print_status(json_root(doc));
+    }
+    json_free(doc);
+    return true;
+}
+
+static int status_main(const struct verb *v, int argc, char **argv) {
+    struct status_conf c = {0};
+    struct address a;
+    struct answer_text t = {0};
+    struct err e = {0};
+    enum parsed parsed = options_parse(v, argc, argv, &c, NULL, &e);
+    if (parsed != PARSED) return parsed == PARSED_HELP ? 0 : verb_fail(v, &e);
+    bool ok = take_address(c.host, &a, &e) && show(&c, &a, &t, &e);
+    free(t.text);
+    return ok ? 0 : verb_fail(v, &e);
+}
+
+const struct verb verb_status = {
+    .name = "status",
+    .usage = "[options]",
+    .summary = "Show a cluster as one of its nodes sees it",
+    .notes =
+        "The node is asked over HTTP at its page's port (8080, or port = of /etc/dair.conf).\n",
+    .opt = status_opt,
+    .n_opt = sizeof status_opt / sizeof *status_opt,
+    .max_word = 0,
+    .run = status_main,
+};

@@ -1,0 +1,69 @@
+#include "engine/asks.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+MUST asks_add(struct asks *s, const struct ask_request *r, uint64_t now_ns, uint64_t *ticket,
+              struct err *e) {
+    struct front_ask *a = NULL;
+    for (unsigned i = 0; i < NODE_ASKS && !a; i++) {
+        if (!s->ask[i].is_used) a = &s->ask[i];
+    }
+    if (!a) return err_set(e, ERR_LIMIT, "%d requests are under way; try again later", NODE_ASKS);
+    size_t cap = (size_t)r->n_prompt + r->n_predict;
+    int32_t *id = malloc(cap * sizeof *id);
+    if (!id) return err_set(e, ERR_MEMORY, "no memory for a request of %zu tokens", cap);
+    memcpy(id, r->prompt, r->n_prompt * sizeof *id);
+    *a = (struct front_ask){.is_used = true,
+                            .ticket = ++s->last_ticket,
+                            .asked_ns = now_ns,
+                            .id = id,
+                            .n_id = r->n_prompt,
+                            .request = *r};
+    *ticket = a->ticket;
+    return true;
+}
+
+struct front_ask *asks_find(struct asks *s, uint64_t ticket) {
+    for (unsigned i = 0; i < NODE_ASKS; i++) {
+        if (s->ask[i].is_used && s->ask[i].ticket == ticket) return &s->ask[i];
+    }
+    return NULL;
+}
+
+void asks_drop(struct front_ask *a) {
+    free(a->id);
+    *a = (struct front_ask){0};
+}
+
+unsigned asks_count(const struct asks *s) {
+    unsigned n = 0;
+    for (unsigned i = 0; i < NODE_ASKS; i++) n += s->ask[i].is_used;
+    return n;
+}
+
+void asks_message(const struct front_ask *a, uint64_t epoch, uint64_t now_ns, struct msg *m) {
+    m->type = MSG_ASK;
+    m->epoch = epoch;
+    m->u.ask = (struct ask){.ticket = a->ticket,
+                            .age_ms = (now_ns - a->asked_ns) / 1000000,
+                            .n_prompt = a->request.n_prompt,
+                            .n_id = a->n_id,
+                            .id = a->id,
+                            .n_predict = a->request.n_predict,
+                            .sampler = a->request.sampler,
+                            .sequence = a->request.sequence};
+}
+
+int asks_take(struct front_ask *a, uint32_t at, const int32_t *id, uint32_t n,
+              const int32_t **new) {
+    uint32_t have = a->n_id - a->request.n_prompt, want = a->request.n_predict;
+    if (at > have || n > want || at > want - n) return -1;
+    uint32_t known = have - at;
+    if (known >= n) return 0;
+    n -= known;
+    memcpy(a->id + a->n_id, id + known, n * sizeof *id);
+    *new = a->id + a->n_id;
+    a->n_id += n;
+    return (int)n;
+}

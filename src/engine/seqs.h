@@ -1,0 +1,48 @@
+/* seqs.h - the leader's sequences: who is computed next, who waits for a place.
+ *
+ * A sequence is prompt and answer as token ids. As many as the plan has room for hold a place in the
+ * KV cache and take turns, a step each; the others are parked, the oldest first in line, and nothing
+ * is ever failed for lack of room. Plain data: no threads, no clock.
+ */
+#ifndef ENGINE_SEQS_H
+#define ENGINE_SEQS_H
+
+#include "cluster/msg.h"
+
+enum { SEQS_MAX = 256, SEQ_SLOTS = 16 };
+
+struct seq {
+    bool is_used, is_cancelled;
+    struct node_id front;
+    uint64_t ticket, asked_ns;  // asked_ns: when its user asked, by our clock
+    int32_t *id;                // [n_prompt + n_predict], owned
+    uint32_t n_prompt, n_id, n_fed, n_predict;
+    struct sampler sampler;
+    uint64_t sequence;
+    int slot;  // place in the KV cache, -1: parked
+};
+
+struct seqs {
+    uint32_t n_slot;
+    struct seq seq[SEQS_MAX];
+    int in_slot[SEQ_SLOTS];  // index of the sequence, -1: free
+    uint32_t turn;           // slot that was computed last
+};
+
+void seqs_open(struct seqs *s, uint32_t n_slot);
+void seqs_close(struct seqs *s);  // drops all
+
+/* A copy of what was asked; one with the same front and ticket is replaced. n_ctx: positions that a
+ * sequence can have. Fails: ERR_LIMIT (too many, does not fit the context), ERR_FORMAT (ids that the
+ * vocabulary does not have), ERR_MEMORY. */
+MUST seqs_add(struct seqs *s, const struct node_id *front, const struct ask *a, uint32_t n_ctx,
+              uint32_t n_vocab, uint64_t now_ns, struct err *e);
+void seqs_cancel(struct seqs *s, const struct node_id *front, uint64_t ticket);
+void seqs_drop(struct seqs *s, struct seq *q);
+
+/* The next one to compute: cancelled ones are dropped, free places given to the oldest parked, then
+ * the slots in turn. NULL: nothing to do. */
+struct seq *seqs_next(struct seqs *s);
+void seqs_count(const struct seqs *s, uint32_t *running, uint32_t *waiting);
+
+#endif

@@ -1,0 +1,443 @@
+/* worker.c - see worker.h. Reads from the bottom up: the thread, an epoch, leading and following, one
+ * step. */
+#include "engine/worker.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/par.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    STEP_TOKENS = 256,  // most tokens of one step, whatever a plan says
+    PRODUCTS = 1024,
+    RATE_S = 5,  // tokens/s of the last so many seconds
+};
+
+/* What the leader tells the others: run these tokens at this place of this sequence. */
+struct step {
+    uint32_t seq, pos, n_tok;
+    uint32_t k;  // candidates wanted of the last token; 0: no logits
+    int32_t token[STEP_TOKENS];
+};
+
+struct worker {
+    struct worker_conf conf;
+    pthread_t thread;
+    bool has_thread;
+    struct par *team;
+
+    pthread_mutex_t lock;  // of everything to the blank line
+    pthread_cond_t changed;
+    bool is_quitting;
+    struct epoch *order;  // the next epoch, NULL: none
+    uint64_t epoch;       // that seqs belong to; 0: not leading
+    struct seqs seqs;
+    uint32_t n_ctx, n_seq;
+    struct product product[PRODUCTS];
+    uint32_t n_made, n_taken;
+    struct worker_figures figures;
+    struct mesh_stats net_before;  // of the epochs that are over
+    const struct mesh *mesh;       // of the epoch at work, NULL: none
+
+    /* the thread's own */
+    struct epoch *now;
+    struct nn *nn;
+    struct step step;
+    double rate_from_s;
+    uint32_t rate_n;
+    uint64_t disk_ns, net_ns;  // totals when the step began
+};
+
+static bool is_over(struct worker *w) {
+    return atomic_load_explicit(&w->now->is_over, memory_order_acquire);
+}
+
+/* --- one step --- */
+
+/* A streaming model's step takes seconds: an epoch that is over is left layer by layer. */
+static bool on_layer(void *ctx, uint32_t done, uint32_t n_layer) {
+    (void)done, (void)n_layer;
+    return !is_over(ctx);
+}
+
+static MUST run_step(struct worker *w, const struct step *s, struct candidate **c, size_t *n,
+                     struct err *e) {
+    nn_truncate(w->nn, s->seq, s->pos);
+    if (!nn_step(w->nn, w->team, s->seq, s->token, s->n_tok, s->k ? NN_LOGITS : NN_NO_LOGITS, e)) {
+        return false;
+    }
+    return !s->k || nn_candidates(w->nn, s->k, c, n, e);
+}
+
+static size_t step_bytes(const struct step *s) {
+    return offsetof(struct step, token) + s->n_tok * sizeof s->token[0];
+}
+
+/* --- following --- */
+
+/* The leader holds the key like all of us, but a mistake of its must not become a crash of ours. */
+static MUST check_step(struct worker *w, const struct step *s, size_t len, struct err *e) {
+    const struct plan *p = &w->now->plan;
+    uint32_t n_vocab = w->conf.model->n_vocab;
+    bool ok = len >= offsetof(struct step, token) && s->n_tok >= 1 && s->n_tok <= p->n_batch &&
+              len == step_bytes(s) && s->seq < p->n_seq && s->pos <= nn_pos(w->nn, s->seq) &&
+              s->n_tok <= p->n_ctx - s->pos && s->k <= n_vocab;
+    for (uint32_t i = 0; ok && i < s->n_tok; i++) {
+        ok = s->token[i] >= 0 && (uint32_t)s->token[i] < n_vocab;
+    }
+    return ok || err_set(e, ERR_FORMAT, "the leader asked for a step that cannot be");
+}
+
+static MUST follow(struct worker *w, struct err *e) {
+    while (!is_over(w)) {
+        size_t len, n;
+        struct candidate *c;
+        if (!mesh_hear(w->now->mesh, &w->step, sizeof w->step, &len, e)) return false;
+        if (!check_step(w, &w->step, len, e) || !run_step(w, &w->step, &c, &n, e)) return false;
+    }
+    return true;
+}
+
+/* --- leading --- */
+
+static void produce(struct worker *w, const struct product *p) {
+    pthread_mutex_lock(&w->lock);
+    while (w->n_made - w->n_taken == PRODUCTS && !is_over(w)) {
+        pthread_cond_wait(&w->changed, &w->lock);
+    }
+    if (w->n_made - w->n_taken < PRODUCTS) w->product[w->n_made++ % PRODUCTS] = *p;
+    pthread_mutex_unlock(&w->lock);
+    w->conf.on_product(w->conf.ctx);
+}
+
+bool worker_take(struct worker *w, struct product *out) {
+    pthread_mutex_lock(&w->lock);
+    bool has = w->n_made != w->n_taken;
+    if (has) *out = w->product[w->n_taken++ % PRODUCTS];
+    pthread_cond_broadcast(&w->changed);
+    pthread_mutex_unlock(&w->lock);
+    return has;
+}
+
+static void end_seq(struct worker *w, struct seq *q, enum done_why why) {
+    struct product p = {.epoch = w->now->plan.epoch,
+                        .ticket = q->ticket,
+                        .front = q->front,
+                        .is_end = true,
+                        .why = why};
+    pthread_mutex_lock(&w->lock);
+    seqs_drop(&w->seqs, q);
+    pthread_mutex_unlock(&w->lock);
+    produce(w, &p);
+}
+
+/* What a token's step took, of late: weighted towards the newest. */
+static void count_token(struct worker *w, double seconds) {
+    struct store_stats disk;
+    struct mesh_stats net;
+    nn_stats(w->nn, &disk);
+    mesh_stats(w->now->mesh, &net);
+    double disk_ms = (double)(disk.wait_ns - w->disk_ns) * 1e-6;
+    double net_ms = (double)(net.wait_ns - w->net_ns) * 1e-6;
+    /* Disk waits are summed over the team's threads. */
+    disk_ms /= w->conf.n_thread;
+    double rest = seconds * 1e3 - disk_ms - net_ms, now = clock_s();
+    pthread_mutex_lock(&w->lock);
+    struct worker_figures *f = &w->figures;
+    double new = f->tokens++ ? 0.1 : 1;
+    f->disk_ms += new *(disk_ms - f->disk_ms);
+    f->network_ms += new *(net_ms - f->network_ms);
+    f->compute_ms += new *((rest > 0 ? rest : 0) - f->compute_ms);
+    w->rate_n++;
+    if (now - w->rate_from_s >= RATE_S) {
+        f->tokens_per_s = w->rate_n / (now - w->rate_from_s);
+        w->rate_from_s = now;
+        w->rate_n = 0;
+    }
+    pthread_mutex_unlock(&w->lock);
+}
+
+static void count_start(struct worker *w) {
+    struct store_stats disk;
+    struct mesh_stats net;
+    nn_stats(w->nn, &disk);
+    mesh_stats(w->now->mesh, &net);
+    w->disk_ns = disk.wait_ns;
+    w->net_ns = net.wait_ns;
+}
+
+static void take_token(struct worker *w, struct seq *q, int32_t id) {
+    if (tok_is_end(w->conf.tok, id)) {
+        end_seq(w, q, DONE_END);
+        return;
+    }
+    struct product p = {.epoch = w->now->plan.epoch,
+                        .ticket = q->ticket,
+                        .front = q->front,
+                        .at = q->n_id - q->n_prompt,
+                        .id = id};
+    q->id[q->n_id++] = id;
+    produce(w, &p);
+    if (q->n_id - q->n_prompt >= q->n_predict) end_seq(w, q, DONE_LENGTH);
+}
+
+static MUST lead_step(struct worker *w, struct seq *q, struct err *e) {
+    const struct plan *p = &w->now->plan;
+    struct step *s = &w->step;
+    if (q->n_id - q->n_prompt >= q->n_predict) {
+        end_seq(w, q, DONE_LENGTH);
+        return true;
+    }
+    uint32_t left = q->n_id - q->n_fed;
+    *s = (struct step){.seq = (uint32_t)q->slot, .pos = q->n_fed};
+    s->n_tok = left < p->n_batch ? left : p->n_batch;
+    bool is_last = s->n_tok == left;
+    s->k = is_last ? (uint32_t)sampler_needs(&q->sampler, w->conf.model->n_vocab) : 0;
+    memcpy(s->token, q->id + q->n_fed, s->n_tok * sizeof s->token[0]);
+    double start = clock_s();
+    struct candidate *c = NULL;
+    size_t n = 0;
+    count_start(w);
+    if (!mesh_cast(w->now->mesh, s, step_bytes(s), e) || !run_step(w, s, &c, &n, e)) return false;
+    q->n_fed += s->n_tok;
+    if (!is_last) return true;
+    if (!n) {
+        log_error("engine", "the model's output is not a number at any token");
+        end_seq(w, q, DONE_FAILED);
+        return true;
+    }
+    if (s->n_tok == 1) count_token(w, clock_s() - start);
+    take_token(w, q, sample(&q->sampler, c, n, q->sequence, nn_pos(w->nn, s->seq)));
+    return true;
+}
+
+/* The next sequence to compute; sleeps while there is none. NULL: the epoch is over. */
+static struct seq *next_seq(struct worker *w) {
+    struct seq *q = NULL;
+    pthread_mutex_lock(&w->lock);
+    while (!is_over(w)) {
+        q = seqs_next(&w->seqs);
+        seqs_count(&w->seqs, &w->figures.running, &w->figures.waiting);
+        if (q) break;
+        pthread_cond_wait(&w->changed, &w->lock);
+    }
+    pthread_mutex_unlock(&w->lock);
+    return is_over(w) ? NULL : q;
+}
+
+static MUST lead(struct worker *w, struct err *e) {
+    struct seq *q;
+    while ((q = next_seq(w)) != NULL) {
+        if (!lead_step(w, q, e)) return false;
+    }
+    return true;
+}
+
+/* --- an epoch --- */
+
+/* As many read-ahead buffers as a quarter of the pool holds. */
+static MUST choose_slots(struct nn_conf *c, uint32_t most, struct err *e) {
+    struct nn_memory m;
+    for (uint32_t slot = most; slot >= 2; slot /= 2) {
+        c->n_slot = slot;
+        bool ok = nn_measure(c, &m, e);
+        if (ok && (slot == 2 || m.ring_bytes <= c->budget / 4)) return true;
+        if (!ok && slot / 2 < 2) return false;
+    }
+    return true;
+}
+
+static MUST open_nn(struct worker *w, struct err *e) {
+    const struct plan *p = &w->now->plan;
+    struct nn_conf c = {
+        .model = w->conf.model,
+        .kernels = w->conf.kernels,
+        .self = w->now->self,
+        .n_slice = p->n_node,
+        .n_ctx = p->n_ctx,
+        .n_batch = p->n_batch,
+        .n_seq = p->n_seq,
+        .kv = (enum kv_type)p->kv,
+        .wire = (enum wire_type)p->wire,
+        .budget = w->conf.pool,
+        .n_reader = w->conf.n_reader,
+        .n_thread = w->conf.n_thread,
+    };
+    if (p->n_batch > STEP_TOKENS || p->n_seq > SEQ_SLOTS) {
+        return err_set(e, ERR_LIMIT, "a plan with %u tokens a step and %u sequences", p->n_batch,
+                       p->n_seq);
+    }
+    return plan_cuts(p, w->conf.model, &c.cuts, e) && choose_slots(&c, w->conf.n_slot, e) &&
+           nn_open(&w->nn, &c, mesh_coll(w->now->mesh), e);
+}
+
+static void start_leading(struct worker *w) {
+    const struct plan *p = &w->now->plan;
+    pthread_mutex_lock(&w->lock);
+    seqs_open(&w->seqs, p->n_seq);
+    w->n_ctx = p->n_ctx;
+    w->n_seq = p->n_seq;
+    w->epoch = w->now->self == 0 ? p->epoch : 0;
+    pthread_mutex_unlock(&w->lock);
+}
+
+/* The sums over epochs. */
+static void add_net(struct mesh_stats *sum, const struct mesh *m) {
+    struct mesh_stats s;
+    mesh_stats(m, &s);
+    sum->n_gather += s.n_gather;
+    sum->sent_payload += s.sent_payload;
+    sum->sent_wire += s.sent_wire;
+    sum->received_payload += s.received_payload;
+    sum->received_wire += s.received_wire;
+    sum->wait_ns += s.wait_ns;
+    sum->crypt_ns += s.crypt_ns;
+}
+
+static void stop_leading(struct worker *w) {
+    pthread_mutex_lock(&w->lock);
+    w->epoch = 0;
+    seqs_close(&w->seqs);
+    w->figures.running = w->figures.waiting = 0;
+    add_net(&w->net_before, w->now->mesh);
+    w->mesh = NULL;
+    pthread_mutex_unlock(&w->lock);
+}
+
+/* A newer plan does not wait for the end of a load. */
+static bool on_load(void *ctx, uint64_t done, uint64_t total) {
+    (void)done, (void)total;
+    return !is_over(ctx);
+}
+
+static MUST load(struct worker *w, struct err *e) {
+    if (!open_nn(w, e)) return false;
+    nn_watch(w->nn, on_layer, w);
+    if (!nn_load(w->nn, on_load, w, e)) return false;
+    return mesh_wait(w->now->mesh, e);
+}
+
+static void run_epoch(struct worker *w) {
+    struct err e = {0};
+    start_leading(w);
+    bool ok = load(w, &e);
+    if (ok) {
+        pthread_mutex_lock(&w->lock);
+        w->mesh = w->now->mesh;
+        pthread_mutex_unlock(&w->lock);
+        w->conf.on_loaded(w->conf.ctx, w->now->plan.epoch, nn_memory(w->nn));
+        ok = w->now->self == 0 ? lead(w, &e) : follow(w, &e);
+    }
+    int suspect = mesh_suspect(w->now->mesh);
+    /* A mesh that fails took its reason from a peer; ours are disk and memory. */
+    if (!ok && !is_over(w) && (suspect >= 0 || e.code != ERR_STOPPED)) {
+        w->conf.on_broke(w->conf.ctx, w->now->plan.epoch, suspect, e.text);
+    }
+    stop_leading(w);
+    nn_close(w->nn);
+    w->nn = NULL;
+}
+
+/* --- the thread --- */
+
+static struct epoch *next_epoch(struct worker *w) {
+    pthread_mutex_lock(&w->lock);
+    while (!w->order && !w->is_quitting) pthread_cond_wait(&w->changed, &w->lock);
+    struct epoch *e = w->is_quitting ? NULL : w->order;
+    if (e) w->order = NULL;
+    pthread_mutex_unlock(&w->lock);
+    return e;
+}
+
+static void work(void *ctx, struct par *team) {
+    struct worker *w = ctx;
+    w->team = team;
+    while ((w->now = next_epoch(w)) != NULL) {
+        if (!is_over(w)) run_epoch(w);
+        epoch_release(w->now);
+    }
+}
+
+static void *worker_thread(void *ctx) {
+    struct worker *w = ctx;
+    struct err e = {0};
+    if (!par_enter((int)w->conf.n_thread, work, w, &e)) log_error("engine", "%s", e.text);
+    return NULL;
+}
+
+MUST worker_open(struct worker **out, const struct worker_conf *c, struct err *e) {
+    struct worker *w = calloc(1, sizeof *w);
+    if (!w) return err_set(e, ERR_MEMORY, "no memory for the engine's bookkeeping");
+    w->conf = *c;
+    w->rate_from_s = clock_s();
+    pthread_mutex_init(&w->lock, NULL);
+    pthread_cond_init(&w->changed, NULL);
+    seqs_open(&w->seqs, 1);
+    if (pthread_create(&w->thread, NULL, worker_thread, w)) {
+        worker_close(w);
+        return err_set(e, ERR_MEMORY, "the system gives no thread for the engine");
+    }
+    w->has_thread = true;
+    *out = w;
+    return true;
+}
+
+void worker_close(struct worker *w) {
+    if (!w) return;
+    pthread_mutex_lock(&w->lock);
+    w->is_quitting = true;
+    pthread_cond_broadcast(&w->changed);
+    pthread_mutex_unlock(&w->lock);
+    if (w->has_thread) pthread_join(w->thread, NULL);
+    epoch_release(w->order);
+    seqs_close(&w->seqs);
+    pthread_mutex_destroy(&w->lock);
+    pthread_cond_destroy(&w->changed);
+    free(w);
+}
+
+void worker_epoch(struct worker *w, struct epoch *e) {
+    pthread_mutex_lock(&w->lock);
+    struct epoch *unseen = w->order;
+    w->order = e;
+    pthread_cond_broadcast(&w->changed);
+    pthread_mutex_unlock(&w->lock);
+    epoch_release(unseen);
+}
+
+void worker_notify(struct worker *w) {
+    pthread_mutex_lock(&w->lock);
+    pthread_cond_broadcast(&w->changed);
+    pthread_mutex_unlock(&w->lock);
+}
+
+MUST worker_ask(struct worker *w, uint64_t epoch, const struct node_id *front, const struct ask *a,
+                struct err *e) {
+    pthread_mutex_lock(&w->lock);
+    bool ok = w->epoch == epoch
+                  ? seqs_add(&w->seqs, front, a, w->n_ctx, w->conf.model->n_vocab, clock_ns(), e)
+                  : err_set(e, ERR_STOPPED, "another epoch");
+    pthread_cond_broadcast(&w->changed);
+    pthread_mutex_unlock(&w->lock);
+    return ok;
+}
+
+void worker_cancel(struct worker *w, const struct node_id *front, uint64_t ticket) {
+    pthread_mutex_lock(&w->lock);
+    seqs_cancel(&w->seqs, front, ticket);
+    pthread_cond_broadcast(&w->changed);
+    pthread_mutex_unlock(&w->lock);
+}
+
+void worker_figures(struct worker *w, struct worker_figures *out) {
+    pthread_mutex_lock(&w->lock);
+    *out = w->figures;
+    out->n_seq = w->n_seq;
+    seqs_count(&w->seqs, &out->running, &out->waiting);
+    out->net = w->net_before;
+    if (w->mesh) add_net(&out->net, w->mesh);
+    pthread_mutex_unlock(&w->lock);
+}

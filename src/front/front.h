@@ -1,0 +1,30 @@
+/* front.h - what people and programs see of a node: HTTP, opened and closed as one.
+ *
+ * Serves GET /, /health, /status.json and POST /v1/completions; page, chat, metrics and Ollama's API
+ * come as further routes. With an API key, /v1/ asks for it; what watches the node does not.
+ */
+#ifndef FRONT_FRONT_H
+#define FRONT_FRONT_H
+
+#include "engine/node.h"
+#include "front/http.h"
+#include "model/tok.h"
+
+struct front_conf {
+    struct node *node;                          // borrowed; closed after the front
+    const struct tok *tok;                      // borrowed; NULL: this node has no model
+    uint32_t n_ctx;                             // tokens of prompt and answer together
+    uint64_t memory;                            // for making tokens of a prompt; 0: 48 MiB
+    uint16_t port;                              // 0: any
+    const char *address, *interface, *api_key;  // NULL: all, all, none
+    struct http_times times;                    // 0: the usual ones
+};
+
+struct front;
+/* Fails: as http_open. */
+MUST front_open(struct front **out, const struct front_conf *c, struct err *e);
+uint16_t front_port(const struct front *f);
+/* What is under way ends; streams are cut off, so drain the node first. */
+void front_close(struct front *f);
+
+#endif

@@ -1,0 +1,713 @@
+#include "front/http.h"
+
+#include "base/clock.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "front/listen.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <microhttpd.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+enum {
+    IDLE_S = 30,              // a client that neither sends nor takes anything
+    SLOT_N = HTTP_CONNS + 8,  // the library may tell of a new one before an old one's end
+    WATCH_MS = 250,           // how late a deadline may be noticed
+    CHUNK = 16 << 10,         // bytes of a stream sent at once
+    BODY_FIRST = 4096,        // room of a body whose length is not told
+    DISCARD = 16 << 20,       // of a refused body, read so that the client gets to read our reply
+};
+
+/* A connection, as the watch knows it. */
+struct conn {
+    int fd;                  // -1: the slot is free
+    uint64_t since_ns;       // waits for a request since then; 0: has one
+    uint64_t deadline_ns;    // for what it must send; 0: none
+    struct http_request *q;  // its job is under way
+};
+
+struct http {
+    struct http_conf conf;
+    char *api_key;  // owned copy, or NULL
+    struct MHD_Daemon *daemon;
+    uint16_t port;
+    size_t body_bytes;  // of all bodies; the library's thread
+    pthread_t watch;
+    int wake_fd;  // wakes the watch
+
+    pthread_mutex_t lock;  // what follows, and what struct http_request says
+    bool is_closing;
+    uint32_t n_conn;
+    struct conn conn[SLOT_N];
+};
+
+struct http_request {
+    struct http *h;
+    struct conn *conn;
+    struct MHD_Connection *c;
+    const struct http_route *route;
+    bool has_body;
+    unsigned refused;  // status of a refusal that waits for the rest of the body
+    const char *why;   // and its sentence
+    char *body;        // [cap_body]
+    size_t n_body, cap_body, discarded;
+    bool is_handled, is_replied, is_queued, is_finished, is_broken;
+    const char *quiet;
+    char *out;  // [cap_out]: written, from at_out on not yet sent
+    size_t at_out, n_out, cap_out;
+
+    /* under the lock */
+    struct http_job *job;
+    bool is_paused, is_woken, is_gone, is_quiet;
+    bool is_stream;
+    uint64_t said_ns;  // when the stream last said something
+};
+
+static const char *const json_type = "application/json";
+
+/* --- replies --- */
+
+struct meaning {
+    unsigned status;
+    const char *type, *code;
+};
+
+static const struct meaning *meaning(unsigned status) {
+    static const struct meaning all[] = {
+        {400, "invalid_request_error", NULL},
+        {401, "authentication_error", "invalid_api_key"},
+        {404, "not_found_error", "not_found"},
+        {405, "invalid_request_error", "method_not_allowed"},
+        {411, "invalid_request_error", "length_required"},
+        {413, "invalid_request_error", "too_large"},
+        {415, "invalid_request_error", "unsupported_media_type"},
+        {429, "rate_limit_error", "rate_limit_exceeded"},
+        {503, "unavailable_error", "unavailable"},
+        {500, "server_error", "server_error"},
+    };
+    size_t i = 0, last = sizeof all / sizeof *all - 1;
+    while (i < last && all[i].status != status) i++;
+    return &all[i];
+}
+
+const char *http_error_type(unsigned status) {
+    return meaning(status)->type;
+}
+
+static void add(struct MHD_Response *r, const char *name, const char *value) {
+    if (MHD_add_response_header(r, name, value) != MHD_YES) log_debug("http", "no %s header", name);
+}
+
+static const char *allowed(const struct http_route *r) {
+    return strcmp(r->method, "GET") == 0 ? "GET, HEAD, OPTIONS" : "POST, OPTIONS";
+}
+
+static void send_reply(struct http_request *q, unsigned status, const char *type,
+                       struct MHD_Response *r) {
+    assert(!q->is_replied);
+    q->is_replied = true;
+    if (!r) return;  // no memory: the connection is closed
+    if (type) add(r, MHD_HTTP_HEADER_CONTENT_TYPE, type);
+    add(r, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
+    add(r, "X-Content-Type-Options", "nosniff");
+    if (status == MHD_HTTP_UNAUTHORIZED) add(r, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer");
+    if (status == MHD_HTTP_TOO_MANY_REQUESTS) add(r, MHD_HTTP_HEADER_RETRY_AFTER, "5");
+    if (status == MHD_HTTP_SERVICE_UNAVAILABLE) add(r, MHD_HTTP_HEADER_RETRY_AFTER, "10");
+    if (q->route && (status == MHD_HTTP_METHOD_NOT_ALLOWED || status == MHD_HTTP_NO_CONTENT)) {
+        add(r, MHD_HTTP_HEADER_ALLOW, allowed(q->route));
+    }
+    if (q->refused && !q->is_handled) add(r, MHD_HTTP_HEADER_CONNECTION, "close");
+    q->is_queued = MHD_queue_response(q->c, status, r) == MHD_YES;
+    MHD_destroy_response(r);
+}
+
+void http_reply(struct http_request *q, unsigned status, const char *type, const char *body,
+                size_t len) {
+    send_reply(q, status, type, MHD_create_response_from_buffer_copy(len, body));
+}
+
+void http_error(struct http_request *q, unsigned status, const char *code, const char *message) {
+    const struct meaning *m = meaning(status);
+    char text[4096];
+    struct json j;
+    json_mem(&j, text, sizeof text);
+    json_object(&j);
+    json_key(&j, "error");
+    json_object(&j);
+    json_put_text(&j, "message", message);
+    json_put_text(&j, "type", m->type);
+    json_put_text(&j, "param", NULL);
+    json_put_text(&j, "code", code ? code : m->code);
+    json_end(&j);
+    json_end(&j);
+    http_reply(q, status, json_type, text, j.is_full ? 0 : j.len);
+}
+
+/* --- waiting for what others do --- */
+
+static void poke(const struct http *h) {
+    if (eventfd_write(h->wake_fd, 1) != 0) log_debug("http", "the watch is not woken");
+}
+
+/* Its thread shall look again. Under the lock. */
+static void unpause(struct http_request *q) {
+    if (!q->is_paused) return;
+    q->is_paused = false;
+    MHD_resume_connection(q->c);
+}
+
+void http_wake(struct http_request *q) {
+    struct http *h = q->h;
+    pthread_mutex_lock(&h->lock);
+    q->is_woken = true;
+    unpause(q);
+    pthread_mutex_unlock(&h->lock);
+}
+
+void http_wait(struct http_request *q, struct http_job *j) {
+    struct http *h = q->h;
+    pthread_mutex_lock(&h->lock);
+    q->job = j;
+    q->conn->q = q;
+    pthread_mutex_unlock(&h->lock);
+    poke(h);  // whether the client leaves is of interest from now on
+}
+
+enum next { NEXT_STEP, NEXT_QUIET, NEXT_PAUSE, NEXT_GONE };
+
+/* What to do when there is nothing to send; NEXT_PAUSE: the connection is suspended now. */
+static enum next look(struct http_request *q) {
+    enum next n = NEXT_PAUSE;
+    pthread_mutex_lock(&q->h->lock);
+    if (q->is_gone || q->h->is_closing) {
+        n = NEXT_GONE;
+    } else if (q->is_woken) {
+        n = NEXT_STEP;
+    } else if (q->is_quiet) {
+        n = NEXT_QUIET;
+    } else {
+        q->is_paused = true;
+        MHD_suspend_connection(q->c);
+    }
+    q->is_woken = q->is_quiet = false;
+    pthread_mutex_unlock(&q->h->lock);
+    return n;
+}
+
+/* --- streams --- */
+
+void http_write(struct http_request *q, const char *s, size_t len) {
+    if (q->is_broken) return;
+    if (q->at_out == q->n_out) q->at_out = q->n_out = 0;
+    if (len > HTTP_STREAM_ROOM - q->n_out) {
+        q->is_broken = true;
+        return;
+    }
+    if (len > q->cap_out - q->n_out) {
+        size_t cap = q->n_out + len + CHUNK;
+        char *grown = realloc(q->out, cap);
+        if (!grown) {
+            q->is_broken = true;
+            return;
+        }
+        q->out = grown;
+        q->cap_out = cap;
+    }
+    memcpy(q->out + q->n_out, s, len);
+    q->n_out += len;
+}
+
+void http_finish(struct http_request *q) {
+    q->is_finished = true;
+}
+
+static size_t take(struct http_request *q, char *buf, size_t max) {
+    size_t n = q->n_out - q->at_out;
+    if (n > max) n = max;
+    memcpy(buf, q->out + q->at_out, n);
+    q->at_out += n;
+    pthread_mutex_lock(&q->h->lock);
+    q->said_ns = clock_ns();
+    pthread_mutex_unlock(&q->h->lock);
+    return n;
+}
+
+/* The library has room for more of the stream. */
+static ssize_t on_read(void *ctx, uint64_t pos, char *buf, size_t max) {
+    struct http_request *q = ctx;
+    (void)pos;
+    for (;;) {
+        if (q->is_broken) return MHD_CONTENT_READER_END_WITH_ERROR;
+        if (q->at_out < q->n_out) return (ssize_t)take(q, buf, max);
+        if (q->is_finished) return MHD_CONTENT_READER_END_OF_STREAM;
+        switch (look(q)) {
+        case NEXT_STEP: q->job->step(q->job, q); break;
+        case NEXT_QUIET: http_write(q, q->quiet, strlen(q->quiet)); break;
+        case NEXT_PAUSE: return 0;
+        case NEXT_GONE: return MHD_CONTENT_READER_END_WITH_ERROR;
+        }
+    }
+}
+
+void http_stream(struct http_request *q, const char *type, const char *quiet) {
+    q->quiet = quiet;
+    pthread_mutex_lock(&q->h->lock);
+    q->is_stream = true;
+    q->is_woken = true;  // the first step comes unasked
+    q->said_ns = clock_ns();
+    pthread_mutex_unlock(&q->h->lock);
+    struct MHD_Response *r =
+        MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, CHUNK, on_read, q, NULL);
+    if (r) add(r, "X-Accel-Buffering", "no");  // a proxy must not collect it
+    send_reply(q, MHD_HTTP_OK, type, r);
+}
+
+/* --- bodies --- */
+
+const char *http_body(const struct http_request *q, size_t *len) {
+    *len = q->n_body;
+    return q->body ? q->body : "";
+}
+
+static void drop_body(struct http_request *q) {
+    q->h->body_bytes -= q->cap_body;
+    free(q->body);
+    q->body = NULL;
+    q->n_body = q->cap_body = 0;
+}
+
+/* Room for cap bytes; false: refused. */
+static bool grow_body(struct http_request *q, size_t cap) {
+    if (cap > HTTP_BODY) cap = HTTP_BODY;
+    if (cap - q->cap_body <= HTTP_BODIES - q->h->body_bytes) {
+        char *grown = realloc(q->body, cap);
+        if (grown) {
+            q->h->body_bytes += cap - q->cap_body;
+            q->body = grown;
+            q->cap_body = cap;
+            return true;
+        }
+    }
+    q->refused = MHD_HTTP_SERVICE_UNAVAILABLE;
+    q->why = "too many requests are being received at once; try again";
+    return false;
+}
+
+/* A piece of the body; false: no more of it is wanted, the connection ends. */
+static bool add_body(struct http_request *q, const char *data, size_t len) {
+    if (!q->refused && len > HTTP_BODY - q->n_body) {
+        q->refused = MHD_HTTP_CONTENT_TOO_LARGE;
+        q->why = "the body is larger than the 4 MiB that are taken here";
+    }
+    if (!q->refused && len > q->cap_body - q->n_body) {
+        size_t twice = q->cap_body ? 2 * q->cap_body : BODY_FIRST;
+        size_t want = q->n_body + len;
+        if (grow_body(q, want > twice ? want : twice)) assert(len <= q->cap_body - q->n_body);
+    }
+    if (q->refused) {
+        drop_body(q);
+        q->discarded += len;
+        return q->discarded <= DISCARD;
+    }
+    memcpy(q->body + q->n_body, data, len);
+    q->n_body += len;
+    return true;
+}
+
+/* --- what comes in --- */
+
+static const char *header(const struct http_request *q, const char *name) {
+    return MHD_lookup_connection_value(q->c, MHD_HEADER_KIND, name);
+}
+
+static bool is_json(const char *type) {
+    size_t n = strlen(json_type);
+    return strncasecmp(type, json_type, n) == 0 && (type[n] == '\0' || strchr("; \t", type[n]));
+}
+
+/* Takes as long for any wrong key of the right length. */
+static bool is_key(const char *want, const char *got) {
+    size_t n = strlen(want);
+    unsigned char diff = 0;
+    if (strlen(got) != n) return false;
+    for (size_t i = 0; i < n; i++) diff |= (unsigned char)(want[i] ^ got[i]);
+    return diff == 0;
+}
+
+static bool has_key(const struct http_request *q) {
+    const char *want = q->h->api_key, *bearer = header(q, MHD_HTTP_HEADER_AUTHORIZATION);
+    const char *plain = header(q, "X-Api-Key");
+    if (!want) return true;
+    if (bearer && strncasecmp(bearer, "Bearer ", 7) == 0 && is_key(want, bearer + 7)) return true;
+    return plain && is_key(want, plain);
+}
+
+/* The route, or one of the same path. */
+static const struct http_route *find_route(const struct http *h, const char *path,
+                                           const char *method, bool *is_method) {
+    const char *wanted = strcmp(method, "HEAD") == 0 ? "GET" : method;
+    const struct http_route *found = NULL;
+    *is_method = false;
+    for (size_t i = 0; i < h->conf.n_route && !*is_method; i++) {
+        const struct http_route *r = &h->conf.route[i];
+        if (strcmp(r->path, path) != 0) continue;
+        *is_method = strcmp(r->method, wanted) == 0;
+        if (*is_method || !found) found = r;
+    }
+    return found;
+}
+
+static void refuse(struct http_request *q, unsigned status, const char *why) {
+    q->refused = status;
+    q->why = why;
+}
+
+/* What the headers alone tell. */
+static void check_head(struct http_request *q, const char *path, const char *method) {
+    const char *length = header(q, MHD_HTTP_HEADER_CONTENT_LENGTH);
+    const char *coding = header(q, MHD_HTTP_HEADER_TRANSFER_ENCODING);
+    const char *type = header(q, MHD_HTTP_HEADER_CONTENT_TYPE);
+    uint64_t n = 0;
+    bool is_method, is_post = strcmp(method, "POST") == 0;
+    q->has_body = coding || (length && strcmp(length, "0") != 0);
+    q->route = find_route(q->h, path, method, &is_method);
+    if (length && coding) {
+        refuse(q, MHD_HTTP_BAD_REQUEST, "Content-Length and Transfer-Encoding exclude each other");
+        q->discarded = DISCARD;  // where this body ends is not sure
+    } else if (length && (!text_u64(length, &n) || n > HTTP_BODY)) {
+        refuse(q, MHD_HTTP_CONTENT_TOO_LARGE,
+               "the body is larger than the 4 MiB that are taken here");
+        if (n > DISCARD) q->discarded = DISCARD;
+    } else if (!q->route) {
+        refuse(q, MHD_HTTP_NOT_FOUND, "there is nothing at this path");
+    } else if (strcmp(method, "OPTIONS") == 0) {
+        refuse(q, MHD_HTTP_NO_CONTENT, "");
+    } else if (!is_method) {
+        refuse(q, MHD_HTTP_METHOD_NOT_ALLOWED, "this path does not take that method");
+    } else if (q->route->is_keyed && !has_key(q)) {
+        refuse(q, MHD_HTTP_UNAUTHORIZED,
+               "an API key is asked for here: send it as \"Authorization: Bearer KEY\"");
+    } else if (is_post && type && !is_json(type)) {
+        refuse(q, MHD_HTTP_UNSUPPORTED_MEDIA_TYPE, "the body must be of type application/json");
+    } else if (is_post && !length && !coding) {
+        refuse(q, MHD_HTTP_LENGTH_REQUIRED, "a body is wanted, with Content-Length or chunked");
+    }
+    if (n && !q->refused) (void)grow_body(q, (size_t)n);
+}
+
+static void reply_refusal(struct http_request *q) {
+    if (q->refused == MHD_HTTP_NO_CONTENT) {
+        http_reply(q, MHD_HTTP_NO_CONTENT, NULL, "", 0);
+    } else {
+        http_error(q, q->refused, NULL, q->why);
+    }
+}
+
+static uint64_t in_ms(unsigned ms) {
+    return clock_ns() + ms * (uint64_t)1000000;
+}
+
+static struct http_request *begin(struct http *h, struct MHD_Connection *c, const char *path,
+                                  const char *method) {
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(c, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    struct http_request *q = info && info->socket_context ? calloc(1, sizeof *q) : NULL;
+    if (!q) return NULL;
+    q->h = h;
+    q->c = c;
+    q->conn = info->socket_context;
+    check_head(q, path, method);
+    pthread_mutex_lock(&h->lock);
+    q->conn->since_ns = 0;
+    q->conn->deadline_ns = q->has_body ? in_ms(h->conf.times.body_ms) : 0;
+    pthread_mutex_unlock(&h->lock);
+    return q;
+}
+
+/* After the handler, and each time the connection was resumed before there was a reply. */
+static enum MHD_Result settle(struct http_request *q) {
+    while (!q->is_replied) {
+        if (!q->job) {
+            http_error(q, MHD_HTTP_INTERNAL_SERVER_ERROR, NULL, "the request was left unanswered");
+            break;
+        }
+        switch (look(q)) {
+        case NEXT_STEP:
+        case NEXT_QUIET: q->job->step(q->job, q); break;
+        case NEXT_PAUSE: return MHD_YES;
+        case NEXT_GONE: return MHD_NO;
+        }
+    }
+    return q->is_queued ? MHD_YES : MHD_NO;
+}
+
+/* Called for the headers, for each piece of the body, at its end, and after each pause. */
+static enum MHD_Result on_request(void *ctx, struct MHD_Connection *c, const char *path,
+                                  const char *method, const char *version, const char *data,
+                                  size_t *n_data, void **request) {
+    struct http *h = ctx;
+    struct http_request *q = *request;
+    (void)version;
+    if (!q) {
+        q = *request = begin(h, c, path, method);
+        if (!q) return MHD_NO;
+        const char *expect = header(q, MHD_HTTP_HEADER_EXPECT);
+        bool is_now = q->refused && (expect || q->discarded);  // its body will not come, or not end
+        if (is_now) reply_refusal(q);
+        return q->is_queued || !is_now ? MHD_YES : MHD_NO;
+    }
+    if (*n_data) {
+        bool goes_on = add_body(q, data, *n_data);
+        *n_data = 0;
+        return goes_on ? MHD_YES : MHD_NO;
+    }
+    if (q->is_replied) return MHD_YES;
+    if (!q->is_handled) {
+        pthread_mutex_lock(&h->lock);
+        q->conn->deadline_ns = 0;
+        pthread_mutex_unlock(&h->lock);
+        q->is_handled = true;
+        if (q->refused) {
+            reply_refusal(q);
+        } else {
+            q->route->handle(h->conf.ctx, q);
+        }
+        drop_body(q);
+    }
+    return settle(q);
+}
+
+static void on_completed(void *ctx, struct MHD_Connection *c, void **request,
+                         enum MHD_RequestTerminationCode how) {
+    struct http *h = ctx;
+    struct http_request *q = *request;
+    (void)c;
+    (void)how;
+    if (!q) return;
+    pthread_mutex_lock(&h->lock);
+    q->conn->q = NULL;
+    q->conn->since_ns = clock_ns();
+    q->conn->deadline_ns = in_ms(h->conf.times.next_ms);
+    pthread_mutex_unlock(&h->lock);
+    if (q->job) q->job->end(q->job);
+    drop_body(q);
+    free(q->out);
+    free(q);
+    *request = NULL;
+}
+
+/* --- connections --- */
+
+/* Who has waited longest for its (next) request goes, so that others get in. Under the lock. */
+static void make_room(struct http *h) {
+    struct conn *oldest = NULL;
+    for (size_t i = 0; i < SLOT_N; i++) {
+        struct conn *k = &h->conn[i];
+        if (k->fd < 0 || !k->since_ns) continue;
+        if (!oldest || k->since_ns < oldest->since_ns) oldest = k;
+    }
+    if (!oldest) return;
+    shutdown(oldest->fd, SHUT_RDWR);
+    oldest->since_ns = oldest->deadline_ns = 0;  // once is enough
+}
+
+static void add_conn(struct http *h, struct MHD_Connection *c, void **slot) {
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD);
+    if (!info) return;
+    pthread_mutex_lock(&h->lock);
+    if (h->n_conn >= HTTP_CONNS * 3 / 4) make_room(h);
+    for (size_t i = 0; i < SLOT_N && !*slot; i++) {
+        if (h->conn[i].fd < 0) *slot = &h->conn[i];
+    }
+    struct conn *k = *slot;
+    if (k) {
+        *k = (struct conn){.fd = info->connect_fd,
+                           .since_ns = clock_ns(),
+                           .deadline_ns = in_ms(h->conf.times.header_ms)};
+        h->n_conn++;
+    }
+    bool is_first = h->n_conn == 1;
+    pthread_mutex_unlock(&h->lock);
+    if (is_first) poke(h);
+}
+
+static void on_connection(void *ctx, struct MHD_Connection *c, void **slot,
+                          enum MHD_ConnectionNotificationCode what) {
+    struct http *h = ctx;
+    if (what == MHD_CONNECTION_NOTIFY_STARTED) {
+        *slot = NULL;
+        add_conn(h, c, slot);
+    } else if (*slot) {
+        struct conn *k = *slot;
+        pthread_mutex_lock(&h->lock);
+        *k = (struct conn){.fd = -1};  // the library closes the socket after this
+        h->n_conn--;
+        pthread_mutex_unlock(&h->lock);
+    }
+}
+
+/* --- the watch --- */
+
+static bool has_hung_up(int fd) {
+    struct pollfd p = {.fd = fd, .events = POLLRDHUP};
+    return poll(&p, 1, 0) > 0 && (p.revents & (POLLRDHUP | POLLHUP | POLLERR));
+}
+
+/* One connection. Under the lock. */
+static void check_conn(const struct http *h, struct conn *k, uint64_t now) {
+    struct http_request *q = k->q;
+    if (k->deadline_ns && now >= k->deadline_ns) {
+        shutdown(k->fd, SHUT_RDWR);
+        k->deadline_ns = 0;
+    }
+    if (!q || q->is_gone) return;
+    uint64_t quiet_ns = h->conf.times.quiet_ms * (uint64_t)1000000;
+    if (has_hung_up(k->fd)) {
+        q->is_gone = true;
+        unpause(q);
+    } else if (q->is_paused && q->is_stream && q->quiet && now - q->said_ns >= quiet_ns) {
+        q->is_quiet = true;
+        unpause(q);
+    }
+}
+
+/* Sleeps until a client that waits for us leaves, or it is time to look at the deadlines. A client
+ * that only closes its sending side counts as gone: those of HTTP do not do that. */
+static void *watch(void *ctx) {
+    struct http *h = ctx;
+    struct pollfd fd[1 + SLOT_N];
+    bool is_closing = false;
+    while (!is_closing) {
+        nfds_t n = 0;
+        fd[n++] = (struct pollfd){.fd = h->wake_fd, .events = POLLIN};
+        pthread_mutex_lock(&h->lock);
+        for (size_t i = 0; i < SLOT_N; i++) {
+            const struct conn *k = &h->conn[i];
+            if (k->fd < 0 || !k->q || k->q->is_gone) continue;
+            fd[n++] = (struct pollfd){.fd = k->fd, .events = POLLRDHUP};
+        }
+        int ms = h->n_conn ? WATCH_MS : -1;
+        pthread_mutex_unlock(&h->lock);
+        poll(fd, n, ms);
+        if (fd[0].revents) {
+            eventfd_t ignored;
+            eventfd_read(h->wake_fd, &ignored);
+        }
+        uint64_t now = clock_ns();
+        pthread_mutex_lock(&h->lock);
+        for (size_t i = 0; i < SLOT_N; i++) {
+            if (h->conn[i].fd >= 0) check_conn(h, &h->conn[i], now);
+        }
+        is_closing = h->is_closing;
+        pthread_mutex_unlock(&h->lock);
+    }
+    return NULL;
+}
+
+/* --- opening and closing --- */
+
+static MUST start_daemon(struct http *h, struct err *e) {
+    int fd = -1;
+    const struct http_conf *c = &h->conf;
+    if (!listen_open(c->address, c->interface, c->port, &fd, &h->port, e)) return false;
+    h->daemon = MHD_start_daemon(
+        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ITC, h->port, NULL, NULL,
+        on_request, h, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED, on_completed, h,
+        MHD_OPTION_NOTIFY_CONNECTION, on_connection, h, MHD_OPTION_CONNECTION_TIMEOUT,
+        (unsigned)IDLE_S, MHD_OPTION_CONNECTION_LIMIT, (unsigned)HTTP_CONNS,
+        MHD_OPTION_PER_IP_CONNECTION_LIMIT, (unsigned)HTTP_PER_IP,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HTTP_HEAD, MHD_OPTION_CLIENT_DISCIPLINE_LVL, 1,
+        MHD_OPTION_END);
+    if (h->daemon) return true;
+    close(fd);
+    return err_set(e, ERR_MEMORY, "the HTTP service does not start");
+}
+
+static unsigned or_default(unsigned ms, unsigned otherwise) {
+    return ms ? ms : otherwise;
+}
+
+static void set_times(struct http_times *t) {
+    t->header_ms = or_default(t->header_ms, HTTP_HEADER_MS);
+    t->next_ms = or_default(t->next_ms, HTTP_NEXT_MS);
+    t->body_ms = or_default(t->body_ms, HTTP_BODY_MS);
+    t->quiet_ms = or_default(t->quiet_ms, HTTP_QUIET_MS);
+}
+
+static MUST start_watch(struct http *h, struct err *e) {
+    h->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (h->wake_fd < 0) return err_sys(e, "no event for the HTTP watch");
+    int bad = pthread_create(&h->watch, NULL, watch, h);
+    if (!bad) return true;
+    close(h->wake_fd);
+    errno = bad;
+    return err_sys(e, "no thread for the HTTP watch");
+}
+
+static void stop_watch(struct http *h) {
+    pthread_mutex_lock(&h->lock);
+    h->is_closing = true;  // nothing pauses any more
+    for (size_t i = 0; i < SLOT_N; i++) {
+        if (h->conn[i].fd >= 0 && h->conn[i].q) unpause(h->conn[i].q);
+    }
+    pthread_mutex_unlock(&h->lock);
+    poke(h);
+    pthread_join(h->watch, NULL);
+}
+
+static void destroy(struct http *h) {
+    pthread_mutex_destroy(&h->lock);
+    free(h->api_key);
+    free(h);
+}
+
+MUST http_open(struct http **out, const struct http_conf *c, struct err *e) {
+    struct http *h = calloc(1, sizeof *h);
+    *out = NULL;
+    if (!h) return err_set(e, ERR_MEMORY, "no memory for the HTTP service");
+    h->conf = *c;
+    h->conf.api_key = NULL;
+    set_times(&h->conf.times);
+    pthread_mutex_init(&h->lock, NULL);
+    for (size_t i = 0; i < SLOT_N; i++) h->conn[i].fd = -1;
+    bool has_key = c->api_key && *c->api_key;
+    h->api_key = has_key ? strdup(c->api_key) : NULL;
+    if (has_key && !h->api_key) {
+        destroy(h);
+        return err_set(e, ERR_MEMORY, "no memory for the API key");
+    }
+    if (!start_watch(h, e)) {
+        destroy(h);
+        return false;
+    }
+    bool ok = start_daemon(h, e);
+    h->conf.address = h->conf.interface = NULL;
+    if (!ok) {
+        stop_watch(h);
+        close(h->wake_fd);
+        destroy(h);
+        return false;
+    }
+    *out = h;
+    return true;
+}
+
+uint16_t http_port(const struct http *h) {
+    return h->port;
+}
+
+void http_close(struct http *h) {
+    stop_watch(h);
+    MHD_stop_daemon(h->daemon);
+    close(h->wake_fd);
+    destroy(h);
+}

@@ -1,0 +1,163 @@
+#include "front/status_json.h"
+
+static void put_known(struct json *j, const char *key, double v) {
+    json_key(j, key);
+    if (v > 0 || v < 0) {
+        json_real(j, v);
+    } else {
+        json_null(j);
+    }
+}
+
+static void put_bytes(struct json *j, const char *key, uint64_t v) {
+    json_key(j, key);
+    if (v) {
+        json_u64(j, v);
+    } else {
+        json_null(j);
+    }
+}
+
+static void put_name(struct json *j, const char *key, const char *s) {
+    json_put_text(j, key, *s ? s : NULL);
+}
+
+static void put_node(struct json *j, const struct status_node *n) {
+    json_object(j);
+    json_put_text(j, "id", n->id);
+    json_put_text(j, "name", n->name);
+    put_name(j, "address", n->address);
+    json_put_text(j, "state", state_name(n->state));
+    put_name(j, "arch", n->arch);
+    put_name(j, "board", n->board);
+    put_bytes(j, "ram_bytes", n->ram_bytes);
+    put_bytes(j, "budget_bytes", n->budget_bytes);
+    json_put_u64(j, "pinned_bytes", n->pinned_bytes);
+    json_put_u64(j, "streamed_bytes", n->streamed_bytes);
+    put_known(j, "disk_gbps", n->disk_bps * 1e-9);
+    put_known(j, "disk_gbps_max", n->disk_bps_max * 1e-9);
+    put_known(j, "link_mbps", n->link_bps * 8e-6);
+    json_put_real(j, "temperature_c", n->temperature_c);
+    json_put_bool(j, "throttled", n->is_throttled);
+    json_put_bool(j, "has_model", n->has_model);
+    json_put_bool(j, "working", n->is_working);
+    json_put_real(j, "share", n->share);
+    json_put_u64(j, "layers", n->layers);
+    json_end(j);
+}
+
+static void put_self(struct json *j, const struct status *s) {
+    json_key(j, "node");
+    json_object(j);
+    json_put_text(j, "id", s->id);
+    json_put_text(j, "name", s->name);
+    json_put_text(j, "state", state_name(s->state));
+    put_name(j, "why", s->why);
+    put_name(j, "address", s->address);
+    put_name(j, "shared_name", s->shared_name);
+    json_end(j);
+}
+
+static void put_cluster(struct json *j, const struct status *s) {
+    uint32_t n = s->cluster.n_node < STATUS_NODES ? s->cluster.n_node : STATUS_NODES;
+    json_key(j, "cluster");
+    json_object(j);
+    put_name(j, "fingerprint", s->cluster.fingerprint);
+    json_put_u64(j, "epoch", s->cluster.epoch);
+    put_name(j, "leader", s->cluster.leader);
+    json_key(j, "nodes");
+    json_array(j);
+    for (uint32_t i = 0; i < n; i++) put_node(j, &s->cluster.node[i]);
+    json_end(j);
+    json_end(j);
+}
+
+static void put_model(struct json *j, const struct status *s) {
+    json_key(j, "model");
+    json_object(j);
+    put_name(j, "name", s->model.name);
+    put_name(j, "file", s->model.file);
+    put_name(j, "fingerprint", s->model.fingerprint);
+    put_bytes(j, "bytes", s->model.bytes);
+    put_bytes(j, "layers", s->model.layers);
+    put_bytes(j, "context", s->model.context);
+    json_end(j);
+    json_key(j, "plan");
+    json_object(j);
+    put_name(j, "kind", s->plan.kind);
+    put_known(j, "predicted_tps", s->plan.predicted_tps);
+    put_known(j, "measured_tps", s->plan.measured_tps);
+    put_name(j, "limited_by", s->plan.limited_by);
+    put_known(j, "wire_bytes_per_token", s->plan.wire_bytes_per_token);
+    json_end(j);
+}
+
+static void put_work(struct json *j, const struct status *s) {
+    json_key(j, "load");
+    json_object(j);
+    json_put_u64(j, "running", s->load.running);
+    json_put_u64(j, "waiting", s->load.waiting);
+    json_put_u64(j, "slots", s->load.slots);
+    json_put_real(j, "tokens_per_second", s->load.tokens_per_second);
+    put_known(j, "accepted_per_step", s->load.accepted_per_step);
+    json_put_u64(j, "tokens", s->load.tokens);
+    json_end(j);
+    json_key(j, "time_ms");
+    json_object(j);
+    put_known(j, "compute", s->time_ms.compute);
+    put_known(j, "disk", s->time_ms.disk);
+    put_known(j, "network", s->time_ms.network);
+    json_end(j);
+    json_key(j, "net");
+    json_object(j);
+    json_put_u64(j, "sent_payload_bytes", s->net.sent_payload);
+    json_put_u64(j, "sent_wire_bytes", s->net.sent_wire);
+    json_put_u64(j, "received_payload_bytes", s->net.received_payload);
+    json_put_u64(j, "received_wire_bytes", s->net.received_wire);
+    json_put_u64(j, "crypt_ns", s->net.crypt_ns);
+    json_put_u64(j, "gathers", s->net.gathers);
+    json_put_u64(j, "epochs", s->net.epochs);
+    json_put_u64(j, "resubmitted", s->net.resubmitted);
+    json_end(j);
+}
+
+void status_json(struct json *j, const struct status *s, char (*log)[LOG_LINE], size_t n_log) {
+    uint32_t n_alert = s->n_alert < STATUS_ALERTS ? s->n_alert : STATUS_ALERTS;
+    json_object(j);
+    json_put_text(j, "version", DAIR_VERSION);
+    put_self(j, s);
+    put_cluster(j, s);
+    put_model(j, s);
+    put_work(j, s);
+    json_key(j, "alerts");
+    json_array(j);
+    for (uint32_t i = 0; i < n_alert; i++) {
+        json_object(j);
+        json_put_text(j, "text", s->alert[i].text);
+        put_name(j, "remedy", s->alert[i].remedy);
+        json_end(j);
+    }
+    json_end(j);
+    json_key(j, "log");
+    json_array(j);
+    for (size_t i = 0; i < n_log; i++) json_text(j, log[i]);
+    json_end(j);
+    json_end(j);
+}
+
+bool status_health(struct json *j, const struct status *s) {
+    static const char *const word[N_STATE] = {
+        [STATE_ALONE] = "failed", [STATE_JOINING] = "joining", [STATE_LOADING] = "loading",
+        [STATE_READY] = "ok",     [STATE_DEGRADED] = "ok",     [STATE_FAILED] = "failed"};
+    bool is_alone = s->state == STATE_ALONE;
+    bool is_ok =
+        s->state == STATE_READY || s->state == STATE_DEGRADED || (is_alone && s->model.name[0]);
+    json_object(j);
+    json_put_text(j, "status", is_ok ? "ok" : word[s->state]);
+    if (!is_ok) {
+        const char *why = is_alone ? "this node has no model" : NULL;
+        json_put_text(j, "why", *s->why ? s->why : why);
+    }
+    json_end(j);
+    return is_ok;
+}

@@ -1,0 +1,181 @@
+#!/usr/bin/perl
+# node.t - the service as its user meets it: one node alone, its settings, its end, `dair status`; two
+# nodes and a guest. Everything on the loopback.
+use strict;
+use warnings;
+use File::Copy qw(copy);
+use FindBin;
+use lib $FindBin::Bin;
+use Dair;
+use IO::Socket::INET;
+use JSON::PP ();
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+delete $ENV{DAIR_CLUSTER_KEY};
+my $dir = scratch();
+my $demo = "$FindBin::Bin/../overlay/usr/share/dair/demo.gguf";
+my $slow = is_sanitized() ? 4 : 1;
+my %taken;
+
+sub free_port {
+    for (1 .. 200) {
+        my $s = IO::Socket::INET->new(LocalAddr => '0.0.0.0', LocalPort => 0, Listen => 1) or next;
+        my $port = $s->sockport;
+        return $port if !$taken{$port}++;
+    }
+    BAIL_OUT('no free port');
+}
+
+# A node with these words more; its ports and state folder are its own.
+my $n_node = 0;
+sub node {
+    my (@words) = @_;
+    my ($port, $cluster) = (free_port(), free_port());
+    my $run = begin(['node', '--interface', 'lo', '--state', "$dir/state" . ++$n_node, '--memory', '64M', '--threads', 1,
+        '--port', $port, '--cluster-port', $cluster, @words]);
+    @$run{qw(port cluster)} = ($port, $cluster);
+    return $run;
+}
+
+sub log_of { return read_file($_[0]{err_file}->filename) }
+
+# Until the node's log says so.
+sub says {
+    my ($run, $what, $seconds) = @_;
+    for (my $until = time + ($seconds // 15) * $slow; time < $until; sleep 0.05) {
+        return 1 if log_of($run) =~ $what;
+        return log_of($run) =~ $what if !-d "/proc/$run->{pid}" || read_file("/proc/$run->{pid}/stat") =~ /\) Z/;
+    }
+    return 0;
+}
+
+# SIGTERM, and the exit status; how long it took.
+sub leave {
+    my ($run, $name) = @_;
+    my $began = time;
+    kill 'TERM', $run->{pid};
+    finish($run, 20);
+    is($run->{status}, 0, "$name: SIGTERM ends it with status 0") or diag($run->{err});
+    cmp_ok(time - $began, '<', 12, "$name: within 12 s");
+    like($run->{err}, qr/asked to stop.*\n(.*\n)*.*stopped$/m, "$name: and it says so");
+}
+
+# POST to a node: status and body.
+sub post {
+    my ($port, $path, $fields) = @_;
+    my $body = JSON::PP->new->utf8->encode($fields);
+    my $s = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port, Timeout => 10) or return (0, "$!");
+    print $s "POST $path HTTP/1.0\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: ", length $body,
+      "\r\n\r\n$body";
+    local $/;
+    my ($head, $rest) = split /\r\n\r\n/, <$s> // '', 2;
+    return (($head // '') =~ /^HTTP\S+ (\d+)/ ? $1 : 0, $rest // '');
+}
+
+sub completion {
+    my ($port, $prompt) = @_;
+    my ($status, $body) = post($port, '/v1/completions', {prompt => $prompt, max_tokens => 24, temperature => 0});
+    my $answer = eval { JSON::PP->new->utf8->decode($body) } // {};
+    return $answer->{choices}[0]{text} // "$status $body";
+}
+
+my $prompt = "<|im_start|>user\nWhat are you?<|im_end|>\n<|im_start|>assistant\n";
+my $expected = dair(['run', '--raw', '-p', $prompt, '-n', 24, '--temp', 0, '--quiet'])->{out};
+isnt($expected, '', 'dair run answers');
+
+# ---- alone
+my $alone = node();
+ok(says($alone, qr/ALONE: this node serves .* at http:\S+/), 'without a key it is ALONE and says so') or diag(log_of($alone));
+like(log_of($alone), qr/no cluster_key is set.*dair keygen/, 'and how to get one');
+like(log_of($alone), qr/dair \S+: dair-\w+, \w+, .*cores.*memory\n.*budget 64\.0 MiB/, 'the banner');
+is(completion($alone->{port}, $prompt), $expected, 'over HTTP the same text as from `dair run`');
+my @status = ('status', '--host', "127.0.0.1:$alone->{port}");
+my $table = dair(\@status);
+is($table->{status}, 0, 'status: exit status 0');
+like($table->{out}, qr/^node +dair-\w+ at .*ALONE$/m, 'status: the node');
+like($table->{out}, qr/^model +\S.*layers/m, 'status: the model');
+like($table->{out}, qr/^dair-\w+ +\* .* ALONE +100 %  \[W+\] .* kept/m, 'status: a line with a bar');
+my ($json) = objects(dair([@status, '--json'])->{out});
+is($json->{node}{state}, 'ALONE', 'status --json: the state');
+is(scalar @{$json->{cluster}{nodes} // []}, 1, 'status --json: one node');
+my $second = dair(['node', '--interface', 'lo', '--state', "$dir/second", '--port', $alone->{port}, '--cluster-port', 0,
+    '--memory', '64M']);
+is($second->{status}, 1, 'a taken port: exit status 1');
+like($second->{err}, qr/^dair node: .*\b$alone->{port}\b/m, 'and its number');
+leave($alone, 'alone');
+my $nobody = dair(\@status);
+is($nobody->{status}, 1, 'status of nobody: exit status 1');
+like($nobody->{err}, qr/\Adair status: nobody listens at 127\.0\.0\.1 port \d+; is `dair node` running.*\n\z/, 'in a sentence');
+is(dair(['status', '--host', 'a/b'])->{status}, 2, 'status of nonsense: exit status 2');
+
+# ---- settings
+write_file("$dir/dair.txt", "\xef\xbb\xbf# mine\r\nlog = debug\r\nmemroy = 4G\r\nctx = many\r\nhostname = Kitchen\r\n"
+      . "cluster_key = MISTYPED\r\napi_key = s3cret\r\nmodel = missing.gguf\r\n");
+my $set = node('--config', "$dir/dair.txt");
+ok(says($set, qr/: Kitchen,|: kitchen,/), 'a file full of mistakes does not keep it from starting') or diag(log_of($set));
+my $log = log_of($set);
+like($log, qr/config +warn +\S*dair\.txt:3: memroy is not a known key, ignored/, 'an unknown key, with its line');
+like($log, qr/dair\.txt:4: ctx takes a whole number.*the default is used/, 'a bad value');
+like($log, qr/dair\.txt:7: api_key comes with a later version, ignored/, "a later version's");
+unlike($log, qr/s3cret|MISTYPED/, 'no secrets in the log');
+like($log, qr/error.*cluster_key|error.*key.*works alone/, 'a mistyped key is named');
+like($log, qr/missing\.gguf.*without a model/, 'so is a model that is not there');
+leave($set, 'settings');
+
+# ---- what is wrong on the command line ends it
+for ([['--port', 'x'], 2, qr/port takes a whole number/], [['--bogus', 1], 2, qr/unknown option --bogus/],
+    [['--config', "$dir/none"], 1, qr/cannot open the config file .*none/], [['--cluster_key', 'ABC'], 2, qr/key/],
+    [["$dir/none.gguf"], 1, qr/none\.gguf/], [['--memory', '900T'], 4, qr/more than the/],
+    [['--peers', 'a:b'], 2, qr/HOST:PORT, .* not "a:b"/], [['--models', "$dir/none"], 1, qr/models folder/]) {
+    my ($words, $status, $like) = @$_;
+    my $run = dair(['node', '--state', "$dir/bad", '--port', free_port(), '--cluster-port', 0, @$words], seconds => 20);
+    is($run->{status}, $status, "node @$words: exit status $status") or diag($run->{err});
+    my ($last) = $run->{err} =~ /([^\n]*)\n\z/;
+    like($last // '', qr/^dair node: .*$like/, "node @$words: the last line says why");
+}
+
+# ---- a folder of models
+mkdir "$dir/models";
+my $empty = node('--models', "$dir/models");
+ok(says($empty, qr/no \.gguf file in .*no model/), 'an empty folder: no model, and it says so');
+ok(says($empty, qr/HTTP on port/), 'but a page');
+leave($empty, 'no model');
+SKIP: {
+    skip 'no demo.gguf here', 5 if !-r $demo;
+    copy($demo, "$dir/models/$_.gguf") or die "copy: $!" for qw(b a);
+    my $two = node('--models', "$dir/models");
+    ok(says($two, qr/ALONE:/), 'two models: one is served');
+    like(log_of($two), qr/2 models in .*taking the first by name, a\.gguf/, 'the first by name, with a note');
+    leave($two, 'two models');
+}
+
+# ---- with a key: two nodes and a guest
+my $key = dair(['keygen'])->{out};
+chomp $key;
+$ENV{DAIR_CLUSTER_KEY} = $key;
+my $one = node('--discovery', 'off');
+ok(says($one, qr/READY: 1 node serves/), 'with a key and nobody else: READY') or diag(log_of($one));
+my $two = node('--discovery', 'off', '--peers', "127.0.0.1:$one->{cluster}");
+ok(says($two, qr/READY: 2 nodes serve/, 20), 'a second one finds it by its name') or diag(log_of($one), log_of($two));
+ok(says($one, qr/READY: 2 nodes serve/, 20), 'and they serve together');
+is(completion($_->{port}, $prompt), $expected, 'the same text from each') for $one, $two;
+my @ask = ('run', '--raw', '-p', $prompt, '-n', 24, '--temp', 0, '--memory', '64M', '--threads', 1, '--interface', 'lo');
+my $guest = dair([@ask, '--workers', "127.0.0.1:$one->{cluster}", "127.0.0.1:$two->{cluster}"], seconds => 60);
+is($guest->{status}, 0, 'run --workers: exit status 0') or diag($guest->{err});
+is($guest->{out}, $expected, 'and the same text');
+like($guest->{err}, qr/^cluster   3 nodes; this one keeps/m, 'three nodes worked');
+my $figures = figures(dair([@ask, '--json', '--workers', "127.0.0.1:$one->{cluster},127.0.0.1:$two->{cluster}"], seconds => 60));
+is($figures->{tokens}, 24, '--json: the figures') if ($figures->{end} // '') eq 'length';
+is($figures->{nodes}, 3, '--json: of three nodes');
+ok(says($one, qr/READY: 3 nodes.*(\n.*)*READY: 2 nodes/, 20), 'the guest has left in good order') or diag(log_of($one));
+{
+    local $ENV{DAIR_CLUSTER_KEY} = '';
+    my $none = dair([@ask, '--workers', "127.0.0.1:$one->{cluster}"]);
+    is($none->{status}, 2, 'run --workers without a key: exit status 2');
+    like($none->{err}, qr/--workers needs the cluster's key/, 'and what it needs');
+}
+leave($two, 'the second');
+is(completion($one->{port}, $prompt), $expected, 'the first goes on alone');
+leave($one, 'the first');
+done_testing();

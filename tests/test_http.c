@@ -1,0 +1,787 @@
+/* The HTTP front: limits, routes, completions whole and streamed, clients that leave, drip and lie.
+ *
+ * The node is a double, defined here: the real one cannot be made to be slow, fail or refuse on
+ * demand. It says a text that the test chooses, a token at a time, from a thread of its own and, to
+ * provoke deadlocks, under its own lock. Real nodes are asked in http.t. */
+#include "base/clock.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "front/front.h"
+#include "tap.h"
+#include "toy_vocab.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum { N_CTX = 256, ASKS = 80, IDS = 1024, REPLY = 1 << 20, HALF_OPEN = 300 };
+
+static struct toy toy;
+static struct tok *tok;
+static struct front *front;
+
+/* --- the node's double --- */
+
+struct asked {
+    bool is_used, is_cancelled;
+    uint64_t ticket, next_ns, cancelled_ns;
+    struct ask_request r;
+    int32_t prompt[N_CTX], id[IDS];
+    uint32_t n, at;
+};
+
+/* How the next ones go. */
+struct manner {
+    const char *text;
+    unsigned first_ms, each_ms;
+    enum ask_end end;   // after the text
+    enum err_code why;  // of ASK_FAILED; of a refusal
+    bool is_refused;
+};
+
+static struct {
+    pthread_mutex_t lock;
+    pthread_t thread;
+    bool is_closing;
+    uint64_t n_ask, n_over;
+    struct manner manner;
+    struct asked ask[ASKS], last;
+    struct status status;
+} fake = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static void set_manner(struct manner m) {
+    pthread_mutex_lock(&fake.lock);
+    fake.manner = m;
+    pthread_mutex_unlock(&fake.lock);
+}
+
+MUST node_ask(struct node *n, const struct ask_request *a, uint64_t *ticket, struct err *e) {
+    const struct manner *m = &fake.manner;
+    struct asked *k = NULL;
+    size_t n_id = 0;
+    (void)n;
+    pthread_mutex_lock(&fake.lock);
+    if (m->is_refused) {
+        pthread_mutex_unlock(&fake.lock);
+        return err_set(e, m->why, "not now, says the test");
+    }
+    for (size_t i = 0; i < ASKS && !k; i++) {
+        if (!fake.ask[i].is_used) k = &fake.ask[i];
+    }
+    if (!k || a->n_prompt > N_CTX ||
+        !tok_encode(tok, m->text, strlen(m->text), 0, k->id, IDS, &n_id, e)) {
+        abort();
+    }
+    k->is_used = true;
+    k->is_cancelled = false;
+    k->ticket = *ticket = ++fake.n_ask;
+    k->r = *a;
+    k->n = (uint32_t)n_id;
+    k->at = 0;
+    k->next_ns = clock_ns() + m->first_ms * (uint64_t)1000000;
+    memcpy(k->prompt, a->prompt, a->n_prompt * sizeof *a->prompt);
+    fake.last = *k;
+    pthread_mutex_unlock(&fake.lock);
+    return true;
+}
+
+void node_cancel(struct node *n, uint64_t ticket) {
+    (void)n;
+    pthread_mutex_lock(&fake.lock);
+    for (size_t i = 0; i < ASKS; i++) {
+        struct asked *k = &fake.ask[i];
+        if (!k->is_used || k->ticket != ticket) continue;
+        k->is_used = false;
+        k->is_cancelled = true;
+        k->cancelled_ns = clock_ns();
+        fake.last = *k;
+        fake.n_over++;
+    }
+    pthread_mutex_unlock(&fake.lock);
+}
+
+void node_status(struct node *n, struct status *out) {
+    (void)n;
+    pthread_mutex_lock(&fake.lock);
+    *out = fake.status;
+    pthread_mutex_unlock(&fake.lock);
+}
+
+/* The next token of one, or its end. */
+static void speak(struct asked *k) {
+    struct err why = {.code = fake.manner.why, .text = "a node was lost"};
+    if (k->at < k->n && k->at < k->r.n_predict) {
+        k->r.on_tokens(k->r.ctx, &k->id[k->at], 1);
+        k->at++;
+        k->next_ns += fake.manner.each_ms * (uint64_t)1000000;
+        return;
+    }
+    enum ask_end end = k->at == k->r.n_predict ? ASK_LENGTH : fake.manner.end;
+    k->is_used = false;
+    fake.n_over++;
+    k->r.on_end(k->r.ctx, end, end == ASK_FAILED ? &why : NULL);
+}
+
+static void *fake_run(void *ctx) {
+    bool is_closing = false;
+    while (!is_closing) {
+        usleep(500);
+        pthread_mutex_lock(&fake.lock);
+        for (size_t i = 0; i < ASKS; i++) {
+            while (fake.ask[i].is_used && clock_ns() >= fake.ask[i].next_ns) speak(&fake.ask[i]);
+        }
+        is_closing = fake.is_closing;
+        pthread_mutex_unlock(&fake.lock);
+    }
+    return ctx;
+}
+
+static struct asked last_ask(void) {
+    pthread_mutex_lock(&fake.lock);
+    struct asked k = fake.last;
+    pthread_mutex_unlock(&fake.lock);
+    return k;
+}
+
+/* --- a client --- */
+
+struct reply {
+    int status;
+    char raw[REPLY], body[REPLY];
+    size_t n_raw, n_body;
+    uint64_t head_ns;  // when the first byte came
+};
+
+static struct reply reply;
+
+/* From 127.0.0.`host`. */
+static int dial(unsigned host) {
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct sockaddr_in from = {.sin_family = AF_INET, .sin_addr = {htonl(0x7f000000U + host)}};
+    struct sockaddr_in to = {.sin_family = AF_INET,
+                             .sin_port = htons(front_port(front)),
+                             .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    if (fd < 0 || bind(fd, (struct sockaddr *)&from, sizeof from) != 0 ||
+        connect(fd, (struct sockaddr *)&to, sizeof to) != 0) {
+        perror("dial");
+        exit(1);
+    }
+    return fd;
+}
+
+static void put(int fd, const char *s, size_t len) {
+    while (len) {
+        ssize_t n = send(fd, s, len, MSG_NOSIGNAL);
+        if (n <= 0) return;
+        s += n;
+        len -= (size_t)n;
+    }
+}
+
+static void put_text(int fd, const char *s) {
+    put(fd, s, strlen(s));
+}
+
+/* What comes within ms, until the other side closes (returns true) or `until` stands in it. */
+static bool get(int fd, struct reply *r, const char *until, int ms) {
+    uint64_t end = clock_ns() + (uint64_t)ms * 1000000;
+    while (r->n_raw < REPLY - 1) {
+        uint64_t now = clock_ns();
+        struct pollfd p = {.fd = fd, .events = POLLIN};
+        if (now >= end || poll(&p, 1, (int)((end - now) / 1000000) + 1) <= 0) return false;
+        ssize_t n = recv(fd, r->raw + r->n_raw, REPLY - 1 - r->n_raw, 0);
+        if (n <= 0) return true;
+        if (!r->n_raw) r->head_ns = clock_ns();
+        r->n_raw += (size_t)n;
+        r->raw[r->n_raw] = '\0';
+        if (until && strstr(r->raw, until)) return false;
+    }
+    return false;
+}
+
+/* Status and body out of what came. */
+static void parse(struct reply *r) {
+    const char *head_end = strstr(r->raw, "\r\n\r\n");
+    r->status = strncmp(r->raw, "HTTP/1.", 7) == 0 ? atoi(r->raw + 9) : 0;
+    r->n_body = 0;
+    r->body[0] = '\0';
+    if (!head_end) return;
+    const char *s = head_end + 4, *end = r->raw + r->n_raw;
+    const char *chunked = strcasestr(r->raw, "Transfer-Encoding: chunked");
+    if (!chunked || chunked > head_end) {
+        r->n_body = (size_t)(end - s);
+        memcpy(r->body, s, r->n_body);
+    }
+    while (chunked && chunked < head_end && s < end) {
+        char *after;
+        size_t n = strtoul(s, &after, 16);
+        if (!n || after + 2 + n > end) break;
+        memcpy(r->body + r->n_body, after + 2, n);
+        r->n_body += n;
+        s = after + 2 + n + 2;
+    }
+    r->body[r->n_body] = '\0';
+}
+
+static void begin(struct reply *r) {
+    r->n_raw = 0;
+    r->raw[0] = '\0';
+}
+
+/* Any bytes, and what comes until the connection is closed. */
+static int exchange(const char *bytes, size_t len) {
+    int fd = dial(1);
+    begin(&reply);
+    put(fd, bytes, len);
+    get(fd, &reply, NULL, 5000);
+    close(fd);
+    parse(&reply);
+    return reply.status;
+}
+
+static int get_path(const char *method, const char *path) {
+    char text[256];
+    int n = snprintf(text, sizeof text, "%s %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+                     method, path);
+    return exchange(text, (size_t)n);
+}
+
+static size_t post_text(char *out, size_t cap, const char *json, size_t len) {
+    int n = snprintf(out, cap,
+                     "POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+                     "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n",
+                     len);
+    memcpy(out + n, json, len);
+    return (size_t)n + len;
+}
+
+static int post_n(const char *json, size_t len) {
+    static char text[REPLY];
+    return exchange(text, post_text(text, sizeof text, json, len));
+}
+
+static int post(const char *json) {
+    return post_n(json, strlen(json));
+}
+
+/* Sends and does not wait. */
+static int post_begin(const char *json, unsigned host) {
+    char text[4096];
+    int fd = dial(host);
+    put(fd, text, post_text(text, sizeof text, json, strlen(json)));
+    return fd;
+}
+
+static bool has(const char *s) {
+    return strstr(reply.body, s) != NULL;
+}
+
+static bool has_head(const char *s) {
+    const char *at = strcasestr(reply.raw, s), *end = strstr(reply.raw, "\r\n\r\n");
+    return at && end && at < end;
+}
+
+/* The texts of all events put together; *n_event: how many have one. */
+static const char *stream_text(const struct reply *r, unsigned *n_event) {
+    static char all[8192];
+    size_t len = 0;
+    *n_event = 0;
+    for (const char *s = r->body; (s = strstr(s, "data: {")); s++) {
+        const char *end = strstr(s, "\n\n");
+        struct json_doc *d;
+        struct err e;
+        if (!end || !json_read(&d, s + 6, (size_t)(end - s - 6), REPLY, &e)) return "not JSON";
+        const struct json_value *choice = json_find(json_root(d), "choices");
+        struct json_chars text = {"", 0};
+        if (json_size(choice) && json_want_chars(json_item(choice, 0), "text", &text, &e)) {
+            memcpy(all + len, text.s, text.len);
+            *n_event += text.len > 0;
+        }
+        len += text.len;
+        json_free(d);
+    }
+    all[len] = '\0';
+    return all;
+}
+
+static bool settled(void) {
+    for (int i = 0; i < 200; i++) {
+        pthread_mutex_lock(&fake.lock);
+        bool is_over = fake.n_ask == fake.n_over;
+        pthread_mutex_unlock(&fake.lock);
+        if (is_over) return true;
+        usleep(5000);
+    }
+    return false;
+}
+
+static double ms_since(uint64_t ns) {
+    return (double)(clock_ns() - ns) * 1e-6;
+}
+
+/* --- tests --- */
+
+static const struct manner plain = {"the hello world", 0, 0, ASK_EOS, ERR_IO, false};
+
+static void test_paths(void) {
+    tap_ok(get_path("GET", "/") == 200 && has("/v1/completions"), "/ says what there is");
+    tap_ok(get_path("GET", "/health") == 200 && strcmp(reply.body, "{\"status\":\"ok\"}") == 0,
+           "/health");
+    tap_ok(get_path("HEAD", "/health") == 200 && reply.n_body == 0, "HEAD has no body");
+    tap_ok(get_path("GET", "/v1/nope") == 404 && has("\"not_found_error\""), "unknown path: 404");
+    tap_ok(get_path("GET", "/v1/../health") == 404, "no paths are walked: 404");
+    tap_ok(get_path("DELETE", "/health") == 405 && has_head("Allow: GET, HEAD, OPTIONS"),
+           "wrong method: 405 with Allow");
+    tap_ok(get_path("GET", "/v1/completions") == 405 && has_head("Allow: POST, OPTIONS"),
+           "GET of completions: 405");
+    tap_ok(get_path("OPTIONS", "/v1/completions") == 204 && has_head("Allow: POST") &&
+               !has_head("Access-Control"),
+           "OPTIONS: 204, and no word on other origins");
+    tap_ok(get_path("GET", "/status.json?x=1") == 200 && has("\"alerts\":[{\"text\":\"hot\"") &&
+               has("\"temperature_c\":null") && has("\"log\":["),
+           "/status.json");
+    fake.status.state = STATE_LOADING;
+    snprintf(fake.status.why, sizeof fake.status.why, "reading");
+    tap_ok(get_path("GET", "/health") == 503 &&
+               has("{\"status\":\"loading\",\"why\":\"reading\"}") && has_head("Retry-After"),
+           "/health while loading");
+    fake.status.state = STATE_ALONE;
+    tap_ok(get_path("GET", "/health") == 200, "/health of a node alone that serves");
+    fake.status.state = STATE_READY;
+}
+
+#define RAW(text) exchange(text, sizeof(text) - 1)
+
+static void test_requests(void) {
+    int status = RAW("\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03\r\n\r\n");
+    tap_ok(status == 400 || (status == 0 && !reply.n_raw), "a TLS greeting: 400 or closed");
+    status = RAW("HELLO\r\n\r\n");
+    tap_ok(status == 400, "garbage: 400 (%d [%s])", status,reply.raw);
+    tap_ok(RAW("GET /health HTTP/1.0\r\n\r\n") == 200, "HTTP/1.0");
+    tap_ok(RAW("GET /health HTTP/1.1\r\nConnection: close\r\n\r\n") == 400, "no Host: 400");
+    tap_ok(RAW("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n"
+               "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n") == 400,
+           "Content-Length and Transfer-Encoding: 400");
+    tap_ok(RAW("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n"
+               "Content-Length: 3\r\n\r\n{}") == 400,
+           "two Content-Lengths: 400");
+    tap_ok(RAW("POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n") == 411,
+           "no length: 411");
+    tap_ok(RAW("POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+               "Content-Type: text/plain\r\nContent-Length: 2\r\n\r\n{}") == 415,
+           "text/plain: 415");
+    tap_ok(RAW("POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+               "Content-Length: 2\r\n\r\n{}") == 400 &&
+               has("\\\"prompt\\\" is missing"),
+           "no Content-Type is taken for JSON");
+    tap_ok(RAW("POST /v1/completions HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"
+               "Content-Length: 99999999\r\n\r\n") == 413,
+           "a body that is told to be too large: 413 before it is sent");
+    tap_ok(RAW("POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+               "Transfer-Encoding: chunked\r\n\r\n"
+               "a\r\n{\"prompt\":\r\n8\r\n\"a\",\"a\":\r\n2\r\n1}\r\n0\r\n\r\n") == 200,
+           "a chunked body");
+    static char big[80 << 10];
+    size_t n = (size_t)snprintf(big, sizeof big, "GET / HTTP/1.1\r\nHost: x\r\nX-Big: ");
+    memset(big + n, 'a', sizeof big - n - 4);
+    memcpy(big + sizeof big - 4, "\r\n\r\n", 4);
+    status = exchange(big, sizeof big);
+    tap_ok(status == 431 || status == 413, "64 KiB of a header: refused (%d)", status);
+}
+
+static void test_big_body(void) {
+    static char body[5 << 20];
+    size_t n = (size_t)snprintf(body, sizeof body,
+                                "POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+                                "Content-Length: %zu\r\n\r\n",
+                                sizeof body);
+    tap_ok(n && exchange(body, n) == 0, "a body that does not come gets no answer yet");
+    int fd = dial(1);
+    begin(&reply);
+    put(fd, body, n);
+    memset(body, ' ', sizeof body);
+    put(fd, body, sizeof body);
+    get(fd, &reply, NULL, 5000);
+    parse(&reply);
+    close(fd);
+    tap_ok(reply.status == 413 && has("4 MiB"), "a body of 5 MiB: 413, and the client can read it");
+    fd = dial(1);
+    begin(&reply);
+    put_text(fd, "POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+                 "Transfer-Encoding: chunked\r\n\r\n500000\r\n");
+    put(fd, body, sizeof body);
+    put_text(fd, "\r\n0\r\n\r\n");
+    get(fd, &reply, NULL, 5000);
+    parse(&reply);
+    close(fd);
+    tap_ok(reply.status == 413, "5 MiB in chunks: 413");
+}
+
+static void test_kept(void) {
+    static const char one[] = "GET /health HTTP/1.1\r\nHost: x\r\n\r\n";
+    static const char two[] = "GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+                              "GET /nope HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    int fd = dial(1);
+    begin(&reply);
+    put_text(fd, one);
+    bool is_closed = get(fd, &reply, "ok\"}", 2000);
+    begin(&reply);
+    put_text(fd, two);
+    get(fd, &reply, NULL, 2000);
+    close(fd);
+    const char *ok = strstr(reply.raw, "200 OK"), *no = strstr(reply.raw, "404 Not Found");
+    tap_ok(!is_closed && ok && no && ok < no, "a kept connection, and two requests in one go");
+}
+
+static void test_whole(void) {
+    set_manner(plain);
+    tap_ok(post("{\"prompt\":\"hello\",\"model\":\"m\"}") == 200 &&
+               has("\"choices\":[{\"text\":\" the hello world\",\"index\":0,\"logprobs\":null,"
+                   "\"finish_reason\":\"stop\"}]") &&
+               has("\"object\":\"text_completion\"") && has("\"id\":\"cmpl-") &&
+               has("\"model\":\"m\""),
+           "a completion");
+    struct asked k = last_ask();
+    tap_ok(k.r.n_prompt == 2 && k.prompt[0] == toy.v.bos && k.r.n_predict == 16 &&
+               fabsf(k.r.sampler.temp - 0.8F) < 1e-6F && k.r.sampler.top_k == 40,
+           "BOS, and the options of `dair run`");
+    tap_ok(has("\"usage\":{\"prompt_tokens\":2,\"completion_tokens\":3,\"total_tokens\":5}"),
+           "usage is exact");
+    tap_ok(post("{\"prompt\":\"a\",\"max_tokens\":2}") == 200 && has("\" the hello\"") &&
+               has("\"finish_reason\":\"length\"") && has("\"model\":\"toy\""),
+           "max_tokens");
+    tap_ok(post("{\"prompt\":\"a\",\"max_tokens\":0,\"echo\":true}") == 200 &&
+               has("\"text\":\"a\""),
+           "max_tokens 0 with echo");
+    tap_ok(post("{\"prompt\":[\"a\",[4,5],\"b\"],\"max_tokens\":1}") == 200 && has("\"index\":2") &&
+               has("\"completion_tokens\":3"),
+           "several prompts are choices");
+    tap_ok(post("{\"prompt\":[270,271],\"seed\":7,\"temperature\":0,\"top_k\":1,\"top_p\":0.5,"
+                "\"min_p\":0,\"max_tokens\":-1,\"user\":\"u\",\"best_of\":1,\"logprobs\":null}") ==
+               200,
+           "a prompt of ids");
+    k = last_ask();
+    tap_ok(k.r.n_prompt == 2 && k.prompt[0] == 270 && k.r.sampler.seed == 7 &&
+               k.r.sampler.temp <= 0 && k.r.sampler.top_k == 1 && k.r.n_predict == N_CTX - 2,
+           "reaches the node with its options");
+    uint64_t seed = k.r.sampler.seed;
+    tap_ok(post("{\"prompt\":\"a\"}") == 200 && last_ask().r.sampler.seed != seed,
+           "no seed: another each time");
+    static const char nul[] = "{\"prompt\":\"a\\u0000b\"}";
+    tap_ok(post(nul) == 200 && last_ask().r.n_prompt == 5 && last_ask().prompt[3] == 3,
+           "a NUL in the prompt is a byte of it");
+    tap_ok(post("\xef\xbb\xbf{\"prompt\":\"a\"}") == 200, "a byte-order mark");
+    tap_ok(post("{\"prompt\":\"\"}") == 200 && last_ask().r.n_prompt == 1, "an empty prompt: BOS");
+}
+
+static void refused(const char *json, int status, const char *says) {
+    int got = post(json);
+    bool ok = got == status && has(says) && has("{\"error\":{\"message\":");
+    tap_ok(ok, "%d: %.60s", status, json);
+    if (!ok) printf("# got %d %s\n", got, reply.body);
+}
+
+static void test_refusals(void) {
+    static char deep[20100], wide[4000];
+    refused("", 400, "the body is empty");
+    refused("{", 400, "not JSON");
+    refused("{} x", 400, "not JSON");
+    refused("[]", 400, "must be a JSON object, not a list");
+    refused("{}", 400, "missing");
+    refused("{\"prompt\":\"\xc3(\"}", 400, "not JSON");
+    refused("{\"prompt\":\"\\ud83d\"}", 400, "not JSON");
+    refused("{\"prompt\":\"a\",\"temperature\":1e400}", 400, "not JSON");
+    refused("{\"prompt\":\"a\",\"temperature\":\"hot\"}", 400,
+            "\\\"temperature\\\" must be a number");
+    refused("{\"prompt\":\"a\",\"temperature\":-1}", 400, "from 0 to 100");
+    refused("{\"prompt\":\"a\",\"top_p\":2}", 400, "top_p");
+    refused("{\"prompt\":\"a\",\"max_tokens\":-2}", 400, "max_tokens");
+    refused("{\"prompt\":\"a\",\"max_tokens\":1.5}", 400, "max_tokens");
+    refused("{\"prompt\":\"a\",\"stream\":1}", 400, "true or false");
+    refused("{\"prompt\":\"a\",\"stop\":[1]}", 400, "stop");
+    refused("{\"prompt\":\"a\",\"n\":2}", 400, "several times");
+    refused("{\"prompt\":\"a\",\"logprobs\":0}", 400, "logprobs");
+    refused("{\"prompt\":\"a\",\"suffix\":\"b\"}", 400, "suffix");
+    refused("{\"prompt\":\"a\",\"presence_penalty\":1}", 400, "presence_penalty");
+    refused("{\"prompt\":\"a\",\"logit_bias\":{\"1\":2}}", 400, "logit_bias");
+    refused("{\"prompt\":\"a\",\"response_format\":{\"type\":\"json_object\"}}", 400, "format");
+    refused("{\"prompt\":5}", 400, "prompt");
+    refused("{\"prompt\":[]}", 400, "prompt");
+    refused("{\"prompt\":[1,\"a\"]}", 400, "prompt");
+    refused("{\"prompt\":[[]]}", 400, "empty");
+    refused("{\"prompt\":[999999]}", 400, "prompt");
+    refused("{\"prompt\":[-1]}", 400, "prompt");
+    refused("{\"prompt\":[{}]}", 400, "an object");
+    memset(deep, '[', 20000);
+    refused(deep, 400, "nested");
+    memset(wide, 'b', 3000);
+    memcpy(wide, "{\"prompt\":\"", 11);
+    memcpy(wide + 3000, "\"}", 3);
+    refused(wide, 400, "exceeds the available context size");
+    tap_ok(has("\"context_length_exceeded\""), "and its code");
+    struct manner m = plain;
+    m.is_refused = true;
+    m.why = ERR_LIMIT;
+    set_manner(m);
+    refused("{\"prompt\":\"a\"}", 429, "not now");
+    tap_ok(has_head("Retry-After: 5"), "with Retry-After");
+    m.why = ERR_STOPPED;
+    set_manner(m);
+    refused("{\"prompt\":\"a\",\"stream\":true}", 503, "not now");
+    set_manner(plain);
+}
+
+static void test_stream(void) {
+    unsigned n;
+    set_manner((struct manner){"the hello world", 300, 20, ASK_EOS, ERR_IO, false});
+    uint64_t start = clock_ns();
+    tap_ok(post("{\"prompt\":\"a\",\"stream\":true,\"echo\":true,"
+                "\"stream_options\":{\"include_usage\":true}}") == 200 &&
+               has_head("Content-Type: text/event-stream"),
+           "a stream");
+    double head_ms = (double)(reply.head_ns - start) * 1e-6;
+    tap_ok(head_ms < 100, "whose head comes at once: after %.1f ms", head_ms);
+    const char *text = stream_text(&reply, &n);
+    tap_ok(n == 4 && strcmp(text, "a the hello world") == 0, "%u events make the text", n);
+    const char *finish = strstr(reply.body, "\"finish_reason\":\"stop\"");
+    const char *usage = strstr(reply.body, "\"choices\":[],\"usage\":{\"prompt_tokens\":3");
+    const char *done = strstr(reply.body, "data: [DONE]\n\n");
+    tap_ok(finish && usage && done && finish < usage && usage < done && done[14] == '\0',
+           "finish, usage, [DONE]");
+    set_manner((struct manner){"é世 é世é", 0, 5, ASK_EOS, ERR_IO, false});
+    tap_ok(post("{\"prompt\":\"a\",\"stream\":true,\"max_tokens\":100}") == 200 &&
+               strcmp(stream_text(&reply, &n), " é世 é世é") == 0 && !has("\xef\xbf\xbd"),
+           "characters are not cut");
+    set_manner((struct manner){"hello", 700, 0, ASK_EOS, ERR_IO, false});
+    tap_ok(post("{\"prompt\":\"a\",\"stream\":true}") == 200 && has(": waiting\n\n: waiting\n\n") &&
+               has("hello"),
+           "a stream without news says so");
+    set_manner((struct manner){"hello world", 0, 5, ASK_FAILED, ERR_IO, false});
+    tap_ok(post("{\"prompt\":\"a\",\"stream\":true}") == 200 && has("hello") &&
+               has("data: {\"error\":{\"message\":\"a node was lost\",\"type\":\"server_error\"") &&
+               !has("[DONE]"),
+           "a failure in the middle is told");
+    tap_ok(post("{\"prompt\":\"a\"}") == 500 && has("a node was lost"), "a failure: 500");
+    tap_ok(post("{\"prompt\":[\"a\",\"b\"],\"stream\":true,\"max_tokens\":1}") == 200 &&
+               has("\"index\":0") && has("\"index\":1") && has("[DONE]"),
+           "two choices in a stream");
+}
+
+static void test_stop(void) {
+    unsigned n;
+    set_manner((struct manner){"the hello world", 0, 5, ASK_EOS, ERR_IO, false});
+    tap_ok(post("{\"prompt\":\"a\",\"stop\":\"lo wor\"}") == 200 && has("\" the hel\"") &&
+               has("\"finish_reason\":\"stop\""),
+           "a stop string over a token border");
+    tap_ok(settled() && last_ask().is_cancelled, "ends the work");
+    tap_ok(post("{\"prompt\":\"a\",\"stop\":[\"xyz\",\"o w\",\" world\"],\"stream\":true}") ==
+                   200 &&
+               strcmp(stream_text(&reply, &n), " the hell") == 0,
+           "the first of several, nothing of it in the stream");
+    tap_ok(post("{\"prompt\":\"a\",\"stop\":\"hello worlds\",\"stream\":true}") == 200 &&
+               strcmp(stream_text(&reply, &n), " the hello world") == 0,
+           "what only looked like one is given out");
+    tap_ok(post("{\"prompt\":\"a\",\"stop\":[\" the\",\"\"]}") == 200 && has("\"text\":\"\""),
+           "one at the very beginning");
+}
+
+static void test_two(void) {
+    static struct reply other;
+    unsigned n;
+    set_manner((struct manner){"the hello world the hello world", 20, 30, ASK_EOS, ERR_IO, false});
+    int a = post_begin("{\"prompt\":\"a\",\"stream\":true}", 1);
+    int b = post_begin("{\"prompt\":\"b\",\"stream\":true}", 2);
+    begin(&reply);
+    begin(&other);
+    get(a, &reply, "hello", 2000);
+    get(b, &other, "hello", 2000);
+    bool is_both = !strstr(reply.raw, "DONE") && !strstr(other.raw, "DONE");
+    get(a, &reply, NULL, 2000);
+    get(b, &other, NULL, 2000);
+    close(a);
+    close(b);
+    parse(&reply);
+    parse(&other);
+    bool ok = strcmp(stream_text(&reply, &n), " the hello world the hello world") == 0;
+    tap_ok(is_both && ok &&
+               strcmp(stream_text(&other, &n), " the hello world the hello world") == 0,
+           "two streams at once");
+}
+
+static void leaves(const char *json, bool is_read, const char *what) {
+    int fd = post_begin(json, 3);
+    begin(&reply);
+    if (is_read) {
+        get(fd, &reply, "hello", 2000);
+    } else {
+        usleep(100000);
+    }
+    uint64_t left = clock_ns();
+    close(fd);
+    bool ok = settled();
+    struct asked k = last_ask();
+    double ms = (double)(int64_t)(k.cancelled_ns - left) * 1e-6;
+    tap_ok(ok && k.is_cancelled && ms >= 0 && ms < 100, "%s: cancelled after %.1f ms", what, ms);
+}
+
+static void test_leave(void) {
+    set_manner((struct manner){"the hello world hello world", 5, 1000, ASK_EOS, ERR_IO, false});
+    leaves("{\"prompt\":\"a\"}", false, "a client that leaves before the reply");
+    set_manner((struct manner){"hello world hello world", 5, 500, ASK_EOS, ERR_IO, false});
+    leaves("{\"prompt\":\"a\",\"stream\":true}", true, "a client that leaves in mid-stream");
+}
+
+static void test_many(void) {
+    static int fd[HALF_OPEN];
+    set_manner(plain);
+    for (size_t i = 0; i < HALF_OPEN; i++) {
+        fd[i] = dial(10 + (unsigned)i / 60);
+        put_text(fd[i], "GET /health HTTP/1.1\r\nX-Slow: ");
+    }
+    uint64_t start = clock_ns();
+    int status = post("{\"prompt\":\"a\"}");
+    double ms = ms_since(start);
+    tap_ok(status == 200 && ms < 500,
+           "%d half-open connections, and a request is answered in %.1f ms", HALF_OPEN, ms);
+    for (size_t i = 0; i < HALF_OPEN; i++) close(fd[i]);
+    for (size_t i = 0; i < 100; i++) fd[i] = dial(20);
+    int closed = 0;
+    usleep(200000);
+    for (size_t i = 0; i < 100; i++) {
+        char c;
+        closed += recv(fd[i], &c, 1, MSG_DONTWAIT) == 0 || errno == ECONNRESET;
+        close(fd[i]);
+    }
+    tap_ok(closed == 100 - HTTP_PER_IP, "one address holds %d connections: %d of 100 were closed",
+           HTTP_PER_IP, closed);
+}
+
+/* A byte every 100 ms: how long until the connection is closed. */
+static double drip(const char *head) {
+    int fd = dial(4);
+    uint64_t start = clock_ns();
+    begin(&reply);
+    put_text(fd, head);
+    while (ms_since(start) < 5000) {
+        put_text(fd, "a");
+        if (get(fd, &reply, NULL, 100)) break;
+    }
+    close(fd);
+    return ms_since(start);
+}
+
+static void test_drip(void) {
+    double head = drip("GET /health HTTP/1.1\r\nX-Slow: ");
+    tap_ok(head > 900 && head < 2000, "headers that drip in: closed after %.0f ms of 1000", head);
+    double body = drip("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n");
+    tap_ok(body > 1100 && body < 2200, "a body that drips in: closed after %.0f ms of 1200", body);
+    int fd = dial(4);
+    begin(&reply);
+    put_text(fd, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n");
+    get(fd, &reply, "ok\"}", 1000);
+    uint64_t start = clock_ns();
+    bool is_closed = get(fd, &reply, NULL, 5000);
+    double idle = ms_since(start);
+    tap_ok(is_closed && idle > 1200 && idle < 2500, "an idle kept connection: closed after %.0f ms",
+           idle);
+    close(fd);
+}
+
+static void open_front(const char *api_key) {
+    struct err e;
+    struct front_conf c = {
+        .tok = tok,
+        .n_ctx = N_CTX,
+        .api_key = api_key,
+        .times = {.header_ms = 1000, .body_ms = 1200, .next_ms = 1400, .quiet_ms = 100},
+    };
+    if (!front_open(&front, &c, &e)) {
+        printf("Bail out! %s\n", e.text);
+        exit(1);
+    }
+}
+
+static void test_key(void) {
+    open_front("secret");
+    tap_ok(get_path("GET", "/health") == 200, "/health needs no key");
+    tap_ok(post("{\"prompt\":\"a\"}") == 401 && has("\"authentication_error\"") &&
+               has_head("WWW-Authenticate: Bearer"),
+           "no key: 401");
+#define WITH(header)                                                                               \
+    RAW("POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" header                 \
+        "\r\nContent-Length: 14\r\n\r\n{\"prompt\":\"a\"}")
+    tap_ok(WITH("Authorization: Bearer secreT") == 401, "a wrong key: 401");
+    tap_ok(WITH("Authorization: Bearer secret") == 200, "the key");
+    tap_ok(WITH("X-Api-Key: secret") == 200, "the key, as others send it");
+    front_close(front);
+}
+
+static void test_close(void) {
+    set_manner((struct manner){"hello world hello world", 5, 400, ASK_EOS, ERR_IO, false});
+    int a = post_begin("{\"prompt\":\"a\",\"stream\":true}", 1);
+    int b = post_begin("{\"prompt\":\"a\"}", 1);
+    begin(&reply);
+    get(a, &reply, "hello", 2000);
+    uint64_t start = clock_ns();
+    front_close(front);
+    tap_ok(ms_since(start) < 1000 && settled(), "closing ends what is under way, in %.1f ms",
+           ms_since(start));
+    close(a);
+    close(b);
+}
+
+static void setup(void) {
+    struct err e;
+    toy_spm(&toy);
+    if (!tok_open(&tok, &toy.v, &e)) {
+        printf("Bail out! %s\n", e.text);
+        exit(1);
+    }
+    log_set(LOG_ERROR, stderr);
+    struct status *s = &fake.status;
+    s->state = STATE_READY;
+    snprintf(s->model.name, sizeof s->model.name, "toy");
+    s->n_alert = 1;
+    snprintf(s->alert[0].text, sizeof s->alert[0].text, "hot");
+    s->cluster.n_node = 1;
+    s->cluster.node[0].temperature_c = (double)NAN;
+    fake.manner = plain;
+    if (pthread_create(&fake.thread, NULL, fake_run, NULL) != 0) exit(1);
+    open_front(NULL);
+}
+
+/* The library's own: a flag that tells its thread to stop. */
+const char *__tsan_default_suppressions(void);
+const char *__tsan_default_suppressions(void) {
+    return "race:MHD_stop_daemon\n";
+}
+
+int main(void) {
+    setup();
+    test_paths();
+    test_requests();
+    test_big_body();
+    test_kept();
+    test_whole();
+    test_refusals();
+    test_stream();
+    test_stop();
+    test_two();
+    test_leave();
+    test_many();
+    test_drip();
+    test_close();
+    test_key();
+    tap_ok(settled(), "nothing is left at the node");
+    pthread_mutex_lock(&fake.lock);
+    fake.is_closing = true;
+    pthread_mutex_unlock(&fake.lock);
+    pthread_join(fake.thread, NULL);
+    tok_close(tok);
+    return tap_done();
+}
