@@ -127,6 +127,9 @@ static void print_all(const struct setup *s, const struct inspect_conf *c,
             m->n_layer, m->n_embd, m->n_ff, m->n_head, m->head_dim, m->n_head_kv, m->n_vocab,
             m->n_ctx);
     }
+    if (m->n_expert) {
+        printf("experts   %u a layer, %u of them for a token\n", m->n_expert, m->n_used);
+    }
     count_types(m, &t);
     for (uint32_t i = 0; i < 64; i++) {
         if (t.n[i])
@@ -148,6 +151,8 @@ static void json_shape(const struct model *m, struct json *j) {
     json_put_u64(j, "layers", m->n_layer);
     json_put_u64(j, "width", m->n_embd);
     json_put_u64(j, "feed_forward", m->n_ff);
+    json_put_u64(j, "experts", m->n_expert);
+    json_put_u64(j, "experts_used", m->n_used);
     json_put_u64(j, "heads", m->n_head);
     json_put_u64(j, "heads_kv", m->n_head_kv);
     json_put_u64(j, "head_dim", m->head_dim);

@@ -16,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { POLL_MS = 250, DRAIN_MS = 10000, PATH_CAP = 4096 };
+enum { POLL_MS = 250, DRAIN_MS = 10000, PATH_CAP = 4096, TELL_CAP = 600 };
 
 struct node_cli {
     const char *config;
@@ -69,8 +69,7 @@ struct service {
 
     struct status now;  // what the log has told of
     enum node_state told;
-    char told_why[400];
-    uint32_t told_nodes;
+    char told_text[TELL_CAP];
     unsigned n_alert;
     char alert[STATUS_ALERTS][STATUS_TEXT];
 };
@@ -102,9 +101,12 @@ static MUST bear(const struct service *s, bool is_asked, const char *without, co
 }
 
 static MUST open_keys(struct service *s, struct err *e) {
-    const struct config *c = &s->config;
+    struct config *c = &s->config;
     bool is_asked = s->cli->given[CONFIG_KEY_cluster_key] || getenv("DAIR_CLUSTER_KEY");
-    if (!keys_open(&s->conf.keys, c->cluster_key, c->cluster_key_old, e)) {
+    bool ok = keys_open(&s->conf.keys, c->cluster_key, c->cluster_key_old, e);
+    explicit_bzero(c->cluster_key, sizeof c->cluster_key);
+    explicit_bzero(c->cluster_key_old, sizeof c->cluster_key_old);
+    if (!ok) {
         memset(&s->conf.keys, 0, sizeof s->conf.keys);
         return bear(s, is_asked, "without a cluster key this node works alone", e);
     }
@@ -324,14 +326,11 @@ static void describe(const struct status *t, char *out, size_t cap) {
 
 static void tell_state(struct service *s) {
     const struct status *t = &s->now;
-    char text[600];
-    if (t->state == s->told && t->cluster.n_node == s->told_nodes && !strcmp(t->why, s->told_why)) {
-        return;
-    }
-    s->told = t->state;
-    s->told_nodes = t->cluster.n_node;
-    snprintf(s->told_why, sizeof s->told_why, "%s", t->why);
+    char text[TELL_CAP];
     describe(t, text, sizeof text);
+    if (t->state == s->told && strcmp(text, s->told_text) == 0) return;
+    s->told = t->state;
+    memcpy(s->told_text, text, strlen(text) + 1);
     log_line(t->state == STATE_FAILED ? LOG_ERROR : LOG_INFO, "node", "%s: %s",
              state_name(t->state), text);
 }

@@ -248,9 +248,19 @@ static void print_cluster(const struct json_value *root) {
     printf(", dair %s\n", WORD_OF(root, "version"));
 }
 
+static void print_speed(const struct json_value *plan, const struct json_value *load) {
+    double measured = real(plan, "measured_tps"), predicted = real(plan, "predicted_tps");
+    printf("speed     ");
+    if (measured > 0) printf("%.*f tokens/s, ", measured < 10 ? 2 : 1, measured);
+    if (predicted > 0) printf("%.*f forecast, ", predicted < 10 ? 2 : 1, predicted);
+    if (*WORD_OF(plan, "limited_by")) printf("limited by %s, ", WORD_OF(plan, "limited_by"));
+    printf("%llu running, %llu waiting\n", (unsigned long long)whole(load, "running"),
+           (unsigned long long)whole(load, "waiting"));
+}
+
 static void print_model(const struct json_value *root) {
     const struct json_value *m = part(root, "model"), *plan = part(root, "plan");
-    const struct json_value *load = part(root, "load"), *ms = part(root, "time_ms");
+    const struct json_value *ms = part(root, "time_ms");
     if (!m || !*WORD_OF(m, "name")) {
         printf("model     none\n");
         return;
@@ -258,13 +268,7 @@ static void print_model(const struct json_value *root) {
     printf("model     %s: %s, %llu layers, context %llu\n", WORD_OF(m, "name"),
            BYTES_TEXT(whole(m, "bytes")), (unsigned long long)whole(m, "layers"),
            (unsigned long long)whole(m, "context"));
-    double measured = real(plan, "measured_tps"), predicted = real(plan, "predicted_tps");
-    printf("speed     ");
-    if (measured > 0) printf("%.*f tokens/s measured, ", measured < 10 ? 2 : 1, measured);
-    if (predicted > 0) printf("%.*f forecast", predicted < 10 ? 2 : 1, predicted);
-    if (*WORD_OF(plan, "limited_by")) printf(", limited by %s", WORD_OF(plan, "limited_by"));
-    printf("%s%llu running, %llu waiting\n", measured > 0 || predicted > 0 ? "; " : "",
-           (unsigned long long)whole(load, "running"), (unsigned long long)whole(load, "waiting"));
+    print_speed(plan, part(root, "load"));
     if (real(ms, "compute") + real(ms, "disk") + real(ms, "network") > 0) {
         printf(
             "a token   %.1f ms computing, %.1f ms waiting for the disk, %.1f ms for the network\n",

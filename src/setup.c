@@ -392,7 +392,7 @@ void setup_print(const struct setup *s, FILE *to) {
     print_memory(s, to);
     if (streamed == 0) {
         fprintf(to, "weights   all in memory, %s read from it for each token\n",
-                BYTES_TEXT(m->sweep_bytes));
+                BYTES_TEXT(m->token_bytes));
     } else {
         fprintf(to, "weights   %.0f %% stay in memory, %s are read from the disk for each token\n",
                 m->sweep_bytes ? 100 - 100 * (double)streamed / (double)m->sweep_bytes : 0,
@@ -416,6 +416,7 @@ void setup_json(const struct setup *s, struct json *j) {
     json_put_u64(j, "scratch_bytes", m->scratch_bytes);
     json_put_u64(j, "ring_bytes", m->ring_bytes);
     json_put_u64(j, "sweep_bytes", m->sweep_bytes);
+    json_put_u64(j, "token_bytes", m->token_bytes);
     json_put_u64(j, "sweep_streamed_bytes", m->tiles.streamed_bytes_per_sweep);
     json_put_u64(j, "streamed_tiles", m->tiles.n_streamed);
     json_put_u64(j, "ctx", s->conf.n_ctx);

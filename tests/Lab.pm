@@ -112,37 +112,43 @@ sub isolate {
 }
 
 # ---- the laboratory
+my $labs = 0;
 
 # new(nodes => N, on => 'switch' or 'lo', dir => for output files)
 sub new {
     my ($class, %o) = @_;
     my $self = bless {n => $o{nodes} // 3, lo => ($o{on} // '') eq 'lo', dir => $o{dir} // tempdir(CLEANUP => 1),
-        running => {}, owner => $$, begun => 0, blocked => {}, relay => {}}, $class;
+        running => {}, owner => $$, serial => ++$labs, begun => 0, blocked => {}, relay => {}}, $class;
     return $self if $self->{lo};
     croak "use Lab 'isolated' first" unless inside();
     open $self->{home}, '<', '/proc/self/ns/net' or die "/proc/self/ns/net: $!";
-    my @names = ('switch', map { "n$_" } 1 .. $self->{n});
+    my @names = ($self->switch, map { $self->net($_) } $self->nodes);
     $self->ip('', map { "netns add $_" } @names);
     for (@names) { open $self->{ns}{$_}, '<', "/run/netns/$_" or die "/run/netns/$_: $!" }
     # Addresses are there at once (no duplicate detection), and the switch is none of them.
     for (@names) { $self->in($_, sub { sysctl('ipv6/conf/default/accept_dad', 0); sysctl('ipv6/conf/default/router_solicitations', 0) }) }
-    $self->in('switch', sub { sysctl('ipv6/conf/default/disable_ipv6', 1) });
+    $self->in($self->switch, sub { sysctl('ipv6/conf/default/disable_ipv6', 1) });
     # Multicast goes to every port: a switch that snoops and has no querier is another test.
-    $self->ip('switch', 'link add br0 type bridge forward_delay 0 mcast_snooping 0', 'link set dev br0 up', 'link set dev lo up');
+    $self->ip($self->switch, 'link add br0 type bridge forward_delay 0 mcast_snooping 0', 'link set dev br0 up',
+        'link set dev lo up');
     for my $i (1 .. $self->{n}) {
-        $self->ip('switch', "link add p$i type veth peer name eth0 netns n$i");
-        $self->ip("n$i", 'link set dev eth0 address ' . $self->mac($i), 'link set dev lo up', 'link set dev eth0 up',
+        $self->ip($self->switch, "link add p$i type veth peer name eth0 netns " . $self->net($i));
+        $self->ip($self->net($i), 'link set dev eth0 address ' . $self->mac($i), 'link set dev lo up', 'link set dev eth0 up',
             'address add ' . $self->address($i) . '/24 brd + dev eth0', 'route add default dev eth0 metric 9999');
-        $self->ip('switch', "link set dev p$i master br0", "link set dev p$i up");
+        $self->ip($self->switch, "link set dev p$i master br0", "link set dev p$i up");
     }
     # Neighbours are known for good: else what is cut one way would be cut both ways, for want of ARP.
     for my $i (1 .. $self->{n}) {
-        $self->ip("n$i", map { my $to = $_; map { "neigh replace $_ lladdr " . $self->mac($to) . ' dev eth0 nud permanent' }
+        $self->ip($self->net($i), map { my $to = $_; map { "neigh replace $_ lladdr " . $self->mac($to) . ' dev eth0 nud permanent' }
             $self->address($to), $self->address6($to) } grep { $_ != $i } 1 .. $self->{n});
-        await { -1 < index $self->ip("n$i", 'address show dev eth0 scope link'), 'fe80' } 5, "node $i has its link-local address";
+        await { -1 < index $self->ip($self->net($i), 'address show dev eth0 scope link'), 'fe80' } 5, "node $i has its link-local address";
     }
     return $self;
 }
+
+# Names of network namespaces: of the switch, of node I.
+sub switch { return "lab$_[0]{serial}-switch" }
+sub net { my ($self, $i) = @_; return "lab$self->{serial}-n$i" }
 
 sub nodes { return 1 .. $_[0]{n} }
 sub mac { my ($self, $i) = @_; return sprintf '02:da:00:00:%02x:%02x', $i >> 8, $i & 255 }
@@ -204,7 +210,7 @@ sub in {
     die $error if $error;
     return wantarray ? @value : $value[0];
 }
-sub on { my ($self, $i, $code) = @_; return $self->in("n$i", $code) }
+sub on { my ($self, $i, $code) = @_; return $self->in($self->net($i), $code) }
 
 # ---- processes
 
@@ -213,7 +219,7 @@ sub on { my ($self, $i, $code) = @_; return $self->in("n$i", $code) }
 sub start {
     my ($self, $i, $words, %o) = @_;
     my $base = "$self->{dir}/n$i-" . ++$self->{begun};
-    my @words = ($self->{lo} ? () : (tool('ip'), 'netns', 'exec', "n$i"), @$words);
+    my @words = ($self->{lo} ? () : (tool('ip'), 'netns', 'exec', $self->net($i)), @$words);
     my $parent = $$;
     my $pid = fork // die "fork: $!";
     if (!$pid) {
@@ -279,14 +285,14 @@ sub DESTROY {
     return if $self->{lo} || ${^GLOBAL_PHASE} eq 'DESTRUCT';
     close $_ for map { $_->{in} } values %{$self->{relay}};
     close $_ for values %{$self->{ns}};
-    eval { $self->ip('', map { "netns del $_" } 'switch', map { "n$_" } $self->nodes) };
+    eval { $self->ip('', map { "netns del $_" } $self->switch, map { $self->net($_) } $self->nodes) };
 }
 
 # ---- faults of the line
 
 # The cable of node I: pulled (1) or in again.
-sub pull { my ($self, $i) = @_; $self->ip('switch', "link set dev p$i down") }
-sub plug { my ($self, $i) = @_; $self->ip('switch', "link set dev p$i up") }
+sub pull { my ($self, $i) = @_; $self->ip($self->switch, "link set dev p$i down") }
+sub plug { my ($self, $i) = @_; $self->ip($self->switch, "link set dev p$i up") }
 
 # cut_one_way([FROM..], [TO..]): frames of FROM no longer reach TO; the other way they do.
 # cut([A..], [B..]): neither way. heal(): all as new.
@@ -311,13 +317,13 @@ sub filter {
     } else {
         push @lines, "filter del dev p$i egress";
     }
-    $self->tc('switch', @lines);
+    $self->tc($self->switch, @lines);
 }
 
 # rate(NODE, '100mbit'): both ways; without a rate: as fast as it goes.
 sub rate {
     my ($self, $i, $rate, %o) = @_;
-    my @at = (["n$i", 'eth0'], ['switch', "p$i"]);
+    my @at = ([$self->net($i), 'eth0'], [$self->switch, "p$i"]);
     if (!defined $rate) {
         for (@at) { eval { $self->tc($_->[0], "qdisc del dev $_->[1] root") } }
         return;
@@ -381,12 +387,12 @@ sub relay {
         $SIG{$_} = 'DEFAULT' for qw(INT TERM HUP PIPE);
         open STDIN,  '<&', $r1 or POSIX::_exit(126);
         open STDOUT, '>&', $w2 or POSIX::_exit(126);
-        exec tool('ip'), 'netns', 'exec', 'switch', $program, "a$i", "b$i", $seed or POSIX::_exit(127);
+        exec tool('ip'), 'netns', 'exec', $self->switch, $program, "a$i", "b$i", $seed or POSIX::_exit(127);
     }
     $self->{running}{$pid} = {pid => $pid};
     my $relay = $self->{relay}{$i} = {pid => $pid, in => $w1, out => $r2};
     answer_of($relay) eq 'ready' or croak 'lab_relay does not start';
-    $self->ip('switch', "link add br$i type bridge forward_delay 0 mcast_snooping 0", "link set dev br$i up",
+    $self->ip($self->switch, "link add br$i type bridge forward_delay 0 mcast_snooping 0", "link set dev br$i up",
         "link set dev a$i master br$i", "link set dev a$i up", "link set dev b$i master br0", "link set dev b$i up",
         "link set dev p$i master br$i");
     return $relay;

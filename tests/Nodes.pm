@@ -61,7 +61,7 @@ sub serving {
     my @status;
     my $seen = sub {
         @status = map { $self->status($_) // return 0 } @i;
-        my %epoch = map { ("$_->{cluster}{epoch} $_->{cluster}{leader}" => 1) } @status;
+        my %epoch = map { ("$_->{cluster}{epoch} " . ($_->{cluster}{leader} // "none") => 1) } @status;
         return 0 if 1 != keys %epoch;
         for my $s (@status) {
             return 0 unless $s->{node}{state} =~ /^(?:READY|DEGRADED|ALONE)$/;

@@ -27,11 +27,11 @@ for my $n (1, 2, 3, 5) {
     $nodes->start(1 .. $n);
     my $begin = now();
     my @status = eval { $nodes->serving($n, 1 .. $n) };
-    ok(scalar @status, sprintf '%d nodes serve %.1f s after the last start', $n, now() - $begin) or diag($@);
+    ok(scalar @status, sprintf '%d node%s: serving %.1f s after the last start', $n, $n > 1 ? 's' : '', now() - $begin) or diag($@);
     next unless @status;
-    is($status[0]{node}{state}, 'READY', "$n nodes: READY");
-    same($nodes, $_, "$n nodes: the text from node $_") for $n > 1 ? (1, $n) : 1;
-    is($nodes->end($_), 0, "$n nodes: node $_ ends in good order") for reverse 1 .. $n;
+    is($status[0]{node}{state}, 'READY', "$n: READY");
+    same($nodes, $_, "$n: the text from node $_") for $n > 1 ? (1, $n) : 1;
+    is($nodes->end($_), 0, "$n: node $_ ends in good order") for reverse 1 .. $n;
 }
 
 # ---- a node more, and one with another key
@@ -67,14 +67,29 @@ for my $n (1, 2, 3, 5) {
     # What 1 says does not come to 3, though 3 is heard: such a pair does not work together.
     $begin = now();
     $lab->cut_one_way([1], [3]);
+    my $out;    # who is left out
     my $some = eval {
         await {
-            my @s = map { $nodes->status($_) } 1 .. 4;
-            4 == (grep { $_ && $_->{node}{state} =~ /READY|DEGRADED/ && 4 > grep { $_->{working} } @{$_->{cluster}{nodes}} } @s);
+            my %s = map { $_ => $nodes->status($_) // return 0 } 1 .. 4;
+            my @working = map { my $i = $_; scalar grep { $_->{working} } @{$s{$i}{cluster}{nodes}} } 1 .. 4;
+            for my $left (1, 3) {
+                my @rest = grep { $_ != $left } 1 .. 4;
+                next if grep { $s{$_}{node}{state} ne 'DEGRADED' || $working[$_ - 1] != 3 } @rest;
+                $out = $left;
+            }
+            $out;
         } 30, 'a cluster without one of the two';
     };
-    ok($some, sprintf 'a link that works one way counts as down: after %.1f s', now() - $begin) or diag($@, $nodes->trouble);
-    same($nodes, 2, 'they answer') if $some;
+    ok($some, sprintf 'a link that works one way counts as down: the other three serve after %.1f s', now() - $begin)
+      or diag($@, $nodes->trouble);
+    if ($some) {
+        same($nodes, 2, 'they answer');
+        my $body   = '{"prompt": "A node", "max_tokens": 4}';
+        my $answer = eval { $lab->http($out, POST => '/v1/completions', seconds => 20, body => $body) };
+        ok($answer && $answer->{status} =~ /^(?:200|503)$/, "the one left out ($out) answers or refuses, soon")
+          or diag($answer ? $answer->{body} : $@);
+        note("$answer->{status} $answer->{body}") if $answer;
+    }
     $lab->heal();
     ok(eval { $nodes->serving(4, 1 .. 4) }, 'healed') or diag($@);
 }
@@ -87,7 +102,8 @@ for my $n (1, 2, 3, 5) {
     my $was = $lab->bytes(2);
     same($nodes, 2, 'a good line');
     my $is = $lab->bytes(2);
-    note(sprintf 'node 2 sent %d bytes and received %d for %d tokens', $is->{sent} - $was->{sent}, $is->{received} - $was->{received}, $ask{max_tokens});
+    note(sprintf 'node 2 sent %d bytes and received %d for %d tokens', $is->{sent} - $was->{sent},
+        $is->{received} - $was->{received}, $ask{max_tokens});
     $lab->rate($_, '10mbit') for 1 .. 3;
     my $begin = now();
     same($nodes, 2, '10 Mbit/s');
@@ -97,10 +113,12 @@ for my $n (1, 2, 3, 5) {
     $begin = now();
     same($nodes, 1, 'one node 5 to 10 ms away');
     note(sprintf '%.1f s', now() - $begin);
-    $lab->bad_line(2, loss_percent => 1);
+    $lab->bad_line(2, loss_percent => 3);
     $begin = now();
-    same($nodes, 1, 'one frame in a hundred lost');
-    note(sprintf '%.1f s', now() - $begin);
+    same($nodes, 1, 'three frames in a hundred lost');
+    my $line = $lab->line_counts(2);
+    note(sprintf '%.1f s, frames lost: %d and %d', now() - $begin, $line->{up}{lost}, $line->{down}{lost});
+    ok($line->{up}{lost} + $line->{down}{lost} > 0, 'some were');
     $lab->bad_line(2);
     ok(eval { $nodes->serving(3, 1 .. 3) }, 'and it is a cluster of three still, or again') or diag($@);
 }

@@ -12,11 +12,33 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 enum { DUO_RECORDED = 1 << 20 };
+
+/* Sanitizers keep freed memory and more: its size then tells nothing of the product. */
+#ifdef __has_feature
+#define DUO_CLANG_SANITIZES (__has_feature(address_sanitizer) || __has_feature(thread_sanitizer))
+#else
+#define DUO_CLANG_SANITIZES 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || DUO_CLANG_SANITIZES
+enum { DUO_SANITIZED = 1 };
+#else
+enum { DUO_SANITIZED = 0 };
+#endif
+
+/* Memory of this process that is in RAM. */
+static inline long duo_rss_kib(void) {
+    long pages = 0;
+    FILE *f = fopen("/proc/self/statm", "re");
+    if (f && fscanf(f, "%*s %ld", &pages) != 1) pages = 0;
+    if (f) fclose(f);
+    return pages * (sysconf(_SC_PAGESIZE) / 1024);
+}
 
 struct duo_way {  // bytes from one end to the other, through the relay
     uint64_t n;

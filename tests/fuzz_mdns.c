@@ -111,7 +111,7 @@ static const uint8_t *packet(const uint8_t *p, const uint8_t *end, uint8_t how, 
             (struct mdns_end){.family = AF_INET6, .b = {0xfe, 0x80, [15] = 9}, .port = MDNS_PORT};
     if (how & 16) from.port = 40000;
     /* A block of its own size: reading past it is seen. */
-    uint8_t *own = n < 64 ? malloc(n + !n) : copy;
+    uint8_t *own = n < 64 ? calloc(1, n + !n) : copy;
     if (!own) abort();
     if (n) memcpy(own, p, n);
     core_packet(&core, link, &from, !(how & 32), own, n, now);

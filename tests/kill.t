@@ -27,7 +27,7 @@ subtest 'a small model' => sub {
 };
 
 subtest 'a wide model of random weights, whose choices are narrow' => sub {
-    my $model = synth(scratch() . '/1b.gguf', '1b,layers=4', 'q4_0');
+    my $model = synth(scratch() . '/1b.gguf', 'llama-3.2-1b,layers=4', 'q4_0');
     my $nodes = Nodes->new(lab => Lab->new(nodes => $n), model => $model, memory => '400M', args => ['--ctx', 256],
         alone_args => ['--ctx', 256]);
     $nodes->start(1 .. $n)->serving($n, 1 .. $n);

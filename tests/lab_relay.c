@@ -160,13 +160,11 @@ int main(int argc, char **argv) {
         return 2;
     }
     uint64_t seed = argc > 3 ? strtoull(argv[3], NULL, 0) : 1;
+    static struct frame queue[2][HELD_MAX];
     int a = open_tap(argv[1]), b = open_tap(argv[2]);
-    struct way way[2] = {{.name = "ab", .from = a, .to = b, .random = seed},
-                         {.name = "ba", .from = b, .to = a, .random = seed ^ 0x5555}};
-    for (int i = 0; i < 2; i++) {
-        way[i].queue = calloc(HELD_MAX, sizeof *way[i].queue);
-        if (!way[i].queue) return 1;
-    }
+    struct way way[2] = {
+        {.name = "ab", .from = a, .to = b, .random = seed, .queue = queue[0]},
+        {.name = "ba", .from = b, .to = a, .random = seed ^ 0x5555, .queue = queue[1]}};
     setvbuf(stdout, NULL, _IOLBF, 0);
     prctl(PR_SET_TIMERSLACK, 1UL, 0UL, 0UL, 0UL);
     puts("ready");

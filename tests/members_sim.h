@@ -146,6 +146,8 @@ static inline void sim_beat(struct sim *s, unsigned i) {
     static struct msg m;
     m = (struct msg){.type = MSG_BEAT};
     members_beat(n->m, &m.u.beat);
+    /* What is loaded shows in the beats, unless nothing moves. */
+    if (n->is_working && !n->is_stuck) m.u.beat.pinned_bytes = s->now_ns;
     n->beat_ns = s->now_ns + BEAT_NS;
     sim_all(s, i, &m, NULL);
 }

@@ -9,6 +9,7 @@ use lib $FindBin::Bin;
 use Dair;
 use IO::Socket::INET;
 use JSON::PP ();
+use POSIX ();
 use Test::More;
 use Time::HiRes qw(sleep time);
 
@@ -16,6 +17,7 @@ delete $ENV{DAIR_CLUSTER_KEY};
 my $dir = scratch();
 my $demo = "$FindBin::Bin/../overlay/usr/share/dair/demo.gguf";
 my $slow = is_sanitized() ? 4 : 1;
+my $memory = is_sanitized() ? '512M' : '64M';
 my %taken;
 
 sub free_port {
@@ -32,7 +34,7 @@ my $n_node = 0;
 sub node {
     my (@words) = @_;
     my ($port, $cluster) = (free_port(), free_port());
-    my $run = begin(['node', '--interface', 'lo', '--state', "$dir/state" . ++$n_node, '--memory', '64M', '--threads', 1,
+    my $run = begin(['node', '--interface', 'lo', '--state', "$dir/state" . ++$n_node, '--memory', $memory, '--threads', 1,
         '--port', $port, '--cluster-port', $cluster, @words]);
     @$run{qw(port cluster)} = ($port, $cluster);
     return $run;
@@ -43,7 +45,7 @@ sub log_of { return read_file($_[0]{err_file}->filename) }
 # Until the node's log says so.
 sub says {
     my ($run, $what, $seconds) = @_;
-    for (my $until = time + ($seconds // 15) * $slow; time < $until; sleep 0.05) {
+    for (my $until = time + ($seconds // 30) * $slow; time < $until; sleep 0.05) {
         return 1 if log_of($run) =~ $what;
         return log_of($run) =~ $what if !-d "/proc/$run->{pid}" || read_file("/proc/$run->{pid}/stat") =~ /\) Z/;
     }
@@ -88,7 +90,7 @@ isnt($expected, '', 'dair run answers');
 my $alone = node();
 ok(says($alone, qr/ALONE: this node serves .* at http:\S+/), 'without a key it is ALONE and says so') or diag(log_of($alone));
 like(log_of($alone), qr/no cluster_key is set.*dair keygen/, 'and how to get one');
-like(log_of($alone), qr/dair \S+: dair-\w+, \w+, .*cores.*memory\n.*budget 64\.0 MiB/, 'the banner');
+like(log_of($alone), qr/dair \S+: dair-\w+, \w+, .*cores.*memory\n.*budget \d+(\.\d)? MiB/, 'the banner');
 is(completion($alone->{port}, $prompt), $expected, 'over HTTP the same text as from `dair run`');
 my @status = ('status', '--host', "127.0.0.1:$alone->{port}");
 my $table = dair(\@status);
@@ -100,7 +102,7 @@ my ($json) = objects(dair([@status, '--json'])->{out});
 is($json->{node}{state}, 'ALONE', 'status --json: the state');
 is(scalar @{$json->{cluster}{nodes} // []}, 1, 'status --json: one node');
 my $second = dair(['node', '--interface', 'lo', '--state', "$dir/second", '--port', $alone->{port}, '--cluster-port', 0,
-    '--memory', '64M']);
+    '--memory', $memory]);
 is($second->{status}, 1, 'a taken port: exit status 1');
 like($second->{err}, qr/^dair node: .*\b$alone->{port}\b/m, 'and its number');
 leave($alone, 'alone');
@@ -135,6 +137,23 @@ for ([['--port', 'x'], 2, qr/port takes a whole number/], [['--bogus', 1], 2, qr
     like($last // '', qr/^dair node: .*$like/, "node @$words: the last line says why");
 }
 
+# ---- too little memory to work: a request waits, and with it the end, but not for a second signal
+my $small = node('--memory', '4M');
+ok(says($small, qr/error FAILED: .*memory/), 'too little memory: FAILED, and why') or diag(log_of($small));
+my $asker = fork // die "fork: $!";
+if (!$asker) { completion($small->{port}, $prompt); POSIX::_exit(0) }
+sleep 0.5;
+kill 'TERM', $small->{pid};
+ok(says($small, qr/asked to stop/), 'SIGTERM: it waits for what is under way');
+sleep 0.3;
+kill 'TERM', $small->{pid};
+my $began = time;
+finish($small, 20);
+waitpid $asker, 0;
+is($small->{status}, 143, 'a second SIGTERM ends it');
+cmp_ok(time - $began, '<', 4, 'at once');
+like($small->{err}, qr/stopped at once by a second signal\n\z/, 'and it says so');
+
 # ---- a folder of models
 mkdir "$dir/models";
 my $empty = node('--models', "$dir/models");
@@ -157,10 +176,10 @@ $ENV{DAIR_CLUSTER_KEY} = $key;
 my $one = node('--discovery', 'off');
 ok(says($one, qr/READY: 1 node serves/), 'with a key and nobody else: READY') or diag(log_of($one));
 my $two = node('--discovery', 'off', '--peers', "127.0.0.1:$one->{cluster}");
-ok(says($two, qr/READY: 2 nodes serve/, 20), 'a second one finds it by its name') or diag(log_of($one), log_of($two));
-ok(says($one, qr/READY: 2 nodes serve/, 20), 'and they serve together');
+ok(says($two, qr/READY: 2 nodes serve/), 'a second one finds it by its name') or diag(log_of($one), log_of($two));
+ok(says($one, qr/READY: 2 nodes serve/), 'and they serve together');
 is(completion($_->{port}, $prompt), $expected, 'the same text from each') for $one, $two;
-my @ask = ('run', '--raw', '-p', $prompt, '-n', 24, '--temp', 0, '--memory', '64M', '--threads', 1, '--interface', 'lo');
+my @ask = ('run', '--raw', '-p', $prompt, '-n', 24, '--temp', 0, '--memory', $memory, '--threads', 1, '--interface', 'lo');
 my $guest = dair([@ask, '--workers', "127.0.0.1:$one->{cluster}", "127.0.0.1:$two->{cluster}"], seconds => 60);
 is($guest->{status}, 0, 'run --workers: exit status 0') or diag($guest->{err});
 is($guest->{out}, $expected, 'and the same text');
@@ -168,7 +187,7 @@ like($guest->{err}, qr/^cluster   3 nodes; this one keeps/m, 'three nodes worked
 my $figures = figures(dair([@ask, '--json', '--workers', "127.0.0.1:$one->{cluster},127.0.0.1:$two->{cluster}"], seconds => 60));
 is($figures->{tokens}, 24, '--json: the figures') if ($figures->{end} // '') eq 'length';
 is($figures->{nodes}, 3, '--json: of three nodes');
-ok(says($one, qr/READY: 3 nodes.*(\n.*)*READY: 2 nodes/, 20), 'the guest has left in good order') or diag(log_of($one));
+ok(says($one, qr/epoch \d+: 3 nodes.*(\n.*)*epoch \d+: 2 nodes/), 'the guest has left') or diag(log_of($one));
 {
     local $ENV{DAIR_CLUSTER_KEY} = '';
     my $none = dair([@ask, '--workers', "127.0.0.1:$one->{cluster}"]);

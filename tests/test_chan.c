@@ -335,7 +335,7 @@ static void check_limits(void) {
 }
 
 static void check_partial(void) {
-    enum { LEN = 60000, N = 10 };
+    enum { LEN = 60000, N = 200 };
     struct duo d;
     unsigned sent = 0, got = 0, waited = 0, bad = 0;
     if (!tap_ok(duo_ready(&d, false), "open")) return;
@@ -351,6 +351,7 @@ static void check_partial(void) {
             bad += !send_frame(&d, 0, pattern, LEN - sent);
             sent++;
             waited += (chan_events(d.c[0]) & EPOLLOUT) != 0;
+            if (!waited) continue;  // nobody reads before the socket is full
         }
         bad += chan_flush(d.c[0], &d.e[0]) == CHAN_FAILED;
         enum chan_io io = chan_recv(d.c[1], &p, &len, &d.e[1]);
@@ -421,26 +422,19 @@ static void check_threads(void) {
     tap_ok(good == N, "%u of %d threads, each with channels of its own", good, (int)N);
 }
 
-static long rss_kib(void) {
-    long pages = 0;
-    FILE *f = fopen("/proc/self/statm", "re");
-    if (f && fscanf(f, "%*s %ld", &pages) != 1) pages = 0;
-    if (f) fclose(f);
-    return pages * (sysconf(_SC_PAGESIZE) / 1024);
-}
-
 static void check_memory(void) {
     enum { N = 40 };
     static struct duo d[N];
     bool ok = true;
-    long before = rss_kib();
+    long before = duo_rss_kib();
     for (int i = 0; i < N; i++) {
         ok = ok && duo_ready(&d[i], false) && send_frame(&d[i], 0, pattern, 4350) &&
              gets(&d[i], 1, 4350);
     }
-    double each = (double)(rss_kib() - before) / (2 * N);
+    double each = (double)(duo_rss_kib() - before) / (2 * N);
     for (int i = 0; i < N; i++) duo_close(&d[i]);
-    tap_ok(ok && each < 400, "%d channels of one frame: %.0f KiB each", 2 * N, each);
+    tap_ok(ok && (each < 80 || DUO_SANITIZED), "%d channels of one frame: %.0f KiB each", 2 * N,
+           each);
 }
 
 int main(void) {

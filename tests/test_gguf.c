@@ -149,7 +149,7 @@ static void check_shape(void) {
     expect("both lengths", &s, ERR_FORMAT, "attn_q.weight is [32, 32]");
     s = (struct spec){.n_kv = 1};
     kv_u32(&s.kv, "llama.expert_count", 4);
-    expect("experts", &s, ERR_UNSUPPORTED, "4 experts");
+    expect("experts without a use", &s, ERR_FORMAT, "expert_used_count is missing");
     s = (struct spec){.n_kv = 1, .drop_key = "llama.attention.layer_norm_rms_epsilon"};
     kv_f32(&s.kv, "llama.attention.layer_norm_rms_epsilon", 0.0F / 0.0F);
     expect("epsilon is not a number", &s, ERR_FORMAT, "epsilon");
@@ -275,7 +275,7 @@ static const struct {
     {"stories260K-Q4_0.gguf", 5, 64, 8, 4, 8, 172, ERR_NONE},
     {"stories260K-Q5_1.gguf", 5, 64, 8, 4, 8, 172, ERR_NONE},
     {"stories260K-Q8_0.gguf", 5, 64, 8, 4, 8, 172, ERR_NONE},
-    {"rnd-mixtral-Q8_0.gguf", 0, 0, 0, 0, 0, 0, ERR_UNSUPPORTED},
+    {"rnd-mixtral-Q8_0.gguf", 2, 256, 4, 2, 64, 256, ERR_NONE},
     {"rnd-qwen3-Q8_0.gguf", 0, 0, 0, 0, 0, 0, ERR_UNSUPPORTED},
     {"split-rnd-llama-Q8_0-00001-of-00003.gguf", 0, 0, 0, 0, 0, 0, ERR_UNSUPPORTED},
 };

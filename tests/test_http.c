@@ -7,6 +7,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "front/front.h"
+#include "front/job.h"
 #include "tap.h"
 #include "toy_vocab.h"
 
@@ -360,8 +361,7 @@ static void test_paths(void) {
 static void test_requests(void) {
     int status = RAW("\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03\r\n\r\n");
     tap_ok(status == 400 || (status == 0 && !reply.n_raw), "a TLS greeting: 400 or closed");
-    status = RAW("HELLO\r\n\r\n");
-    tap_ok(status == 400, "garbage: 400 (%d [%s])", status,reply.raw);
+    tap_ok(RAW("GET / HELLO/1.1\r\nHost: x\r\n\r\n") == 400, "garbage: 400");
     tap_ok(RAW("GET /health HTTP/1.0\r\n\r\n") == 200, "HTTP/1.0");
     tap_ok(RAW("GET /health HTTP/1.1\r\nConnection: close\r\n\r\n") == 400, "no Host: 400");
     tap_ok(RAW("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n"
@@ -375,6 +375,9 @@ static void test_requests(void) {
     tap_ok(RAW("POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
                "Content-Type: text/plain\r\nContent-Length: 2\r\n\r\n{}") == 415,
            "text/plain: 415");
+    tap_ok(RAW("POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+               "Origin: http://evil.example\r\nContent-Length: 2\r\n\r\n{}") == 415,
+           "a page's request of no type: 415");
     tap_ok(RAW("POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
                "Content-Length: 2\r\n\r\n{}") == 400 &&
                has("\\\"prompt\\\" is missing"),
@@ -613,6 +616,49 @@ static void test_two(void) {
            "two streams at once");
 }
 
+/* All that the node takes, each with a list of prompts. */
+static void test_full(void) {
+    static const char prompts[] =
+        "{\"prompt\":[\"a\",\"a\",\"a\",\"a\",\"a\",\"a\",\"a\",\"a\","
+        "\"a\",\"a\",\"a\",\"a\",\"a\",\"a\",\"a\",\"a\"],\"stream\":true}";
+    int fd[NODE_ASKS / JOB_CHOICES];
+    set_manner((struct manner){"hello", 2000, 0, ASK_EOS, ERR_IO, false});
+    for (size_t i = 0; i < NODE_ASKS / JOB_CHOICES; i++) {
+        fd[i] = post_begin(prompts, 5);
+        begin(&reply);
+        get(fd[i], &reply, "\r\n\r\n", 1000);
+    }
+    refused("{\"prompt\":\"a\"}", 429, "64 requests are under way");
+    tap_ok(get_path("GET", "/health") == 200, "others are served");
+    for (size_t i = 0; i < NODE_ASKS / JOB_CHOICES; i++) close(fd[i]);
+    tap_ok(settled(), "all of a request's work ends with it");
+}
+
+/* Quick tokens from another thread, and many streams: none is lost, none hangs. */
+static void test_crowd(void) {
+    enum { CROWD = 40 };
+    static const char *const text =
+        "the hello world the hello world the hello world the hello world";
+    static char want[256];
+    int fd[CROWD];
+    unsigned n, n_same = 0;
+    snprintf(want, sizeof want, " %s", text);
+    set_manner((struct manner){text, 0, 1, ASK_EOS, ERR_IO, false});
+    uint64_t start = clock_ns();
+    for (int i = 0; i < CROWD; i++) {
+        fd[i] = post_begin("{\"prompt\":\"a\",\"stream\":true,\"max_tokens\":100}", 6);
+    }
+    for (int i = 0; i < CROWD; i++) {
+        begin(&reply);
+        get(fd[i], &reply, NULL, 5000);
+        parse(&reply);
+        n_same += strcmp(stream_text(&reply, &n), want) == 0 && has("[DONE]");
+        close(fd[i]);
+    }
+    tap_ok(n_same == CROWD, "%u of %d streams at once are whole, after %.0f ms", n_same, CROWD,
+           ms_since(start));
+}
+
 static void leaves(const char *json, bool is_read, const char *what) {
     int fd = post_begin(json, 3);
     begin(&reply);
@@ -772,6 +818,8 @@ int main(void) {
     test_stream();
     test_stop();
     test_two();
+    test_full();
+    test_crowd();
     test_leave();
     test_many();
     test_drip();

@@ -420,6 +420,19 @@ static void test_unicast(void) {
     w->n_seen = 0;
     core_packet(&w->node[0].core, 0, &far, false, o.b, dns_end(&o), w->now);
     tap_ok(!w->n_seen, "nothing for those not on the link");
+    struct node *a = &w->node[0];
+    uint8_t big[DNS_READ_MAX] = {[2] = 0x84};
+    const struct mdns_end near = wire_end(9, MDNS_PORT);
+    wire_run(w, w->now + 10000);
+    a->core.counts.malformed = 0;
+    for (int i = 0; i < 1000; i++)
+        core_packet(&a->core, 0, &near, true, big, sizeof big - 1, w->now);
+    big[5] = 1;
+    for (int i = 0; i < 1000; i++) core_packet(&a->core, 0, &near, true, big, DNS_HEADER, w->now);
+    tap_ok(!a->core.counts.malformed, "more than 450 kB at once are not read");
+    wire_run(w, w->now + 100);
+    core_packet(&a->core, 0, &near, true, big, DNS_HEADER, w->now);
+    tap_ok(a->core.counts.malformed == 1, "later ones are");
     wire_free(w);
 }
 

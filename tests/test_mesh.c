@@ -17,6 +17,7 @@ struct run {
     uint32_t first_seq, n_seq;  // which of the sequences
     struct sampler sampler;
     enum wire_type wire;
+    bool is_early;  // all gathers begin when half is done, however small
 };
 
 struct node {
@@ -113,6 +114,7 @@ static MUST run(const struct run *r, int32_t out[N_SEQ][N_PREDICT], struct err *
     for (unsigned i = 0; ok && i < r->n_node; i++) {
         k[i] =
             (struct node){.run = r, .i = i, .mesh = m[i], .coll = m[i] ? mesh_coll(m[i]) : &alone};
+        if (r->is_early) k[i].coll->early = 1;
         if (pthread_create(&t[i], NULL, node_thread, &k[i])) abort();
     }
     bool all = ok;
@@ -130,7 +132,10 @@ static MUST run(const struct run *r, int32_t out[N_SEQ][N_PREDICT], struct err *
 }
 
 static void check(const char *what, struct run r) {
-    static const unsigned nodes[] = {1, 2, 3, 5, 8};
+    static const struct {
+        unsigned n;
+        bool is_early;
+    } nodes[] = {{1, false}, {2, false}, {2, true}, {3, false}, {5, true}, {8, false}, {8, true}};
     int32_t want[N_SEQ][N_PREDICT] = {{0}}, one[N_SEQ][N_PREDICT], got[N_SEQ][N_PREDICT];
     struct err e = {0};
     r.n_node = 1, r.n_seq = 1;
@@ -147,10 +152,11 @@ static void check(const char *what, struct run r) {
            what);
     r.first_seq = 0, r.n_seq = N_SEQ;
     for (size_t i = 0; i < sizeof nodes / sizeof *nodes; i++) {
-        r.n_node = nodes[i];
+        r.n_node = nodes[i].n;
+        r.is_early = nodes[i].is_early;
         bool ok = run(&r, got, &e);
-        tap_ok(ok && !memcmp(got, want, sizeof got), "%s: %u nodes, %d sequences by turns %s", what,
-               nodes[i], N_SEQ, ok ? "" : e.text);
+        tap_ok(ok && !memcmp(got, want, sizeof got), "%s: %u nodes%s, %d sequences by turns %s",
+               what, r.n_node, r.is_early ? ", gathers in halves" : "", N_SEQ, ok ? "" : e.text);
     }
 }
 
@@ -160,6 +166,79 @@ static MUST open_shape(const struct shape *s, struct model *m, int *fd, struct e
     blob_file(file.p, file.n, fd, path);
     free(file.p);
     return model_open(m, path, 0, 0, e);
+}
+
+/* --- ids of a peer that lies --- */
+
+static struct {
+    struct coll coll;
+    int32_t id;  // what slice 1 proposes
+} liar;
+
+static MUST lie(struct coll *c, enum coll_kind kind, void *buf, size_t stride, size_t n_row,
+                const size_t *at, struct err *e) {
+    (void)c, (void)e;
+    for (size_t r = 0; r < n_row; r++) {
+        memset((uint8_t *)buf + r * stride + at[1], 0, at[2] - at[1]);
+    }
+    struct candidate *all = buf;
+    for (size_t i = at[1] / sizeof *all; kind == COLL_CANDIDATE && i < at[2] / sizeof *all; i++) {
+        all[i] = (struct candidate){.id = liar.id, .logit = 1e9F};
+    }
+    return true;
+}
+
+struct lie_case {
+    const char *what;
+    int32_t id;
+    size_t k;
+    bool is_refused;
+};
+
+struct lie_run {
+    struct node node;
+    const struct lie_case *c;
+    int32_t best;
+};
+
+static void hear_lie(void *ctx, struct par *team) {
+    struct lie_run *r = ctx;
+    struct node *k = &r->node;
+    struct candidate *c;
+    size_t n = 0;
+    int32_t token = 1;
+    liar.id = r->c->id;
+    k->ok = open_share(k, &k->err) && nn_step(k->nn, team, 0, &token, 1, NN_LOGITS, &k->err) &&
+            nn_candidates(k->nn, r->c->k, &c, &n, &k->err);
+    r->best = k->ok && n ? c[0].id : -1;
+    nn_close(k->nn);
+}
+
+static void check_lies(const struct model *m) {
+    int32_t v = (int32_t)m->n_vocab, half = v / 2;  // a multiple of 32
+    const struct lie_case cases[] = {{"its own", v - 1, 1, false},
+                                     {"its first", half, 4, false},
+                                     {"none", -1, 4, false},
+                                     {"none of all", -1, m->n_vocab, true},
+                                     {"another's", half - 1, 1, true},
+                                     {"one past the last", v, 4, true},
+                                     {"the lowest number", INT32_MIN, 4, true},
+                                     {"the highest of all", INT32_MAX, m->n_vocab, true}};
+    const struct run r = {.model = m, .n_node = 2, .n_seq = 1};
+    liar.coll = (struct coll){.self = 0, .n = 2, .gather = lie};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const struct lie_case *c = &cases[i];
+        struct lie_run l = {.node = {.run = &r, .coll = &liar.coll}, .c = c};
+        struct err e = {0};
+        bool ok = par_enter(1, hear_lie, &l, &e);
+        if (c->is_refused) {
+            ok = ok && !l.node.ok && l.node.err.code == ERR_FORMAT &&
+                 strstr(l.node.err.text, "slice 1");
+        } else {
+            ok = ok && l.node.ok && (c->id < 0 ? l.best >= 0 && l.best < half : l.best == c->id);
+        }
+        tap_ok(ok, "a peer proposes %s: %s", c->what, l.node.ok ? "taken" : l.node.err.text);
+    }
 }
 
 static void check_shape(const struct shape *s, bool all_wires) {
@@ -182,6 +261,7 @@ static void check_shape(const struct shape *s, bool all_wires) {
         check("wire type q8", (struct run){.model = &m, .sampler = few, .wire = WIRE_Q8});
         check("wire type f32", (struct run){.model = &m, .sampler = few, .wire = WIRE_F32});
     }
+    if (all_wires) check_lies(&m);
     model_close(&m);
     close(fd);
 }
@@ -256,7 +336,7 @@ static void check_bytes(const struct model *m, unsigned n, bool with_overhead) {
 int main(void) {
     static const struct shape mixed = {"floats among Q8_0",   64, 8, 4, 8, 96, 50, 3,
                                        {W_F32, W_Q8_0, W_F16}};
-    static const struct shape plain = {"2500 words", 128, 8, 4, 16, 352, 2500, 2, {W_Q8_0, W_Q8_0}};
+    static const struct shape plain = {"2496 words", 128, 8, 4, 16, 352, 2496, 2, {W_Q8_0, W_Q8_0}};
     static const struct shape wide = {"wide", 2048, 32, 8, 64, 4096, 64, 1, {W_Q8_0}};
     struct err e = {0};
     struct model m;

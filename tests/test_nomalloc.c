@@ -3,6 +3,7 @@
 #include "engine/engine.h"
 #include "kernels.h"
 #include "mesh_maker.h"
+#include "model/synth.h"
 #include "tap.h"
 
 #include <stdatomic.h>
@@ -112,6 +113,24 @@ static void check_mesh(void) {
     mesh_close(m[1]);
 }
 
+/* Routing, runs of experts and passing over the others. */
+static void check_experts(const struct kernels *k) {
+    char path[] = "/tmp/nomalloc-XXXXXX";
+    struct model m;
+    struct err e = {0};
+    int fd = mkstemp(path);
+    const struct synth s = {"moe-tiny", "q8_0", path, 1};
+    bool ok = fd >= 0 && synth_write(&s, NULL, NULL, &e) && model_open(&m, path, 0, 0, &e);
+    if (tap_ok(ok, "a model with experts %s", e.text)) {
+        check(&m, k, 1, 64 << 20, 0, "experts in memory");
+        check(&m, k, 1, 5 << 20, 0, "experts streaming");
+        check(&m, k, 3, 64 << 20, 0, "experts, three slices");
+        model_close(&m);
+    }
+    if (fd >= 0) close(fd);
+    unlink(path);
+}
+
 int main(void) {
     static struct model m;
     struct kernels k;
@@ -133,6 +152,7 @@ int main(void) {
     check(&m, &k, 1, 4 << 20, 0, "streaming");
     check(&m, &k, 3, 64 << 20, 0.8F, "three slices");
     model_close(&m);
+    check_experts(&k);
     check_mesh();
     return tap_done();
 }

@@ -51,7 +51,7 @@ static float value(const struct tensor *t, const uint8_t *p, uint64_t i) {
 static void check_spread(const char *type, const struct tensor *t, const uint8_t *file,
                          double want) {
     double sum = 0, squares = 0;
-    uint64_t n = t->dim[0] * t->dim[1];
+    uint64_t n = t->dim[0] * t->dim[1] * t->dim[2];
     for (uint64_t i = 0; i < n; i++) {
         double v = (double)value(t, file + t->off, i);
         sum += v;
@@ -102,6 +102,31 @@ static void check_tiny(const char *type) {
     unlink(a);
     unlink(b);
     unlink(c);
+}
+
+static void check_experts(const char *type) {
+    char a[256];
+    struct err e = {.code = ERR_NONE, .text = ""};
+    struct model m;
+    struct synth s = {"moe-tiny,layers=2", type, path_of(a, "moe.gguf"), 1};
+    size_t len;
+    if (!tap_ok(synth_write(&s, NULL, NULL, &e) && model_open(&m, a, 0, 0, &e),
+                "%s: with experts %s", type, e.text)) {
+        return;
+    }
+    uint8_t *p = slurp(a, &len);
+    const struct tensor *down = find(&m, "blk.1.ffn_down_exps.weight");
+    uint64_t off = 0;
+    tap_ok(m.n_expert == 8 && m.n_used == 2 && m.layer[1].router->type == TENSOR_F32 &&
+               model_expert(&m, 1, 3, EXPERT_DOWN, &off) == down &&
+               off == down->off + down->len / 8 * 3,
+           "%s: 8 experts, 2 of them for a token", type);
+    check_spread(type, m.layer[1].router, p, 1.5 / 16);
+    check_spread(type, m.layer[0].gate, p, 1.2 / 16);
+    check_spread(type, down, p, 1.0 / 16);
+    free(p);
+    model_close(&m);
+    unlink(a);
 }
 
 /* The vocabulary: all different, each merge of two that are there, every byte has a token. */
@@ -179,6 +204,8 @@ int main(void) {
     check_tiny("q4_0");
     check_tiny("q8_0");
     check_tiny("f16");
+    check_experts("q4_0");
+    check_experts("f16");
     check_big();
     refused("llama", "q4_0", path_of(a, "x"), ERR_USAGE);
     refused("tiny,layers=0", "q4_0", a, ERR_USAGE);

@@ -3,7 +3,7 @@
 # find each other over the loopback and have a third of the work and little memory each; one question
 # to one of them; the page stays up until Ctrl-C. Needs no rights, and no Perl but Debian's perl-base.
 #
-#   ONCE=1     leave after the answer     NODES=3   how many      MEMORY=6M   memory of each
+#   ONCE=1     leave after the answer     NODES=3   how many      MEMORY=8M   another memory for each
 #   QUESTION=  another question           KEEP=1    keep the folder with logs
 use strict;
 use warnings;
@@ -12,7 +12,7 @@ use IO::Socket::INET;
 use POSIX ();
 
 my $dair = shift // die "usage: run.pl DAIR\n";
-my ($n, $memory) = ($ENV{NODES} || 3, $ENV{MEMORY} || '6M');
+my $n = $ENV{NODES} || 3;
 my $question = $ENV{QUESTION} || 'What happens when a node dies?';
 my $patience = 60;                                                # seconds for anything
 my $dir = tempdir('dair-run-XXXXXX', TMPDIR => 1, CLEANUP => !$ENV{KEEP});
@@ -76,7 +76,16 @@ sub free_port {
     give_up("no free port was found on this machine");
 }
 
+# So much that a node can work, and so little that it keeps less than half of its third of the model:
+# what the program itself takes differs between machines.
+sub tight_memory {
+    my ($program) = qx("$dair" plan --json --memory 64M) =~ /"program_bytes":(\d+)/;
+    give_up("dair plan does not say what the program takes (status $?)") if !$program;
+    return int($program / 1024 + 5200) . 'K';
+}
+
 sub make_config {
+    my $memory = shift;
     my $key = qx("$dair" keygen);
     give_up("dair keygen made no key (status $?)") if $? || $key !~ /\S/;
     chomp $key;
@@ -85,7 +94,7 @@ sub make_config {
     my $cores = () = map { /^processor\s*:/ } lines_of('/proc/cpuinfo');
     my $threads = $cores > $n ? int($cores / $n) : 1;
     print $h "# made by `make run`: the same for all nodes\ncluster_key = $key\nmemory = $memory\n",
-      "threads = $threads\ninterface = lo\n";
+      "threads = $threads\nshare = even\ninterface = lo\n";
     close $h or give_up("cannot write $dir/dair.conf: $!");
 }
 
@@ -181,8 +190,9 @@ sub ask {
 }
 
 # ---- the demonstration
-say_so("starting $n nodes with $memory of memory each; the model in dair, 2.7 MiB, is to be shared by them");
-make_config();
+my $memory = $ENV{MEMORY} || tight_memory();
+say_so("starting $n nodes with $memory of memory each; they are to share the model that is in dair, 2.7 MiB");
+make_config($memory);
 start_node($_) for 1 .. $n;
 wait_ready();
 my $asked = $node[-1];

@@ -94,7 +94,10 @@ static void adopt(struct cluster *c, const struct plan *p) {
         return;
     }
     cluster_alert(c, e.text);
-    cluster_broke(c, copy.epoch, -1, e.text);
+    members_broke(c->members, copy.epoch, NULL, clock_ns());
+    struct msg m = {.type = MSG_BROKEN, .epoch = copy.epoch, .u.suspect = c->conf.ident->id};
+    struct link *l = link_find(c, &copy.leader);
+    if (l) (void)link_send(l, &m);
 }
 
 static void send_beats(struct cluster *c) {

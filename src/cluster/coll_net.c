@@ -30,7 +30,7 @@ enum {
     HEAD = 4,               // of each frame: kind of message (4 bits), its number (28 bits)
     CHUNK = 2 * 16383 - 8,  // of a message in a frame: with HEAD and length two full TLS records
     CAST = COLL_CANDIDATE + 1,  // kind of a message that is no gather
-    EARLY = 6 << 10,            // see coll.h
+    EARLY = 32 << 10,           // see coll.h: pieces of prompts, whose sending takes longest
     SPIN_NS = 50000,            // then sleep in the kernel
     NUMBER_MASK = (1 << 28) - 1,
 };

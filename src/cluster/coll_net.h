@@ -3,10 +3,11 @@
  *
  * Channels are made for one epoch and die with it, so nothing of an older epoch can ever arrive here;
  * each message also carries its number, and anything out of order is refused. Gather is direct and
- * rotated: step s sends to node i + s and expects from node i - s, so that no port is flooded; one
- * write a message. Waiting: 50 us of trying with sched_yield (or pause where there are more cores than
- * threads), then poll. What arrives is checked before it is used: lengths, int8 payloads (-128
- * refused), finite scales.
+ * rotated: step s sends to node i + s and expects from node i - s, so that no port is flooded. A message
+ * goes by one write, a large one in frames of 32 KiB, so that sealing, sending and receiving overlap;
+ * nothing ever waits to send without receiving too. Large gathers begin while the other half is
+ * still computed (coll.h: early). Waiting: 50 us of trying with sched_yield, then poll. What arrives is
+ * checked before it is used: lengths, int8 payloads (-128 refused), scales.
  * Threads: mesh_link, mesh_abort: any; the rest: the engine's only.
  */
 #ifndef CLUSTER_COLL_NET_H
@@ -28,7 +29,8 @@ void mesh_close(struct mesh *m);
 void mesh_link(struct mesh *m, unsigned peer, struct chan *c);
 /* All channels are there. Fails: ERR_STOPPED after mesh_abort. */
 MUST mesh_wait(struct mesh *m, struct err *e);
-/* Everything that waits or will wait in the mesh fails with ERR_STOPPED, at once. */
+/* Everything that waits or will wait in the mesh fails with ERR_STOPPED, at once. A node that goes
+ * closes its channels: to its peers it then looks as one that failed, so abort them first. */
 void mesh_abort(struct mesh *m);
 
 struct coll *mesh_coll(struct mesh *m);

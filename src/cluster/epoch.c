@@ -29,7 +29,8 @@ void epoch_end(struct cluster *c) {
 
 /* The widest message of this plan: all rows of a chunk of one part in floats. */
 static size_t widest(const struct plan *p, const struct model *m) {
-    size_t most = m->n_embd > m->n_ff ? m->n_embd : m->n_ff;
+    size_t ff = (size_t)m->n_ff * (m->n_used ? m->n_used : 1);  // of every expert of a token
+    size_t most = m->n_embd > ff ? m->n_embd : ff;
     size_t heads = (size_t)m->n_head * m->head_dim;
     if (heads > most) most = heads;
     size_t chunk = p->n_batch * most * sizeof(float);

@@ -74,6 +74,12 @@ void see_epoch(struct members *m, uint64_t epoch) {
     if (epoch > m->seen) m->seen = epoch;
 }
 
+/* Callers read their clocks at different moments: time never goes back here. */
+uint64_t advance(struct members *m, uint64_t now) {
+    if (now > m->now_ns) m->now_ns = now;
+    return m->now_ns;
+}
+
 /* --- the table --- */
 
 struct peer *peer_find(struct members *m, const struct node_id *id) {
@@ -160,6 +166,8 @@ static void say_why(struct members *m) {
     const struct peer *l = is_zero(&m->leader) ? NULL : peer_find(m, &m->leader);
     char *s = m->state_why;
     size_t n = sizeof m->state_why;
+    *s = 0;
+    if (m->has_plan) return;
     if (!m->conf.facts.model) {
         snprintf(s, n, "this node has no model%s%s", l ? "; requests go to " : "",
                  l ? l->facts.name : "; it waits for nodes that have one");
@@ -238,16 +246,19 @@ void members_rename(struct members *m, const struct node_id *self, uint64_t inst
 }
 
 uint64_t members_tick(struct members *m, uint64_t now_ns) {
+    now_ns = advance(m, now_ns);
     finish(m, now_ns);
     return m->wake_ns;
 }
 
 void members_hint(struct members *m, uint64_t now_ns) {
+    now_ns = advance(m, now_ns);
     m->appear_ns = now_ns;
     finish(m, now_ns);
 }
 
 void members_leave(struct members *m, uint64_t now_ns) {
+    now_ns = advance(m, now_ns);
     m->is_leaving = true;
     end_epoch(m);
     m->leader = (struct node_id){{0}};
@@ -305,6 +316,7 @@ static void turn_away(struct members *m, const struct node_id *id, uint64_t inst
 
 void members_up(struct members *m, const struct node_id *id, uint64_t instance,
                 const struct facts *f, uint64_t now_ns) {
+    now_ns = advance(m, now_ns);
     struct peer *p = peer_find(m, id);
     if (p && p->instance == instance) {
         p->facts = *f;
@@ -334,6 +346,7 @@ void members_up(struct members *m, const struct node_id *id, uint64_t instance,
 }
 
 void members_down(struct members *m, const struct node_id *id, uint64_t now_ns) {
+    now_ns = advance(m, now_ns);
     struct peer *p = peer_find(m, id);
     if (!p) return;
     forget(m, p, now_ns);
@@ -398,6 +411,7 @@ static void on_leave(struct members *m, struct peer *p, uint64_t now) {
 
 void members_heard(struct members *m, const struct node_id *id, const struct msg *msg,
                    uint64_t now_ns) {
+    now_ns = advance(m, now_ns);
     struct peer *p = peer_find(m, id);
     if (!p) return;
     p->heard_ns = now_ns;
@@ -427,12 +441,14 @@ void members_heard(struct members *m, const struct node_id *id, const struct msg
 /* --- our own engine --- */
 
 void members_loaded(struct members *m, uint64_t epoch, uint64_t now_ns) {
+    now_ns = advance(m, now_ns);
     if (m->has_plan && epoch == m->epoch) m->is_loaded = true;
     finish(m, now_ns);
 }
 
 void members_broke(struct members *m, uint64_t epoch, const struct node_id *suspect,
                    uint64_t now_ns) {
+    now_ns = advance(m, now_ns);
     if (!m->has_plan || epoch != m->epoch) return;
     struct node_id s = suspect && !is_zero(suspect) ? *suspect : m->conf.self;
     if (leads(m)) {

@@ -458,6 +458,7 @@ void settle(struct members *m, uint64_t now) {
 /* --- what came of it --- */
 
 void members_planned(struct members *m, const struct plan *p, const char *why, uint64_t now_ns) {
+    now_ns = advance(m, now_ns);
     /* Another's plan may have come in between. */
     if (!m->is_planning || (p && p->epoch != m->plan_epoch)) return;
     m->is_planning = false;

@@ -45,6 +45,7 @@ struct past {
     bool is_in;        // works with us now
     uint64_t joined_ns, lost_ns;
     uint64_t out_until_ns;          // not taken in before
+    uint64_t blamed_ns;             // when a break of its channels was last laid to it
     uint64_t flap_ns, break_ns;     // the last penalty of either kind: the next one is twice that
     uint64_t told_model, told_key;  // people were told of this other model
 };
@@ -58,7 +59,7 @@ enum { PAST_MAX = 64, REPORT_MAX = 32, ACTION_MAX = 128, TOKENS = 6 };
 
 struct members {
     struct members_conf conf;
-    uint64_t start_ns, appear_ns;
+    uint64_t now_ns, start_ns, appear_ns;
     uint64_t wake_ns;  // when to look again
     struct peer peer[MEMBER_MAX];
     struct past past[PAST_MAX];
@@ -124,6 +125,7 @@ uint64_t peer_patience(const struct peer *p);                     // ns of silen
 void cancel_plan(struct members *m);
 struct action *act(struct members *m, enum action_type type);
 void alert(struct members *m, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+uint64_t advance(struct members *m, uint64_t now);
 void see_epoch(struct members *m, uint64_t epoch);
 bool works(const struct members *m, const struct peer *p);    // in the plan that we work on
 bool is_able(const struct members *m, const struct peer *p);  // has the same model

@@ -6,9 +6,11 @@ enum {
     FLAP_MS = 10000,         // lost within this time of joining: it flaps
     FLAP_FIRST_MS = 1000,    // left out first for so long,
     BREAK_FIRST_MS = 10000,  // after two breaks of its channels for so long,
-    OUT_MAX_MS = 60000,      // at most for so long; also the good time that makes up for all
-    BLAME_MS = 10000,        // breaks within this time belong together
-    MISSING_MS = 600000,     // so long a lost member counts as missing
+    FLAP_MAX_MS = 4000,  // at most for so long: an epoch is cheap, a node that is back is welcome;
+    OUT_MAX_MS = 60000,  // after breaks for so long; also the good time that makes up for all
+    BLAME_MS = 10000,    // breaks within this time belong together
+    BLAME_DEAD_MS = 1500,  // who is gone so soon after was not cut off but dead
+    MISSING_MS = 600000,   // so long a lost member counts as missing
 };
 
 const struct past *past_find(const struct members *m, const struct node_id *id) {
@@ -48,17 +50,28 @@ static void forgive(struct past *p, uint64_t now) {
 }
 
 /* The next penalty of a kind, served from now on. */
-static void put_out(struct past *p, uint64_t *last, uint64_t first_ms, uint64_t now) {
+static void put_out(struct past *p, uint64_t *last, uint64_t first_ms, uint64_t most_ms,
+                    uint64_t now) {
     uint64_t ns = *last ? 2 * *last : first_ms * MS;
-    *last = ns < OUT_MAX_MS * MS ? ns : OUT_MAX_MS * MS;
+    *last = ns < most_ms * MS ? ns : most_ms * MS;
     if (now + *last > p->out_until_ns) p->out_until_ns = now + *last;
+}
+
+static bool is_of(const struct report *r, const struct node_id *id) {
+    return is_same(&r->a, id) || is_same(&r->b, id);
 }
 
 void past_lost(struct members *m, const struct node_id *id, uint64_t now) {
     struct past *p = past_of(m, id, now);
     if (!p->is_in) return;
     forgive(p, now);
-    if (now - p->joined_ns < FLAP_MS * MS) put_out(p, &p->flap_ns, FLAP_FIRST_MS, now);
+    /* It died: that, and no bad channel, is what the others saw. */
+    unsigned n = m->n_report < REPORT_MAX ? m->n_report : REPORT_MAX;
+    for (unsigned i = 0; i < n; i++) {
+        if (is_of(&m->report[i], id)) m->report[i].at_ns = 0;
+    }
+    if (p->break_ns && now - p->blamed_ns < BLAME_DEAD_MS * MS) p->out_until_ns = p->break_ns = 0;
+    if (now - p->joined_ns < FLAP_MS * MS) put_out(p, &p->flap_ns, FLAP_FIRST_MS, FLAP_MAX_MS, now);
     p->is_in = false;
     p->lost_ns = now;
 }
@@ -72,11 +85,8 @@ void past_left(struct members *m, const struct node_id *id, uint64_t now) {
 void past_punish(struct members *m, const struct node_id *id, uint64_t now) {
     struct past *p = past_of(m, id, now);
     forgive(p, now);
-    put_out(p, &p->break_ns, BREAK_FIRST_MS, now);
-}
-
-static bool is_of(const struct report *r, const struct node_id *id) {
-    return is_same(&r->a, id) || is_same(&r->b, id);
+    put_out(p, &p->break_ns, BREAK_FIRST_MS, OUT_MAX_MS, now);
+    p->blamed_ns = now;
 }
 
 /* The same two again: the one with the higher id goes. One node in three breaks: that one goes. The
@@ -87,7 +97,7 @@ const struct node_id *past_blame(struct members *m, const struct node_id *a,
     unsigned pair = 1, of_low = 1, of_high = 1, n = m->n_report;
     for (unsigned i = n > REPORT_MAX ? n - REPORT_MAX : 0; i < n; i++) {
         const struct report *r = &m->report[i % REPORT_MAX];
-        if (now - r->at_ns > BLAME_MS * MS) continue;
+        if (!r->at_ns || now - r->at_ns > BLAME_MS * MS) continue;
         bool has_low = is_of(r, low), has_high = is_of(r, high);
         if (is_same(&r->a, low) && is_same(&r->b, high)) pair++;
         of_low += has_low;

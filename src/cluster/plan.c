@@ -290,7 +290,8 @@ static MUST read_kind(const struct plan *p, const struct model *m, enum plan_kin
                            name[rows], r->first_layer);
         }
     }
-    if (!first || layers != wanted) {
+    if (!first) return err_set(e, ERR_FORMAT, "plan: it says nothing of %s", name[rows]);
+    if (layers != wanted) {
         return err_set(e, ERR_FORMAT, "plan: %u layers of %s where the model has %u", layers,
                        name[rows], wanted);
     }
@@ -331,13 +332,14 @@ static double read_bytes(const struct tensor *t) {
 double plan_wire_bytes(const struct plan *p, const struct model *m, unsigned slice) {
     static const double branch[] = {[WIRE_Q16] = 68 / 32.0, [WIRE_Q8] = 34 / 32.0, [WIRE_F32] = 4};
     double width = (double)(m->n_head / m->n_head_kv) * m->head_dim, sum = 0;
+    double used = m->n_expert ? m->n_used : 1;  // the gated rows of each expert that a token chose
     for (unsigned i = 0; i < p->n_run; i++) {
         const struct plan_run *r = &p->run[i];
         double own = r->cut[slice + 1] - r->cut[slice];
         for (uint32_t l = r->first_layer; l < r->first_layer + r->n_layer && l < m->n_layer; l++) {
             const struct layer_tensors *t = &m->layer[l];
             if (r->rows == ROWS_KV_HEAD) sum += own * width * read_bytes(t->o);
-            if (r->rows == ROWS_FF) sum += own * read_bytes(t->down);
+            if (r->rows == ROWS_FF) sum += own * read_bytes(t->down) * used;
             if (r->rows == ROWS_EMBD) sum += 2 * own * branch[p->wire];
         }
     }

@@ -40,7 +40,7 @@ struct plan_member {
     uint64_t instance;
     uint64_t pool;  // bytes for the engine
     double speed;   // bytes of weights per second; <= 0: not known
-    double share;   // wished for by its user, > 0; else by speed
+    double share;   // wished for by its user, > 0: times an average member's; else by speed
     uint32_t n_thread;
 };
 
@@ -66,7 +66,8 @@ MUST plan_cuts(const struct plan *p, const struct model *m, struct cuts *c, stru
 int plan_slice(const struct plan *p, const struct node_id *id);
 
 /* Payload that one node sends for each token: L (N-1)/N [1.0625 (d_attn + d_ff) + 2 b d] with its own
- * shares in place of 1/N (ARCHITECTURE 6); floats where the weights are floats. */
+ * shares in place of 1/N (ARCHITECTURE 6); floats where the weights are floats; d_ff once for each
+ * expert that a token uses. */
 double plan_wire_bytes(const struct plan *p, const struct model *m, unsigned slice);
 
 /* Compact form: at most 700 bytes for 32 layers and 100 extents. decode checks every count and order;

@@ -86,6 +86,7 @@ static void add_memory(struct nn_memory *sum, const struct nn_memory *m) {
     sum->pin_bytes += m->pin_bytes;
     sum->weight_bytes += m->weight_bytes;
     sum->sweep_bytes += m->sweep_bytes;
+    sum->token_bytes += m->token_bytes;
     sum->min_budget += m->min_budget;
     sum->tiles.pinned_bytes += m->tiles.pinned_bytes;
     sum->tiles.streamed_bytes_per_sweep += m->tiles.streamed_bytes_per_sweep;
@@ -106,9 +107,11 @@ MUST engine_measure(const struct engine_conf *c, struct nn_memory *sum, struct e
 
 void engine_forecast(const struct nn_memory *m, double read_bytes_per_s, double disk_bytes_per_s,
                      struct forecast *out) {
-    /* Weights pass the cores once a token, streamed ones too; the cache's part is small beside them
-     * until the context is long, and is left out. */
-    double compute = (double)m->weight_bytes / read_bytes_per_s;
+    /* The weights that a token computes with pass the cores once, streamed ones too; the cache's part is
+     * small beside them until the context is long, and is left out. The disk gives all that streams,
+     * chosen experts or not. */
+    double part = m->sweep_bytes ? (double)m->token_bytes / (double)m->sweep_bytes : 1;
+    double compute = (double)m->weight_bytes * part / read_bytes_per_s;
     double stream = (double)m->tiles.streamed_bytes_per_sweep;
     double disk = stream > 0 ? stream / disk_bytes_per_s : 0;
     double slowest = compute > disk ? compute : disk;

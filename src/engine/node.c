@@ -230,6 +230,12 @@ static void on_message(void *ctx, const struct node_id *from, const struct msg *
 
 /* --- the worker's thread --- */
 
+/* The leader waits for who makes progress. */
+static void on_loading(void *ctx, uint64_t done) {
+    const struct node *n = ctx;
+    cluster_measured(n->cluster, done, 0, 0);
+}
+
 static void on_loaded(void *ctx, uint64_t epoch, const struct nn_memory *m) {
     struct node *n = ctx;
     pthread_mutex_lock(&n->lock);
@@ -281,6 +287,7 @@ static MUST open_worker(struct node *n, struct err *e) {
                                    .n_thread = c->n_thread,
                                    .n_reader = c->n_reader,
                                    .n_slot = c->n_slot,
+                                   .on_loading = on_loading,
                                    .on_loaded = on_loaded,
                                    .on_broke = on_broke,
                                    .on_product = on_product,

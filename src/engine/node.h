@@ -12,10 +12,9 @@
 #define ENGINE_NODE_H
 
 #include "base/status.h"
+#include "cluster/cluster.h"
 #include "engine/engine.h"
 #include "model/tok.h"
-#include "net/ident.h"
-#include "net/key.h"
 
 enum { NODE_ASKS = 64, NODE_PEERS = 16 };  // requests at one time; named peers
 

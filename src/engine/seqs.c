@@ -1,7 +1,5 @@
 #include "engine/seqs.h"
 
-#include "net/ident.h"
-
 #include <stdlib.h>
 #include <string.h>
 

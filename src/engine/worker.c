@@ -309,8 +309,10 @@ static void stop_leading(struct worker *w) {
 
 /* A newer plan does not wait for the end of a load. */
 static bool on_load(void *ctx, uint64_t done, uint64_t total) {
-    (void)done, (void)total;
-    return !is_over(ctx);
+    struct worker *w = ctx;
+    (void)total;
+    w->conf.on_loading(w->conf.ctx, done);
+    return !is_over(w);
 }
 
 static MUST load(struct worker *w, struct err *e) {

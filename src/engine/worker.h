@@ -20,7 +20,8 @@ struct worker_conf {
     const struct tok *tok;
     uint64_t pool;  // bytes for everything an epoch needs
     uint32_t n_thread, n_reader, n_slot;
-    /* Called on the worker's thread. */
+    /* Called on the worker's thread. on_loading: bytes of weights that are in memory so far. */
+    void (*on_loading)(void *ctx, uint64_t done);
     void (*on_loaded)(void *ctx, uint64_t epoch, const struct nn_memory *m);
     /* suspect: the slice that does not answer; -1: our own fault. */
     void (*on_broke)(void *ctx, uint64_t epoch, int suspect, const char *why);

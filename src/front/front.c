@@ -34,7 +34,7 @@ static void no_memory(struct http_request *q) {
 
 static void get_status(void *ctx, struct http_request *q) {
     struct snapshot *s = snapshot(ctx);
-    struct json j;
+    struct json j = {0};
     char none[1], *text = NULL;
     if (s) {
         json_mem(&j, none, sizeof none);

@@ -395,7 +395,8 @@ static void check_head(struct http_request *q, const char *path, const char *met
     } else if (q->route->is_keyed && !has_key(q)) {
         refuse(q, MHD_HTTP_UNAUTHORIZED,
                "an API key is asked for here: send it as \"Authorization: Bearer KEY\"");
-    } else if (is_post && type && !is_json(type)) {
+    } else if (is_post && (type ? !is_json(type) : header(q, MHD_HTTP_HEADER_ORIGIN) != NULL)) {
+        /* What a page of another site may send unasked is of another type, or of none. */
         refuse(q, MHD_HTTP_UNSUPPORTED_MEDIA_TYPE, "the body must be of type application/json");
     } else if (is_post && !length && !coding) {
         refuse(q, MHD_HTTP_LENGTH_REQUIRED, "a body is wanted, with Content-Length or chunked");

@@ -340,7 +340,8 @@ static MUST read_layers(struct reader *r, struct err *e) {
     struct layer_tensors *layer;
     const struct tensor *(*apart)[N_EXPERT_PART] = NULL;
     bool is_apart = m->n_expert && gguf_tensor(&r->g, "blk.0.ffn_gate.0.weight");
-    uint64_t least = (uint64_t)m->n_layer * (is_apart ? m->n_expert * N_EXPERT_PART : LAYER_TENSORS);
+    uint64_t least =
+        (uint64_t)m->n_layer * (is_apart ? m->n_expert * N_EXPERT_PART : LAYER_TENSORS);
     if (least > r->g.n_tensor) {
         return err_set(e, ERR_FORMAT, "%" PRIu32 " layers cannot be made of %" PRIu32 " tensors",
                        m->n_layer, r->g.n_tensor);

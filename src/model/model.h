@@ -79,8 +79,8 @@ enum expert_part { EXPERT_GATE, EXPERT_UP, EXPERT_DOWN, N_EXPERT_PART };
 
 struct layer_tensors {
     const struct tensor *attn_norm, *q, *k, *v, *o, *ffn_norm;
-    const struct tensor *gate, *up, *down;     // of experts: of them all, or of the first (see apart)
-    const struct tensor *router;               // [n_expert rows], NULL: no experts
+    const struct tensor *gate, *up, *down;  // of experts: of them all, or of the first (see apart)
+    const struct tensor *router;            // [n_expert rows], NULL: no experts
     const struct tensor *const (*apart)[N_EXPERT_PART];  // [n_expert] where the file has a tensor
                                                          // for each, else NULL
 };

@@ -17,11 +17,11 @@
 #include <unistd.h>
 
 enum {
-    CHUNK = 4 << 20,   // bytes a write
-    BEHIND = 16,       // chunks that may be on their way to the disk
-    ALIGN = 32,        // of tensors, GGUF's default
-    BLOCK_MAX = 4096,  // bytes of the largest run that fill() makes at once
-    TENSORS_A_LAYER = 9,
+    CHUNK = 4 << 20,       // bytes a write
+    BEHIND = 16,           // chunks that may be on their way to the disk
+    ALIGN = 32,            // of tensors, GGUF's default
+    BLOCK_MAX = 4096,      // bytes of the largest run that fill() makes at once
+    TENSORS_A_LAYER = 10,  // at most
 };
 
 struct shape {
@@ -29,15 +29,18 @@ struct shape {
     uint32_t n_layer, n_embd, n_ff, n_head, n_head_kv, head_dim, n_vocab, n_special, n_ctx;
     double rope_factor;  // llama 3.1 frequency factors, 0: none
     bool tied;
+    uint32_t n_expert, n_used;  // 0: dense
 };
 
 /* Source: the models' published config.json. */
 static const struct shape shapes[] = {
-    {"tiny", 4, 256, 512, 4, 2, 64, 512, 16, 2048, 0, false},
-    {"llama-3.2-1b", 16, 2048, 8192, 32, 8, 64, 128256, 256, 131072, 32, true},
-    {"llama-3.2-3b", 28, 3072, 8192, 24, 8, 128, 128256, 256, 131072, 32, true},
-    {"llama-3.1-8b", 32, 4096, 14336, 32, 8, 128, 128256, 256, 131072, 8, false},
-    {"llama-3.1-70b", 80, 8192, 28672, 64, 8, 128, 128256, 256, 131072, 8, false},
+    {"tiny", 4, 256, 512, 4, 2, 64, 512, 16, 2048, 0, false, 0, 0},
+    {"moe-tiny", 4, 256, 256, 4, 2, 64, 512, 16, 2048, 0, false, 8, 2},
+    {"llama-3.2-1b", 16, 2048, 8192, 32, 8, 64, 128256, 256, 131072, 32, true, 0, 0},
+    {"llama-3.2-3b", 28, 3072, 8192, 24, 8, 128, 128256, 256, 131072, 32, true, 0, 0},
+    {"llama-3.1-8b", 32, 4096, 14336, 32, 8, 128, 128256, 256, 131072, 8, false, 0, 0},
+    {"llama-3.1-70b", 80, 8192, 28672, 64, 8, 128, 128256, 256, 131072, 8, false, 0, 0},
+    {"mixtral-8x7b", 32, 4096, 14336, 32, 8, 128, 32000, 256, 32768, 0, false, 8, 2},
 };
 
 static const struct type {
@@ -56,7 +59,8 @@ enum { N_SCALE = 256, N_HALF = 2047 };
 struct weight {
     char name[48];
     uint32_t type;
-    uint64_t cols, rows;  // rows 0: a vector
+    uint64_t cols, rows;  // rows 0: a vector; of all experts together
+    uint32_t n_expert;    // in this tensor; 0: it has no such dimension
     double std;           // of the values; 0: a vector around `mean`, or rope factors
     float mean;
     uint64_t off, len;    // in the tensor data
@@ -185,11 +189,15 @@ static void put_shape(struct writer *w) {
     put_u32(w, "llama.attention.value_length", h->head_dim);
     put_u32(w, "llama.rope.dimension_count", h->head_dim);
     put_u32(w, "llama.vocab_size", h->n_vocab);
+    if (h->n_expert) {
+        put_u32(w, "llama.expert_count", h->n_expert);
+        put_u32(w, "llama.expert_used_count", h->n_used);
+    }
     put_f32(w, "llama.rope.freq_base", 500000);
     put_f32(w, "llama.attention.layer_norm_rms_epsilon", 1e-5F);
 }
 
-enum { N_KV_SHAPE = 16, N_KV_VOCAB = 10 };
+enum { N_KV_SHAPE = 16, N_KV_EXPERTS = 2, N_KV_VOCAB = 10 };
 
 static void put_vocab(struct writer *w, const struct synth_vocab *v) {
     static const char chat[] =
@@ -228,16 +236,17 @@ static MUST make_head(struct writer *w, struct err *e) {
     put(w, "GGUF", 4);
     put_int(w, 3, 4);
     put_int(w, w->n_weight, 8);
-    put_int(w, N_KV_SHAPE + N_KV_VOCAB, 8);
+    put_int(w, N_KV_SHAPE + (w->shape.n_expert ? N_KV_EXPERTS : 0) + N_KV_VOCAB, 8);
     put_shape(w);
     put_vocab(w, &v);
     synth_vocab_free(&v);
     for (uint32_t i = 0; i < w->n_weight; i++) {
         const struct weight *t = &w->weight[i];
         put_text(w, t->name, strlen(t->name));
-        put_int(w, t->rows ? 2 : 1, 4);
+        put_int(w, t->n_expert ? 3 : t->rows ? 2 : 1, 4);
         put_int(w, t->cols, 8);
-        if (t->rows) put_int(w, t->rows, 8);
+        if (t->rows) put_int(w, t->n_expert ? t->rows / t->n_expert : t->rows, 8);
+        if (t->n_expert) put_int(w, t->n_expert, 8);
         put_int(w, t->type, 4);
         put_int(w, t->off, 8);
     }
@@ -249,18 +258,47 @@ static MUST make_head(struct writer *w, struct err *e) {
 
 /* ---- which tensors ---- */
 
-static struct weight *add(struct writer *w, const char *name, uint64_t cols, uint64_t rows,
-                          double std) {
+static struct weight *add_as(struct writer *w, uint32_t type, const char *name, uint64_t cols,
+                             uint64_t rows, double std) {
     struct weight *t = &w->weight[w->n_weight++];
     *t = (struct weight){
         .cols = cols, .rows = rows, .std = std, .mean = 1, .quiet_from = UINT64_MAX};
     snprintf(t->name, sizeof t->name, "%s.weight", name);
-    t->type = rows ? w->type->id : TENSOR_F32;
+    t->type = type;
     const struct tensor_format *f = tensor_format(t->type);
     t->len = cols / f->block * f->bytes * (rows ? rows : 1);
     t->off = w->data_len;
     w->data_len += (t->len + ALIGN - 1) / ALIGN * ALIGN;
     return t;
+}
+
+static struct weight *add(struct writer *w, const char *name, uint64_t cols, uint64_t rows,
+                          double std) {
+    return add_as(w, rows ? w->type->id : TENSOR_F32, name, cols, rows, std);
+}
+
+/* The router stays in floats, as other programs' quantisers leave it. Its outputs spread by 1.5, so that
+ * one of the chosen experts weighs more than the other. */
+static void add_experts(struct writer *w, uint32_t i) {
+    const struct shape *h = &w->shape;
+    uint64_t d = h->n_embd, ff = h->n_ff, n = h->n_expert;
+    double of_d = 1 / sqrt((double)d);
+    const struct {
+        const char *name;
+        uint64_t cols, rows;
+        double std;
+    } want[] = {
+        {"ffn_gate_exps", d, n * ff, 1.2 * of_d},
+        {"ffn_up_exps", d, n * ff, of_d},
+        {"ffn_down_exps", ff, n * d, 1 / sqrt((double)ff)},
+    };
+    char name[40];
+    snprintf(name, sizeof name, "blk.%u.ffn_gate_inp", (unsigned)i);
+    add_as(w, TENSOR_F32, name, d, n, 1.5 * of_d);
+    for (size_t k = 0; k < sizeof want / sizeof *want; k++) {
+        snprintf(name, sizeof name, "blk.%u.%s", (unsigned)i, want[k].name);
+        add(w, name, want[k].cols, want[k].rows, want[k].std)->n_expert = h->n_expert;
+    }
 }
 
 static void add_layer(struct writer *w, uint32_t i) {
@@ -274,7 +312,7 @@ static void add_layer(struct writer *w, uint32_t i) {
         const char *name;
         uint64_t cols, rows;
         double std;
-    } want[TENSORS_A_LAYER] = {
+    } want[] = {
         {"attn_norm", d, 0, 0},
         {"attn_q", d, q, 1.5 * of_d},
         {"attn_k", d, kv, 1.5 * of_d},
@@ -285,11 +323,13 @@ static void add_layer(struct writer *w, uint32_t i) {
         {"ffn_up", d, ff, of_d},
         {"ffn_down", ff, d, 1 / sqrt((double)ff)},
     };
-    for (int k = 0; k < TENSORS_A_LAYER; k++) {
+    size_t n = sizeof want / sizeof *want - (h->n_expert ? 3 : 0);  // experts instead of the last
+    for (size_t k = 0; k < n; k++) {
         char name[40];
         snprintf(name, sizeof name, "blk.%u.%s", (unsigned)i, want[k].name);
         add(w, name, want[k].cols, want[k].rows, want[k].std);
     }
+    if (h->n_expert) add_experts(w, i);
 }
 
 /* Embeddings are small against what the layers add: otherwise a tied model's best guess for the next
@@ -316,6 +356,7 @@ static MUST lay_out(struct writer *w, struct err *e) {
  * halves follow the triangle that the sum of two numbers makes. Control tokens' rows are a quarter of
  * the size, so that greedy text does not end by chance. */
 static void make_tables(struct writer *w, const struct weight *t) {
+    if (t->type == TENSOR_F32) return;
     for (int quiet = 0; quiet < 2; quiet++) {
         double unit = t->std / w->type->spread / (quiet ? 4 : 1);
         if (t->type == TENSOR_F16) {
@@ -370,6 +411,22 @@ static void fill_f16(uint8_t *p, uint64_t key, uint64_t block, const uint16_t *h
     }
 }
 
+static void store_f32(uint8_t *p, float v) {
+    uint32_t bits;
+    memcpy(&bits, &v, sizeof bits);
+    for (int i = 0; i < 4; i++) p[i] = (uint8_t)(bits >> 8 * i);
+}
+
+/* The sum of two even numbers: a triangle of this deviation. */
+static void fill_f32(uint8_t *p, uint64_t key, uint64_t block, double std, size_t n) {
+    const double spread = 417.95095669391;  // as halves have it
+    for (size_t i = 0; i < n; i++) {
+        uint64_t r = draw(key, block, i / 3) >> 20 * (i % 3);
+        double v = (double)((r & 1023) + (r >> 10 & 1023)) - 1023;
+        store_f32(p + 4 * i, (float)(std / spread * v));
+    }
+}
+
 /* Llama 3.1's frequency factors: wavelengths longer than the first training context are stretched by
  * `factor`, short ones are kept, with a linear passage between. Source: the models' published code. */
 static float rope_factor_of(const struct shape *h, uint64_t i) {
@@ -384,14 +441,12 @@ static float rope_factor_of(const struct shape *h, uint64_t i) {
 static void fill_vector(const struct writer *w, const struct weight *t, uint64_t key, uint64_t i,
                         uint8_t *p) {
     float v;
-    uint32_t bits;
     if (!strcmp(t->name, "rope_freqs.weight")) {
         v = rope_factor_of(&w->shape, i);
     } else {  // within a tenth of the mean
         v = t->mean * (0.9F + 0.2F * (float)(draw(key, i, 0) >> 40) / (float)(1 << 24));
     }
-    memcpy(&bits, &v, sizeof bits);
-    for (int k = 0; k < 4; k++) p[k] = (uint8_t)(bits >> 8 * k);
+    store_f32(p, v);
 }
 
 /* ---- the file ---- */
@@ -447,7 +502,7 @@ static MUST write_bytes(struct writer *w, const uint8_t *p, size_t n, struct err
 static MUST write_row(struct writer *w, const struct weight *t, uint64_t key, uint64_t row,
                       struct err *e) {
     const uint16_t *half = w->half[row >= t->quiet_from];
-    uint64_t step = t->type == TENSOR_F16 ? HALVES : 32;
+    uint64_t step = t->type == TENSOR_F16 || t->type == TENSOR_F32 ? HALVES : 32;
     uint64_t n_block = (t->cols + step - 1) / step;
     for (uint64_t b = 0; b < n_block; b++) {
         uint8_t *p = w->buf + w->n_buf;
@@ -461,6 +516,11 @@ static MUST write_row(struct writer *w, const struct weight *t, uint64_t key, ui
         case TENSOR_Q8_0:
             fill_q8_0(p, key, block, half);
             bytes = 34;
+            break;
+        case TENSOR_F32:
+            left = left < HALVES ? left : HALVES;
+            fill_f32(p, key, block, t->std, left);
+            bytes = 4 * left;
             break;
         default:
             left = left < HALVES ? left : HALVES;

@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 struct synth {
-    const char *shape;  // "llama-3.2-1b", "llama-3.1-8b", with ",layers=N" to cut it short
+    const char *shape;  // "llama-3.2-1b", "mixtral-8x7b", with ",layers=N" to cut it short
     const char *type;   // "q4_0", "q8_0", "f16"
     const char *out;    // written as out.part, renamed when whole
     uint64_t seed;

@@ -3,7 +3,7 @@
 #include <string.h>
 
 enum {
-    HOPS_MOST = 32,  // pointers followed in one name: bounds the time a message can take
+    HOPS_MOST = 16,  // pointers followed in one name: bounds the time a message can take
     POINTER = 0xc0,
     TOP = 0x8000,
 };

@@ -107,8 +107,14 @@ static void pending_free(struct pending *p) {
     struct gate *g = p->g;
     loop_forget(g->conf.loop, &p->fd);
     loop_cancel(g->conf.loop, &p->deadline);
-    *(p->prev ? &p->prev->next : &g->first) = p->next;
-    *(p->next ? &p->next->prev : &g->last) = p->prev;
+    if (p->prev)
+        p->prev->next = p->next;
+    else
+        g->first = p->next;
+    if (p->next)
+        p->next->prev = p->prev;
+    else
+        g->last = p->prev;
     if (!p->is_dialled) g->n_in--;
     free(p);
 }
@@ -442,8 +448,8 @@ MUST gate_open(struct gate **out, const struct gate_conf *c, struct err *e) {
 
 void gate_close(struct gate *g) {
     if (!g) return;
-    while (g->first) {
-        struct pending *p = g->first;
+    for (struct pending *p = g->first, *next; p; p = next) {
+        next = p->next;
         struct chan *chan = p->chan;
         int fd = p->fd.fd;
         pending_free(p);

@@ -38,7 +38,7 @@ struct mdns {
     struct loop_timer due, settle;
     struct loop_fd watch;
     struct mdns_sock sock[MDNS_LINKS];  // by link
-    struct log_limit trouble;
+    struct log_limit trouble, unsent;
     struct mdns_core core;
 };
 
@@ -129,28 +129,28 @@ static void hook_send(void *ctx, uint32_t link, const struct mdns_end *to, const
     }
     unsigned missed;
     if (sendmsg(s->source.fd, &h, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 &&
-        log_may(&m->trouble, &missed)) {
+        log_may(&m->unsent, &missed)) {
         log_debug("mdns", "sending on %s: %s", l->on.name, strerror(errno));
     }
 }
 
-/* Where a packet was sent to: the interface, and whether to a group. */
+/* Where a packet was sent to: the interface, and whether to a group. The sockets ask for nothing else,
+ * so the first control message is it. */
 static bool read_control(struct msghdr *h, uint32_t *index, bool *is_multicast) {
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(h); c; c = CMSG_NXTHDR(h, c)) {
-        if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO) {
-            struct in_pktinfo info;
-            memcpy(&info, CMSG_DATA(c), sizeof info);
-            *index = (uint32_t)info.ipi_ifindex;
-            *is_multicast = (ntohl(info.ipi_addr.s_addr) >> 28) == 14;
-            return true;
-        }
-        if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_PKTINFO) {
-            struct in6_pktinfo info;
-            memcpy(&info, CMSG_DATA(c), sizeof info);
-            *index = (uint32_t)info.ipi6_ifindex;
-            *is_multicast = info.ipi6_addr.s6_addr[0] == 0xff;
-            return true;
-        }
+    struct cmsghdr *c = CMSG_FIRSTHDR(h);
+    if (c && c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO) {
+        struct in_pktinfo info;
+        memcpy(&info, CMSG_DATA(c), sizeof info);
+        *index = (uint32_t)info.ipi_ifindex;
+        *is_multicast = (ntohl(info.ipi_addr.s_addr) >> 28) == 14;
+        return true;
+    }
+    if (c && c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_PKTINFO) {
+        struct in6_pktinfo info;
+        memcpy(&info, CMSG_DATA(c), sizeof info);
+        *index = (uint32_t)info.ipi6_ifindex;
+        *is_multicast = info.ipi6_addr.s6_addr[0] == 0xff;
+        return true;
     }
     return false;
 }

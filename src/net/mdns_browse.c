@@ -46,7 +46,7 @@ static bool life_is_due(const struct mdns_life *life, uint64_t now) {
 /* ---- the table */
 
 static struct mdns_known *find(struct mdns_core *m, const struct dns_name *instance) {
-    for (int i = 0; i < MDNS_PEERS; i++) {
+    for (uint32_t i = 0; i < m->n_peer; i++) {
         if (m->peer[i].is_used && dns_name_is(&m->peer[i].instance, instance)) return &m->peer[i];
     }
     return NULL;
@@ -64,12 +64,12 @@ static void forget(struct mdns_core *m, struct mdns_known *p) {
  * our fingerprint may lie, so those never give way to each other. */
 static struct mdns_known *victim(struct mdns_core *m, bool is_our_cluster, uint64_t now) {
     struct mdns_known *v = NULL;
-    for (int i = 0; i < MDNS_PEERS; i++) {
+    for (uint32_t i = 0; i < m->n_peer; i++) {
         struct mdns_known *p = &m->peer[i];
         if (p->is_reported || now - p->since < GOODBYE_MS) continue;
         if (!v || p->since < v->since) v = p;
     }
-    for (int i = 0; i < MDNS_PEERS && !v && is_our_cluster; i++) {
+    for (uint32_t i = 0; i < m->n_peer && !v && is_our_cluster; i++) {
         if (m->peer[i].facts.cluster != m->facts.cluster) v = &m->peer[i];
     }
     if (v) forget(m, v);
@@ -79,9 +79,10 @@ static struct mdns_known *victim(struct mdns_core *m, bool is_our_cluster, uint6
 static struct mdns_known *add(struct mdns_core *m, const struct dns_name *instance,
                               bool is_our_cluster, uint64_t now) {
     struct mdns_known *p = NULL;
-    for (int i = 0; i < MDNS_PEERS && !p; i++) {
+    for (uint32_t i = 0; i < m->n_peer && !p; i++) {
         if (!m->peer[i].is_used) p = &m->peer[i];
     }
+    if (!p && m->n_peer < MDNS_PEERS) p = &m->peer[m->n_peer++];
     if (!p) p = victim(m, is_our_cluster, now);
     if (!p) {
         m->counts.ignored_peers++;
@@ -120,10 +121,10 @@ static bool shows_our_cluster(struct heard *h, const struct dns_name *instance) 
 }
 
 static bool is_table_full(const struct mdns_core *m) {
-    for (int i = 0; i < MDNS_PEERS; i++) {
+    for (uint32_t i = 0; i < m->n_peer; i++) {
         if (!m->peer[i].is_used) return false;
     }
-    return true;
+    return m->n_peer == MDNS_PEERS;
 }
 
 static void hear_ptr(struct heard *h, const struct dns_item *it) {
@@ -214,7 +215,7 @@ static void hear_addr_of(struct heard *h, struct mdns_known *p, const struct dns
 }
 
 static void hear_addr(struct heard *h, const struct dns_item *it) {
-    for (int i = 0; i < MDNS_PEERS; i++) {
+    for (uint32_t i = 0; i < h->m->n_peer; i++) {
         struct mdns_known *p = &h->m->peer[i];
         if (p->is_used && p->srv.at && dns_name_is(&p->host, &it->name)) hear_addr_of(h, p, it);
     }
@@ -250,7 +251,7 @@ void browse_response(struct mdns_core *m, uint32_t link, const struct dns_reader
 /* ---- news */
 
 static bool is_own_address(const struct mdns_core *m, const struct mdns_addr *a) {
-    for (uint32_t k = 0; k < MDNS_LINKS; k++) {
+    for (uint32_t k = 0; k < m->n_link; k++) {
         const struct mdns_link *l = &m->link[k];
         for (uint32_t i = 0; l->is_used && i < l->on.n_addr; i++) {
             const struct if_addr *o = &l->on.addr[i];
@@ -326,7 +327,7 @@ static void report(struct mdns_core *m, struct mdns_known *p, uint64_t now) {
 void browse_report(struct mdns_core *m, uint64_t now) {
     if (!m->is_dirty) return;
     m->is_dirty = false;
-    for (int i = 0; i < MDNS_PEERS; i++) {
+    for (uint32_t i = 0; i < m->n_peer; i++) {
         if (m->peer[i].is_used && m->peer[i].is_dirty) report(m, &m->peer[i], now);
     }
 }
@@ -337,7 +338,7 @@ static void drop_addr(struct mdns_core *m, struct mdns_known *p, uint32_t i) {
 }
 
 void browse_forget_link(struct mdns_core *m, uint32_t index) {
-    for (int k = 0; k < MDNS_PEERS; k++) {
+    for (uint32_t k = 0; k < m->n_peer; k++) {
         struct mdns_known *p = &m->peer[k];
         for (uint32_t i = 0; p->is_used && i < p->n_addr;) {
             if (p->addr[i].index == index) {
@@ -354,6 +355,13 @@ void browse_forget_link(struct mdns_core *m, uint32_t index) {
 void browse_start(struct mdns_core *m, struct mdns_link *l, uint64_t now) {
     l->browse_at = now + SHARED_LEAST_MS + core_random(m, SHARED_SPAN_MS + 1);
     l->browse_ms = 0;
+    for (uint32_t i = 0; i < m->n_peer;
+         i++) {  // names known from before may be complete again here
+        struct mdns_known *p = &m->peer[i];
+        if (!p->is_used || p->is_reported) continue;
+        p->n_asked = 0;
+        p->ask_at = l->browse_at;
+    }
 }
 
 /* Who is there? With those that we know (7.1), us among them: so our own question, coming back by
@@ -373,7 +381,7 @@ static void browse(struct mdns_core *m, uint32_t link, uint64_t now) {
         (void)dns_put_record(&m->out, DNS_ANSWER, type, DNS_PTR, false, TTL_OTHER,
                              m->instance[SVC_DAIR].b, m->instance[SVC_DAIR].len);
     }
-    for (int i = 0; i < MDNS_PEERS; i++) {
+    for (uint32_t i = 0; i < m->n_peer; i++) {
         const struct mdns_known *p = &m->peer[i];
         if (!p->is_used || !p->ptr.at || life_end(&p->ptr) <= now) continue;
         uint32_t left = (uint32_t)((life_end(&p->ptr) - now) / 1000);
@@ -389,7 +397,7 @@ static void browse(struct mdns_core *m, uint32_t link, uint64_t now) {
 }
 
 static void send_questions(struct mdns_core *m) {
-    for (uint32_t k = 0; k < MDNS_LINKS; k++) {
+    for (uint32_t k = 0; k < m->n_link; k++) {
         if (m->link[k].is_used) core_send(m, k, NULL, false);
     }
     dns_begin(&m->out, 0, 0);
@@ -423,7 +431,7 @@ static void ask_again(struct mdns_core *m, struct mdns_known *p, uint64_t now) {
     for (uint32_t i = 0; i < p->n_addr; i++) is_due = is_due || life_is_due(&p->addr[i].life, now);
     if (life_is_due(&p->ptr, now)) {
         p->ptr.n_asked++;
-        for (uint32_t k = 0; k < MDNS_LINKS; k++) {
+        for (uint32_t k = 0; k < m->n_link; k++) {
             struct mdns_link *l = &m->link[k];
             if (l->is_used) l->browse_at = l->browsed_at ? l->browsed_at + BROWSE_GAP_MS : now;
         }
@@ -472,7 +480,7 @@ static void tick_peers(struct mdns_core *m, uint64_t now) {
     if (now - m->asked_at < ASK_GAP_MS) return;
     m->asked_at = now;
     dns_begin(&m->out, 0, 0);
-    for (int i = 0; i < MDNS_PEERS; i++) {
+    for (uint32_t i = 0; i < m->n_peer; i++) {
         struct mdns_known *p = &m->peer[i];
         if (!p->is_used || known_next(p) > now) continue;
         expire(m, p, now);
@@ -485,7 +493,7 @@ static void tick_peers(struct mdns_core *m, uint64_t now) {
 
 void browse_tick(struct mdns_core *m, uint64_t now) {
     tick_peers(m, now);
-    for (uint32_t k = 0; k < MDNS_LINKS; k++) {
+    for (uint32_t k = 0; k < m->n_link; k++) {
         struct mdns_link *l = &m->link[k];
         if (l->is_used && l->browse_at && now >= l->browse_at) browse(m, k, now);
     }
@@ -493,14 +501,14 @@ void browse_tick(struct mdns_core *m, uint64_t now) {
 
 uint64_t browse_next(const struct mdns_core *m) {
     uint64_t next = UINT64_MAX;
-    for (int i = 0; i < MDNS_PEERS; i++) {
+    for (uint32_t i = 0; i < m->n_peer; i++) {
         if (m->peer[i].is_used) {
             uint64_t at = known_next(&m->peer[i]);
             if (at < next) next = at;
         }
     }
     if (next < m->asked_at + ASK_GAP_MS) next = m->asked_at + ASK_GAP_MS;
-    for (uint32_t k = 0; k < MDNS_LINKS; k++) {
+    for (uint32_t k = 0; k < m->n_link; k++) {
         if (m->link[k].is_used) next = sooner(next, m->link[k].browse_at);
     }
     return next;

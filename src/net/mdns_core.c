@@ -5,7 +5,7 @@
 MUST core_init(struct mdns_core *m, const struct mdns_conf *c, const struct mdns_hooks *hooks,
                uint64_t seed, struct err *e) {
     memset(m, 0, offsetof(struct mdns_core, link));
-    for (int i = 0; i < MDNS_LINKS; i++) m->link[i].is_used = false;
+    for (uint32_t k = 0; k < MDNS_LINKS; k++) m->link[k].is_used = false;
     for (int i = 0; i < MDNS_HELD; i++) m->held[i].is_used = false;
     for (int i = 0; i < MDNS_PEERS; i++) m->peer[i].is_used = false;
     m->hooks = *hooks;
@@ -38,8 +38,13 @@ static void set_iface(struct mdns_link *l, const struct iface *i) {
 void core_link_up(struct mdns_core *m, uint32_t link, const struct iface *i, uint8_t family,
                   uint64_t now) {
     struct mdns_link *l = &m->link[link];
+    bool is_first = true;
+    for (uint32_t k = 0; k < m->n_link; k++) is_first = is_first && !m->link[k].is_used;
     *l = (struct mdns_link){.is_used = true, .family = family};
+    if (link >= m->n_link) m->n_link = link + 1;
     set_iface(l, i);
+    /* Nobody was heard for a while: the shared name may be another's by now. */
+    if (is_first && m->claim != CLAIM_NONE) shared_start(m, m->n_shared, now);
     respond_probe(l, now + 1 + core_random(m, PROBE_START_MS));
     browse_start(m, l, now);
 }
@@ -51,7 +56,7 @@ void core_link_down(struct mdns_core *m, uint32_t link, uint64_t now) {
     for (int i = 0; i < MDNS_HELD; i++) {
         if (m->held[i].link == link) m->held[i].is_used = false;
     }
-    for (uint32_t k = 0; k < MDNS_LINKS; k++) {
+    for (uint32_t k = 0; k < m->n_link; k++) {
         if (m->link[k].is_used && m->link[k].on.index == index) is_alone = false;
     }
     if (!is_alone) return;
@@ -112,7 +117,7 @@ void core_send(struct mdns_core *m, uint32_t link, const struct mdns_end *to, bo
 static bool is_marked(const struct mdns_core *m, const uint8_t *p, size_t n) {
     if (n > DNS_SEND_MAX) return false;
     uint64_t mark = mark_of(p, n);
-    for (int i = 0; i < MDNS_MARKS; i++) {
+    for (uint32_t i = 0; i < m->n_mark && i < MDNS_MARKS; i++) {
         if (m->mark[i] == mark) return true;
     }
     return false;
@@ -124,7 +129,7 @@ void core_packet(struct mdns_core *m, uint32_t link, const struct mdns_end *from
     struct dns_reader r;
     if (!l->is_used || from->family != l->family) return;
     m->counts.received++;
-    if (!may_pass(&m->receive_at, RECEIVE_BURST, RECEIVE_EACH_MS, now)) return;
+    if (!may_pass(&m->receive_at, RECEIVE_BURST_MS, 1 + n / RECEIVE_PER_MS, now)) return;
     if (!iface_is_on_link(&l->on, from->family, from->b)) return;
     if (!dns_read(&r, p, n) || !dns_is_sound(&r)) {
         m->counts.malformed++;
@@ -178,7 +183,7 @@ void core_serve(struct mdns_core *m, bool is_serving, uint64_t now) {
         shared_start(m, 1, now);
         return;
     }
-    for (uint32_t k = 0; k < MDNS_LINKS; k++) {
+    for (uint32_t k = 0; k < m->n_link; k++) {
         if (m->link[k].is_used) respond_goodbye(m, k, slots);
     }
     shared_stop(m);
@@ -187,7 +192,7 @@ void core_serve(struct mdns_core *m, bool is_serving, uint64_t now) {
 
 void core_goodbye(struct mdns_core *m, uint64_t now) {
     (void)now;
-    for (uint32_t k = 0; k < MDNS_LINKS; k++) {
+    for (uint32_t k = 0; k < m->n_link; k++) {
         if (m->link[k].is_used) respond_goodbye(m, k, UINT64_MAX);
     }
 }

@@ -155,7 +155,7 @@ static void rename_host(struct mdns_core *m, uint64_t now) {
     if (oldest && now - oldest < CONFLICT_WINDOW_MS) m->is_slow = true;
     /* A longer number in a name that could be one before: it fits, as the base is cut for it. */
     if (!own_names(m, &e)) return;
-    for (uint32_t k = 0; k < MDNS_LINKS; k++) {
+    for (uint32_t k = 0; k < m->n_link; k++) {
         struct mdns_link *l = &m->link[k];
         if (!l->is_used) continue;
         uint64_t wait = m->is_slow ? CONFLICT_WAIT_MS : 0;
@@ -167,7 +167,7 @@ static void rename_host(struct mdns_core *m, uint64_t now) {
 }
 
 void respond_announce(struct mdns_core *m, uint64_t slots, uint64_t now) {
-    for (uint32_t k = 0; k < MDNS_LINKS; k++) {
+    for (uint32_t k = 0; k < m->n_link; k++) {
         struct mdns_link *l = &m->link[k];
         if (!l->is_used || l->proof != PROOF_HELD) continue;
         l->announce |= slots & ~NSECS;
@@ -263,6 +263,10 @@ static void break_tie(struct mdns_core *m, struct mdns_link *l, const struct dns
 
 /* ---- answering (sections 5 to 7) */
 
+static bool may_unicast(struct mdns_core *m, uint64_t now) {
+    return may_pass(&m->unicast_at, UNICAST_BURST * UNICAST_EACH_MS, UNICAST_EACH_MS, now);
+}
+
 static void answer(struct mdns_core *m, uint32_t link, const struct mdns_end *from, uint64_t many,
                    uint64_t one, bool is_probe, uint64_t now) {
     struct mdns_link *l = &m->link[link];
@@ -274,7 +278,7 @@ static void answer(struct mdns_core *m, uint32_t link, const struct mdns_end *fr
         if (!l->sent_at[s] || now - l->sent_at[s] >= recent) many |= SLOT_BIT(s);
     }
     one &= ~many;
-    if (one && may_pass(&m->unicast_at, UNICAST_BURST, UNICAST_EACH_MS, now)) {
+    if (one && may_unicast(m, now)) {
         uint64_t along = own_along(m, l, one);
         send_slots(m, &(struct reply){.link = link, .to = from}, one, along);
     } else {
@@ -289,7 +293,7 @@ static void answer(struct mdns_core *m, uint32_t link, const struct mdns_end *fr
 static void answer_legacy(struct mdns_core *m, uint32_t link, const struct mdns_end *from,
                           uint64_t slots, const struct dns_reader *query, uint64_t now) {
     if (!slots || query->left[DNS_QUESTION] > ECHO_MOST) return;
-    if (!may_pass(&m->unicast_at, UNICAST_BURST, UNICAST_EACH_MS, now)) return;
+    if (!may_unicast(m, now)) return;
     uint64_t along = own_along(m, &m->link[link], slots);
     send_slots(m, &(struct reply){.link = link, .to = from, .query = query}, slots, along);
 }
@@ -393,7 +397,7 @@ static bool is_conflict(const struct mdns_core *m, const struct mdns_link *l,
         if (own_type(l, s) == it->type && dns_name_is(own_name(m, l, s), &it->name)) is_type = true;
     }
     if (l->proof == PROOF_HELD && !is_type) return false;
-    for (uint32_t k = 0; k < MDNS_LINKS; k++) {
+    for (uint32_t k = 0; k < m->n_link; k++) {
         const struct mdns_link *other = &m->link[k];
         if (other->is_used && own_same(m, other, own_claimed(m, other), it)) return false;
     }
@@ -443,7 +447,7 @@ void respond_response(struct mdns_core *m, uint32_t link, const struct dns_reade
 /* ---- time */
 
 void respond_tick(struct mdns_core *m, uint64_t now) {
-    for (uint32_t k = 0; k < MDNS_LINKS; k++) {
+    for (uint32_t k = 0; k < m->n_link; k++) {
         if (m->link[k].is_used) tick_link(m, k, now);
     }
     for (int i = 0; i < MDNS_HELD; i++) {
@@ -459,7 +463,7 @@ void respond_tick(struct mdns_core *m, uint64_t now) {
 
 uint64_t respond_next(const struct mdns_core *m) {
     uint64_t next = UINT64_MAX;
-    for (uint32_t k = 0; k < MDNS_LINKS; k++) {
+    for (uint32_t k = 0; k < m->n_link; k++) {
         const struct mdns_link *l = &m->link[k];
         if (!l->is_used) continue;
         next = sooner(sooner(sooner(next, l->probe_at), l->announce_at), l->due_at);

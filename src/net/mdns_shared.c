@@ -15,7 +15,7 @@ void shared_start(struct mdns_core *m, uint32_t n_shared, uint64_t now) {
 
 void shared_stop(struct mdns_core *m) {
     if (m->claim == CLAIM_HELD) {
-        for (uint32_t k = 0; k < MDNS_LINKS; k++) {
+        for (uint32_t k = 0; k < m->n_link; k++) {
             if (m->link[k].is_used) respond_goodbye(m, k, SHARED_NAME);
         }
     }
@@ -75,7 +75,7 @@ void shared_tick(struct mdns_core *m, uint64_t now) {
         respond_announce(m, SHARED_NAME, now);
         return;
     }
-    for (uint32_t k = 0; k < MDNS_LINKS; k++) {
+    for (uint32_t k = 0; k < m->n_link; k++) {
         if (!m->link[k].is_used) continue;
         dns_begin(&m->out, 0, 0);
         (void)dns_put_question(&m->out, &m->shared, DNS_ANY, false);

@@ -43,11 +43,11 @@ enum {
     TC_SPAN_MS = 100,
     BROWSE_FIRST_MS = 1000,  // 5.2: doubling up to
     BROWSE_MOST_MS = 3600000,
-    GOODBYE_MS = 1000,   // 10.1, 10.2: what was taken back lives this much longer
-    UNICAST_BURST = 40,  // answers by unicast, then one in each
-    UNICAST_EACH_MS = 50,
-    RECEIVE_BURST = 1000,  // packets read, then one in each: the loop has other work
-    RECEIVE_EACH_MS = 1,
+    GOODBYE_MS = 1000,     // 10.1, 10.2: what was taken back lives this much longer
+    UNICAST_EACH_MS = 50,  // answers by unicast: one in each, and at once
+    UNICAST_BURST = 40,
+    RECEIVE_PER_MS = 300,  // bytes read: the worst take 0.3 us each, and the loop has other work
+    RECEIVE_BURST_MS = 1500,
     CLAIM_GAP_MS = 500,     // the shared name: between questions who has it
     CLAIM_TIMES = 3,        // longer than RECORD_GAP_MS in all: an answer may have to wait for that
     BROWSE_GAP_MS = 1000,   // between two questions who is there
@@ -169,6 +169,7 @@ struct mdns_core {
     uint64_t unicast_at, receive_at;  // when the allowances are full again
     uint64_t asked_at;                // last round of questions about peers
     bool is_dirty;                    // some peer is
+    uint32_t n_link, n_peer;          // those behind have never been used
     struct mdns_counts counts;
     /* From here on core_init clears is_used alone: the rest is set when that is. */
     struct mdns_link link[MDNS_LINKS];
@@ -271,11 +272,12 @@ static inline unsigned take_slot(uint64_t *slots) {
     *slots &= *slots - 1;
     return s;
 }
-/* A token bucket in one word (GCRA): may one more pass, when `burst` may at once and then one each? */
-static inline bool may_pass(uint64_t *full_at, uint64_t burst, uint64_t each_ms, uint64_t now) {
+/* A token bucket in one word (GCRA): may something of this cost pass? Costs are times: what passes in
+ * the long run fills the time, and burst_ms of it may pass at once. */
+static inline bool may_pass(uint64_t *full_at, uint64_t burst_ms, uint64_t cost_ms, uint64_t now) {
     if (*full_at < now) *full_at = now;
-    if (*full_at - now > (burst - 1) * each_ms) return false;
-    *full_at += each_ms;
+    if (*full_at - now + cost_ms > burst_ms) return false;
+    *full_at += cost_ms;
     return true;
 }
 /* Send what is in m->out, if it holds anything, on one link; it is remembered as ours when is_own. */

@@ -55,10 +55,6 @@ void site_from_norm(struct nn *n, struct par *team, struct site *s, const float 
     site_pack(n, s, n_tok);
 }
 
-static const void *site_input(const struct site *s, const struct matrix *mat) {
-    return mat->ops->is_float ? (const void *)s->f : s->panel;
-}
-
 /* --- gathers: a large one begins when half of the own columns are done --- */
 
 /* What of a row is whose, in the form that is gathered. */
@@ -82,7 +78,7 @@ static void spans_make(struct spans *p, const struct nn *n, enum coll_kind kind,
     const struct coll *c = n->coll;
     *p = (struct spans){.kind = kind, .n_own = cut[c->self + 1] - cut[c->self]};
     for (unsigned i = 0; i <= c->n; i++) p->at[i] = bytes_of(kind, cut[i]);
-    p->is_split = c->early && p->at[c->n] * n_tok / c->n * (c->n - 1) >= c->early;
+    p->is_split = c->early && p->at[c->n] * n_tok * (c->n - 1) >= c->early * c->n;
     for (unsigned i = 0; p->is_split && i < c->n; i++) {
         uint32_t half = (cut[i + 1] - cut[i]) / 2 / Q_BLOCK * Q_BLOCK;
         p->mid[i] = bytes_of(kind, cut[i] + half);
@@ -138,14 +134,13 @@ static MUST multiply_and_gather(struct nn *n, struct par *team, struct mm_job *j
     return n->coll->gather(n->coll, p->kind, buf, stride, w->n_tok, p->at, e);
 }
 
-/* Own activations src [n_own] of token t into the site, from column col on, in the same form. */
-static void site_put(const struct nn *n, const struct site *s, const struct matrix *mat, uint32_t t,
-                     uint32_t col, const float *src, uint32_t n_own) {
+void site_put(const struct nn *n, const struct site *s, const struct matrix *mat, uint32_t row,
+              uint32_t col, const float *src, uint32_t n_own) {
     if (!n_own) return;
     if (mat->ops->is_float) {
-        memcpy(s->f + t * s->ld + col, src, n_own * sizeof(float));
+        memcpy(s->f + row * s->ld + col, src, n_own * sizeof(float));
     } else {
-        n->k->quantise(s->a + (size_t)t * s->n_block + col / Q_BLOCK, src, n_own);
+        n->k->quantise(s->a + (size_t)row * s->n_block + col / Q_BLOCK, src, n_own);
     }
 }
 
@@ -159,6 +154,15 @@ static void *site_rows(const struct site *s, const struct matrix *mat, size_t *s
     bool floats = mat->ops->is_float;
     *stride = floats ? s->ld * sizeof(float) : s->n_block * sizeof(struct act);
     return floats ? (void *)s->f : s->a;
+}
+
+MUST site_gather(struct nn *n, struct site *s, const struct matrix *mat, const uint32_t *cut,
+                 uint32_t n_row, struct err *e) {
+    struct spans p;
+    size_t stride;
+    void *rows = site_rows(s, mat, &stride);
+    spans_make(&p, n, site_kind(mat), cut, 0);
+    return n->coll->gather(n->coll, p.kind, rows, stride, n_row, p.at, e);
 }
 
 /* --- branch outputs: round to the wire type, gather, add to the residual --- */
@@ -193,19 +197,32 @@ static void add_wire(void *ctx, int thread, int n_thread) {
     }
 }
 
+static enum coll_kind wire_kind(enum wire_type type) {
+    return type == WIRE_Q16 ? COLL_WIRE16 : type == WIRE_Q8 ? COLL_ACT : COLL_F32;
+}
+
 /* The output of a branch: own rows of mat, gathered and added. */
 static MUST add_branch(struct nn *n, struct par *team, const struct matrix *mat,
                        const struct site *in, uint32_t n_tok, struct err *e) {
-    static const enum coll_kind kind[] = {
-        [WIRE_Q16] = COLL_WIRE16, [WIRE_Q8] = COLL_ACT, [WIRE_F32] = COLL_F32};
     uint32_t ld = round_up(n->n_embd_own, ROW_GROUP);
     struct token_work w = {.n = n, .n_tok = n_tok, .src_ld = ld};
     struct mm_job job = {.mat = mat, .x = site_input(in, mat), .y = n->y, .ldy = ld};
     struct spans p;
-    spans_make(&p, n, kind[n->conf.wire], n->conf.cuts.embd, n_tok);
+    spans_make(&p, n, wire_kind(n->conf.wire), n->conf.cuts.embd, n_tok);
     if (!multiply_and_gather(n, team, &job, 1, to_wire, &w, &p, n->wire, n->wire_stride, e)) {
         return false;
     }
+    run_tokens(team, add_wire, &w);
+    return true;
+}
+
+MUST branch_end(struct nn *n, struct par *team, uint32_t n_tok, struct err *e) {
+    uint32_t ld = round_up(n->n_embd_own, ROW_GROUP);
+    struct token_work w = {.n = n, .n_tok = n_tok, .src_ld = ld};
+    struct spans p;
+    spans_make(&p, n, wire_kind(n->conf.wire), n->conf.cuts.embd, 0);
+    run_columns(team, to_wire, &w, 0, p.n_own);
+    if (!n->coll->gather(n->coll, p.kind, n->wire, n->wire_stride, n_tok, p.at, e)) return false;
     run_tokens(team, add_wire, &w);
     return true;
 }
@@ -301,11 +318,7 @@ static MUST attention(struct nn *n, struct par *team, uint32_t layer, uint32_t n
     uint32_t cut[SLICE_MAX + 1];
     uint32_t width = n->conf.model->n_head / n->conf.model->n_head_kv * hd;
     for (unsigned i = 0; i <= n->conf.n_slice; i++) cut[i] = n->conf.cuts.kv_head[i] * width;
-    struct spans p;
-    size_t stride;
-    void *rows = site_rows(&n->att, &l->o, &stride);
-    spans_make(&p, n, site_kind(&l->o), cut, 0);  // nothing is left to compute meanwhile
-    if (!n->coll->gather(n->coll, p.kind, rows, stride, n_tok, p.at, e)) return false;
+    if (!site_gather(n, &n->att, &l->o, cut, n_tok, e)) return false;
     if (!l->o.ops->is_float) site_pack(n, &n->att, n_tok);
     return add_branch(n, team, &l->o, &n->att, n_tok, e);
 }
@@ -345,5 +358,7 @@ static MUST feed_forward(struct nn *n, struct par *team, uint32_t layer, uint32_
 }
 
 MUST layer_run(struct nn *n, struct par *team, uint32_t layer, uint32_t n_tok, struct err *e) {
-    return attention(n, team, layer, n_tok, e) && feed_forward(n, team, layer, n_tok, e);
+    if (!attention(n, team, layer, n_tok, e)) return false;
+    return n->conf.model->n_expert ? moe_run(n, team, layer, n_tok, e)
+                                   : feed_forward(n, team, layer, n_tok, e);
 }

@@ -4,9 +4,13 @@
  * no straggler. */
 #include "nn/matmul.h"
 
+#include <assert.h>
+#include <inttypes.h>
+
 static MUST bad_scale(const struct matrix *mat, uint32_t row, struct err *e) {
-    return err_set(e, ERR_FORMAT, "tensor %s holds a number that is not finite near row %u",
-                   mat->tensor->name, row);
+    uint64_t at = (mat->off - mat->tensor->off) / mat->row_bytes + row;  // behind other experts'
+    return err_set(e, ERR_FORMAT, "tensor %s holds a number that is not finite near row %" PRIu64,
+                   mat->tensor->name, at);
 }
 
 /* Groups [group, group + n_group) of a tile from file order to dst. */
@@ -62,7 +66,7 @@ static MUST run_unit(struct matmul_state *s, const struct mm_job *job, uint32_t 
         w = scratch;
     }
     float *y = job->y + rows->row + u->group * ROW_GROUP;
-    mat->ops->matmul(y, job->ldy, w, u->n_group, mat->n_col, job->x, s->n_tok);
+    mat->ops->matmul(y, job->ldy, w, u->n_group, mat->n_col, job->x, job->n_tok);
     if (atomic_fetch_sub_explicit(&s->left[u->tile], 1, memory_order_acq_rel) == 1) {
         put_finished(s);
     }
@@ -103,12 +107,13 @@ static void work(void *ctx, int thread, int n_thread) {
 
 MUST matmul(struct matmul_state *s, struct par *team, const struct mm_job *job, unsigned n_job,
             uint32_t n_tok, struct err *e) {
+    assert(n_job <= MM_JOBS);
     s->n_job = n_job;
-    s->n_tok = n_tok;
     s->n_unit = 0;
     for (unsigned i = 0; i < n_job; i++) {
         s->job[i] = job[i];
         if (!job[i].n_unit) s->job[i].n_unit = job[i].mat->n_unit;
+        if (!job[i].n_tok) s->job[i].n_tok = n_tok;
         s->n_unit += s->job[i].n_unit;
     }
     atomic_store_explicit(&s->next, 0, memory_order_relaxed);

@@ -14,9 +14,10 @@ struct mm_job {
     float *y;       // [n_tok, ldy], ldy >= rows rounded up to 8
     size_t ldy;
     uint32_t unit, n_unit;  // which units of the matrix; n_unit 0: all
+    uint32_t n_tok;         // of this job; 0: the call's
 };
 
-enum { MM_JOBS = 3 };
+enum { MM_JOBS = 2 * MODEL_MAX_USED };  // gate and up of every expert of a token
 
 struct matmul_state {
     const struct weights *w;
@@ -28,18 +29,20 @@ struct matmul_state {
     /* the call in progress */
     struct mm_job job[MM_JOBS];
     unsigned n_job;
-    uint32_t n_tok, n_unit;
+    uint32_t n_unit;
     _Atomic uint32_t next;  // unit to hand out
     atomic_bool failed;
     struct err err;  // of the first to fail; under lock
 };
 
-/* All jobs in one go of the team; their units must be next in the sweep, in this order.
+/* All jobs in one go of the team; their units must be next in the sweep, in this order, but for matrices
+ * that were passed over already.
  * Fails as store_get, and with ERR_FORMAT for a scale that is not finite, naming the tensor. */
 MUST matmul(struct matmul_state *s, struct par *team, const struct mm_job *job, unsigned n_job,
             uint32_t n_tok, struct err *e);
 
-/* Pass over a matrix of the sweep without computing. */
+/* Pass over a matrix of the sweep without computing. While units before it are not computed yet, all of
+ * its tiles must be resident: a streamed one might wait for theirs. */
 MUST matmul_skip(struct matmul_state *s, const struct matrix *mat, struct err *e);
 
 /* The store's convert: file order to kernel order for tile i. owner is a struct weights. */

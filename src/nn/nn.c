@@ -14,7 +14,7 @@ struct need {
     size_t bytes;
 };
 
-enum { NEED_MAX = 40 };
+enum { NEED_MAX = 48 };
 
 struct needs {
     struct need item[NEED_MAX];
@@ -54,11 +54,23 @@ static void site_wants(struct site *s, const struct matrix *m) {
         s->quants = true;
 }
 
-static void need_site(struct needs *l, struct site *s, size_t n_batch, bool always_f) {
-    if (s->floats || always_f) need(l, &s->f, n_batch * s->ld, sizeof(float));
+/* n_row rows, of which n_pack at a time are multiplied. */
+static void need_site(struct needs *l, struct site *s, size_t n_row, uint32_t n_pack,
+                      bool always_f) {
+    if (s->floats || always_f) need(l, &s->f, n_row * s->ld, sizeof(float));
     if (!s->quants) return;
-    need(l, &s->a, n_batch * s->n_block, sizeof(struct act));
-    need(l, &s->panel, panel_bytes(s->n_col, n_batch > 1 ? round_up((uint32_t)n_batch, 8) : 1), 1);
+    need(l, &s->a, n_row * s->n_block, sizeof(struct act));
+    need(l, &s->panel, panel_bytes(s->n_col, n_pack > 1 ? round_up(n_pack, 8) : 1), 1);
+}
+
+static void find_expert_sites(struct nn *n, const struct layer_matrices *l) {
+    site_wants(&n->in, &l->router);
+    for (uint32_t i = 0; i < n->conf.model->n_expert; i++) {
+        const struct expert_matrices *x = &l->expert[i];
+        site_wants(&n->in, &x->gate), site_wants(&n->in, &x->up);
+        site_wants(&n->moe.in, &x->gate), site_wants(&n->moe.in, &x->up);
+        site_wants(&n->ff, &x->down);
+    }
 }
 
 static void find_sites(struct nn *n) {
@@ -66,8 +78,12 @@ static void find_sites(struct nn *n) {
     for (uint32_t i = 0; i < n->conf.model->n_layer; i++) {
         const struct layer_matrices *l = &w->layer[i];
         site_wants(&n->in, &l->q), site_wants(&n->in, &l->k), site_wants(&n->in, &l->v);
-        site_wants(&n->in, &l->gate), site_wants(&n->in, &l->up);
         site_wants(&n->att, &l->o);
+        if (n->conf.model->n_expert) {
+            find_expert_sites(n, l);
+            continue;
+        }
+        site_wants(&n->in, &l->gate), site_wants(&n->in, &l->up);
         site_wants(&n->ff, &l->down);
     }
     site_wants(&n->in, &w->output);
@@ -87,20 +103,36 @@ static void find_shares(struct nn *n) {
     n->kv_elem = n->conf.kv == KV_F32 ? 4 : 2;
 }
 
+/* Feed-forward: a row for each token, or with experts for each pair of token and expert. */
+static void ff_needs(struct nn *n, struct needs *l) {
+    const struct model *m = n->conf.model;
+    uint32_t t = n->conf.n_batch, n_row = t > m->n_used ? t : m->n_used;
+    size_t n_pair = (size_t)t * m->n_used;
+    need(l, &n->gate, (size_t)n_row * round_up(n->n_ff_own, ROW_GROUP), sizeof(float));
+    need(l, &n->up, (size_t)n_row * round_up(n->n_ff_own, ROW_GROUP), sizeof(float));
+    need_site(l, &n->ff, m->n_expert ? n_pair : t, n_row, false);
+    if (!m->n_expert) return;
+    n->moe.n_row = n_row;
+    need(l, &n->moe.score, (size_t)t * round_up(m->n_expert, ROW_GROUP), sizeof(float));
+    need(l, &n->moe.pick, n_pair, sizeof *n->moe.pick);
+    need(l, &n->moe.pair, n_pair, sizeof *n->moe.pair);
+    need(l, &n->moe.y, (size_t)n_row * round_up(n->n_embd_own, ROW_GROUP), sizeof(float));
+    if (t > 1) need_site(l, &n->moe.in, n_row, n_row, false);
+}
+
 static void scratch_needs(struct nn *n, struct needs *l) {
     const struct model *m = n->conf.model;
-    size_t t = n->conf.n_batch, hd = m->head_dim;
-    need(l, &n->x, t * m->n_embd, sizeof(float));
-    need(l, &n->angle, t * m->n_rot, sizeof(float));
-    need_site(l, &n->in, t, true);
-    need_site(l, &n->att, t, false);
-    need_site(l, &n->ff, t, false);
-    need(l, &n->q, t * round_up((uint32_t)(n->n_q * hd), ROW_GROUP), sizeof(float));
-    need(l, &n->kx, t * round_up((uint32_t)(n->n_kv * hd), ROW_GROUP), sizeof(float));
-    need(l, &n->v, t * round_up((uint32_t)(n->n_kv * hd), ROW_GROUP), sizeof(float));
-    need(l, &n->y, t * round_up(n->n_embd_own, ROW_GROUP), sizeof(float));
-    need(l, &n->gate, t * round_up(n->n_ff_own, ROW_GROUP), sizeof(float));
-    need(l, &n->up, t * round_up(n->n_ff_own, ROW_GROUP), sizeof(float));
+    uint32_t t = n->conf.n_batch;
+    size_t hd = m->head_dim;
+    need(l, &n->x, (size_t)t * m->n_embd, sizeof(float));
+    need(l, &n->angle, (size_t)t * m->n_rot, sizeof(float));
+    need_site(l, &n->in, t, t, true);
+    need_site(l, &n->att, t, t, false);
+    ff_needs(n, l);
+    need(l, &n->q, (size_t)t * round_up((uint32_t)(n->n_q * hd), ROW_GROUP), sizeof(float));
+    need(l, &n->kx, (size_t)t * round_up((uint32_t)(n->n_kv * hd), ROW_GROUP), sizeof(float));
+    need(l, &n->v, (size_t)t * round_up((uint32_t)(n->n_kv * hd), ROW_GROUP), sizeof(float));
+    need(l, &n->y, (size_t)t * round_up(n->n_embd_own, ROW_GROUP), sizeof(float));
     need(l, &n->head, t * n->n_q * hd, sizeof(float));
     need(l, &n->wire, t, n->wire_stride);
     need(l, &n->logits, round_up(n->n_vocab_own, ROW_GROUP), sizeof(float));
@@ -178,7 +210,12 @@ static MUST measure(struct nn *n, uint64_t dir_bytes, struct nn_memory *m, struc
         .fixed_bytes = needs_bytes(&fixed) + dir_bytes,
         .weight_bytes = w->mem_bytes,
         .sweep_bytes = w->file_bytes,
+        .token_bytes = w->file_bytes,
     };
+    const struct model *of = n->conf.model;
+    if (of->n_expert) {
+        m->token_bytes -= w->expert_bytes / of->n_expert * (of->n_expert - of->n_used);
+    }
     uint64_t base = m->kv_bytes + m->scratch_bytes + m->fixed_bytes;
     m->min_budget = base + store_ring_bytes(w->tile, w->n_tile, 2);
     /* While everything is loaded the store needs a few buffers besides. */

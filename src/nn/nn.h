@@ -5,8 +5,8 @@
  * slices in a process have a thread each. nn_step() appends tokens to a sequence; the logits of the
  * last one can then be asked for as the k best candidates. Nothing is allocated after nn_open().
  *
- * The walk: nn_step (forward.c) -> layer (layer.c) -> matmul (matmul.c: tiles from the store, units to
- * the team, kernels) -> gather (coll.h).
+ * The walk: nn_step (forward.c) -> layer (layer.c, experts in moe.c) -> matmul (matmul.c: tiles from the
+ * store, units to the team, kernels) -> gather (coll.h).
  */
 #ifndef NN_NN_H
 #define NN_NN_H
@@ -41,11 +41,12 @@ struct nn_conf {
 /* What the budget of one slice goes to: the same arithmetic for `plan`, the forecast and nn_open. */
 struct nn_memory {
     uint64_t kv_bytes, scratch_bytes, ring_bytes;
-    uint64_t fixed_bytes;      // norms, tables of tiles
-    uint64_t embd_bytes;       // the embedding table, resident only when all else is; else 0
-    uint64_t pin_bytes;        // room for resident tiles
-    uint64_t weight_bytes;     // all tiles of this slice, resident form
-    uint64_t sweep_bytes;      // all tiles of this slice, file form: what a token reads
+    uint64_t fixed_bytes;   // norms, tables of tiles
+    uint64_t embd_bytes;    // the embedding table, resident only when all else is; else 0
+    uint64_t pin_bytes;     // room for resident tiles
+    uint64_t weight_bytes;  // all tiles of this slice, resident form
+    uint64_t sweep_bytes;   // all tiles of this slice, file form: what a sweep reads
+    uint64_t token_bytes;   // of them what a token computes with: not the experts it is not sent to
     struct store_stats tiles;  // what store_choose makes of it
     uint64_t min_budget;       // least budget that runs at all (every tile streamed)
 };

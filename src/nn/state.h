@@ -17,6 +17,26 @@ struct site {
     void *panel;
 };
 
+/* A token at one of the experts that it was sent to. */
+struct pair {
+    uint32_t token;
+    uint16_t expert;
+    bool is_first;  // the lowest of the token's experts: its output comes first into the sum
+    float weight;
+};
+
+/* Scratch of a layer with experts: pairs lie sorted by expert, then token, so that what an expert is
+ * multiplied with lies together; outputs are made for n_row pairs at a time. */
+struct moe {
+    uint32_t n_row;
+    float *score;                          // [n_batch, n_expert rounded up to 8] of the router
+    struct pair *pick;                     // [n_batch, n_used] by token, then expert
+    struct pair *pair;                     // [n_batch * n_used] the same, sorted
+    uint32_t start[MODEL_MAX_EXPERT + 1];  // where each expert's pairs begin
+    struct site in;                        // inputs of gate and up, token after token of an expert
+    float *y;                              // [n_row, own embd rows rounded up to 8] of down
+};
+
 struct layer_norms {
     float *attn, *ffn;  // [n_embd]
 };
@@ -58,12 +78,13 @@ struct nn {
     size_t kv_elem;  // bytes of one element
 
     /* scratch, for n_batch tokens */
+    struct moe moe;           // with experts; ff then has a row for each pair
     float *x;                 // [n_batch, n_embd] the residual stream
     float *angle;             // [n_batch, n_rot / 2, 2]
     struct site in, att, ff;  // inputs of q k v gate up output; of o; of down
     float *q, *kx, *v;        // [n_batch, own rows rounded up to 8]
     float *y;                 // [n_batch, own embd rows rounded up to 8]: output of o and down
-    float *gate, *up;         // [n_batch, own ff rows rounded up to 8]
+    float *gate, *up;         // [n_batch or moe.n_row, own ff rows rounded up to 8]
     float *head;              // [n_batch, own query heads * head_dim] attention output
     uint8_t *wire;            // [n_batch, wire_stride] branch outputs as gathered
     size_t wire_stride;
@@ -93,5 +114,26 @@ MUST layer_run(struct nn *n, struct par *team, uint32_t layer, uint32_t n_tok, s
 /* layer.c: rmsnorm x rows [first, first + n_tok) into the site's forms. */
 void site_from_norm(struct nn *n, struct par *team, struct site *s, const float *weight,
                     uint32_t first, uint32_t n_tok);
+
+/* What mat is multiplied with. */
+static inline const void *site_input(const struct site *s, const struct matrix *mat) {
+    return mat->ops->is_float ? (const void *)s->f : s->panel;
+}
+
+/* layer.c: own activations src [n_own] into a row of the site, from column col on, in the form that mat,
+ * which reads it, eats. */
+void site_put(const struct nn *n, const struct site *s, const struct matrix *mat, uint32_t row,
+              uint32_t col, const float *src, uint32_t n_own);
+
+/* layer.c: complete n_row rows of a site from all slices' parts, in the form that mat, which reads it,
+ * eats: another layer's matrix may be of another kind. cut [n_slice + 1] are the slices' columns. */
+MUST site_gather(struct nn *n, struct site *s, const struct matrix *mat, const uint32_t *cut,
+                 uint32_t n_row, struct err *e);
+
+/* layer.c: own rows of a branch's output, n->y, rounded to the wire type, gathered and added to x. */
+MUST branch_end(struct nn *n, struct par *team, uint32_t n_tok, struct err *e);
+
+/* moe.c: the feed-forward part of a layer with experts. */
+MUST moe_run(struct nn *n, struct par *team, uint32_t layer, uint32_t n_tok, struct err *e);
 
 #endif

@@ -1,0 +1,512 @@
+/* Layers with experts: the same logits to the bit however many slices, tokens at once or streamed
+ * tiles there are, and however the file keeps the experts; and files that claim nonsense about them. The
+ * models are made here, random and small. */
+#include "gguf_maker.h"
+#include "nn/nn.h"
+#include "quants.h"
+#include "tap.h"
+
+#include <pthread.h>
+#include <unistd.h>
+
+enum { N_LAYER = 2, N_TOK = 13, VOCAB = 50, EMBD = 96, HEADS = 6, KV_HEADS = 3, HEAD_DIM = 32 };
+
+enum layout { TOGETHER, APART, DENSE };  // DENSE: expert 0 alone, under a dense model's names
+
+struct spec_moe {
+    const char *what;
+    uint32_t n_expert, n_used, n_ff;
+    uint32_t router, gate, up, down[N_LAYER];  // weight types
+    enum layout layout;
+    bool is_flat;             // the router knows no difference
+    const char *drop, *flip;  // tensor left out; tensor of another type
+    uint32_t flip_type;
+    const char *key;  // one more key, or in place of one
+    uint32_t value;
+};
+
+/* --- the file --- */
+
+struct making {
+    const struct spec_moe *s;
+    struct blob info, data;
+    uint32_t n_tensor;
+};
+
+static uint64_t mix(uint64_t z) {  // SplitMix64's finaliser (Steele, Lea, Flood 2014)
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9U;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebU;
+    return z ^ z >> 31;
+}
+
+/* n values from `key`; the same for the same key, so that two layouts hold the same weights. */
+static void put_weights(struct blob *b, uint32_t type, uint64_t n, uint64_t key, bool is_zero) {
+    for (uint64_t i = 0; i < n; i++) {
+        uint64_t r = mix(key + (i + 1) * 0x9e3779b97f4a7c15U);
+        float f = (float)((int)(r & 255) - 128) / 512;
+        uint32_t bits;
+        if (is_zero) f = 0;
+        memcpy(&bits, &f, 4);
+        if (type == W_F32) blob_int(b, bits, 4);
+        if (type == W_F16) blob_int(b, 0x3000 | (r & 0x83ff), 2);   // +-0.125 .. 0.25
+        if (type == W_Q8_0 && i % 32 == 0) blob_int(b, 0x1800, 2);  // 2^-9
+        if (type == W_Q8_0) blob_int(b, is_zero ? 0 : r & 255, 1);
+        if (type == W_Q4_0 && i % 32 == 0) blob_int(b, 0x2800, 2);  // 2^-5
+        if (type == W_Q4_0 && i % 2) blob_int(b, r & 255, 1);
+    }
+}
+
+static void put_tensor(struct making *m, const char *name, uint32_t type, const uint64_t dim[3],
+                       uint64_t key, uint32_t n_part) {
+    const struct spec_moe *s = m->s;
+    uint32_t n_dim = dim[2] ? 3 : dim[1] ? 2 : 1;
+    uint64_t n = dim[0] * (dim[1] ? dim[1] : 1);
+    if (s->drop && !strcmp(s->drop, name)) return;
+    if (s->flip && !strcmp(s->flip, name)) type = s->flip_type;
+    blob_text(&m->info, name);
+    blob_int(&m->info, n_dim, 4);
+    for (uint32_t i = 0; i < n_dim; i++) blob_int(&m->info, dim[i], 8);
+    blob_int(&m->info, type, 4);
+    blob_int(&m->info, m->data.n, 8);
+    bool is_zero = s->is_flat && strstr(name, "gate_inp");
+    for (uint32_t i = 0; i < n_part; i++) put_weights(&m->data, type, n, key + i, is_zero);
+    while (m->data.n % 32) blob_int(&m->data, 0, 1);
+    m->n_tensor++;
+}
+
+static void put_plain(struct making *m, int layer, const char *what, uint32_t type, uint64_t cols,
+                      uint64_t rows) {
+    char name[64];
+    uint64_t key = (uint64_t)(layer + 1) << 32, dim[3] = {cols, rows, 0};
+    for (const char *c = what; *c; c++) key = key * 31 + (uint8_t)*c;
+    snprintf(name, sizeof name, layer < 0 ? "%.0d%s.weight" : "blk.%d.%s.weight",
+             layer < 0 ? 0 : layer, what);
+    put_tensor(m, name, type, dim, mix(key), 1);
+}
+
+static void put_experts(struct making *m, int layer, const char *what, uint32_t type, uint64_t cols,
+                        uint64_t rows) {
+    const struct spec_moe *s = m->s;
+    char name[64];
+    uint64_t key = mix((uint64_t)(layer + 1) << 40 | (uint64_t)(uint8_t)what[4] << 32);
+    uint64_t dim[3] = {cols, rows, s->layout == TOGETHER ? s->n_expert : 0};
+    snprintf(name, sizeof name, "blk.%d.%s_exps.weight", layer, what);
+    if (s->layout == TOGETHER) {
+        put_tensor(m, name, type, dim, key, s->n_expert);
+        return;
+    }
+    for (uint32_t i = 0; i < (s->layout == DENSE ? 1 : s->n_expert); i++) {
+        if (s->layout == DENSE) snprintf(name, sizeof name, "blk.%d.%s.weight", layer, what);
+        if (s->layout == APART) snprintf(name, sizeof name, "blk.%d.%s.%u.weight", layer, what, i);
+        put_tensor(m, name, type, dim, key + i, 1);
+    }
+}
+
+static void put_layer(struct making *m, int i) {
+    const struct spec_moe *s = m->s;
+    put_plain(m, i, "attn_norm", W_F32, EMBD, 0);
+    put_plain(m, i, "attn_q", W_Q8_0, EMBD, HEADS * HEAD_DIM);
+    put_plain(m, i, "attn_k", W_Q8_0, EMBD, KV_HEADS * HEAD_DIM);
+    put_plain(m, i, "attn_v", W_Q8_0, EMBD, KV_HEADS * HEAD_DIM);
+    put_plain(m, i, "attn_output", W_Q8_0, HEADS * HEAD_DIM, EMBD);
+    put_plain(m, i, "ffn_norm", W_F32, EMBD, 0);
+    if (s->layout != DENSE) put_plain(m, i, "ffn_gate_inp", s->router, EMBD, s->n_expert);
+    put_experts(m, i, "ffn_gate", s->gate, EMBD, s->n_ff);
+    put_experts(m, i, "ffn_up", s->up, EMBD, s->n_ff);
+    put_experts(m, i, "ffn_down", s->down[i], s->n_ff, EMBD);
+}
+
+static uint32_t put_keys(struct blob *b, const struct spec_moe *s) {
+    const struct {
+        const char *key;
+        uint32_t v;
+    } ints[] = {{"llama.block_count", N_LAYER},
+                {"llama.embedding_length", EMBD},
+                {"llama.feed_forward_length", s->n_ff},
+                {"llama.attention.head_count", HEADS},
+                {"llama.attention.head_count_kv", KV_HEADS},
+                {"llama.attention.key_length", HEAD_DIM},
+                {"llama.attention.value_length", HEAD_DIM},
+                {"llama.context_length", 64},
+                {"llama.expert_count", s->layout == DENSE ? 0 : s->n_expert},
+                {"llama.expert_used_count", s->layout == DENSE ? 0 : s->n_used}};
+    uint32_t n = 4;
+    kv_str(b, "general.architecture", "llama");
+    for (size_t i = 0; i < sizeof ints / sizeof *ints; i++) {
+        if (s->key && !strcmp(s->key, ints[i].key)) continue;
+        kv_u32(b, ints[i].key, ints[i].v);
+        n++;
+    }
+    if (s->key) kv_u32(b, s->key, s->value), n++;
+    kv_f32(b, "llama.attention.layer_norm_rms_epsilon", 1e-5F);
+    kv_str(b, "tokenizer.ggml.model", "llama");
+    kv_array(b, "tokenizer.ggml.tokens", 8, VOCAB);
+    for (int i = 0; i < VOCAB; i++) {
+        char text[16];
+        snprintf(text, sizeof text, "t%d", i);
+        blob_text(b, text);
+    }
+    return n;
+}
+
+static bool open_made(const struct spec_moe *s, struct model *m, int *fd, struct err *e) {
+    struct making mk = {.s = s};
+    struct blob file = {0}, keys = {0};
+    char path[64];
+    uint32_t n_key = put_keys(&keys, s);
+    put_plain(&mk, -1, "token_embd", W_Q8_0, EMBD, VOCAB);
+    put_plain(&mk, -1, "output_norm", W_F32, EMBD, 0);
+    for (int i = 0; i < N_LAYER; i++) put_layer(&mk, i);
+    blob_put(&file, "GGUF", 4);
+    blob_int(&file, 3, 4);
+    blob_int(&file, mk.n_tensor, 8);
+    blob_int(&file, n_key, 8);
+    blob_put(&file, keys.p, keys.n);
+    blob_put(&file, mk.info.p, mk.info.n);
+    while (file.n % 32) blob_int(&file, 0, 1);
+    blob_put(&file, mk.data.p, mk.data.n);
+    blob_file(file.p, file.n, fd, path);
+    free(file.p), free(keys.p), free(mk.info.p), free(mk.data.p);
+    return model_open(m, path, 0, 0, e);
+}
+
+/* --- running it --- */
+
+enum budget { ALL_RESIDENT, HALF, ALL_STREAMED };
+
+struct way {
+    const char *what;
+    unsigned n_slice;
+    double share[SLICE_MAX];
+    uint32_t n_batch;
+    int n_thread;
+    enum budget budget;
+    enum wire_type wire;
+};
+
+struct answer {
+    float logits[N_TOK][VOCAB];
+    bool is_known[N_TOK];  // steps of several tokens give the last one's only
+};
+
+struct node {
+    const struct way *way;
+    struct nn *nn;
+    struct answer *out;
+    struct coll_local *local;
+    bool ok;
+    struct err err;
+};
+
+static struct kernels kernels;
+
+static void steps(void *ctx, struct par *team) {
+    static const int32_t token[N_TOK] = {3, 1, 4, 1, 5, 9, 2, 6, 5, 35, 8, 49, 0};
+    struct node *k = ctx;
+    k->ok = true;
+    for (uint32_t at = 0; k->ok && at < N_TOK;) {
+        uint32_t n = N_TOK - at < k->way->n_batch ? N_TOK - at : k->way->n_batch, first, count;
+        k->ok = nn_step(k->nn, team, 0, token + at, n, NN_LOGITS, &k->err);
+        if (!k->ok) break;
+        at += n;
+        const float *logits = nn_logits(k->nn, &first, &count);
+        memcpy(k->out->logits[at - 1] + first, logits, count * sizeof *logits);
+        k->out->is_known[at - 1] = true;
+    }
+    if (!k->ok && k->local) coll_local_leave(k->local);
+}
+
+static void *node_thread(void *ctx) {
+    struct node *k = ctx;
+    if (!par_enter(k->way->n_thread, steps, k, &k->err)) k->ok = false;
+    return NULL;
+}
+
+static MUST open_node(struct node *k, const struct model *m, unsigned self, struct coll *coll,
+                      struct err *e) {
+    const struct way *w = k->way;
+    struct nn_memory mem;
+    struct nn_conf c = {.model = m,
+                        .kernels = &kernels,
+                        .self = self,
+                        .n_slice = w->n_slice,
+                        .n_seq = 1,
+                        .n_ctx = 16,
+                        .n_batch = w->n_batch,
+                        .wire = w->wire,
+                        .budget = (uint64_t)1 << 40,
+                        .n_reader = 1,
+                        .n_slot = 2,
+                        .n_thread = (uint32_t)w->n_thread};
+    cuts_make(&c.cuts, m, w->n_slice, w->share);
+    if (!nn_measure(&c, &mem, e)) return false;
+    if (w->budget != ALL_RESIDENT) {
+        c.budget = mem.min_budget + (w->budget == HALF ? mem.weight_bytes / 2 : 0);
+    }
+    if (!nn_open(&k->nn, &c, coll, e) || !nn_load(k->nn, NULL, NULL, e)) return false;
+    bool streams = nn_memory(k->nn)->tiles.n_streamed > 0;
+    if (w->budget == ALL_RESIDENT && streams) return err_set(e, ERR_MEMORY, "it streams");
+    bool has_some = mem.weight_bytes > 0;
+    if (w->budget != ALL_RESIDENT && has_some && !streams) {
+        return err_set(e, ERR_MEMORY, "nothing streams");
+    }
+    return true;
+}
+
+static MUST run(const struct model *m, const struct way *w, struct answer *out, struct err *e) {
+    struct node node[SLICE_MAX] = {0};
+    struct coll_local *local = NULL;
+    pthread_t thread[SLICE_MAX];
+    struct coll alone;
+    bool ok = w->n_slice == 1 || coll_local_open(&local, w->n_slice, e);
+    memset(out, 0, sizeof *out);
+    coll_alone(&alone);
+    for (unsigned i = 0; ok && i < w->n_slice; i++) {
+        node[i] = (struct node){.way = w, .out = out, .local = local};
+        ok = open_node(&node[i], m, i, local ? coll_local_at(local, i) : &alone, e);
+    }
+    if (ok) {
+        for (unsigned i = 0; i < w->n_slice; i++) {
+            if (pthread_create(&thread[i], NULL, node_thread, &node[i])) abort();
+        }
+        for (unsigned i = 0; i < w->n_slice; i++) {
+            pthread_join(thread[i], NULL);
+            if (!node[i].ok) ok = false, *e = node[i].err;
+        }
+    }
+    for (unsigned i = 0; i < w->n_slice; i++) nn_close(node[i].nn);
+    coll_local_close(local);
+    return ok;
+}
+
+static bool is_same(const struct answer *a, const struct answer *want) {
+    bool same = a->is_known[N_TOK - 1];
+    for (int i = 0; i < N_TOK; i++) {
+        if (!a->is_known[i]) continue;
+        same = same && !memcmp(a->logits[i], want->logits[i], sizeof a->logits[i]);
+    }
+    return same;
+}
+
+/* A number that moves with the prompt: all logits alike would compare equal for the wrong reason. */
+static bool is_alive(const struct answer *a) {
+    bool moves = false;
+    for (int t = 0; t < N_TOK; t++) {
+        for (int i = 0; i < VOCAB; i++) {
+            if (a->logits[t][i] != a->logits[t][i]) return false;
+        }
+        if (t && memcmp(a->logits[t], a->logits[t - 1], sizeof a->logits[t]) != 0) moves = true;
+    }
+    return moves;
+}
+
+static void check(const struct spec_moe *s, enum wire_type wire) {
+    static const struct way ways[] = {
+        {"2 threads", 1, {1}, 1, 2, ALL_RESIDENT, 0},
+        {"streamed", 1, {1}, 1, 2, ALL_STREAMED, 0},
+        {"half streamed", 1, {1}, 1, 1, HALF, 0},
+        {"3 tokens at once", 1, {1}, 3, 1, ALL_RESIDENT, 0},
+        {"13 tokens at once", 1, {1}, 13, 2, ALL_RESIDENT, 0},
+        {"13 tokens at once, streamed", 1, {1}, 13, 2, ALL_STREAMED, 0},
+        {"5 tokens at once, half streamed", 1, {1}, 5, 2, HALF, 0},
+        {"2 slices", 2, {1, 1}, 1, 1, ALL_RESIDENT, 0},
+        {"3 slices, 4 tokens at once", 3, {1, 1, 1}, 4, 1, ALL_RESIDENT, 0},
+        {"slices 3:1, streamed", 2, {3, 1}, 1, 1, ALL_STREAMED, 0},
+        {"4 slices 1:5:2:1, 8 tokens, half streamed", 4, {1, 5, 2, 1}, 8, 1, HALF, 0},
+        {"7 slices", 7, {1, 2, 1, 3, 1, 1, 2}, 6, 1, ALL_RESIDENT, 0},
+    };
+    const struct way plain = {"plain", 1, {1}, 1, 1, ALL_RESIDENT, wire};
+    static struct answer want, got;
+    struct model m;
+    struct err e = {0};
+    int fd;
+    if (tap_ok(open_made(s, &m, &fd, &e), "%s: opens %s", s->what, e.text)) {
+        bool ok = run(&m, &plain, &want, &e);
+        tap_ok(ok && is_alive(&want), "%s: runs %s", s->what, ok ? "" : e.text);
+        for (size_t i = 0; ok && i < sizeof ways / sizeof *ways; i++) {
+            struct way w = ways[i];
+            w.wire = wire;
+            bool ran = run(&m, &w, &got, &e);
+            tap_ok(ran && is_same(&got, &want), "%s: %s %s", s->what, w.what, ran ? "" : e.text);
+        }
+        model_close(&m);
+    }
+    close(fd);
+}
+
+/* --- what must be equal by meaning --- */
+
+static bool logits_of(const struct spec_moe *s, struct answer *a) {
+    const struct way plain = {"plain", 1, {1}, 4, 1, ALL_RESIDENT, WIRE_Q16};
+    struct model m;
+    struct err e;
+    int fd;
+    bool ok = open_made(s, &m, &fd, &e);
+    if (ok) {
+        ok = run(&m, &plain, a, &e);
+        model_close(&m);
+    }
+    close(fd);
+    if (!ok) printf("# %s: %s\n", s->what, e.text);
+    return ok;
+}
+
+static void equal(const char *what, const struct spec_moe *a, const struct spec_moe *b,
+                  bool wanted) {
+    static struct answer x, y;
+    bool ok = logits_of(a, &x) && logits_of(b, &y);
+    tap_ok(ok && is_same(&x, &y) == wanted, "%s", what);
+}
+
+static void check_meaning(void) {
+    const struct spec_moe base = {"base", 6, 2, 64, W_F32, W_Q8_0, W_Q8_0, {W_Q8_0, W_F16},
+                                  0,      0, 0, 0,  0,     0,      0};
+    struct spec_moe a = base, b = base;
+    b.layout = APART;
+    equal("a tensor for each expert, or one for all", &a, &b, true);
+    a.n_expert = a.n_used = 1;
+    b = a;
+    b.layout = DENSE;
+    equal("one expert is a dense model", &a, &b, true);
+    a = base;
+    a.n_used = 1;
+    a.is_flat = true;
+    equal("of equals the first is taken", &a, &b, true);
+    a.is_flat = false;
+    equal("of others not always", &a, &b, false);
+    a = b = base;
+    b.n_used = 3;
+    equal("a third expert changes the answer", &a, &b, false);
+}
+
+/* --- files that claim nonsense --- */
+
+static void refused(const char *what, const struct spec_moe *s, enum err_code code,
+                    const char *text) {
+    struct model m;
+    struct err e = {0};
+    int fd;
+    bool ok = open_made(s, &m, &fd, &e);
+    if (ok) {  // then the forward pass refuses
+        struct nn_memory mem;
+        struct nn_conf c = {.model = &m, .kernels = &kernels, .n_slice = 1, .n_seq = 1};
+        c.n_ctx = c.n_batch = c.n_reader = c.n_thread = 1;
+        c.n_slot = 2;
+        c.budget = (uint64_t)1 << 40;
+        cuts_make(&c.cuts, &m, 1, (const double[]){1});
+        ok = nn_measure(&c, &mem, &e);
+        model_close(&m);
+    }
+    close(fd);
+    tap_ok(!ok && e.code == code && strstr(e.text, text), "%s: %s", what, e.text);
+}
+
+static void refused_key(const char *key, uint32_t value, enum err_code code, const char *text) {
+    struct spec_moe s = {.n_expert = 4, .n_used = 2, .n_ff = 32, .key = key, .value = value};
+    refused(key, &s, code, text);
+}
+
+static void check_hostile(void) {
+    const char *count = "llama.expert_count", *used = "llama.expert_used_count";
+    refused_key(count, 0, ERR_FORMAT, "2 experts of 0");
+    refused_key(count, 1, ERR_FORMAT, "2 experts of 1");
+    refused_key(count, 257, ERR_LIMIT, "expert_count is 257 (at most 256)");
+    refused_key(count, UINT32_MAX, ERR_LIMIT, "expert_count");
+    refused_key(count, 5, ERR_FORMAT, "ffn_gate_inp.weight is [96, 4]");
+    refused_key(used, 0, ERR_FORMAT, "expert_used_count is 0");
+    refused_key(used, 5, ERR_FORMAT, "5 experts of 4");
+    refused_key("llama.expert_gating_func", 2, ERR_UNSUPPORTED, "gating_func is 2");
+    refused_key("llama.expert_group_count", 2, ERR_UNSUPPORTED, "group_count is 2");
+    refused_key("llama.expert_shared_count", 1, ERR_UNSUPPORTED, "shared_count is 1");
+    struct spec_moe s = {.n_expert = 20, .n_used = 17, .n_ff = 32};
+    refused("17 experts at once", &s, ERR_LIMIT, "at most 16");
+    s = (struct spec_moe){.n_expert = 4, .n_used = 2, .n_ff = 32};
+    s.drop = "blk.1.ffn_gate_inp.weight";
+    refused("no router", &s, ERR_FORMAT, "blk.1.ffn_gate_inp.weight is missing");
+    s.drop = "blk.0.ffn_up_exps.weight";
+    refused("no experts' up", &s, ERR_FORMAT, "blk.0.ffn_up_exps.weight is missing");
+    s.layout = APART;
+    s.drop = "blk.1.ffn_down.3.weight";
+    refused("no down of one", &s, ERR_FORMAT, "blk.1.ffn_down.3.weight is missing");
+    s.drop = "blk.0.ffn_gate.0.weight";
+    refused("no gate of the first", &s, ERR_FORMAT, "ffn_gate_exps.weight is missing");
+    s.drop = NULL;
+    s.flip = "blk.0.ffn_down.2.weight";
+    s.flip_type = W_Q8_0;
+    refused("floats beside quantised", &s, ERR_UNSUPPORTED, "all floats or all quantised");
+    s = (struct spec_moe){.n_expert = 4, .n_used = 2, .n_ff = 32, .layout = DENSE};
+    s.key = count, s.value = 4;
+    refused("a dense model with a count", &s, ERR_FORMAT, "expert_used_count is 0");
+    s.key = "llama.expert_used_count", s.value = 1;
+    refused("a dense model with a use", &s, ERR_FORMAT, "1 experts of 0");
+}
+
+/* --- what a token passes --- */
+
+static void check_forecast(void) {
+    struct spec_moe s = {.what = "8 of 2", .n_expert = 8, .n_used = 2, .n_ff = 256};
+    struct model m;
+    struct err e = {0};
+    int fd;
+    if (!tap_ok(open_made(&s, &m, &fd, &e), "opens %s", e.text)) return;
+    struct nn_memory mem = {0};
+    struct nn_conf c = {.model = &m, .kernels = &kernels, .n_slice = 1, .n_seq = 1};
+    c.n_ctx = c.n_batch = c.n_reader = c.n_thread = 1;
+    c.n_slot = 2;
+    c.budget = (uint64_t)1 << 40;
+    cuts_make(&c.cuts, &m, 1, (const double[]){1});
+    uint64_t experts = N_LAYER * 3ULL * 8 * EMBD * 256 * sizeof(float);
+    bool ok = nn_measure(&c, &mem, &e);
+    tap_ok(ok && mem.sweep_bytes - mem.token_bytes == experts / 8 * 6,
+           "a token passes 2 of 8 experts: %llu of %llu bytes", (unsigned long long)mem.token_bytes,
+           (unsigned long long)mem.sweep_bytes);
+    model_close(&m);
+    close(fd);
+}
+
+int main(void) {
+    static const struct spec_moe specs[] = {
+        {.what = "4 experts, Q8_0",
+         .n_expert = 4,
+         .n_used = 2,
+         .n_ff = 96,
+         .router = W_F32,
+         .gate = W_Q8_0,
+         .up = W_Q8_0,
+         .down = {W_Q8_0, W_Q8_0}},
+        {.what = "7 experts, mixed types",
+         .n_expert = 7,
+         .n_used = 3,
+         .n_ff = 160,
+         .router = W_F16,
+         .gate = W_F16,
+         .up = W_Q4_0,
+         .down = {W_F32, W_Q4_0}},
+        {.what = "40 experts, 16 at once, floats",
+         .n_expert = 40,
+         .n_used = 16,
+         .n_ff = 32,
+         .router = W_Q8_0,
+         .gate = W_F32,
+         .up = W_F32,
+         .down = {W_F16, W_F32}},
+        {.what = "all experts, each apart",
+         .n_expert = 3,
+         .n_used = 3,
+         .n_ff = 64,
+         .router = W_F32,
+         .gate = W_Q8_0,
+         .up = W_F16,
+         .down = {W_F16, W_Q8_0},
+         .layout = APART},
+    };
+    kernels_init(&kernels, cpu_features());
+    check(&specs[0], WIRE_Q16);
+    check(&specs[1], WIRE_Q8);
+    check(&specs[2], WIRE_Q16);
+    check(&specs[3], WIRE_F32);
+    check_meaning();
+    check_hostile();
+    check_forecast();
+    return tap_done();
+}
