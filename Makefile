@@ -31,6 +31,7 @@ FLAGS.src/base/par     = $(OMP.$c)
 # Counts every allocation, the C library's own included.
 LINK.tests/test_nomalloc := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
 LINK.tests/test_chan_nomalloc := $(LINK.tests/test_nomalloc)
+LINK.tests/fuzz_chan := -Wl,--wrap=mbedtls_ecp_mul,--wrap=mbedtls_ecp_mul_restartable
 
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wundef -Wvla -Wformat=2 -Wpointer-arith -Wstrict-prototypes \
         -Wmissing-prototypes -Wcast-qual -Wconversion -Wno-sign-conversion

@@ -1,8 +1,8 @@
-/* Any packets at any times, in any order with links, facts and serving that change. What is sent must be
- * sound, tables must keep their bounds, and time must go on.
+/* Any packets at any times, in any order with links, facts and serving that change. What is sent
+ * must be sound, tables must keep their bounds, and time must go on.
  *
- * Input: steps of [what][how], a packet with [length, 2 bytes][bytes] after that; the first byte chooses
- * a node that has just started or one that holds its names and serves.
+ * Input: steps of [what][how], a packet with [length, 2 bytes][bytes] after that; the first byte
+ * chooses a node that has just started or one that holds its names and serves.
  */
 #include "net/mdns_state.h"
 
@@ -84,7 +84,8 @@ static void start(void) {
     toggle_link(0, 0, START);
 }
 
-/* Up to `until`; a core that wants to wake again and again at one moment does not let time go on. */
+/* Up to `until`; a core that wants to wake again and again at one moment does not let time go
+ * on. */
 static void pass(uint64_t *now, uint64_t until) {
     int n = 0;
     for (uint64_t next; (next = core_next(&core)) <= until && n < WAKES; n++) {

@@ -1,6 +1,7 @@
 /* mdns_wire.h - some nodes' mDNS cores on a made-up link with a made-up clock, for test_mdns*.c.
  *
- * What is sent reaches everyone at once, the sender too, as multicast does; all of it is kept in seen.
+ * What is sent reaches everyone at once, the sender too, as multicast does; all of it is kept in
+ * seen.
  */
 #ifndef TESTS_MDNS_WIRE_H
 #define TESTS_MDNS_WIRE_H

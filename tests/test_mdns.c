@@ -315,8 +315,15 @@ static void test_answers(void) {
                has(s, DNS_ADDITIONAL, INSTANCE, DNS_TXT) && has(s, DNS_ADDITIONAL, HOST, DNS_A),
            "with all that is needed next to it");
     quiet(w);
+    wire_free(w);
+}
+
+static void test_negative(void) {
+    struct wire *w = wire_new();
+    node_add(w, "dair-1a2b", 7000, 5, 1);
+    wire_run(w, 20000);
     ASK(w, MDNS_PORT, true, HOST, DNS_TXT, false);
-    s = answer_to(w);
+    const struct seen *s = answer_to(w);
     const struct dns_item *it = s ? rec(s, HOST, DNS_NSEC) : NULL;
     tap_ok(it && it->len == 17 + 2 + 4 && memcmp(it->data + 17, "\0\4\x40\0\0\x08", 6) == 0,
            "there is no such record: NSEC names A and AAAA");
@@ -443,6 +450,7 @@ int main(void) {
     test_defence();
     test_rename_limit();
     test_answers();
+    test_negative();
     test_known();
     test_unicast();
     return tap_done();

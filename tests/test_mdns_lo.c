@@ -1,4 +1,5 @@
-/* test_mdns_lo.c - mDNS on real sockets: two nodes find each other over loopback, without any rights.
+/* test_mdns_lo.c - mDNS on real sockets: two nodes find each other over loopback, without any
+ * rights.
  *
  * With arguments it is a node for mdns.t, on the real network:
  *   test_mdns_lo node HOST PORT ID CLUSTER [INTERFACE]

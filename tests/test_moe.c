@@ -210,7 +210,7 @@ static void steps(void *ctx, struct par *team) {
         if (!k->ok) break;
         at += n;
         const float *logits = nn_logits(k->nn, &first, &count);
-        memcpy(k->out->logits[at - 1] + first, logits, count * sizeof *logits);
+        if (count) memcpy(k->out->logits[at - 1] + first, logits, count * sizeof *logits);
         k->out->is_known[at - 1] = true;
     }
     if (!k->ok && k->local) coll_local_leave(k->local);

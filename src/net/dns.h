@@ -53,8 +53,8 @@ struct dns_name {
 bool dns_name(struct dns_name *n, const char *text);
 /* label.parent; the label may hold any bytes. */
 bool dns_name_under(struct dns_name *n, const char *label, const struct dns_name *parent);
-/* The name of an address for the way back: "4.3.2.1.in-addr.arpa" (RFC 1035 3.5), "...ip6.arpa" (RFC
- * 3596 2.5). b: 4 or 16 bytes. */
+/* The name of an address for the way back: "4.3.2.1.in-addr.arpa" (RFC 1035 3.5), "...ip6.arpa"
+ * (RFC 3596 2.5). b: 4 or 16 bytes. */
 void dns_name_reverse(struct dns_name *n, const uint8_t *b, size_t len);
 /* ASCII letters alike in both cases, as the RFC wants. */
 bool dns_name_is(const struct dns_name *a, const struct dns_name *b);
@@ -84,14 +84,14 @@ struct dns_reader {
 
 /* Begin a message of len bytes at p, borrowed. False when there is no header or it is too long. */
 bool dns_read(struct dns_reader *r, const uint8_t *p, size_t len);
-/* The next question or record; false at the end, and when it is malformed (is_bad). it->data is valid
- * as long as it and the message are. */
+/* The next question or record; false at the end, and when it is malformed (is_bad). it->data is
+ * valid as long as it and the message are. */
 bool dns_next(struct dns_reader *r, struct dns_item *it);
 /* All of it can be read. r is where dns_read left it, and stays there. */
 bool dns_is_sound(const struct dns_reader *r);
 
-/* One step over the strings of a TXT record (RFC 6763 section 6): false at the end or where a length
- * leads past it. *s: the string, [*n] bytes. */
+/* One step over the strings of a TXT record (RFC 6763 section 6): false at the end or where a
+ * length leads past it. *s: the string, [*n] bytes. */
 bool dns_txt_next(const uint8_t *data, size_t len, size_t *pos, const uint8_t **s, size_t *n);
 
 struct dns_writer {

@@ -1,7 +1,7 @@
 /* ifaces.h - the machine's network interfaces and their addresses, and word of changes (rtnetlink).
  *
- * Asked of the kernel directly and not by getifaddrs(), which does not tell addresses that cannot be
- * used yet (IPv6 duplicate detection) from those that can, and allocates. Thread: any.
+ * Asked of the kernel directly and not by getifaddrs(), which does not tell addresses that cannot
+ * be used yet (IPv6 duplicate detection) from those that can, and allocates. Thread: any.
  */
 #ifndef NET_IFACES_H
 #define NET_IFACES_H
@@ -35,7 +35,8 @@ static inline size_t if_addr_len(int family) {
 }
 /* The interface has an address of this family. */
 bool iface_has(const struct iface *i, int family);
-/* An address (4 or 16 bytes) belongs to the interface's link: link-local, or in a network of its. */
+/* An address (4 or 16 bytes) belongs to the interface's link: link-local, or in a network of
+ * its. */
 bool iface_is_on_link(const struct iface *i, int family, const uint8_t *b);
 
 /* Interfaces that are up and have a carrier, at most cap, by index.

@@ -1,5 +1,6 @@
-/* The sockets under mdns_core: one for each interface and family, opened and closed as these come and
- * go. Options and their order were found by trial (shared ports, loopback, no rights needed). */
+/* The sockets under mdns_core: one for each interface and family, opened and closed as these come
+ * and go. Options and their order were found by trial (shared ports, loopback, no rights
+ * needed). */
 #include "base/clock.h"
 #include "base/log.h"
 #include "net/mdns_state.h"
@@ -85,8 +86,8 @@ static socklen_t put_address(struct sockaddr_storage *s, uint8_t family, const u
     return sizeof in6;
 }
 
-/* A unicast answer leaves by the interface the question came from; multicast does so by the socket's
- * options. */
+/* A unicast answer leaves by the interface the question came from; multicast does so by the
+ * socket's options. */
 static void put_interface(struct msghdr *h, union control *c, const struct mdns_sock *s,
                           const struct mdns_link *l) {
     memset(c, 0, sizeof *c);
@@ -134,8 +135,8 @@ static void hook_send(void *ctx, uint32_t link, const struct mdns_end *to, const
     }
 }
 
-/* Where a packet was sent to: the interface, and whether to a group. The sockets ask for nothing else,
- * so the first control message is it. */
+/* Where a packet was sent to: the interface, and whether to a group. The sockets ask for nothing
+ * else, so the first control message is it. */
 static bool read_control(struct msghdr *h, uint32_t *index, bool *is_multicast) {
     struct cmsghdr *c = CMSG_FIRSTHDR(h);
     if (c && c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO) {

@@ -2,17 +2,17 @@
  * service discovery (RFC 6763), responder and browser.
  *
  * Announces this node's host name, its _dair._tcp service and, once it serves, _http._tcp and
- * _ollama._tcp and its address under the cluster's shared name (dair.local); browses _dair._tcp. What
- * others say is a hint, never trusted: only a channel proves a member. Needs no rights: port 5353 is
- * shared with any other responder of the machine (Avahi). A socket for each interface and family.
- * RFC 6762: probing, tie-break, defence, announcing, known answers, QU and legacy queries, NSEC, rate
- * limits; RFC 6763: service types, instances, TXT. Left out, as the RFC permits: duplicate question
- * suppression (7.3), passive observation of failures (10.5), subtypes.
+ * _ollama._tcp and its address under the cluster's shared name (dair.local); browses _dair._tcp.
+ * What others say is a hint, never trusted: only a channel proves a member. Needs no rights: port
+ * 5353 is shared with any other responder of the machine (Avahi). A socket for each interface and
+ * family. RFC 6762: probing, tie-break, defence, announcing, known answers, QU and legacy queries,
+ * NSEC, rate limits; RFC 6763: service types, instances, TXT. Left out, as the RFC permits:
+ * duplicate question suppression (7.3), passive observation of failures (10.5), subtypes.
  *
- * TXT of _dair._tcp: id= 32 hexadecimal digits, in= cf= mf= 16 each, cv= ep= decimal. A peer without a
- * valid id and instance is none. Addresses are those of the link's own networks. At most MDNS_PEERS are
- * kept; when full, a peer of our cluster displaces one of another. Memory: one block of about 250 kB.
- * Thread: the loop's.
+ * TXT of _dair._tcp: id= 32 hexadecimal digits, in= cf= mf= 16 each, cv= ep= decimal. A peer
+ * without a valid id and instance is none. Addresses are those of the link's own networks. At most
+ * MDNS_PEERS are kept; when full, a peer of our cluster displaces one of another. Memory: one block
+ * of about 250 kB. Thread: the loop's.
  */
 #ifndef NET_MDNS_H
 #define NET_MDNS_H
@@ -56,12 +56,12 @@ struct mdns_conf {
     void *ctx;
 };
 
-/* Inside these callbacks mdns_update and mdns_serve may be called, mdns_close not. Two nodes with one
- * id do find each other: their instances differ. */
+/* Inside these callbacks mdns_update and mdns_serve may be called, mdns_close not. Two nodes with
+ * one id do find each other: their instances differ. */
 struct mdns;
-/* c and what it points to is copied, but for loop. Interfaces that come later are used then; a socket
- * that cannot be opened is tried again every 10 s, with a warning in the log.
- * Fails: ERR_USAGE (host or interface is no name), ERR_MEMORY, ERR_IO (no netlink, no random numbers). */
+/* c and what it points to is copied, but for loop. Interfaces that come later are used then; a
+ * socket that cannot be opened is tried again every 10 s, with a warning in the log. Fails:
+ * ERR_USAGE (host or interface is no name), ERR_MEMORY, ERR_IO (no netlink, no random numbers). */
 MUST mdns_open(struct mdns **out, const struct mdns_conf *c, struct err *e);
 /* New facts: announced again (at most once a second, as the RFC asks). */
 void mdns_update(struct mdns *m, const struct mdns_facts *f);

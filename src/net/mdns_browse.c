@@ -29,7 +29,8 @@ static uint64_t life_end(const struct mdns_life *life) {
     return life->at + (uint64_t)life->ttl_s * 1000;
 }
 
-/* 5.2: at 80, 85, 90 and 95 % of the time to live, plus up to 2 %, a question is due. 0: not known. */
+/* 5.2: at 80, 85, 90 and 95 % of the time to live, plus up to 2 %, a question is due. 0: not
+ * known. */
 static uint64_t life_next(const struct mdns_life *life) {
     if (!life->at || life->n_asked >= REFRESH_TIMES) return life->at ? life_end(life) : 0;
     return life->at + (uint64_t)life->ttl_s * 10 * (80 + 5U * life->n_asked) + life->jitter_ms;
@@ -60,8 +61,8 @@ static void forget(struct mdns_core *m, struct mdns_known *p) {
     if (m->hooks.on_gone) m->hooks.on_gone(m->hooks.ctx, &p->told);
 }
 
-/* A full table: one that is only a name gives way; one of another cluster to one of ours. Who claims
- * our fingerprint may lie, so those never give way to each other. */
+/* A full table: one that is only a name gives way; one of another cluster to one of ours. Who
+ * claims our fingerprint may lie, so those never give way to each other. */
 static struct mdns_known *victim(struct mdns_core *m, bool is_our_cluster, uint64_t now) {
     struct mdns_known *v = NULL;
     for (uint32_t i = 0; i < m->n_peer; i++) {
@@ -225,8 +226,8 @@ static bool is_record(const struct dns_item *it) {
     return (it->section == DNS_ANSWER || it->section == DNS_ADDITIONAL) && it->cls == DNS_IN;
 }
 
-/* Three passes, as a packet's records come in any order: an instance is known before its service, the
- * service before the addresses of its host. */
+/* Three passes, as a packet's records come in any order: an instance is known before its service,
+ * the service before the addresses of its host. */
 void browse_response(struct mdns_core *m, uint32_t link, const struct dns_reader *r, uint64_t now) {
     struct heard h = {.m = m, .l = &m->link[link], .packet = r, .now = now};
     struct dns_item it;

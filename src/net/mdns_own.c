@@ -231,7 +231,8 @@ static size_t put_name(uint8_t *out, const struct dns_name *n) {
     return n->len;
 }
 
-/* RFC 4034 section 4.1.2: for each block of 256 types its number, a length and a bit for each type. */
+/* RFC 4034 section 4.1.2: for each block of 256 types its number, a length and a bit for each
+ * type. */
 static size_t nsec_data(const struct mdns_core *m, const struct mdns_link *l, unsigned slot,
                         uint8_t *out) {
     size_t n = put_name(out, own_name(m, l, slot));

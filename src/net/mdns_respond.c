@@ -114,8 +114,8 @@ void respond_probe(struct mdns_link *l, uint64_t at) {
     l->announce = l->due = 0;
 }
 
-/* The first probe alone asks for a unicast answer: port 5353 is shared with other responders of this
- * machine, and the kernel hands a unicast packet to one of them, who may not be us. */
+/* The first probe alone asks for a unicast answer: port 5353 is shared with other responders of
+ * this machine, and the kernel hands a unicast packet to one of them, who may not be us. */
 static void send_probe(struct mdns_core *m, uint32_t link) {
     struct mdns_link *l = &m->link[link];
     uint64_t slots = own_claimed(m, l);
@@ -370,8 +370,8 @@ void respond_query(struct mdns_core *m, uint32_t link, const struct mdns_end *fr
 
 /* ---- hearing others */
 
-/* 7.4: another has just said what we were about to say. 6.6, 10.1: it said so with little time left,
- * or takes back what is ours too: say it again. */
+/* 7.4: another has just said what we were about to say. 6.6, 10.1: it said so with little time
+ * left, or takes back what is ours too: say it again. */
 static void heard_same(struct mdns_core *m, struct mdns_link *l, uint64_t same, uint32_t ttl,
                        uint64_t now) {
     while (same) {
@@ -406,8 +406,8 @@ static bool is_conflict(const struct mdns_core *m, const struct mdns_link *l,
            f.instance != m->facts.instance;
 }
 
-/* Section 9, with one step before it: the first time we only say that the name is ours, as one packet
- * may be forged or late; who keeps on makes us probe again. */
+/* Section 9, with one step before it: the first time we only say that the name is ours, as one
+ * packet may be forged or late; who keeps on makes us probe again. */
 static void handle_conflict(struct mdns_core *m, uint32_t link, uint64_t now) {
     struct mdns_link *l = &m->link[link];
     m->counts.conflicts++;

@@ -1,12 +1,14 @@
-/* mdns_state.h - the rules of multicast DNS without sockets and clocks: private to mdns*.c and tests.
+/* mdns_state.h - the rules of multicast DNS without sockets and clocks: private to mdns*.c and
+ * tests.
  *
- * A state machine: fed with the time, links and packets, it hands out packets and news through hooks.
- * So every timing rule is tested with a made-up clock, and any bytes can be thrown at it. Nothing is
- * allocated: all tables are in the struct, with a limit each.
+ * A state machine: fed with the time, links and packets, it hands out packets and news through
+ * hooks. So every timing rule is tested with a made-up clock, and any bytes can be thrown at it.
+ * Nothing is allocated: all tables are in the struct, with a limit each.
  *
- * A link is an interface and a family. Names are the node's, so a conflict on one link renames it on
- * all; whether the names are proved (probed) is known for each link. What can be announced is a table
- * of slots (enum slot); sets of them are bit masks, and each link knows when it last sent each slot.
+ * A link is an interface and a family. Names are the node's, so a conflict on one link renames it
+ * on all; whether the names are proved (probed) is known for each link. What can be announced is a
+ * table of slots (enum slot); sets of them are bit masks, and each link knows when it last sent
+ * each slot.
  *
  * Sections cited are of RFC 6762 unless said. Times are milliseconds of a monotonic clock, never 0.
  */
@@ -178,8 +180,8 @@ struct mdns_core {
     struct dns_writer out;
 };
 
-/* ---- mdns_core.c: what the socket layer and tests call. The conf's loop and callbacks are not used;
- * hooks is copied. Of what it calls, a hook may call core_update and core_serve. */
+/* ---- mdns_core.c: what the socket layer and tests call. The conf's loop and callbacks are not
+ * used; hooks is copied. Of what it calls, a hook may call core_update and core_serve. */
 MUST core_init(struct mdns_core *m, const struct mdns_conf *c, const struct mdns_hooks *hooks,
                uint64_t seed, struct err *e);
 /* A link is there: probe and announce on it. i is copied. */
@@ -272,15 +274,16 @@ static inline unsigned take_slot(uint64_t *slots) {
     *slots &= *slots - 1;
     return s;
 }
-/* A token bucket in one word (GCRA): may something of this cost pass? Costs are times: what passes in
- * the long run fills the time, and burst_ms of it may pass at once. */
+/* A token bucket in one word (GCRA): may something of this cost pass? Costs are times: what passes
+ * in the long run fills the time, and burst_ms of it may pass at once. */
 static inline bool may_pass(uint64_t *full_at, uint64_t burst_ms, uint64_t cost_ms, uint64_t now) {
     if (*full_at < now) *full_at = now;
     if (*full_at - now + cost_ms > burst_ms) return false;
     *full_at += cost_ms;
     return true;
 }
-/* Send what is in m->out, if it holds anything, on one link; it is remembered as ours when is_own. */
+/* Send what is in m->out, if it holds anything, on one link; it is remembered as ours when
+ * is_own. */
 void core_send(struct mdns_core *m, uint32_t link, const struct mdns_end *to, bool is_own);
 
 #endif
