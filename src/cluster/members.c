@@ -339,6 +339,7 @@ void members_up(struct members *m, const struct node_id *id, uint64_t instance,
     }
     *p = (struct peer){.is_used = true, .id = *id, .instance = instance, .facts = *f};
     p->heard_ns = p->listed_ns = p->progress_ns = m->appear_ns = now_ns;
+    past_up(m, id, instance, now_ns);
     map_all(m);
     compare_models(m, p, now_ns);
     m->is_beat_due = true;

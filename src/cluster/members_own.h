@@ -41,8 +41,9 @@ struct peer {
 /* What is remembered of a node when its channel is gone. */
 struct past {
     struct node_id id;
-    uint64_t used_ns;  // 0: free
-    bool is_in;        // works with us now
+    uint64_t instance;  // the start of it that was seen last
+    uint64_t used_ns;   // 0: free
+    bool is_in;         // works with us now
     uint64_t joined_ns, lost_ns;
     uint64_t out_until_ns;          // not taken in before
     uint64_t blamed_ns;             // when a break of its channels was last laid to it
@@ -146,6 +147,7 @@ void on_refused(struct members *m, struct peer *p, const struct msg *msg, uint64
 /* members_past.c */
 struct past *past_of(struct members *m, const struct node_id *id, uint64_t now);
 const struct past *past_find(const struct members *m, const struct node_id *id);
+void past_up(struct members *m, const struct node_id *id, uint64_t instance, uint64_t now);
 void past_in(struct members *m, const struct node_id *id, uint64_t now);
 void past_lost(struct members *m, const struct node_id *id, uint64_t now);
 void past_left(struct members *m, const struct node_id *id, uint64_t now);  // in good order

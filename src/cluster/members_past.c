@@ -6,9 +6,10 @@ enum {
     FLAP_MS = 10000,         // lost within this time of joining: it flaps
     FLAP_FIRST_MS = 1000,    // left out first for so long,
     BREAK_FIRST_MS = 10000,  // after two breaks of its channels for so long,
-    FLAP_MAX_MS = 4000,  // at most for so long: an epoch is cheap, a node that is back is welcome;
-    OUT_MAX_MS = 60000,  // after breaks for so long; also the good time that makes up for all
-    BLAME_MS = 10000,    // breaks within this time belong together
+    OUT_MAX_MS = 60000,      // at most for so long; also the good time that makes up for all
+    RESTART_OUT_MS =
+        2000,              // at most, for a node that was started anew: that may have been the cure
+    BLAME_MS = 10000,      // breaks within this time belong together
     BLAME_DEAD_MS = 1500,  // who is gone so soon after was not cut off but dead
     MISSING_MS = 600000,   // so long a lost member counts as missing
 };
@@ -45,15 +46,22 @@ void past_in(struct members *m, const struct node_id *id, uint64_t now) {
     p->lost_ns = 0;
 }
 
+void past_up(struct members *m, const struct node_id *id, uint64_t instance, uint64_t now) {
+    struct past *p = past_of(m, id, now);
+    if (p->instance && p->instance != instance && p->out_until_ns > now + RESTART_OUT_MS * MS) {
+        p->out_until_ns = now + RESTART_OUT_MS * MS;
+    }
+    p->instance = instance;
+}
+
 static void forgive(struct past *p, uint64_t now) {
     if (p->is_in && now - p->joined_ns > OUT_MAX_MS * MS) p->flap_ns = p->break_ns = 0;
 }
 
 /* The next penalty of a kind, served from now on. */
-static void put_out(struct past *p, uint64_t *last, uint64_t first_ms, uint64_t most_ms,
-                    uint64_t now) {
+static void put_out(struct past *p, uint64_t *last, uint64_t first_ms, uint64_t now) {
     uint64_t ns = *last ? 2 * *last : first_ms * MS;
-    *last = ns < most_ms * MS ? ns : most_ms * MS;
+    *last = ns < OUT_MAX_MS * MS ? ns : OUT_MAX_MS * MS;
     if (now + *last > p->out_until_ns) p->out_until_ns = now + *last;
 }
 
@@ -71,7 +79,7 @@ void past_lost(struct members *m, const struct node_id *id, uint64_t now) {
         if (is_of(&m->report[i], id)) m->report[i].at_ns = 0;
     }
     if (p->break_ns && now - p->blamed_ns < BLAME_DEAD_MS * MS) p->out_until_ns = p->break_ns = 0;
-    if (now - p->joined_ns < FLAP_MS * MS) put_out(p, &p->flap_ns, FLAP_FIRST_MS, FLAP_MAX_MS, now);
+    if (now - p->joined_ns < FLAP_MS * MS) put_out(p, &p->flap_ns, FLAP_FIRST_MS, now);
     p->is_in = false;
     p->lost_ns = now;
 }
@@ -85,7 +93,7 @@ void past_left(struct members *m, const struct node_id *id, uint64_t now) {
 void past_punish(struct members *m, const struct node_id *id, uint64_t now) {
     struct past *p = past_of(m, id, now);
     forgive(p, now);
-    put_out(p, &p->break_ns, BREAK_FIRST_MS, OUT_MAX_MS, now);
+    put_out(p, &p->break_ns, BREAK_FIRST_MS, now);
     p->blamed_ns = now;
 }
 
