@@ -15,7 +15,8 @@ VERSION ?= 0.1.0
 ARM_CPUS   := cortex-a53 cortex-a72 cortex-a76
 ARM_TESTS  := tests/test_kernels tests/test_par dair:selftest
 SCRIPTS    := $(if $(SAN),,tests/baseline.sh tests/repro.sh) $(wildcard tests/*.t)
-SLOW       := tests/repro.sh tests/boot.t tests/cluster.t#  left out of `make check`
+SLOW       := tests/repro.sh $(addprefix tests/,boot.t cluster.t equal.t hostile.t kill.t mdns.t)#  left out of `make check`
+ROUNDS     ?= 300#            kills of `make soak`
 JOBS       := $(shell nproc)
 
 # ---- flags: one instruction set for all of the program but the files named here
@@ -103,7 +104,7 @@ MAKEFLAGS := $(MAKEFLAGS) --no-builtin-rules $(if $(filter -j%,$(MAKEFLAGS)),,-j
 .SECONDEXPANSION:
 .SECONDARY:
 .DELETE_ON_ERROR:
-.PHONY: default all deps run test check golden lint format bench fuzz clean install repin FORCE
+.PHONY: default all deps run test check soak golden lint format bench fuzz clean install repin FORCE
 default: build/$C/dair
 all: $(BOTH:%=build/%/dair)
 
@@ -149,6 +150,8 @@ test: $(if $(SAN),,all build/$(ASAN)/dair) build/$C/dair $(UNITS) $(CHECKED) $(f
 	$(prove) $(UNITS) $(SCRIPTS) $(CHECKED) $(ARM)
 check: $(if $(SAN),,all) build/$C/dair $(UNITS) $(LABS:%=build/$C/%) need-test
 	$(prove) $(UNITS) $(filter-out $(SLOW),$(SCRIPTS))
+soak: build/$C/dair need-test
+	$(subst -j $(JOBS),-j 1,$(subst perl tests,TEST_TIMEOUT=14400 ROUNDS=$(ROUNDS) V=1 perl tests,$(prove))) tests/kill.t
 golden: build/$C/dair $(GOLD:%=build/$C/%) need-test
 	@DAIR_BIN=$(CURDIR)/build/$C/dair DAIR_BUILD=$(CURDIR)/build/$C perl tests/golden.pl $(DAIR_TESTDATA)
 bench: build/$C/dair $(BENCH:%=build/$C/%)

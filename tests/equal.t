@@ -66,16 +66,15 @@ SKIP: {
 }
 
 # A model of more than 1 GB on four nodes that together may use 60 % of it: each one streams.
-SKIP: {
-    skip 'slow: set SLOW=1 (make test does)', 5 unless $ENV{SLOW};
-    my $file   = synth("$folder/big.gguf", 'llama-3.1-8b,layers=5', 'q8_0');
+{
+    my $file   = synth("$folder/big.gguf", 'llama-3.1-8b,layers=2', 'q8_0');
     my $bytes  = -s $file;
     my $budget = int $bytes * 0.6 / 4 / 1048576;
     cmp_ok($bytes, '>=', 1e9, sprintf 'a model of %.2f GB', $bytes / 1e9);
     my $nodes = Nodes->new(lab => Lab->new(nodes => 4), model => $file, memory => "${budget}M", args => ['--ctx', 128],
         alone_args => ['--ctx', 128], patience => 120);
     $nodes->start(1 .. 4);
-    ok(eval { $nodes->serving(4, 1 .. 4) }, "four nodes of $budget MiB serve it") or diag($@), last SKIP;
+    ok(eval { $nodes->serving(4, 1 .. 4) }, "four nodes of $budget MiB serve it") or diag($@);
     my %ask = (prompt => 'one two three', max_tokens => 6);
     is($nodes->text(2, %ask), $nodes->alone(%ask), 'with the text of one process');
     my @n = @{$nodes->status(1)->{cluster}{nodes}};

@@ -272,7 +272,7 @@ static struct facts facts_of(const struct node_conf *c) {
                       .is_guest = c->is_guest};
     memcpy(f.name, c->ident->name, sizeof f.name);
     snprintf(f.version, sizeof f.version, "%s", DAIR_VERSION);
-    snprintf(f.arch, sizeof f.arch, "%s", uname(&u) ? "" : u.machine);
+    snprintf(f.arch, sizeof f.arch, "%.15s", uname(&u) ? "" : u.machine);
     snprintf(f.board, sizeof f.board, "%.*s", (int)sizeof f.board - 1, c->board);
     if (c->model) text_printable(f.model_name, sizeof f.model_name, c->model->name);
     return f;
