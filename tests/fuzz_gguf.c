@@ -27,7 +27,15 @@ static unsigned use(const struct model *m) {
     for (uint32_t i = 0; i < v->n_merge && v->merge; i++) {
         for (uint32_t k = v->merge[i]; k < v->merge[i + 1]; k++) sum += (uint8_t)v->merge_text[k];
     }
-    for (uint32_t i = 0; m->layer && i < m->n_layer; i++) sum += m->layer[i].down->type;
+    for (uint32_t i = 0; m->layer && i < m->n_layer; i++) {
+        sum += m->layer[i].down->type;
+        for (uint32_t x = 0; x < N_EXPERT_PART * m->n_expert; x++) {
+            uint64_t off = 0, end = m->file.base + m->file.len;
+            const struct tensor *t =
+                model_expert(m, i, x / N_EXPERT_PART, (enum expert_part)(x % N_EXPERT_PART), &off);
+            if (off > end || t->len / (t->dim[2] * t->dim[3]) > end - off) abort();
+        }
+    }
     return sum;
 }
 

@@ -85,6 +85,37 @@ static void make_plan(struct cluster *c, const struct action *a) {
     members_planned(c->members, &p, NULL, clock_ns());
 }
 
+/* A node joins and nobody was lost: what is being computed need not be thrown away. */
+static bool can_wait(struct cluster *c, const struct action *a) {
+    if (!c->epoch || !atomic_load(&c->epoch->is_serving)) return false;
+    const struct plan *p = &c->epoch->plan;
+    for (unsigned i = 0; i < p->n_node; i++) {
+        bool is_in = false;
+        for (unsigned k = 0; k < a->n_set; k++) is_in = is_in || id_is(&a->set[k], &p->node[i]);
+        if (!is_in || !cluster_knows(c, &p->node[i])) return false;
+    }
+    return true;
+}
+
+static void plan_for(struct cluster *c, const struct action *a) {
+    if (!can_wait(c, a)) {
+        make_plan(c, a);
+        return;
+    }
+    c->joining = *a;
+    c->joining_ns = clock_ns() + JOIN_WAITS_S * (uint64_t)1000000000;
+    atomic_store(&c->epoch->is_pausing, true);
+    c->conf.events.on_change(c->conf.events.ctx);
+}
+
+/* The step is done, or there is no use in waiting for it any more. */
+static void plan_joining(struct cluster *c) {
+    if (!c->joining_ns) return;
+    struct action a = c->joining;
+    c->joining_ns = 0;
+    make_plan(c, &a);
+}
+
 static void adopt(struct cluster *c, const struct plan *p) {
     struct err e = {0};
     struct plan copy = *p;  // members.c's own lives until the next call only
@@ -145,7 +176,7 @@ static void act(struct cluster *c, const struct action *a) {
     struct link *l;
     switch (a->type) {
     case ACT_NONE: break;
-    case ACT_PLAN: make_plan(c, a); break;
+    case ACT_PLAN: plan_for(c, a); break;
     case ACT_ADOPT: adopt(c, a->plan); break;
     case ACT_ABANDON: epoch_end(c); break;
     case ACT_SERVE: tell_serving(c, a); break;
@@ -202,6 +233,10 @@ static void push_note(struct cluster *c, const struct note *n) {
 
 void cluster_loaded(struct cluster *c, uint64_t epoch) {
     push_note(c, &(struct note){.what = NOTE_LOADED, .epoch = epoch});
+}
+
+void cluster_paused(struct cluster *c, uint64_t epoch) {
+    push_note(c, &(struct note){.what = NOTE_PAUSED, .epoch = epoch});
 }
 
 void cluster_broke(struct cluster *c, uint64_t epoch, int suspect, const char *why) {
@@ -267,7 +302,9 @@ static void on_note(struct cluster *c, const struct note *n) {
         tell_leader(c, &m);
         members_loaded(c->members, n->epoch, clock_ns());
         break;
+    case NOTE_PAUSED: plan_joining(c); break;
     case NOTE_BROKE:
+        plan_joining(c);
         log_info("cluster", "epoch %llu broke: %s", (unsigned long long)n->epoch, n->why);
         m.type = MSG_BROKEN;
         m.u.suspect = p->node[n->suspect];
@@ -275,6 +312,7 @@ static void on_note(struct cluster *c, const struct note *n) {
         members_broke(c->members, n->epoch, &p->node[n->suspect], clock_ns());
         break;
     case NOTE_UNFIT:
+        plan_joining(c);
         log_error("cluster", "epoch %llu: %s", (unsigned long long)n->epoch, n->why);
         if (++c->own_failures >= FITNESS) {
             give_up_model(c, n->why);
@@ -438,6 +476,7 @@ static void on_beat(struct loop_timer *t, uint64_t now) {
     send_beats(c);
     targets_dial(c, now);
     epoch_dial(c, now);
+    if (c->joining_ns && (now > c->joining_ns || !can_wait(c, &c->joining))) plan_joining(c);
     epoch_forget_held(c, now);
     if (c->n_beat++ % ADDRESS_BEATS == 0) cluster_find_address(c);
     cluster_settle(c);

@@ -25,6 +25,7 @@ struct epoch {
     struct mesh *mesh;
     atomic_bool is_over;     // abandon it: the mesh is aborted, too
     atomic_bool is_serving;  // all nodes are ready
+    atomic_bool is_pausing;  // a node joins: finish the step, say cluster_paused(), begin no other
     atomic_uint refs;
 };
 void epoch_release(struct epoch *e);
@@ -73,6 +74,7 @@ void cluster_leave(struct cluster *c);  // announce that we go
 /* The engine: this epoch is loaded and its mesh complete; or it broke, by a peer (slice) or, with
  * suspect < 0, for a reason of our own that makes us unfit (why). */
 void cluster_loaded(struct cluster *c, uint64_t epoch);
+void cluster_paused(struct cluster *c, uint64_t epoch);
 void cluster_broke(struct cluster *c, uint64_t epoch, int suspect, const char *why);
 void cluster_measured(struct cluster *c, uint64_t pinned, uint64_t streamed, double disk_bps);
 

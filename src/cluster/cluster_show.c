@@ -84,7 +84,8 @@ static void show_self(struct cluster *c, struct status *s) {
     const char *why = "";
     const struct ident *self = c->conf.ident;
     s->state = members_state(c->members, &why);
-    snprintf(s->why, sizeof s->why, "%s", why ? why : "");
+    bool serves = s->state == STATE_READY || s->state == STATE_DEGRADED || s->state == STATE_ALONE;
+    snprintf(s->why, sizeof s->why, "%s", why && !serves ? why : "");
     ident_text(&self->id, s->id);
     if (c->conf.facts.http_port) snprintf(s->address, sizeof s->address, "%s", c->address);
     snprintf(s->name, sizeof s->name, "%s", c->mdns ? mdns_host(c->mdns) : self->name);

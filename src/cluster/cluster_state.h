@@ -18,7 +18,8 @@ enum {
     DIAL_HOPE = 12,
     ELDER_WAITS_NS = 1500000000,  // the higher id dials only if the lower one has not by then
     NOTES = 16,
-    FITNESS = 2,  // failures of our own before we give up the model
+    JOIN_WAITS_S = 30,  // for the end of a step, which may read a whole model from the disk
+    FITNESS = 2,        // failures of our own before we give up the model
 };
 
 /* A control channel to a node that has proved to hold the key. */
@@ -58,7 +59,7 @@ struct held {
 
 /* What the engine's thread has to say. */
 struct note {
-    enum { NOTE_LOADED, NOTE_BROKE, NOTE_UNFIT } what;
+    enum { NOTE_LOADED, NOTE_PAUSED, NOTE_BROKE, NOTE_UNFIT } what;
     uint64_t epoch;
     int suspect;
     char why[300];
@@ -78,6 +79,8 @@ struct cluster {
     struct epoch *epoch;  // at hand, NULL: none
     struct data_dial dial[PLAN_NODES];
     struct held held[HELD_DATA];
+    struct action joining;  // a plan that waits for the end of the step at hand
+    uint64_t joining_ns;    // no longer than until then; 0: none waits
     unsigned own_failures;
     uint64_t started_ns, n_epoch, other_clusters;
     bool is_serving_told;  // mDNS knows that we serve

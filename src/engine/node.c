@@ -250,6 +250,11 @@ static void on_broke(void *ctx, uint64_t epoch, int suspect, const char *why) {
     cluster_broke(n->cluster, epoch, suspect, why);
 }
 
+static void on_paused(void *ctx, uint64_t epoch) {
+    const struct node *n = ctx;
+    cluster_paused(n->cluster, epoch);
+}
+
 static void on_product(void *ctx) {
     const struct node *n = ctx;
     cluster_wake(n->cluster);
@@ -289,6 +294,7 @@ static MUST open_worker(struct node *n, struct err *e) {
                                    .n_slot = c->n_slot,
                                    .on_loading = on_loading,
                                    .on_loaded = on_loaded,
+                                   .on_paused = on_paused,
                                    .on_broke = on_broke,
                                    .on_product = on_product,
                                    .ctx = n};

@@ -217,8 +217,15 @@ static MUST lead_step(struct worker *w, struct seq *q, struct err *e) {
 /* The next sequence to compute; sleeps while there is none. NULL: the epoch is over. */
 static struct seq *next_seq(struct worker *w) {
     struct seq *q = NULL;
+    bool has_paused = false;
     pthread_mutex_lock(&w->lock);
     while (!is_over(w)) {
+        if (atomic_load(&w->now->is_pausing)) {
+            if (!has_paused) w->conf.on_paused(w->conf.ctx, w->now->plan.epoch);
+            has_paused = true;
+            pthread_cond_wait(&w->changed, &w->lock);
+            continue;
+        }
         q = seqs_next(&w->seqs);
         seqs_count(&w->seqs, &w->figures.running, &w->figures.waiting);
         if (q) break;

@@ -23,6 +23,7 @@ struct worker_conf {
     /* Called on the worker's thread. on_loading: bytes of weights that are in memory so far. */
     void (*on_loading)(void *ctx, uint64_t done);
     void (*on_loaded)(void *ctx, uint64_t epoch, const struct nn_memory *m);
+    void (*on_paused)(void *ctx, uint64_t epoch);
     /* suspect: the slice that does not answer; -1: our own fault. */
     void (*on_broke)(void *ctx, uint64_t epoch, int suspect, const char *why);
     void (*on_product)(void *ctx);  // worker_take has something
