@@ -146,7 +146,7 @@ UNITS := $(TESTS:%=build/$C/%)
 CHECKED := $(if $(SAN),,$(filter-out %nomalloc,$(TESTS:%=build/$(ASAN)/%)))
 prove  = @DAIR_BIN=$(CURDIR)/build/$C/dair DAIR_ASAN=$(CURDIR)/build/$(ASAN)/dair DAIR_BUILD=$(CURDIR)/build/$C DAIR_ARCH=$(CPU.$C) QEMU=$(QEMU)/qemu-aarch64 TC=$(TC) \
          DAIR_BOOT=$(BOOT) DAIR_TESTDATA=$(DAIR_TESTDATA) perl tests/prove.pl -j $(JOBS)
-test: $(if $(SAN),,all build/$(ASAN)/dair) build/$C/dair $(UNITS) $(CHECKED) $(filter $(TESTS:%=build/aarch64/%),$(subst @, ,$(ARM))) $(LABS:%=build/$C/%) $(QEMU)/ok $(BOOT)/ok need-test need-boot
+test: $(if $(SAN),,all build/$(ASAN)/dair) build/$C/dair $(UNITS) $(CHECKED) $(filter $(TESTS:%=build/aarch64/%),$(subst @, ,$(ARM))) $(LABS:%=build/$C/%) $(QEMU)/ok $(BOOT)/ok need-test need-boot $(if $(CI),need-interop)
 	$(prove) $(UNITS) $(SCRIPTS) $(CHECKED) $(ARM)
 check: $(if $(SAN),,all) build/$C/dair $(UNITS) $(LABS:%=build/$C/%) need-test
 	$(prove) $(UNITS) $(filter-out $(SLOW),$(SCRIPTS))

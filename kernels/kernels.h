@@ -18,6 +18,7 @@
  *  - Attention: scores per 64 positions counted from 0: m = max, p = exp(s - m), l = sum of p in 16
  *    lanes and the tree, o = sum of p * v by fma in ascending position; blocks are folded in
  *    ascending order (see attend).
+ *  - Experts: choice, weights and the order of the sum as src/nn/moe.c says, with exp.h.
  *
  * Threads: all functions are reentrant.
  */

@@ -4,7 +4,7 @@
 # Models are synthesised into DAIR_BENCH_DIR (default build/bench, 6 GB). llama-bench and
 # llama-completion (llama.cpp) are measured beside us when they are on the PATH; the streaming part
 # needs root for a memory group and a disk throttle (cgroup v1 or v2). What cannot be measured is said.
-# BENCH_PARTS=ram,stream,throttle,kernels,gather chooses parts; the machine should be otherwise idle.
+# BENCH_PARTS=ram,stream,throttle,kernels,gather,cluster chooses parts; the machine should be otherwise idle.
 use strict;
 use warnings;
 use JSON::PP;
@@ -13,7 +13,7 @@ use List::Util qw(max min);
 
 my $dair = $ENV{DAIR_BIN} || 'build/x86_64/dair';
 my $dir = $ENV{DAIR_BENCH_DIR} || 'build/bench';
-my %part = map { $_ => 1 } split /,/, $ENV{BENCH_PARTS} || 'kernels,ram,stream,throttle,gather';
+my %part = map { $_ => 1 } split /,/, $ENV{BENCH_PARTS} || 'kernels,ram,stream,throttle,gather,cluster';
 my $threads = $ENV{BENCH_THREADS} || 2;
 my $GIB = 1 << 30;
 make_path($dir);
@@ -224,6 +224,30 @@ sub gather {
     row('gather over the network', 'FAILED', '') if !close $out || !$n;
 }
 
+# Two nodes of one thread each, beside one node, the formula and distributed-llama.
+sub cluster {
+    my $file = model('llama-3.2-1b', 'q4_0');
+    local $ENV{DAIR_BUILD} = $ENV{DAIR_BUILD} || 'build/x86_64';
+    open my $out, '-|', $^X, 'tests/bench_cluster.pl', $file or return;
+    my $two;
+    while (<$out>) {
+        return row('two nodes', 'skipped', $1) if /# SKIP (.*)/;
+        my $g = eval { decode_json($_) } or next;
+        if ($g->{what} eq 'dllama') {
+            row('distributed-llama, root + 1 worker, 1 thread each', $g->{skipped} ? 'skipped' : sprintf('%.2f tokens/s', $g->{two}),
+                $g->{skipped} // sprintf('ours is %.2f x', $two / $g->{two}));
+            next;
+        }
+        $two = $g->{two};
+        row('1B Q4_0, 2 nodes of 1 thread, decode', sprintf('%.2f tokens/s', $two), sprintf('%.2f x one node (%.2f)', $two / $g->{one}, $g->{one}));
+        row('  sent by a node for a token', sprintf('%.0f B', $g->{payload}), sprintf('%.4f x the formula (%.0f)', $g->{payload} / $g->{formula}, $g->{formula}));
+        row('  with TLS', sprintf('%.0f B', $g->{wire}), sprintf('%.4f x payload', $g->{wire} / $g->{payload}));
+        row('  on the line', sprintf('%.0f B', $g->{line}), sprintf('%.4f x payload', $g->{line} / $g->{payload}));
+        row('  sealing and opening', sprintf('%.2f ms', $g->{crypt_ms}), sprintf('%.1f %% of the token', 100 * $g->{crypt_part}));
+    }
+    row('two nodes', 'FAILED', '') if !close $out || !$two;
+}
+
 printf "machine: %s, %s; kernel %s\ncommit: %s\ncommand: make bench\n\n",
     get('/proc/cpuinfo') =~ /^model name\s*:\s*(.*)$/m ? $1 : 'unknown', first_line('nproc') . ' cores',
     first_line('uname -r'), first_line('git log -1 --format="%h %cs"');
@@ -234,3 +258,4 @@ ram() if $part{ram};
 stream(0, 12) if $part{stream};
 stream(400e6, 12) if $part{throttle};
 gather() if $part{gather};
+cluster() if $part{cluster};

@@ -24,7 +24,7 @@ my (@alive, @spaces);
 my $owner = $$;
 
 END {
-    if ($$ == $owner) {
+    if ($$ == ($owner // 0)) {
         local $?;
         for my $p (@alive) { kill 'KILL', $p->{pid}; waitpid $p->{pid}, 0 }
         system "ip netns del $_ 2>/dev/null" for @spaces;

@@ -1,6 +1,6 @@
 #!/bin/sh
 # deps.sh GROUP... - what the named work needs from the host; installs what is missing, with apt.
-# Groups: build test boot (machines in an emulator) lint host (sanitizers) fuzz. Silent when all is there.
+# Groups: build test interop boot (machines in an emulator) lint host (sanitizers) fuzz. Silent when all is there.
 set -eu
 
 fail() {
@@ -28,6 +28,12 @@ check() { # check GROUP...: what they lack, into $missing
             need strace have strace
             need iproute2 admin ip
             need iproute2 admin tc
+            ;;
+        interop) # other people's mDNS, for mdns.t; a pipeline wants it, a user's machine need not have it
+            need avahi-daemon admin avahi-daemon
+            need avahi-utils have avahi-browse
+            need dbus have dbus-daemon
+            need npm have npm
             ;;
         boot)
             need qemu-system-x86 have qemu-system-x86_64
@@ -67,7 +73,8 @@ if [ "$(id -u)" != 0 ]; then
 fi
 echo "dair: installing with apt: $missing" >&2
 apt() {
-    $root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 \
+    # RUNLEVEL=1: what comes with a service is installed, but not started.
+    $root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get -qq -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 \
         "$@" </dev/null >/dev/null 9>&-
 }
 find /var/lib/apt/lists -name '*_Packages*' 2>/dev/null | grep -q . || apt update

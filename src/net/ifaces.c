@@ -41,7 +41,7 @@ struct list {
     size_t cap, n;
 };
 
-static void add_link(struct list *l, const struct nlmsghdr *h) {
+static void add_link(struct list *l, struct nlmsghdr *h) {
     struct ifinfomsg info;
     if (h->nlmsg_len < NLMSG_LENGTH(sizeof info) || l->n == l->cap) return;
     memcpy(&info, NLMSG_DATA(h), sizeof info);
@@ -60,7 +60,7 @@ static void add_link(struct list *l, const struct nlmsghdr *h) {
     }
 }
 
-static void add_addr(struct list *l, const struct nlmsghdr *h) {
+static void add_addr(struct list *l, struct nlmsghdr *h) {
     struct ifaddrmsg info;
     if (h->nlmsg_len < NLMSG_LENGTH(sizeof info)) return;
     memcpy(&info, NLMSG_DATA(h), sizeof info);
@@ -91,7 +91,7 @@ static void add_addr(struct list *l, const struct nlmsghdr *h) {
 }
 
 /* Hand each message of one dump to add. */
-static bool dump(int fd, uint16_t type, void (*add)(struct list *, const struct nlmsghdr *),
+static bool dump(int fd, uint16_t type, void (*add)(struct list *, struct nlmsghdr *),
                  struct list *l, struct err *e) {
     struct {
         struct nlmsghdr h;

@@ -12,8 +12,8 @@
 
 struct cuts {                         // [n + 1] ascending; slice i has [cut[i], cut[i + 1])
     uint32_t kv_head[SLICE_MAX + 1];  // KV heads, each with its n_head / n_head_kv query heads
-    uint32_t embd[SLICE_MAX + 1];     // rows of Wo and down
-    uint32_t ff[SLICE_MAX + 1];       // rows of gate and up
+    uint32_t embd[SLICE_MAX + 1];     // rows of Wo and down, of each expert
+    uint32_t ff[SLICE_MAX + 1];       // rows of gate and up, of each expert
     uint32_t vocab[SLICE_MAX + 1];    // rows of the output matrix
 };
 
