@@ -218,7 +218,7 @@ sub gather {
         row("gather, $g->{nodes} nodes, $line, $part each", sprintf('%.0f us', $g->{us}),
             sprintf('%.2f x (alpha %.0f us + bytes / %.0f MB/s)', $g->{ratio}, $g->{alpha_us}, $g->{beta_mbps}));
         row('  CPU time of a node', sprintf('%.0f us', $g->{cpu_us}),
-            sprintf('sealing and opening %.0f us; wire %.3f x', $g->{crypt_us}, $g->{wire_part}));
+            sprintf('sealing and opening %.0f us: with these %.2f x', $g->{crypt_us}, $g->{ratio_sealed}));
         $n++;
     }
     row('gather over the network', 'FAILED', '') if !close $out || !$n;

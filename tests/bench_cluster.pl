@@ -25,12 +25,15 @@ sub nodes {
 }
 
 # Decoding by events: from the first token to the last.
+my $computed;
 sub speed {
     my $nodes  = shift;
-    my $answer = $nodes->ask(1, prompt => 'Hello world', max_tokens => $tokens);
+    my $answer = $nodes->ask(1, prompt => 'Hello world', max_tokens => $tokens, stream_options => {include_usage => JSON::PP::true});
     Lab::gather(300, $answer) or die "no answer\n" . $nodes->trouble;
     my @e = grep { $_->{data} ne '[DONE]' } @{$answer->{events}};
-    die "one event: $answer->{body}\n" if @e < 3;
+    die "one event: $answer->{body}\n" if @e < 4;
+    my $usage = JSON::PP::decode_json((pop @e)->{data})->{usage};
+    $computed = $usage->{prompt_tokens} + $usage->{completion_tokens} - 1;    # the last one is not fed back
     return $#e / ($e[-1]{at} - $e[0]{at});
 }
 
@@ -43,7 +46,7 @@ for my $n (1, 2) {
     my @s = map { speed($nodes) } 1 .. 2;
     my ($is, $end) = ($nodes->status(1)->{net}, $n > 1 ? $nodes->{lab}->bytes(1) : {sent => 0});
     $tps{$n} = $s[0] > $s[1] ? $s[0] : $s[1];
-    my $per = 1 / (2 * $tokens);    # the prompt's few tokens come besides
+    my $per = 1 / (2 * $computed);
     %net = (
         payload => ($is->{sent_payload_bytes} - $was->{sent_payload_bytes}) * $per,
         wire    => ($is->{sent_wire_bytes} - $was->{sent_wire_bytes}) * $per,

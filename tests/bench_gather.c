@@ -207,12 +207,13 @@ static void measure(const struct bench *b, const struct part *p) {
     double each = took / n, bytes = (double)(p->bytes * p->rows * (b->n - 1));
     double bound = b->alpha + bytes / b->beta;
     double crypt = (double)(after.crypt_ns - before.crypt_ns) * 1e-9 / n;
-    printf("{\"nodes\":%u,\"part\":%zu,\"rows\":%zu,\"gathers\":%u,\"us\":%.1f,\"bound_us\":%.1f,"
-           "\"ratio\":%.3f,\"alpha_us\":%.1f,\"alpha_spin_us\":%.1f,\"beta_mbps\":%.1f,"
-           "\"cpu_us\":%.1f,\"crypt_us\":%.1f,\"wire_part\":%.4f}\n",
-           b->n, p->bytes, p->rows, n, each * 1e6, bound * 1e6, each / bound, b->alpha * 1e6,
-           b->alpha_spin * 1e6, b->beta * 1e-6, cpu * 1e6, crypt * 1e6,
-           (double)(after.sent_wire - before.sent_wire) / (bytes * n));
+    printf(
+        "{\"nodes\":%u,\"part\":%zu,\"rows\":%zu,\"gathers\":%u,\"us\":%.1f,\"bound_us\":%.1f,"
+        "\"ratio\":%.3f,\"ratio_sealed\":%.3f,\"alpha_us\":%.1f,\"alpha_spin_us\":%.1f,\"beta_mbps\":%.1f,"
+        "\"cpu_us\":%.1f,\"crypt_us\":%.1f,\"wire_part\":%.4f}\n",
+        b->n, p->bytes, p->rows, n, each * 1e6, bound * 1e6, each / bound, each / (bound + crypt),
+        b->alpha * 1e6, b->alpha_spin * 1e6, b->beta * 1e-6, cpu * 1e6, crypt * 1e6,
+        (double)(after.sent_wire - before.sent_wire) / (bytes * n));
     fflush(stdout);
 }
 
