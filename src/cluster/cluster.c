@@ -477,7 +477,7 @@ static void on_beat(struct loop_timer *t, uint64_t now) {
     targets_dial(c, now);
     epoch_dial(c, now);
     if (c->joining_ns && (now > c->joining_ns || !can_wait(c, &c->joining))) plan_joining(c);
-    epoch_forget_held(c, now);
+    epoch_forget(c, now);
     if (c->n_beat++ % ADDRESS_BEATS == 0) cluster_find_address(c);
     cluster_settle(c);
     cluster_show(c);
@@ -557,7 +557,7 @@ void cluster_close(struct cluster *c) {
     }
     mdns_close(c->mdns);
     if (c->epoch) epoch_end(c);
-    for (unsigned i = 0; i < HELD_DATA; i++) chan_close(c->held[i].chan);
+    epoch_forget(c, UINT64_MAX);
     links_close(c);
     gate_close(c->gate);
     members_close(c->members);

@@ -10,6 +10,7 @@
 enum {
     TARGETS = 64,    // places where a node may be
     HELD_DATA = 16,  // data channels that came before their plan
+    PAST_EPOCHS = 8,
     HELD_NS = 2000000000,
     DIAL_AGAIN_NS = 100000000,  // a data channel that failed
     DIAL_GIVE_UP = 30,          // so often
@@ -57,6 +58,13 @@ struct held {
     uint64_t until_ns;
 };
 
+/* An epoch that is over keeps its channels open for a moment: who has not heard of its end yet would
+ * take a closed one for a lost node. */
+struct past_epoch {
+    struct epoch *epoch;
+    uint64_t until_ns;
+};
+
 /* What the engine's thread has to say. */
 struct note {
     enum { NOTE_LOADED, NOTE_PAUSED, NOTE_BROKE, NOTE_UNFIT } what;
@@ -77,6 +85,7 @@ struct cluster {
     struct link link[MEMBER_MAX];
     struct target target[TARGETS];
     struct epoch *epoch;  // at hand, NULL: none
+    struct past_epoch past[PAST_EPOCHS];
     struct data_dial dial[PLAN_NODES];
     struct held held[HELD_DATA];
     struct action joining;  // a plan that waits for the end of the step at hand
@@ -133,7 +142,7 @@ void epoch_end(struct cluster *c);
 void epoch_take(struct cluster *c, struct chan *ch, const struct gate_peer *p);  // a data channel
 void epoch_failed(struct cluster *c, uint64_t tag);
 void epoch_dial(struct cluster *c, uint64_t now);
-void epoch_forget_held(struct cluster *c, uint64_t now);
+void epoch_forget(struct cluster *c, uint64_t now);  // what was kept for a moment
 
 /* A dial's tag says what it was for. */
 enum { TAG_DATA_BIT = 63 };

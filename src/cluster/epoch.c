@@ -24,8 +24,13 @@ void epoch_end(struct cluster *c) {
     atomic_store(&e->is_over, true);
     atomic_store(&e->is_serving, false);
     mesh_abort(e->mesh);
+    struct past_epoch *oldest = &c->past[0];
+    for (unsigned i = 1; i < PAST_EPOCHS; i++) {
+        if (c->past[i].until_ns < oldest->until_ns) oldest = &c->past[i];
+    }
+    epoch_release(oldest->epoch);
+    *oldest = (struct past_epoch){.epoch = e, .until_ns = clock_ns() + HELD_NS};
     c->conf.events.on_change(c->conf.events.ctx);
-    epoch_release(e);
 }
 
 /* The widest message of this plan: all rows of a chunk of one part in floats. */
@@ -104,11 +109,16 @@ void epoch_take(struct cluster *c, struct chan *ch, const struct gate_peer *p) {
     *room = (struct held){.chan = ch, .peer = *p, .until_ns = clock_ns() + HELD_NS};
 }
 
-void epoch_forget_held(struct cluster *c, uint64_t now) {
+void epoch_forget(struct cluster *c, uint64_t now) {
     for (unsigned i = 0; i < HELD_DATA; i++) {
         if (!c->held[i].chan || now < c->held[i].until_ns) continue;
         chan_close(c->held[i].chan);
         c->held[i].chan = NULL;
+    }
+    for (unsigned i = 0; i < PAST_EPOCHS; i++) {
+        if (!c->past[i].epoch || now < c->past[i].until_ns) continue;
+        epoch_release(c->past[i].epoch);
+        c->past[i] = (struct past_epoch){0};
     }
 }
 

@@ -492,6 +492,8 @@ void on_broken(struct members *m, const struct node_id *by, const struct node_id
     m->is_broken = true;
     m->is_serving = false;
     if (m->plan_ns < now + BREAK_MS * MS) m->plan_ns = now + BREAK_MS * MS;
+    bool is_self = is_same(suspect, &m->conf.self);
+    if (!p && !is_self) return;      // it is known to be dead: nobody's channel is to blame
     if (p && is_doubtful(p, now)) {  // dead rather than cut off from one
         peer_drop(m, p, now);
         return;

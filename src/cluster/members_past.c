@@ -71,14 +71,14 @@ static bool is_of(const struct report *r, const struct node_id *id) {
 
 void past_lost(struct members *m, const struct node_id *id, uint64_t now) {
     struct past *p = past_of(m, id, now);
-    if (!p->is_in) return;
-    forgive(p, now);
     /* It died: that, and no bad channel, is what the others saw. */
     unsigned n = m->n_report < REPORT_MAX ? m->n_report : REPORT_MAX;
     for (unsigned i = 0; i < n; i++) {
         if (is_of(&m->report[i], id)) m->report[i].at_ns = 0;
     }
     if (p->break_ns && now - p->blamed_ns < BLAME_DEAD_MS * MS) p->out_until_ns = p->break_ns = 0;
+    if (!p->is_in) return;
+    forgive(p, now);
     if (now - p->joined_ns < FLAP_MS * MS) put_out(p, &p->flap_ns, FLAP_FIRST_MS, now);
     p->is_in = false;
     p->lost_ns = now;
