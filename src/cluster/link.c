@@ -114,8 +114,16 @@ static void on_hello(struct link *l, const struct msg *m) {
     members_up(c->members, &l->peer.id, l->peer.instance, &l->facts, clock_ns());
 }
 
+static void log_broken(const struct link *l, const struct msg *m) {
+    char id[ID_HEX];
+    ident_text(&m->u.suspect, id);
+    log_info("cluster", "%s says that epoch %llu broke: %.8s does not answer it", l->facts.name,
+             (unsigned long long)m->epoch, id);
+}
+
 static void on_msg(struct link *l, const struct msg *m) {
     struct cluster *c = l->all;
+    if (m->type == MSG_BROKEN) log_broken(l, m);
     if (m->type == MSG_HELLO) {
         on_hello(l, m);
         return;

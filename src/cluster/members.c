@@ -113,12 +113,16 @@ uint64_t peer_patience(const struct peer *p) {
 
 /* Slots stand for ids in all masks: made anew when one is taken or given back. */
 static void map_beat(struct members *m, struct peer *p) {
+    uint32_t before = p->hears;
     p->hears = 0;
     p->hears_us = false;
     for (unsigned i = 0; p->has_beat && i < p->beat.n_hear; i++) {
         const struct peer *other = peer_find(m, &p->beat.hear[i]);
         if (other) p->hears |= 1U << (other - m->peer);
         if (is_same(&p->beat.hear[i], &m->conf.self)) p->hears_us = true;
+    }
+    for (unsigned i = 0; i < MEMBER_MAX; i++) {
+        if ((before & ~p->hears) >> i & 1) p->deaf_ns[i] = m->now_ns;
     }
 }
 
@@ -338,6 +342,7 @@ void members_up(struct members *m, const struct node_id *id, uint64_t instance,
         return;
     }
     *p = (struct peer){.is_used = true, .id = *id, .instance = instance, .facts = *f};
+    for (unsigned i = 0; i < MEMBER_MAX; i++) m->peer[i].deaf_ns[p - m->peer] = 0;
     p->heard_ns = p->listed_ns = p->progress_ns = m->appear_ns = now_ns;
     past_up(m, id, instance, now_ns);
     map_all(m);

@@ -64,8 +64,14 @@ static bool is_available(struct members *m, struct peer *p, uint64_t now) {
     return is_free(m, p, now);
 }
 
+static bool hears(const struct members *m, unsigned a, unsigned b) {
+    const struct peer *p = &m->peer[a];
+    if (p->hears >> b & 1) return true;
+    return p->deaf_ns[b] && m->now_ns - p->deaf_ns[b] < DEAF_MS * MS;
+}
+
 static bool is_link(const struct members *m, unsigned a, unsigned b) {
-    return (m->peer[a].hears >> b & 1) && (m->peer[b].hears >> a & 1);
+    return hears(m, a, b) && hears(m, b, a);
 }
 
 /* Leave out who misses most links to the others, of equals the last in rank, until all are linked. */

@@ -12,7 +12,8 @@
 
 enum {
     GAP_KEPT = 64,
-    FRESH_MS = 750,       // three beats: a node silent for longer is not taken into a new plan
+    FRESH_MS = 750,  // three beats: a node silent for longer is not taken into a new plan
+    DEAF_MS = 400,  // two that stop hearing each other: one of them may be dead, that shows by then
     ONE_WAY_MS = 2500,    // a peer that does not hear us for this long is cut off
     PENDING_MS = 1500,    // who followed the leader that we lost may still find out
     BACK_OFF_MS = 250,    // after a refusal
@@ -26,7 +27,8 @@ struct peer {
     bool is_ready;   // said READY for the epoch that we lead
     bool is_joined;  // its beats have shown that epoch
     bool hears_us;
-    uint32_t hears;  // whom else, a bit for each slot of the table
+    uint32_t hears;                // whom else, a bit for each slot of the table
+    uint64_t deaf_ns[MEMBER_MAX];  // since when no longer whom, 0: never heard
     struct node_id id;
     uint64_t instance;
     struct facts facts;
