@@ -340,6 +340,30 @@ static bool refuse(void *owner, uint32_t i, void *dst, const void *raw, struct e
     return i < 20 || err_set(e, ERR_FORMAT, "tile %u has a bad hash", i);
 }
 
+/* Says at the third tile that nobody wants the rest. */
+static bool enough(void *ctx, uint64_t done, uint64_t total) {
+    unsigned *n = ctx;
+    (void)done, (void)total;
+    return ++*n < 3;
+}
+
+static void test_stopped(const char *dir) {
+    static struct scene s;
+    static struct trial t;
+    struct err e = {0};
+    if (!tap_ok(scene_open(&s, dir, 3000001), "files made")) return;
+    cut_tiles(&s, 60000, 90000);
+    for (unsigned i = 0; i < 2; i++) {
+        unsigned n = 0;
+        bool ok = trial_open(&t, &s, i ? 1000000 : 8000000, 4, 2, &e);
+        ok = ok && !store_load(t.store, enough, &n, &e);
+        tap_ok(ok && e.code == ERR_STOPPED && n == 3, "a load that is not wanted any more ends: %s",
+               i ? "some stream" : "all stay");
+        trial_close(&t);
+    }
+    scene_close(&s);
+}
+
 static void test_refusals(const char *dir) {
     static struct scene s;
     static struct trial t;
@@ -650,6 +674,7 @@ int main(int argc, char **argv) {
         tap_skip("tmpfs: no /dev/shm to write to");
     }
     test_refusals(dir);
+    test_stopped(dir);
     test_truncation(dir);
     test_close(dir);
     test_idle(dir);
