@@ -4,6 +4,7 @@
  * the command line ends it, unless we are the machine's first process, which never gives up. */
 #include "base/log.h"
 #include "front/front.h"
+#include "front/status_json.h"
 #include "nodesetup.h"
 #include "verbs.h"
 
@@ -70,8 +71,6 @@ struct service {
     struct status now;  // what the log has told of
     enum node_state told;
     char told_text[TELL_CAP];
-    unsigned n_alert;
-    char alert[STATUS_ALERTS][STATUS_TEXT];
 };
 
 /* ---- settings */
@@ -149,7 +148,8 @@ static MUST open_ident(struct service *s, struct err *e) {
 
 /* ---- model */
 
-static const char without_model[] = "this node goes on without a model";
+static const char without_model[] =
+    "this node goes on without a model, answering no requests itself";
 
 static int is_gguf(const struct dirent *d) {
     size_t n = strlen(d->d_name);
@@ -164,8 +164,8 @@ static MUST look_for_model(struct service *s, struct err *e) {
     if (n < 0) return err_sys(e, "cannot look into the models folder %.120s", dir);
     if (n == 0) {
         log_warn("node",
-                 "there is no .gguf file in %.120s: this node has no model and only passes "
-                 "requests on",
+                 "there is no .gguf file in %.120s: this node has no model and answers no requests "
+                 "itself",
                  dir);
     } else {
         snprintf(s->model, sizeof s->model, "%.3000s/%.1000s", dir, entry[0]->d_name);
@@ -269,7 +269,7 @@ static MUST start_front(struct service *s, struct err *e) {
     const struct front_conf f = {.node = s->node,
                                  .tok = s->setup->tok,
                                  .n_ctx = s->conf.n_ctx,
-                                 .memory = nodesetup_prompts(s->conf.budget),
+                                 .memory = nodesetup_http(s->conf.budget),
                                  .port = (uint16_t)c->port,
                                  .interface = s->conf.interface};
     return front_open(&s->front, &f, e) || bear(s, true, "this node works without page and API", e);
@@ -298,6 +298,10 @@ static void describe(const struct status *t, char *out, size_t cap) {
     unsigned n = t->cluster.n_node, working = 0;
     char serves[300];
     for (unsigned i = 0; i < n; i++) working += t->cluster.node[i].is_working;
+    if (!t->model.bytes && t->state != STATE_FAILED) {
+        status_no_model(t, out, cap);
+        return;
+    }
     snprintf(serves, sizeof serves, "%.80s (%s)%s%.64s%s", t->model.name,
              BYTES_TEXT(t->model.bytes), *t->address ? " at http://" : "", t->address,
              *t->address ? "/" : "");
@@ -335,31 +339,10 @@ static void tell_state(struct service *s) {
              state_name(t->state), text);
 }
 
-static bool was_told(const struct service *s, const char *alert) {
-    for (unsigned i = 0; i < s->n_alert; i++) {
-        if (strcmp(s->alert[i], alert) == 0) return true;
-    }
-    return false;
-}
-
-static void tell_alerts(struct service *s) {
-    const struct status *t = &s->now;
-    unsigned n = t->n_alert < STATUS_ALERTS ? t->n_alert : STATUS_ALERTS;
-    for (unsigned i = 0; i < n; i++) {
-        const struct status_alert *a = &t->alert[i];
-        if (!was_told(s, a->text)) {
-            log_warn("node", "%s%s%s", a->text, *a->remedy ? "; " : "", a->remedy);
-        }
-    }
-    for (unsigned i = 0; i < n; i++) memcpy(s->alert[i], t->alert[i].text, STATUS_TEXT);
-    s->n_alert = n;
-}
-
 static void tell(struct service *s) {
     node_status(s->node, &s->now);
     if (s->now.cluster.n_node == 0) return;  // it has only just begun
     tell_state(s);
-    tell_alerts(s);
 }
 
 /* ---- signals */

@@ -262,7 +262,7 @@ static void print_model(const struct json_value *root) {
     const struct json_value *m = part(root, "model"), *plan = part(root, "plan");
     const struct json_value *ms = part(root, "time_ms");
     if (!m || !*WORD_OF(m, "name")) {
-        printf("model     none\n");
+        printf("model     none: this node answers no requests itself\n");
         return;
     }
     printf("model     %s: %s, %llu layers, context %llu\n", WORD_OF(m, "name"),

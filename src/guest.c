@@ -40,10 +40,26 @@ static MUST open_key(struct guest *g, struct err *e) {
                    "--config FILE, to the key that the nodes have");
 }
 
+/* A named node works with one that we are not connected to: the cluster's alert of that, or NULL. It
+ * comes when all that will connect had time to. */
+static const char *find_unreached(const struct status *t) {
+    for (unsigned i = 0; i < t->n_alert && i < STATUS_ALERTS; i++) {
+        if (strstr(t->alert[i].text, ", which this node cannot reach")) return t->alert[i].text;
+    }
+    return NULL;
+}
+
+static MUST unreached(const char *alert, struct err *e) {
+    return err_set(e, ERR_IO,
+                   "%.*s, which did not connect with this process: a cluster takes in who reaches "
+                   "all its nodes, so name all of them after --workers",
+                   (int)strcspn(alert, ","), alert);
+}
+
 /* Who did not come, and why, as far as is known. */
 static MUST nobody(struct guest *g, unsigned need, struct err *e) {
     const struct status *t = &g->now;
-    const char *more = t->n_alert ? t->alert[0].text : t->why;
+    const char *more = t->n_alert ? t->alert[t->n_alert - 1].text : t->why;
     return err_set(e, ERR_IO,
                    "%u of %u workers joined within %d s%s%.150s; do all named ones run `dair node` "
                    "with this key and this model?",
@@ -74,6 +90,8 @@ static MUST join(struct guest *g, unsigned need, struct err *e) {
         if (atomic_load(g->asked->stop)) {
             return err_set(e, ERR_STOPPED, "stopped while waiting for the workers");
         }
+        const char *alert = find_unreached(&g->now);
+        if (alert && g->now.state == STATE_JOINING) return unreached(alert, e);
         uint64_t now = clock_ns();
         if (g->now.state == STATE_LOADING) patience = now + (uint64_t)JOIN_MS * 1000000;
         if (now > patience) return nobody(g, need, e);

@@ -5,12 +5,11 @@
 #include <string.h>
 
 enum {
-    CHANNEL_BYTES = 34 << 10,  // of TLS and frames; a peer has two, for control and data
-    PEERS_USUAL = 4,           // where none are named
-    HTTP_BYTES = 384 << 10,    // connections, requests, the thread
-    THREAD_BYTES = 64 << 10,   // of stacks touched: cluster, engine, readers
-    SEQ_MOST = 8,              // conversations in memory at one time
-    SEQ_PART = 8,              // all of them together at most this part of the pool
+    CHANNEL_BYTES = 48 << 10,     // measured by test_chan; a peer has two, for control and data
+    PEERS_MOST = PLAN_NODES - 1,  // may come where none are named
+    HTTP_PART = 32,               // of the budget is for requests over HTTP
+    SEQ_MOST = 8,                 // conversations in memory at one time
+    SEQ_PART = 8,                 // all of them together at most this part of the pool
 };
 
 static uint64_t kv_bytes(const struct model *m, const struct engine_conf *c) {
@@ -24,21 +23,36 @@ static uint32_t choose_seq(const struct setup *s) {
     return n < 1 ? 1 : n > SEQ_MOST ? SEQ_MOST : (uint32_t)n;
 }
 
-uint64_t nodesetup_prompts(uint64_t budget) {
-    const uint64_t least = 256 << 10, most = 48 << 20;
-    uint64_t part = budget / 16;
+uint64_t nodesetup_http(uint64_t budget) {
+    const uint64_t least = 512 << 10, most = 128 << 20;
+    uint64_t part = budget / HTTP_PART;
     return part < least ? least : part > most ? most : part;
+}
+
+/* A mesh lays the rows of a chunk one after another before it sends them (epoch.c: widest()). */
+static uint64_t pack_bytes(const struct model *m, uint64_t n_batch) {
+    uint64_t ff = (uint64_t)m->n_ff * (m->n_used ? m->n_used : 1);
+    uint64_t heads = (uint64_t)m->n_head * m->head_dim;
+    uint64_t most = ff > heads ? ff : heads;
+    if (most < m->n_embd) most = m->n_embd;
+    uint64_t chunk = n_batch * most * sizeof(float), all = m->n_vocab * sizeof(struct candidate);
+    return chunk > all ? chunk : all;
+}
+
+static void take(struct setup *s, uint64_t bytes) {
+    s->pool = s->pool > bytes ? s->pool - bytes : 0;
+    s->program += bytes;
 }
 
 MUST nodesetup_measure(struct setup *s, const struct machine *m, unsigned n_peer, bool http,
                        struct node_conf *c, struct err *e) {
     if (!setup_budget(s, m, e)) return false;
-    uint64_t peers = n_peer ? n_peer : PEERS_USUAL;
-    uint64_t own = peers * 2 * CHANNEL_BYTES + 4 * THREAD_BYTES;
-    if (http) own += HTTP_BYTES + nodesetup_prompts(s->budget);
-    s->pool = s->pool > own ? s->pool - own : 0;
-    s->program += own;
+    bool is_alone = !c->keys.has_key;
+    uint64_t peers = is_alone ? 0 : n_peer ? n_peer : PEERS_MOST;
+    take(s, peers * 2 * CHANNEL_BYTES);
+    if (http) take(s, nodesetup_http(s->budget));
     if (!setup_speeds(s, m, e)) return false;
+    if (s->model.n_layer && !is_alone) take(s, pack_bytes(&s->model, s->conf.n_batch));
     c->model = s->model.n_layer ? &s->model : NULL;
     c->tok = s->tok;
     c->kernels = &s->kernels;

@@ -9,14 +9,15 @@
 #include "net/ident.h"
 #include "setup.h"
 
-/* Budget and pool, less what n_peer channels and (if http) the page take; speeds; all of it into *c
- * beside what stands there. s: opened with its tokenizer, or zeroed: a node without a model.
+/* Budget and pool, less what the channels of n_peer others (0: of as many as may come) and (if http)
+ * the page take; speeds; all of it into *c beside what stands there: without a key nobody comes. s:
+ * opened with its tokenizer, or zeroed: a node without a model.
  * Fails: as setup_budget and setup_speeds. */
 MUST nodesetup_measure(struct setup *s, const struct machine *m, unsigned n_peer, bool http,
                        struct node_conf *c, struct err *e);
 
-/* Bytes kept free for making tokens of prompts that come over HTTP, of such a budget. */
-uint64_t nodesetup_prompts(uint64_t budget);
+/* Bytes kept free for all that requests over HTTP take, of such a budget. */
+uint64_t nodesetup_http(uint64_t budget);
 
 /* p's names into c, which borrows them. */
 void nodesetup_peers(const struct peers *p, struct node_conf *c);

@@ -23,7 +23,8 @@ sub new {
     return $self;
 }
 
-# start(NODE..): `dair node` in each. Options of one: $nodes->{of}{NODE} = {model, memory, args, key, prefix, bin}.
+# start(NODE..): `dair node` in each. Options of one: $nodes->{of}{NODE} = {model, memory, args, key,
+# prefix, bin, share, env, threads, state}.
 sub start {
     my ($self, @i) = @_;
     $self->begin_node($_) for @i;
@@ -37,8 +38,8 @@ sub begin_node {
     my $p   = $lab->start($i, [@{$o{prefix} // []}, $o{bin} // $dair, 'node',
         defined $o{model} ? ($o{model}) : (), '--state', "$self->{dir}/" . ($o{state} // "state-$i"),
         '--memory', $o{memory}, '--threads', $o{threads} // 1, '--interface', $lab->interface,
-        '--port', $lab->port($i, 8080), '--cluster-port', $lab->port($i, 9998), '--share', 'even', @{$o{args}}],
-        env => {DAIR_CLUSTER_KEY => $o{key}});
+        '--port', $lab->port($i, 8080), '--cluster-port', $lab->port($i, 9998), '--share', $o{share} // 'even', @{$o{args}}],
+        env => {DAIR_CLUSTER_KEY => $o{key}, %{$o{env} // {}}});
     return $self->{node}{$i} = $p;
 }
 
@@ -95,6 +96,37 @@ sub ask {
     my ($self, $i, %o) = @_;
     my $body = $json->encode({max_tokens => 20, temperature => 0, %o, stream => JSON::PP::true});
     return $self->{lab}->stream($i, POST => '/v1/completions', body => $body, seconds => $self->{patience} // 60);
+}
+
+# ask(..), and N of its events (3) have come: an answer under way.
+sub under_way {
+    my ($self, $i, %o) = @_;
+    my $n      = delete $o{events} // 3;
+    my $answer = $self->ask($i, %o);
+    my $end    = Lab::now() + ($self->{patience} // 60);
+    while (@{$answer->{events}} < $n && !$answer->{ended}) {
+        croak "no token in time\n" . $self->trouble if Lab::now() > $end;
+        $answer->read_on(0.2);
+    }
+    return $answer;
+}
+
+# The text of an answer that has ended; undef and a word why where it is none.
+sub whole_text {
+    my $answer = shift;
+    return (undef, 'it has not ended') unless $answer->{ended};
+    return (undef, 'the connection broke') if $answer->{broken};
+    return (undef, "HTTP status $answer->{status}: $answer->{body}") if $answer->{status} != 200;
+    my $text = eval { text_of($answer) };
+    return ($text, $@);
+}
+
+# The longest time without an event of an answer, from its second one on, in seconds.
+sub longest_gap {
+    my @at = map { $_->{at} } @{$_[0]{events}};
+    my $most = 0;
+    for (1 .. $#at) { $most = $at[$_] - $at[$_ - 1] if $at[$_] - $at[$_ - 1] > $most }
+    return $most;
 }
 
 sub text_of {

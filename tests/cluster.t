@@ -22,13 +22,15 @@ my $right;
 sub same { my ($nodes, $i, $name) = @_; $right //= $nodes->alone(%ask); is($nodes->text($i, %ask), $right, $name) }
 
 # ---- found by multicast, with nothing configured but the key
-for my $n (1, 2, 3, 5) {
+for my $n (1 .. 5) {
     my $nodes = cluster($n);
     $nodes->start(1 .. $n);
     my $begin = now();
     my @status = eval { $nodes->serving($n, 1 .. $n) };
-    ok(scalar @status, sprintf '%d node%s: serving %.1f s after the last start', $n, $n > 1 ? 's' : '', now() - $begin) or diag($@);
+    my $took = now() - $begin;
+    ok(scalar @status, sprintf '%d node%s: serving %.1f s after the last start', $n, $n > 1 ? 's' : '', $took) or diag($@);
     next unless @status;
+    cmp_ok($took, '<=', 5, '4 nodes: serving within 5 s of the last start') if $n == 4;
     is($status[0]{node}{state}, 'READY', "$n: READY");
     same($nodes, $_, "$n: the text from node $_") for $n > 1 ? (1, $n) : 1;
     is($nodes->end($_), 0, "$n: node $_ ends in good order") for reverse 1 .. $n;
@@ -48,15 +50,42 @@ for my $n (1, 2, 3, 5) {
     is(scalar @{$nodes->status(1)->{cluster}{nodes}}, 3, 'and the others are three');
 }
 
-# ---- two halves, and one again
+# ---- falling apart and coming together, with an answer under way at every node
+# One node is a little away: an answer takes seconds.
+my %long = (prompt => 'A node', max_tokens => 100);
+my $right_long;
+
+sub ask_all {
+    my ($nodes, @i) = @_;
+    my %answer = map { $_ => $nodes->ask($_, %long) } @i;
+    eval { await { $_->read_on(0) for values %answer; 0 == grep { @{$_->{events}} < 3 && !$_->{ended} } values %answer } 30, 'answers begin' }
+      or diag($@, $nodes->trouble);
+    return %answer;
+}
+sub complete {
+    my ($name, $answer, $seconds, @i) = @_;
+    $right_long //= Nodes->new(lab => undef, key => 'none')->alone(%long);
+    Lab::gather($seconds, map { $answer->{$_} } @i);
+    for my $i (@i) {
+        my ($text, $why) = Nodes::whole_text($answer->{$i});
+        is($text, $right_long, "$name: what was asked of node $i before is whole, the same text") or diag($why);
+    }
+}
+sub unfinished { my $answer = shift; return scalar grep { $_->read_on(0); !$_->{ended} } values %$answer }
+
 {
     my $nodes = cluster(4);
     $nodes->start(1 .. 4)->serving(4, 1 .. 4);
-    my $lab   = $nodes->{lab};
-    my $begin = now();
+    my $lab = $nodes->{lab};
+    $lab->bad_line(2, delay_ms => 2);
+
+    my %answer = ask_all($nodes, 1 .. 4);
+    my $begin  = now();
     $lab->cut([1, 2], [3, 4]);
+    is(unfinished(\%answer), 4, 'cut in two with four answers under way');
     my $halves = eval { $nodes->serving(2, 1, 2) && $nodes->serving(2, 3, 4) };
-    ok($halves, sprintf 'cut in two: each half serves after %.1f s', now() - $begin) or diag($@);
+    ok($halves, sprintf 'each half serves after %.1f s', now() - $begin) or diag($@);
+    complete('in two', \%answer, 30, 1 .. 4);
     if ($halves) { same($nodes, $_, "the half of node $_ answers") for 1, 4 }
     $begin = now();
     $lab->heal();
@@ -64,9 +93,30 @@ for my $n (1, 2, 3, 5) {
     ok($whole, sprintf 'healed: one cluster of four after %.1f s', now() - $begin) or diag($@);
     same($nodes, 2, 'which answers') if $whole;
 
+    # One is cut off for good: the others go on, and so does it.
+    my $epoch = $nodes->status(1)->{cluster}{epoch};
+    %answer = ask_all($nodes, 1 .. 4);
+    $begin  = now();
+    $lab->cut([4], [1 .. 3]);
+    is(unfinished(\%answer), 4, 'one cut off with four answers under way');
+    my @rest = eval { $nodes->serving(3, 1 .. 3) };
+    ok(scalar @rest, sprintf 'the other three serve after %.1f s', now() - $begin) or diag($@);
+    my @lone = eval { $nodes->serving(1, 4) };
+    ok(scalar @lone, sprintf 'and it by itself after %.1f s', now() - $begin) or diag($@);
+    complete('one cut off', \%answer, 30, 1 .. 4);
+    if (@rest && @lone) {
+        cmp_ok($rest[0]{cluster}{epoch}, '>', $epoch, 'in a new epoch');
+        is($rest[0]{node}{state}, 'DEGRADED', 'the three say that one is missing');
+        same($nodes, $_, "cut off or not, node $_ answers") for 1, 4;
+    }
+    $lab->heal();
+    ok(eval { $nodes->serving(4, 1 .. 4) }, 'healed') or diag($@);
+
     # What 1 says does not come to 3, though 3 is heard: such a pair does not work together.
-    $begin = now();
+    %answer = ask_all($nodes, 1 .. 4);
+    $begin  = now();
     $lab->cut_one_way([1], [3]);
+    is(unfinished(\%answer), 4, 'one direction cut with four answers under way');
     my $out;    # who is left out
     my $some = eval {
         await {
@@ -83,15 +133,57 @@ for my $n (1, 2, 3, 5) {
     ok($some, sprintf 'a link that works one way counts as down: the other three serve after %.1f s', now() - $begin)
       or diag($@, $nodes->trouble);
     if ($some) {
+        complete('one direction', \%answer, 30, grep { $_ != $out } 1 .. 4);
         same($nodes, 2, 'they answer');
         my $body   = '{"prompt": "A node", "max_tokens": 4}';
         my $answer = eval { $lab->http($out, POST => '/v1/completions', seconds => 20, body => $body) };
         ok($answer && $answer->{status} =~ /^(?:200|503)$/, "the one left out ($out) answers or refuses, soon")
           or diag($answer ? $answer->{body} : $@);
-        note("$answer->{status} $answer->{body}") if $answer;
     }
     $lab->heal();
     ok(eval { $nodes->serving(4, 1 .. 4) }, 'healed') or diag($@);
+    complete('one direction, healed', \%answer, 30, $out) if $some;
+    $nodes->end($_) for 1 .. 4;
+}
+
+# ---- without a model, and with another one
+{
+    my $dir   = scratch();
+    my $other = synth("$dir/other.gguf", 'moe-tiny', 'q8_0');
+    mkdir "$dir/empty" or die "$dir/empty: $!";
+    my $nodes = cluster(4);
+    $nodes->{of}{3} = {args => ['--models', "$dir/empty"]};
+    $nodes->{of}{4} = {model => $other, memory => '64M'};
+    $nodes->start(1 .. 4);
+    ok(eval { $nodes->serving(2, 1, 2) }, 'of four nodes the two with the same model serve') or diag($@);
+    my $name = {map { $_ => ($nodes->status($_) // {})->{node}{name} // "?" } 1 .. 4};
+    my $seen = eval { await { 4 == @{$nodes->status(1)->{cluster}{nodes}} } 10, 'node 1 knows four' };
+    ok($seen, 'they know all four') or diag($@);
+    my %role = map { $_->{name} => ($_->{working} ? 'works' : $_->{has_model} ? 'model' : 'none') }
+      @{$nodes->status(1)->{cluster}{nodes}};
+    is_deeply(\%role, {$name->{1} => 'works', $name->{2} => 'works', $name->{3} => 'none', $name->{4} => 'model'},
+        'the one without a model and the one with another take no part');
+    same($nodes, $_, "node $_ answers") for 1, 2;
+    my $none = eval { $nodes->{lab}->http(3, POST => '/v1/completions', body => '{"prompt": "A node"}', seconds => 20) };
+    is($none ? $none->{status} : $@, 503, 'the one without a model refuses a request');
+    like($none ? $none->{body} : '', qr/"this node has no model/, 'and says why');
+    like($nodes->log_of(3), qr/no \.gguf file in .*no model/, 'it says that it has no model when it starts');
+    for my $i (1, 2) {
+        my $log = $nodes->log_of($i);
+        is(scalar(() = $log =~ /\Q$name->{3}\E has no model/g), 1, "node $i says so, once");
+        my @said = grep { /do not work together/ } split /\n/, $log;
+        is(scalar @said, 1, "node $i says that models differ, once");
+        my ($ours, $theirs) = map { $nodes->status($_)->{model} } $i, 4;
+        like($said[0] // '', qr/\Q$name->{4}\E has the model \Q$theirs->{name}\E \($theirs->{fingerprint}\), \Q$name->{$i}\E has \Q$ours->{name}\E \($ours->{fingerprint}\)/,
+            'and names both');
+    }
+    like($nodes->log_of(4), qr/dair demo.*do not work together/, 'so does the one with another');
+    unlike($nodes->log_of($_), qr/is not connected any more/, "node $_ keeps all its connections") for 1 .. 4;
+    my $alone = Nodes->new(lab => undef, key => 'none', model => $other);
+    my %few   = (prompt => 'one two', max_tokens => 6);
+    ok(eval { $nodes->serving(1, 4) }, 'it serves its own by itself') or diag($@);
+    is(eval { $nodes->text(4, %few) }, $alone->alone(%few), 'with the right text') or diag($@);
+    $nodes->end($_) for 1 .. 4;
 }
 
 # ---- lines that are slow, far or bad
@@ -119,6 +211,14 @@ for my $n (1, 2, 3, 5) {
     my $line = $lab->line_counts(2);
     note(sprintf '%.1f s, frames lost: %d and %d', now() - $begin, $line->{up}{lost}, $line->{down}{lost});
     ok($line->{up}{lost} + $line->{down}{lost} > 0, 'some were');
+    # Far and bad at once, for a few tokens.
+    my %few = (prompt => 'A node', max_tokens => 8);
+    $lab->bad_line(2, loss_percent => 5, delay_ms => 20);
+    $begin = now();
+    is(eval { $nodes->text(1, %few) }, $nodes->alone(%few), '5 frames in 100 lost and 20 ms away') or diag($@);
+    my $bad = $lab->line_counts(2);
+    my $lost = $bad->{up}{lost} + $bad->{down}{lost} - $line->{up}{lost} - $line->{down}{lost};
+    cmp_ok($lost, '>', 0, sprintf '%.1f s, frames lost: %d', now() - $begin, $lost);
     $lab->bad_line(2);
     ok(eval { $nodes->serving(3, 1 .. 3) }, 'and it is a cluster of three still, or again') or diag($@);
 }

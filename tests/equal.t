@@ -46,6 +46,36 @@ for my $name (sort keys %model) {
     }
 }
 
+# As many as there may be, each with next to nothing to do.
+{
+    my $nodes = Nodes->new(lab => Lab->new(nodes => 16), memory => '32M', args => ['--ctx', 256], alone_args => ['--ctx', 256], patience => 60);
+    my %ask   = (prompt => 'Once upon a time', max_tokens => 16);
+    $nodes->start(1 .. 16);
+    my $begin = now();
+    ok(eval { $nodes->serving(16, 1 .. 16) }, sprintf '16 nodes serve %.1f s after the last start', now() - $begin) or diag($@);
+    my $right = $nodes->alone(%ask);
+    $begin = now();
+    is(eval { $nodes->text($_, %ask) }, $right, "16 nodes: the text from node $_") or diag($@) for 1, 16;
+    cmp_ok(now() - $begin, '<=', 60, sprintf 'both within %.1f s', now() - $begin);
+    within($nodes, 32 << 20, '16 nodes');
+    $nodes->end($_) for reverse 1 .. 16;
+}
+
+# Rows of each expert on every node.
+{
+    my $nodes = Nodes->new(lab => Lab->new(nodes => 3), model => synth("$folder/moe.gguf", 'moe-tiny', 'q8_0'), memory => '64M',
+        args => ['--ctx', 256], alone_args => ['--ctx', 256]);
+    $nodes->start(1 .. 3);
+    ok(eval { $nodes->serving(3, 1 .. 3) }, 'three nodes serve a model of experts') or diag($@);
+    for my $ask ({prompt => 'one two three', max_tokens => 32}, {prompt => 'one two three', max_tokens => 32, temperature => 0.8, seed => 5}) {
+        my $one = $nodes->alone(%$ask);
+        cmp_ok(length $one, '>', 20, 'one process says something');
+        is(eval { $nodes->text($_, %$ask) }, $one, "experts, three nodes: the same text from node $_") or diag($@) for 1, 3;
+    }
+    within($nodes, 64 << 20, 'experts');
+    $nodes->end($_) for 1 .. 3;
+}
+
 # Two of each machine; the ARM ones in the emulator, as three kinds of cores.
 SKIP: {
     skip 'no ARM program or no emulator', 3 unless -x $arm && -x $qemu && $build =~ /x86_64$/;

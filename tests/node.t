@@ -63,6 +63,8 @@ sub leave {
     like($run->{err}, qr/asked to stop.*\n(.*\n)*.*stopped$/m, "$name: and it says so");
 }
 
+sub end_one { my ($run) = @_; kill 'TERM', $run->{pid}; return finish($run, 20) }
+
 # POST to a node: status and body.
 sub post {
     my ($port, $path, $fields) = @_;
@@ -73,6 +75,25 @@ sub post {
     local $/;
     my ($head, $rest) = split /\r\n\r\n/, <$s> // '', 2;
     return (($head // '') =~ /^HTTP\S+ (\d+)/ ? $1 : 0, $rest // '');
+}
+
+sub get {
+    my ($port, $path) = @_;
+    my $s = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port, Timeout => 10) or return (0, "$!");
+    print $s "GET $path HTTP/1.0\r\nHost: x\r\n\r\n";
+    local $/;
+    my ($head, $rest) = split /\r\n\r\n/, <$s> // '', 2;
+    return (($head // '') =~ /^HTTP\S+ (\d+)/ ? $1 : 0, $rest // '');
+}
+
+# The request is refused at once, with this status and reason.
+sub refused {
+    my ($port, $status, $why, $name) = @_;
+    my $began = time;
+    my ($got, $body) = post($port, '/v1/completions', {prompt => 'a'});
+    is($got, $status, "$name: $status") or diag($body);
+    like($body, $why, "$name: and why");
+    cmp_ok(time - $began, '<', 2 * $slow, "$name: at once");
 }
 
 sub completion {
@@ -101,6 +122,7 @@ like($table->{out}, qr/^dair-\w+ +\* .* ALONE +100 %  \[W+\] .* kept/m, 'status:
 my ($json) = objects(dair([@status, '--json'])->{out});
 is($json->{node}{state}, 'ALONE', 'status --json: the state');
 is(scalar @{$json->{cluster}{nodes} // []}, 1, 'status --json: one node');
+is_deeply([sort keys %{$json->{net}{refused}}], [qw(displaced garbage timed_out wrong_key)], 'status --json: who was refused');
 my $second = dair(['node', '--interface', 'lo', '--state', "$dir/second", '--port', $alone->{port}, '--cluster-port', 0,
     '--memory', $memory]);
 is($second->{status}, 1, 'a taken port: exit status 1');
@@ -137,28 +159,57 @@ for ([['--port', 'x'], 2, qr/port takes a whole number/], [['--bogus', 1], 2, qr
     like($last // '', qr/^dair node: .*$like/, "node @$words: the last line says why");
 }
 
-# ---- too little memory to work: a request waits, and with it the end, but not for a second signal
+# ---- the page of one interface is also heard on this machine itself
+SKIP: {
+    my ($other) = grep { $_ ne 'lo' && read_file("/sys/class/net/$_/operstate") =~ /up/ } map { m{([^/]+)\z} } glob '/sys/class/net/*';
+    skip 'no interface but lo', 2 if !$other;
+    my $there = node('--interface', $other);
+    ok(says($there, qr/ALONE: this node serves/), "--interface $other: it serves") or diag(log_of($there));
+    is(dair(['status', '--host', "127.0.0.1:$there->{port}"])->{status}, 0, 'and `dair status` reaches it by the loopback');
+    end_one($there);
+}
+
+# ---- too little memory to work: requests are refused
 my $small = node('--memory', '4M');
 ok(says($small, qr/error FAILED: .*memory/), 'too little memory: FAILED, and why') or diag(log_of($small));
-my $asker = fork // die "fork: $!";
-if (!$asker) { completion($small->{port}, $prompt); POSIX::_exit(0) }
-sleep 0.5;
-kill 'TERM', $small->{pid};
-ok(says($small, qr/asked to stop/), 'SIGTERM: it waits for what is under way');
-sleep 0.3;
-kill 'TERM', $small->{pid};
+refused($small->{port}, 503, qr/memory/, 'a request to a FAILED node');
+my ($status, $body) = get($small->{port}, '/health');
+is($status, 503, 'its /health: 503');
+like($body, qr/"failed","why":".*memory/, 'and why');
+leave($small, 'too little memory');
+like($small->{err}, qr/FAILED/, 'the log has it');
+is(scalar(() = $small->{err} =~ /cannot serve/g), 1, 'and the alert once');
+
+# ---- the end waits for answers under way, but not for a second signal: six of all lengths that fit the
+# context, in so little memory that each token comes from the disk
+my $busy = node('--memory', is_sanitized() ? $memory : '6M');
+ok(says($busy, qr/ALONE: this node serves/), 'in 6 MiB it serves') or diag(log_of($busy));
+my $long = JSON::PP->new->encode({prompt => [('a') x 6], max_tokens => -1, temperature => 100, top_k => 0, top_p => 1, min_p => 0});
+my $asker = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $busy->{port}, Timeout => 10) or die "connect: $!";
+print $asker "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: ",
+  length $long, "\r\n\r\n$long";
+my $is_running = 0;
+for (my $until = time + 20 * $slow; time < $until && !$is_running; sleep 0.02) {
+    $is_running = (get($busy->{port}, '/status.json'))[1] =~ /"running":[1-9]/;
+}
+ok($is_running, 'answers are under way');
+kill 'TERM', $busy->{pid};
+ok(says($busy, qr/asked to stop/), 'SIGTERM: it waits for what is under way');
+kill 'TERM', $busy->{pid};
 my $began = time;
-finish($small, 20);
-waitpid $asker, 0;
-is($small->{status}, 143, 'a second SIGTERM ends it');
+finish($busy, 20);
+close $asker;
+is($busy->{status}, 143, 'a second SIGTERM ends it');
 cmp_ok(time - $began, '<', 4, 'at once');
-like($small->{err}, qr/stopped at once by a second signal\n\z/, 'and it says so');
+like($busy->{err}, qr/stopped at once by a second signal\n\z/, 'and it says so');
 
 # ---- a folder of models
-mkdir "$dir/models";
-my $empty = node('--models', "$dir/models");
+mkdir "$dir/$_" for qw(models empty);
+my $empty = node('--models', "$dir/empty");
 ok(says($empty, qr/no \.gguf file in .*no model/), 'an empty folder: no model, and it says so');
 ok(says($empty, qr/HTTP on port/), 'but a page');
+refused($empty->{port}, 503, qr/answers no requests itself; ask another node/, 'a request to a node without a model');
+is((get($empty->{port}, '/health'))[0], 503, 'its /health: 503');
 leave($empty, 'no model');
 SKIP: {
     skip 'no demo.gguf here', 5 if !-r $demo;
@@ -179,6 +230,10 @@ my $two = node('--discovery', 'off', '--peers', "127.0.0.1:$one->{cluster}");
 ok(says($two, qr/READY: 2 nodes serve/), 'a second one finds it by its name') or diag(log_of($one), log_of($two));
 ok(says($one, qr/READY: 2 nodes serve/), 'and they serve together');
 is(completion($_->{port}, $prompt), $expected, 'the same text from each') for $one, $two;
+my $bare = node('--models', "$dir/empty", '--discovery', 'off', '--peers', "127.0.0.1:$one->{cluster},127.0.0.1:$two->{cluster}");
+ok(says($bare, qr/ask another node, such as http:/), 'a node without a model says who answers') or diag(log_of($bare));
+refused($bare->{port}, 503, qr{such as http://127\.0\.0\.1:(?:$one->{port}|$two->{port})/}, 'asked');
+end_one($bare);
 my @ask = ('run', '--raw', '-p', $prompt, '-n', 24, '--temp', 0, '--memory', $memory, '--threads', 1, '--interface', 'lo');
 my $guest = dair([@ask, '--workers', "127.0.0.1:$one->{cluster}", "127.0.0.1:$two->{cluster}"], seconds => 60);
 is($guest->{status}, 0, 'run --workers: exit status 0') or diag($guest->{err});
@@ -188,6 +243,9 @@ my $figures = figures(dair([@ask, '--json', '--workers', "127.0.0.1:$one->{clust
 is($figures->{tokens}, 24, '--json: the figures') if ($figures->{end} // '') eq 'length';
 is($figures->{nodes}, 3, '--json: of three nodes');
 ok(says($one, qr/epoch \d+: 3 nodes.*(\n.*)*epoch \d+: 2 nodes/), 'the guest has left') or diag(log_of($one));
+my $half = dair([@ask, '--workers', "127.0.0.1:$one->{cluster}"], seconds => 60);
+is($half->{status}, 1, 'run --workers with one of two: exit status 1');
+like($half->{err}, qr/works with node \w+, which did not connect.*name all of them after --workers\n\z/, 'and the remedy');
 {
     local $ENV{DAIR_CLUSTER_KEY} = '';
     my $none = dair([@ask, '--workers', "127.0.0.1:$one->{cluster}"]);

@@ -1,4 +1,4 @@
-/* A channel whose buffers have grown allocates nothing, whatever the size of its frames: not here, not
+/* A channel whose limit was set sends without allocating, and one whose buffers have grown allocates nothing, whatever the size of its frames: not here, not
  * in the library below. Linked with --wrap (see the Makefile). */
 #include "duo.h"
 #include "tap.h"
@@ -53,8 +53,27 @@ int main(void) {
     chan_limit(d.c[0], MOST);
     chan_limit(d.c[1], MOST);
     before = calls;
+    struct iovec v[1] = {{data, MOST}};
+    for (int i = 0; i < 2; i++) {
+        uint8_t to[4096];
+        size_t len = 0, got, at = 0;
+        tap_ok(chan_send(d.c[i], v, 1, &d.e[i]) != CHAN_FAILED, "a large frame");
+        enum chan_io io = CHAN_AGAIN;
+        uint64_t end = clock_ns() + 5000000000U;
+        while (clock_ns() < end && (!len || at < len) && io != CHAN_FAILED) {
+            size_t left = len - at;
+            io = !len ? chan_frame(d.c[!i], &len, &d.e[!i])
+                      : chan_take(d.c[!i], to, left < sizeof to ? left : sizeof to, &got, &d.e[!i]);
+            at += len && left ? got : 0;
+            if (io == CHAN_AGAIN) io = chan_flush(d.c[i], &d.e[i]);
+        }
+        tap_ok(len == MOST && at == len, "taken in pieces: %zu bytes", at);
+    }
+    tap_ok(calls == before, "without any allocation: %u", calls - before);
+    before = calls;
     bool ok = frame(&d, 0, MOST) && frame(&d, 1, MOST);
-    tap_ok(ok, "buffers grow with the first large frame: %u allocations", calls - before);
+    tap_ok(ok, "that of whole frames grows with the first large one: %u allocations",
+           calls - before);
     before = calls;
     for (size_t i = 0; i < 100 * N; i++) ok = ok && frame(&d, i & 1, size[i % N]);
     tap_ok(ok && calls == before, "%u frames after it: %u allocations", 100U * N, calls - before);

@@ -1,5 +1,6 @@
 /* The hash has no weak bits, and a model's fingerprint sees what it says it sees. */
 #include "base/clock.h"
+#include "base/cursor.h"
 #include "gguf_maker.h"
 #include "model/fingerprint.h"
 #include "model/model.h"
@@ -132,14 +133,14 @@ static void check_small(void) {
 /* A large file, sparse: the weights are zeros but for what is written. */
 static void check_large(uint64_t len) {
     enum { META = 5000 };
-    static uint8_t buf[64 << 10];
+    static uint8_t buf[CURSOR_WINDOW];
     int fd = memfd_create("large", MFD_CLOEXEC);
     struct fingerprint_of f = {fd, 0, len, META, META + 24};
     struct err e = {0};
     uint64_t first = 0, print, data = len - f.data;
     if (fd < 0 || ftruncate(fd, (off_t)len) ||
-        !tap_ok(fingerprint_take(&f, buf, sizeof buf, &first, &e), "%llu bytes %s",
-                (unsigned long long)len, e.text)) {
+        !tap_ok(fingerprint_take(&f, buf, &first, &e), "%llu bytes %s", (unsigned long long)len,
+                e.text)) {
         return;
     }
     unsigned unseen = 0, gaps = 0;
@@ -148,8 +149,8 @@ static void check_large(uint64_t len) {
         uint64_t piece = fingerprint_piece(f.data, data, i);
         for (int k = 0; k < 3; k++) {
             uint64_t at = piece + (k == 0 ? 0 : k == 1 ? FINGERPRINT_PIECE - 1 : rnd() % 4096);
-            bool ok = pwrite(fd, "\x10", 1, (off_t)at) == 1 &&
-                      fingerprint_take(&f, buf, sizeof buf, &print, &e);
+            bool ok =
+                pwrite(fd, "\x10", 1, (off_t)at) == 1 && fingerprint_take(&f, buf, &print, &e);
             unseen += !ok || print == first;
             ok = pwrite(fd, "", 1, (off_t)at) == 1;
             unseen += !ok;
@@ -160,19 +161,19 @@ static void check_large(uint64_t len) {
     tap_ok(!unseen, "each of %d pieces is seen at both ends and within", FINGERPRINT_PIECES);
     tap_ok(!gaps && end == len, "from the first byte to the last, no gap above 1/64");
     for (unsigned i = 0; i < META; i += 7) {
-        bool ok = pwrite(fd, "\x01", 1, i) == 1 &&
-                  fingerprint_take(&f, buf, sizeof buf, &print, &e) && print != first;
+        bool ok = pwrite(fd, "\x01", 1, i) == 1 && fingerprint_take(&f, buf, &print, &e) &&
+                  print != first;
         unseen += !ok || pwrite(fd, "", 1, i) != 1;
     }
     tap_ok(!unseen, "and every byte of the metadata");
     f.meta++;
-    tap_ok(fingerprint_take(&f, buf, sizeof buf, &print, &e) && print != first, "lengths count");
+    tap_ok(fingerprint_take(&f, buf, &print, &e) && print != first, "lengths count");
     f.meta--, f.len++;
-    tap_ok(!fingerprint_take(&f, buf, sizeof buf, &print, &e) && e.code == ERR_FORMAT,
+    tap_ok(!fingerprint_take(&f, buf, &print, &e) && e.code == ERR_FORMAT,
            "a file that is shorter is refused: %s", e.text);
     double t = clock_s();
     f.len--;
-    bool ok = fingerprint_take(&f, buf, sizeof buf, &print, &e);
+    bool ok = fingerprint_take(&f, buf, &print, &e);
     t = clock_s() - t;
     tap_ok(ok && print == first && t < 0.5, "%.2f ms", t * 1e3);
     close(fd);

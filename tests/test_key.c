@@ -185,7 +185,11 @@ static void check_ident(const char *dir) {
     tap_ok(strlen(hex) == 32 && !strncmp(hex, a.name + 5, 4) && !strncmp(a.name, "dair-", 5),
            "%s is called %s", hex, a.name);
     tap_ok(ident_renew(&b, &e) && ident_cmp(&a.id, &b.id) != 0, "renewed");
+    ident_text(&b.id, hex);
+    tap_ok(!strncmp(hex, b.name + 5, 4), "and its name with it: %s", b.name);
     struct ident c;
+    snprintf(b.name, sizeof b.name, "kitchen");
+    tap_ok(ident_renew(&b, &e) && !strcmp(b.name, "kitchen"), "but not a name that was given");
     tap_ok(ident_open(&c, state, &e) && !ident_cmp(&c.id, &b.id), "and kept");
     static const char *const damaged[] = {"",
                                           "\n",

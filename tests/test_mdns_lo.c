@@ -8,7 +8,7 @@
  */
 #include "base/clock.h"
 #include "base/log.h"
-#include "net/ifaces.h"
+#include "base/ifaces.h"
 #include "net/mdns.h"
 #include "tap.h"
 

@@ -34,6 +34,8 @@ static void make_facts(struct facts *f) {
                         .n_thread = 4,
                         .http_port = 80,
                         .cluster_port = 9998,
+                        .kv = 1,
+                        .wire = 2,
                         .is_guest = true};
 }
 
@@ -107,7 +109,7 @@ static bool is_same_facts(const struct facts *a, const struct facts *b) {
            fabs(a->speed - b->speed) < 1 && fabs(a->disk_bps - b->disk_bps) < 1 &&
            fabs(a->share - b->share) < 1e-9 && a->n_thread == b->n_thread &&
            a->http_port == b->http_port && a->cluster_port == b->cluster_port &&
-           a->is_guest == b->is_guest;
+           a->is_guest == b->is_guest && a->kv == b->kv && a->wire == b->wire;
 }
 
 static bool is_same_beat(const struct beat *a, const struct beat *b) {

@@ -68,6 +68,7 @@ struct status {
         uint64_t sent_payload, sent_wire, received_payload,
             received_wire;  // data channels, since start
         uint64_t crypt_ns, gathers, epochs, resubmitted;
+        uint64_t refused_wrong_key, refused_garbage, refused_timed_out, refused_displaced;
     } net;
     uint32_t n_alert;
     struct status_alert alert[STATUS_ALERTS];

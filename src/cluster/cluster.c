@@ -9,16 +9,56 @@
 #include <stdlib.h>
 #include <string.h>
 
+static void drop_alert(struct cluster *c, unsigned i) {
+    c->n_alert--;
+    memmove(&c->alert[i], &c->alert[i + 1], (c->n_alert - i) * sizeof c->alert[0]);
+    memmove(&c->alert_ns[i], &c->alert_ns[i + 1], (c->n_alert - i) * sizeof c->alert_ns[0]);
+}
+
+/* Shown until it has not come for a while; logged when it is new. */
 void cluster_alert(struct cluster *c, const char *text) {
+    uint64_t now = clock_ns();
     for (unsigned i = 0; i < c->n_alert; i++) {
-        if (strcmp(c->alert[i].text, text) == 0) return;
+        if (strcmp(c->alert[i].text, text) != 0) continue;
+        c->alert_ns[i] = now;
+        return;
     }
     log_warn("cluster", "%s", text);
-    if (c->n_alert == STATUS_ALERTS) {
-        memmove(c->alert, c->alert + 1, (STATUS_ALERTS - 1) * sizeof c->alert[0]);
-        c->n_alert--;
+    if (c->n_alert == STATUS_ALERTS) drop_alert(c, 0);
+    c->alert[c->n_alert] = (struct status_alert){0};
+    snprintf(c->alert[c->n_alert].text, STATUS_TEXT, "%.*s", STATUS_TEXT - 1, text);
+    c->alert_ns[c->n_alert++] = now;
+}
+
+/* Named peers only, and not all of them: whom our peers hear and we cannot reach has no place in a plan
+ * with us. */
+static void tell_unreachable(struct cluster *c, uint64_t now) {
+    struct member_view view[MEMBER_MAX];
+    if (members_state(c->members, NULL) != STATE_JOINING || now - c->started_ns < UNREACHED_NS)
+        return;
+    unsigned n = members_list(c->members, view, MEMBER_MAX);
+    for (unsigned i = 0; i < n; i++) {
+        for (unsigned k = 0; k < view[i].beat.n_hear; k++) {
+            const struct node_id *id = &view[i].beat.hear[k];
+            char text[STATUS_TEXT], hex[ID_HEX];
+            if (cluster_knows(c, id)) continue;
+            ident_text(id, hex);
+            snprintf(text, sizeof text,
+                     "%s works with node %.8s, which this node cannot reach: every "
+                     "node must reach every other; name all of them in `peers`",
+                     view[i].facts.name, hex);
+            cluster_alert(c, text);
+        }
     }
-    snprintf(c->alert[c->n_alert++].text, STATUS_TEXT, "%.*s", STATUS_TEXT - 1, text);
+}
+
+static void age_alerts(struct cluster *c, uint64_t now) {
+    for (unsigned i = 0; i < c->n_alert;) {
+        if (now - c->alert_ns[i] > ALERT_S * (uint64_t)1000000000)
+            drop_alert(c, i);
+        else
+            i++;
+    }
 }
 
 /* --- actions --- */
@@ -109,7 +149,7 @@ static void plan_for(struct cluster *c, const struct action *a) {
 }
 
 /* The step is done, or there is no use in waiting for it any more. */
-static void plan_joining(struct cluster *c) {
+void cluster_plan_joining(struct cluster *c) {
     if (!c->joining_ns) return;
     struct action a = c->joining;
     c->joining_ns = 0;
@@ -148,6 +188,7 @@ static void send_beats(struct cluster *c) {
 
 static void serve(struct cluster *c, uint64_t epoch) {
     if (!c->epoch || c->epoch->plan.epoch != epoch) return;
+    c->own_failures = 0;
     if (!atomic_exchange(&c->epoch->is_serving, true)) {
         log_info("cluster", "epoch %llu serves", (unsigned long long)epoch);
     }
@@ -195,6 +236,10 @@ enum { ACTIONS_AT_ONCE = 1000 };  // more is a mistake of ours
 
 static void tell_mdns(struct cluster *c) {
     bool is_serving = c->epoch && atomic_load(&c->epoch->is_serving);
+    uint64_t now = clock_ns();
+    if (is_serving) c->served_ns = now;
+    /* The names stay while the cluster changes: requests wait, too. */
+    if (!is_serving && now - c->served_ns < NAMES_STAY_NS) is_serving = c->is_serving_told;
     if (!c->mdns || is_serving == c->is_serving_told) return;
     c->is_serving_told = is_serving;
     struct mdns_facts f = c->facts_told;
@@ -246,6 +291,12 @@ void cluster_broke(struct cluster *c, uint64_t epoch, int suspect, const char *w
     push_note(c, &n);
 }
 
+void cluster_stuck(struct cluster *c, uint64_t epoch, const char *why) {
+    struct note n = {.what = NOTE_STUCK, .epoch = epoch};
+    snprintf(n.why, sizeof n.why, "%.*s", (int)sizeof n.why - 1, why);
+    push_note(c, &n);
+}
+
 void cluster_measured(struct cluster *c, uint64_t pinned, uint64_t streamed, double disk_bps) {
     pthread_mutex_lock(&c->lock);
     c->pinned = pinned;
@@ -279,6 +330,7 @@ static void give_up_model(struct cluster *c, const char *why) {
     links_close(c);
     epoch_end(c);
     c->conf.facts.model = 0;
+    snprintf(c->unfit, sizeof c->unfit, "%s", why);
     members_close(c->members);
     c->members = NULL;
     struct members_conf mc = {.self = c->conf.ident->id,
@@ -302,17 +354,18 @@ static void on_note(struct cluster *c, const struct note *n) {
         tell_leader(c, &m);
         members_loaded(c->members, n->epoch, clock_ns());
         break;
-    case NOTE_PAUSED: plan_joining(c); break;
+    case NOTE_PAUSED: cluster_plan_joining(c); break;
     case NOTE_BROKE:
-        plan_joining(c);
+        cluster_plan_joining(c);
         log_info("cluster", "epoch %llu broke: %s", (unsigned long long)n->epoch, n->why);
         m.type = MSG_BROKEN;
         m.u.suspect = p->node[n->suspect];
         tell_leader(c, &m);
         members_broke(c->members, n->epoch, &p->node[n->suspect], clock_ns());
         break;
+    case NOTE_STUCK: give_up_model(c, n->why); break;
     case NOTE_UNFIT:
-        plan_joining(c);
+        cluster_plan_joining(c);
         log_error("cluster", "epoch %llu: %s", (unsigned long long)n->epoch, n->why);
         if (++c->own_failures >= FITNESS) {
             give_up_model(c, n->why);
@@ -326,6 +379,16 @@ static void on_note(struct cluster *c, const struct note *n) {
     }
 }
 
+static void leave(struct cluster *c) {
+    if (c->has_left) return;
+    c->has_left = true;
+    for (unsigned i = 0; i < MEMBER_MAX; i++) {
+        struct msg m = {.type = MSG_LEAVE};
+        if (c->link[i].chan && c->link[i].has_hello) (void)link_send(&c->link[i], &m);
+    }
+    members_leave(c->members, clock_ns());
+}
+
 static void on_posted(void *ctx) {
     struct cluster *c = ctx;
     struct note note[NOTES];
@@ -336,14 +399,7 @@ static void on_posted(void *ctx) {
     bool is_leaving = c->is_leaving;
     pthread_mutex_unlock(&c->lock);
     for (unsigned i = 0; i < n; i++) on_note(c, &note[i]);
-    if (is_leaving && !c->has_left) {
-        c->has_left = true;
-        for (unsigned i = 0; i < MEMBER_MAX; i++) {
-            struct msg m = {.type = MSG_LEAVE};
-            if (c->link[i].chan && c->link[i].has_hello) (void)link_send(&c->link[i], &m);
-        }
-        members_leave(c->members, clock_ns());
-    }
+    if (is_leaving) leave(c);
     c->conf.events.on_wake(c->conf.events.ctx);
     cluster_settle(c);
     links_read(c);
@@ -385,8 +441,28 @@ bool cluster_leader(const struct cluster *c, struct node_id *leader, uint64_t *e
     return !c->epoch && leader_heard(c, leader, epoch);
 }
 
+bool cluster_is_hopeless(struct cluster *c, char *why, size_t cap) {
+    const char *text = "";
+    struct node_id leader;
+    uint64_t epoch;
+    enum node_state state = members_state(c->members, &text);
+    if (cluster_leader(c, &leader, &epoch)) return false;
+    if (state == STATE_FAILED) {
+        snprintf(why, cap, "%s", text);
+        return true;
+    }
+    bool has_looked = clock_ns() - c->started_ns > (uint64_t)START_MAX_MS * 1000000;
+    snprintf(why, cap, "%s, and no other node serves",
+             *c->unfit ? c->unfit : "this node has no model");
+    return !c->conf.facts.model && has_looked && !c->epoch;
+}
+
 bool cluster_knows(struct cluster *c, const struct node_id *id) {
     return id_is(id, &c->conf.ident->id) || link_find(c, id);
+}
+
+uint64_t cluster_epoch(const struct cluster *c) {
+    return c->epoch ? c->epoch->plan.epoch : 0;
 }
 
 unsigned cluster_serving(const struct cluster *c) {
@@ -476,8 +552,11 @@ static void on_beat(struct loop_timer *t, uint64_t now) {
     send_beats(c);
     targets_dial(c, now);
     epoch_dial(c, now);
-    if (c->joining_ns && (now > c->joining_ns || !can_wait(c, &c->joining))) plan_joining(c);
+    if (c->joining_ns && (now > c->joining_ns || !can_wait(c, &c->joining)))
+        cluster_plan_joining(c);
     epoch_forget(c, now);
+    age_alerts(c, now);
+    tell_unreachable(c, now);
     if (c->n_beat++ % ADDRESS_BEATS == 0) cluster_find_address(c);
     cluster_settle(c);
     cluster_show(c);
@@ -493,8 +572,9 @@ static void *cluster_thread(void *ctx) {
 }
 
 static MUST take_memory(struct cluster *c, struct err *e) {
-    c->n_ids = c->conf.wish.n_ctx ? c->conf.wish.n_ctx : MSG_TOKENS_MAX;
-    c->out_cap = c->n_ids * 5 + 8192;  // a token id takes at most 5 bytes
+    /* Others may have a larger context. Untouched, this room costs addresses only. */
+    c->n_ids = MSG_TOKENS_MAX;
+    c->out_cap = (size_t)c->conf.wish.n_ctx * 5 + 8192;  // a token id takes at most 5 bytes
     if (c->out_cap > MSG_MAX) c->out_cap = MSG_MAX;
     c->out = malloc(c->out_cap);
     c->ids = malloc(c->n_ids * sizeof *c->ids);
@@ -513,7 +593,9 @@ static MUST open_net(struct cluster *c, struct err *e) {
     if (!gate_open(&c->gate, &gc, e)) return false;
     c->conf.facts.cluster_port = gate_port(c->gate);
     for (unsigned i = 0; i < c->conf.n_peer; i++) {
-        if (!target_name(c, c->conf.peer[i], e)) return false;
+        if (target_name(c, c->conf.peer[i], e)) continue;
+        if (c->conf.facts.is_guest) return false;
+        cluster_alert(c, e->text);  // the others may be found all the same
     }
     return true;
 }
@@ -531,7 +613,7 @@ MUST cluster_open(struct cluster **out, const struct cluster_conf *conf, struct 
                               .facts = c->conf.facts,
                               .expected = conf->n_peer,
                               .is_alone = !conf->keys->has_key};
-    uint64_t now = clock_ns();
+    uint64_t now = c->started_ns = clock_ns();
     if (!members_open(&c->members, &mc, now, e)) goto fail;
     c->beat = (struct loop_timer){.fire = on_beat, .owner = c};
     c->tick = (struct loop_timer){.fire = on_tick, .owner = c};
@@ -549,14 +631,21 @@ MUST cluster_start(struct cluster *c, struct err *e) {
     return c->has_thread || err_set(e, ERR_MEMORY, "the system gives no thread for the cluster");
 }
 
+void cluster_stop(struct cluster *c) {
+    if (!c || !c->has_thread) return;
+    loop_stop(&c->loop);
+    pthread_join(c->thread, NULL);
+    c->has_thread = false;
+    leave(c);
+    mdns_close(c->mdns);
+    c->mdns = NULL;
+    epoch_end(c);
+}
+
 void cluster_close(struct cluster *c) {
     if (!c) return;
-    if (c->has_thread) {
-        loop_stop(&c->loop);
-        pthread_join(c->thread, NULL);
-    }
+    cluster_stop(c);
     mdns_close(c->mdns);
-    if (c->epoch) epoch_end(c);
     epoch_forget(c, UINT64_MAX);
     links_close(c);
     gate_close(c->gate);

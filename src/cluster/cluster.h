@@ -66,7 +66,9 @@ struct cluster;
 MUST cluster_open(struct cluster **out, const struct cluster_conf *c, struct err *e);
 /* Starts the thread; no event comes before. Fails: ERR_MEMORY. */
 MUST cluster_start(struct cluster *c, struct err *e);
-void cluster_close(struct cluster *c);  // says goodbye, ends the thread
+/* Says goodbye, ends the epoch and the thread: no event comes after. The other calls stay safe. */
+void cluster_stop(struct cluster *c);
+void cluster_close(struct cluster *c);  // stopped before, and nobody else knows it any more
 
 /* Any thread. */
 void cluster_wake(struct cluster *c);
@@ -76,15 +78,22 @@ void cluster_leave(struct cluster *c);  // announce that we go
 void cluster_loaded(struct cluster *c, uint64_t epoch);
 void cluster_paused(struct cluster *c, uint64_t epoch);
 void cluster_broke(struct cluster *c, uint64_t epoch, int suspect, const char *why);
+/* Our engine hangs: the others go on without us. */
+void cluster_stuck(struct cluster *c, uint64_t epoch, const char *why);
 void cluster_measured(struct cluster *c, uint64_t pinned, uint64_t streamed, double disk_bps);
 
 /* The cluster's thread only, from the events: send to a member; to ourselves it comes back by
  * on_message. False: no such member now. */
 bool cluster_send(struct cluster *c, const struct node_id *to, struct msg *m);
 bool cluster_knows(struct cluster *c, const struct node_id *id);  // ourselves, or connected
+uint64_t cluster_epoch(const struct cluster *c);                  // at hand, 0: none
 unsigned cluster_serving(const struct cluster *c);  // nodes of the serving epoch, 0: none serves
 bool cluster_leader(const struct cluster *c, struct node_id *leader,
                     uint64_t *epoch);  // serving only
+
+/* Nobody here will serve unless someone does something: we have FAILED, or have no model and hear of no
+ * leader; why [cap] says it. The cluster's thread only. */
+bool cluster_is_hopeless(struct cluster *c, char *why, size_t cap);
 
 /* Any thread: state, nodes, network counters, alerts of the status; the rest is left alone. */
 void cluster_status(struct cluster *c, struct status *s);

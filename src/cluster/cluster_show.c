@@ -1,6 +1,6 @@
 /* cluster_show.c - what the cluster's thread knows, as a struct status. */
 #include "cluster/cluster_state.h"
-#include "net/ifaces.h"
+#include "base/ifaces.h"
 
 #include <arpa/inet.h>
 #include <math.h>
@@ -106,6 +106,15 @@ static void show_self(struct cluster *c, struct status *s) {
     s->cluster.n_node = 1;
 }
 
+static void show_refused(const struct cluster *c, struct status *s) {
+    struct gate_counts g = {0};
+    if (c->gate) gate_counts(c->gate, &g);
+    s->net.refused_wrong_key = g.wrong_key;
+    s->net.refused_garbage = g.garbage;
+    s->net.refused_timed_out = g.timed_out;
+    s->net.refused_displaced = g.displaced;
+}
+
 void cluster_show(struct cluster *c) {
     struct member_view view[MEMBER_MAX];
     struct status *s = &c->shown;
@@ -126,6 +135,7 @@ void cluster_show(struct cluster *c) {
         if (l) show_peer(n->address, &l->peer.addr, l->facts.http_port);
     }
     s->net.epochs = c->n_epoch;
+    show_refused(c, s);
     s->n_alert = c->n_alert;
     memcpy(s->alert, c->alert, sizeof s->alert);
     pthread_mutex_unlock(&c->lock);

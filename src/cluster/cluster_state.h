@@ -11,7 +11,7 @@ enum {
     TARGETS = 64,    // places where a node may be
     HELD_DATA = 16,  // data channels that came before their plan
     PAST_EPOCHS = 8,
-    HELD_NS = 2000000000,
+    PAST_NS = 2000000000,
     DIAL_AGAIN_NS = 100000000,  // a data channel that failed
     DIAL_GIVE_UP = 30,          // so often
     DIAL_FIRST_NS = 250000000,  // a control channel: doubled each time up to
@@ -19,9 +19,14 @@ enum {
     DIAL_HOPE = 12,
     ELDER_WAITS_NS = 1500000000,  // the higher id dials only if the lower one has not by then
     NOTES = 16,
+    ALERT_S = 600,      // an alert that does not come again is shown so long
     JOIN_WAITS_S = 30,  // for the end of a step, which may read a whole model from the disk
     FITNESS = 2,        // failures of our own before we give up the model
 };
+
+static const uint64_t HELD_NS = 10000000000;  // a data channel that came before its plan
+static const uint64_t UNREACHED_NS = 10000000000;
+static const uint64_t NAMES_STAY_NS = 10000000000;
 
 /* A control channel to a node that has proved to hold the key. */
 struct link {
@@ -67,7 +72,7 @@ struct past_epoch {
 
 /* What the engine's thread has to say. */
 struct note {
-    enum { NOTE_LOADED, NOTE_PAUSED, NOTE_BROKE, NOTE_UNFIT } what;
+    enum { NOTE_LOADED, NOTE_PAUSED, NOTE_BROKE, NOTE_UNFIT, NOTE_STUCK } what;
     uint64_t epoch;
     int suspect;
     char why[300];
@@ -91,6 +96,8 @@ struct cluster {
     struct action joining;  // a plan that waits for the end of the step at hand
     uint64_t joining_ns;    // no longer than until then; 0: none waits
     unsigned own_failures;
+    char unfit[300];     // why this node gave its model up, else ""
+    uint64_t served_ns;  // when an epoch was last seen to serve
     uint64_t started_ns, n_epoch, other_clusters;
     bool is_serving_told;  // mDNS knows that we serve
     struct mdns_facts facts_told;
@@ -104,6 +111,7 @@ struct cluster {
     char address[64];  // ours, for people
     unsigned n_beat, n_alert;
     struct status_alert alert[STATUS_ALERTS];
+    uint64_t alert_ns[STATUS_ALERTS];
 
     pthread_mutex_t lock;
     struct note note[NOTES];
@@ -117,7 +125,8 @@ struct cluster {
 /* cluster.c: do what members.c says, after anything was told to it. */
 void cluster_settle(struct cluster *c);
 void cluster_alert(struct cluster *c, const char *text);
-void cluster_announce(struct cluster *c);  // mDNS, anew: at the start and under a new id
+void cluster_plan_joining(struct cluster *c);  // the plan that waits for a step, now
+void cluster_announce(struct cluster *c);      // mDNS, anew: at the start and under a new id
 
 /* cluster_show.c */
 void cluster_show(struct cluster *c);

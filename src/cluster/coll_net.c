@@ -65,7 +65,7 @@ struct mesh {
     uint8_t *pack;  // [widest] own part of several rows, one after another
     uint32_t number;
     int wake;  // eventfd, readable from mesh_abort() on
-    atomic_bool aborted;
+    atomic_bool aborted, is_busy;
     atomic_int suspect;
     pthread_mutex_t lock;  // of link[].chan and is_ready until mesh_wait() has returned
     pthread_cond_t linked;
@@ -161,6 +161,13 @@ MUST mesh_wait(struct mesh *m, struct err *e) {
         chan_measure(c, true);
     }
     return true;
+}
+
+MUST mesh_greet(struct mesh *m, struct err *e) {
+    uint8_t hello[SLICE_MAX] = {0};
+    size_t at[SLICE_MAX + 1];
+    for (unsigned i = 0; i <= m->n; i++) at[i] = i;
+    return gather(&m->coll, COLL_CANDIDATE, hello, 0, 1, at, e);
 }
 
 void mesh_abort(struct mesh *m) {
@@ -364,7 +371,7 @@ static MUST turn(struct mesh *m, const struct message *g, bool *moved, bool *bus
     return true;
 }
 
-static MUST exchange(struct mesh *m, const struct message *g, struct err *e) {
+static MUST exchange_all(struct mesh *m, const struct message *g, struct err *e) {
     uint64_t still = 0;  // since when nothing has moved
     bool moved, busy;
     for (;;) {
@@ -383,6 +390,17 @@ static MUST exchange(struct mesh *m, const struct message *g, struct err *e) {
             return false;
         }
     }
+}
+
+static MUST exchange(struct mesh *m, const struct message *g, struct err *e) {
+    atomic_store_explicit(&m->is_busy, true, memory_order_relaxed);
+    bool ok = exchange_all(m, g, e);
+    atomic_store_explicit(&m->is_busy, false, memory_order_relaxed);
+    return ok;
+}
+
+bool mesh_is_busy(const struct mesh *m) {
+    return atomic_load_explicit(&m->is_busy, memory_order_relaxed);
 }
 
 static void count(_Atomic uint64_t *v, uint64_t n) {

@@ -29,6 +29,9 @@ void mesh_close(struct mesh *m);
 void mesh_link(struct mesh *m, unsigned peer, struct chan *c);
 /* All channels are there. Fails: ERR_STOPPED after mesh_abort. */
 MUST mesh_wait(struct mesh *m, struct err *e);
+/* A byte to and from everybody, once after mesh_wait: a channel that only its dialler believes in shows
+ * here, and not in the first request. */
+MUST mesh_greet(struct mesh *m, struct err *e);
 /* Everything that waits or will wait in the mesh fails with ERR_STOPPED, at once. A node that goes
  * closes its channels: to its peers it then looks as one that failed, so abort them first. */
 void mesh_abort(struct mesh *m);
@@ -39,6 +42,9 @@ struct coll *mesh_coll(struct mesh *m);
 MUST mesh_cast(struct mesh *m, const void *p, size_t len, struct err *e);
 /* The other end of it: waits as long as it takes. Fails: ERR_LIMIT when longer than cap. */
 MUST mesh_hear(struct mesh *m, void *p, size_t cap, size_t *len, struct err *e);
+
+/* Inside an exchange just now: if it does not get on, others may be the cause. Any thread. */
+bool mesh_is_busy(const struct mesh *m);
 
 /* Whose channel failed, -1: nobody's. */
 int mesh_suspect(const struct mesh *m);

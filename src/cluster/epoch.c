@@ -29,7 +29,7 @@ void epoch_end(struct cluster *c) {
         if (c->past[i].until_ns < oldest->until_ns) oldest = &c->past[i];
     }
     epoch_release(oldest->epoch);
-    *oldest = (struct past_epoch){.epoch = e, .until_ns = clock_ns() + HELD_NS};
+    *oldest = (struct past_epoch){.epoch = e, .until_ns = clock_ns() + PAST_NS};
     c->conf.events.on_change(c->conf.events.ctx);
 }
 

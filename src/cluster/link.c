@@ -123,7 +123,10 @@ static void log_broken(const struct link *l, const struct msg *m) {
 
 static void on_msg(struct link *l, const struct msg *m) {
     struct cluster *c = l->all;
-    if (m->type == MSG_BROKEN) log_broken(l, m);
+    if (m->type == MSG_BROKEN) {
+        log_broken(l, m);
+        cluster_plan_joining(c);
+    }
     if (m->type == MSG_HELLO) {
         on_hello(l, m);
         return;
@@ -204,6 +207,7 @@ enum { FRESH_NS = 2 * BEAT_NS };
 
 static bool is_better(const struct cluster *c, const struct link *old, const struct gate_peer *p) {
     if (old->peer.instance != p->instance) return clock_ns() - old->heard_ns > FRESH_NS;
+    if (old->has_hello && clock_ns() - old->heard_ns < FRESH_NS) return false;
     bool we_are_lower = ident_cmp(&c->conf.ident->id, &p->id) < 0;
     return p->is_dialled == we_are_lower && old->peer.is_dialled != we_are_lower;
 }
@@ -256,11 +260,17 @@ static struct target *target_of(struct cluster *c, const struct node_id *id) {
     return NULL;
 }
 
+/* A free place, or that of whoever has been dialled in vain most often. */
 static struct target *target_free(struct cluster *c) {
+    struct target *best = NULL;
     for (unsigned i = 0; i < TARGETS; i++) {
-        if (!c->target[i].is_used && !c->target[i].is_dialling) return &c->target[i];
+        struct target *t = &c->target[i];
+        if (t->is_dialling || t->is_named) continue;
+        if (!t->is_used) return t;
+        if (t->failures && (!best || t->failures > best->failures)) best = t;
     }
-    return NULL;
+    if (best) *best = (struct target){0};
+    return best;
 }
 
 void target_seen(struct cluster *c, const struct mdns_peer *p) {

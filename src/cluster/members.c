@@ -97,7 +97,8 @@ bool works(const struct members *m, const struct peer *p) {
 
 bool is_able(const struct members *m, const struct peer *p) {
     const struct facts *f = &m->conf.facts;
-    return f->model && p->facts.model == f->model && p->facts.contract == f->contract;
+    return f->model && p->facts.model == f->model && p->facts.contract == f->contract &&
+           p->facts.kv == f->kv && p->facts.wire == f->wire;
 }
 
 /* Of at most 64 gaps the 99th percentile is the longest. */
@@ -276,7 +277,7 @@ void members_leave(struct members *m, uint64_t now_ns) {
 static void compare_models(struct members *m, struct peer *p, uint64_t now) {
     const struct facts *us = &m->conf.facts, *them = &p->facts;
     struct past *past = past_of(m, &p->id, now);
-    uint64_t key = (uint64_t)them->contract << 1 | 1;
+    uint64_t key = (uint64_t)them->contract << 9 | them->kv << 5 | them->wire << 1 | 1;
     bool is_known = past->told_key == key && past->told_model == them->model;
     if (!us->model || is_able(m, p)) return;
     past->told_key = key;
@@ -293,6 +294,11 @@ static void compare_models(struct members *m, struct peer *p, uint64_t now) {
                  "until all have the same file",
                  them->name, them->model_name, (unsigned long long)them->model, us->name,
                  us->model_name, (unsigned long long)us->model);
+    } else if (us->contract == them->contract) {
+        snprintf(r.text, sizeof r.text,
+                 "%s and %s round numbers differently: give all nodes the same `kv` and the same "
+                 "`wire` setting",
+                 them->name, us->name);
     } else {
         snprintf(
             r.text, sizeof r.text,

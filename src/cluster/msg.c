@@ -106,6 +106,8 @@ static void put_facts(struct bytes *b, const struct facts *f) {
     put_var(b, f->n_thread < THREAD_MAX ? f->n_thread : THREAD_MAX);
     put_var(b, f->http_port);
     put_var(b, f->cluster_port);
+    put_var(b, f->kv);
+    put_var(b, f->wire);
     put_bool(b, f->is_guest);
 }
 
@@ -125,6 +127,8 @@ static void take_facts(struct cursor *c, struct facts *f) {
     f->n_thread = (uint32_t)take_upto(c, THREAD_MAX);
     f->http_port = (uint16_t)take_upto(c, UINT16_MAX);
     f->cluster_port = (uint16_t)take_upto(c, UINT16_MAX);
+    f->kv = (uint8_t)take_upto(c, 15);
+    f->wire = (uint8_t)take_upto(c, 15);
     f->is_guest = take_bool(c);
 }
 

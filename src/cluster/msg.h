@@ -44,7 +44,8 @@ struct facts {
     double speed, disk_bps, share;  // bytes/s; share: the user's wish or 0
     uint32_t n_thread;
     uint16_t http_port, cluster_port;
-    bool is_guest;  // works with the others only for a while (dair run): never leads
+    uint8_t kv, wire;  // how the context and what crosses the wire are rounded: they shape the text
+    bool is_guest;     // works with the others only for a while (dair run): never leads
 };
 
 struct beat {

@@ -125,7 +125,9 @@ static void take_cuts(struct cursor *c, struct plan_run *r, unsigned n_node, uin
 }
 
 static void take_kind(struct cursor *c, struct plan *p, unsigned rows) {
-    unsigned n = (unsigned)take_upto(c, rows == ROWS_VOCAB ? 1 : PLAN_RUNS - p->n_run);
+    unsigned room = PLAN_RUNS - p->n_run;
+    if (rows == ROWS_VOCAB && room > 1) room = 1;
+    unsigned n = (unsigned)take_upto(c, room);
     if (!n) return;
     uint32_t total = (uint32_t)take_upto(c, TOTAL_MAX), unit = (uint32_t)take_upto(c, TOTAL_MAX);
     uint32_t layer = 0;

@@ -26,6 +26,8 @@ struct node {
     bool is_draining;
     unsigned n_serving;  // nodes of the serving epoch, 0: none serves
     uint64_t n_resubmitted;
+    uint64_t pulse, pulse_ns, watch_ns;  // the worker's, since when, when it was looked at
+    char hopeless[400];       // why no request can be answered, as far as can be seen; else ""
     struct nn_memory memory;  // of the epoch at work
     double wire_bytes;
 };
@@ -49,8 +51,9 @@ MUST node_ask(struct node *n, const struct ask_request *a, uint64_t *ticket, str
     uint32_t room = n->conf.n_ctx - r.n_prompt;
     if (r.n_predict > room) r.n_predict = room;
     pthread_mutex_lock(&n->lock);
-    bool ok = n->is_draining ? err_set(e, ERR_STOPPED, "this node is shutting down")
-                             : asks_add(&n->asks, &r, clock_ns(), ticket, e);
+    bool ok = !n->is_draining || err_set(e, ERR_STOPPED, "this node is shutting down");
+    ok = ok && (!*n->hopeless || err_set(e, ERR_UNSUPPORTED, "%s", n->hopeless));
+    ok = ok && asks_add(&n->asks, &r, clock_ns(), ticket, e);
     pthread_mutex_unlock(&n->lock);
     if (ok) cluster_wake(n->cluster);
     return ok;
@@ -81,8 +84,8 @@ static void end_ask(struct node *n, struct front_ask *a, enum ask_end end, const
 static void hand_over(struct node *n) {
     struct node_id leader;
     uint64_t epoch;
-    if (!cluster_leader(n->cluster, &leader, &epoch)) return;
-    bool has_leader = cluster_knows(n->cluster, &leader);
+    bool has_leader =
+        cluster_leader(n->cluster, &leader, &epoch) && cluster_knows(n->cluster, &leader);
     for (unsigned i = 0; i < NODE_ASKS; i++) {
         struct front_ask *a = &n->asks.ask[i];
         if (!a->is_used || a->is_cancelled) continue;
@@ -135,13 +138,46 @@ static void send_product(struct node *n, const struct product *p) {
     (void)cluster_send(n->cluster, &p->front, &m);
 }
 
+/* Work waits while the cluster changes; where nothing will change by itself it is refused. */
+static void see_hope(struct node *n) {
+    char why[sizeof n->hopeless];
+    bool is_hopeless = cluster_is_hopeless(n->cluster, why, sizeof why);
+    snprintf(n->hopeless, sizeof n->hopeless, "%s", is_hopeless ? why : "");
+    for (unsigned i = 0; is_hopeless && i < NODE_ASKS; i++) {
+        struct err e;
+        err_set(&e, ERR_UNSUPPORTED, "%s", why);
+        if (n->asks.ask[i].is_used) end_ask(n, &n->asks.ask[i], ASK_FAILED, &e);
+    }
+}
+
+enum { STUCK_S = 20 };
+static const uint64_t SECOND_NS = 1000000000;
+
+/* A disk can hang for good, and the thread that reads from it: the others must not wait for ever. The
+ * beats come from another thread and would tell nothing. */
+static void watch(struct node *n) {
+    uint64_t pulse, now = clock_ns(), epoch = cluster_epoch(n->cluster);
+    bool is_at_work = n->worker && epoch && worker_pulse(n->worker, &pulse);
+    /* After a pause of the whole process (a debugger, a suspended machine) we know nothing. */
+    if (!is_at_work || pulse != n->pulse || now - n->watch_ns > 2 * SECOND_NS) n->pulse_ns = now;
+    n->watch_ns = now;
+    n->pulse = is_at_work ? pulse : 0;
+    if (now - n->pulse_ns < STUCK_S * SECOND_NS) return;
+    n->pulse_ns = now;
+    cluster_stuck(n->cluster, epoch,
+                  "its disk or its engine has not moved for 20 s; see to the disk and "
+                  "start it again");
+}
+
 static void on_wake(void *ctx) {
     struct node *n = ctx;
     struct product p;
     if (!n->cluster) return;  // still opening
+    watch(n);
     while (n->worker && worker_take(n->worker, &p)) send_product(n, &p);
     pthread_mutex_lock(&n->lock);
     drop_cancelled(n);
+    see_hope(n);
     hand_over(n);
     pthread_mutex_unlock(&n->lock);
 }
@@ -274,6 +310,8 @@ static struct facts facts_of(const struct node_conf *c) {
                       .share = c->share,
                       .n_thread = c->n_thread,
                       .http_port = c->http_port,
+                      .kv = (uint8_t)c->kv,
+                      .wire = (uint8_t)c->wire,
                       .is_guest = c->is_guest};
     memcpy(f.name, c->ident->name, sizeof f.name);
     snprintf(f.version, sizeof f.version, "%s", DAIR_VERSION);
@@ -365,8 +403,10 @@ void node_drain(struct node *n, unsigned ms) {
 
 void node_close(struct node *n) {
     if (!n) return;
-    cluster_close(n->cluster);
+    /* The worker may speak to the cluster until it has ended. */
+    cluster_stop(n->cluster);
     worker_close(n->worker);
+    cluster_close(n->cluster);
     for (unsigned i = 0; i < NODE_ASKS; i++) {
         struct err why;
         err_set(&why, ERR_STOPPED, "this node is shutting down");

@@ -9,7 +9,7 @@
 
 #include "cluster/msg.h"
 
-enum { SEQS_MAX = 256, SEQ_SLOTS = 16 };
+enum { SEQS_MAX = 1024, SEQ_SLOTS = 16 };
 
 struct seq {
     bool is_used, is_cancelled;

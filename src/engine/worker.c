@@ -13,7 +13,7 @@
 enum {
     STEP_TOKENS = 256,  // most tokens of one step, whatever a plan says
     PRODUCTS = 1024,
-    RATE_S = 5,  // tokens/s of the last so many seconds
+    IDLE_S = 10,  // without a token for so long: no work, no rate
 };
 
 /* What the leader tells the others: run these tokens at this place of this sequence. */
@@ -39,17 +39,35 @@ struct worker {
     struct product product[PRODUCTS];
     uint32_t n_made, n_taken;
     struct worker_figures figures;
+    double last_token_s, token_s;  // when the last one came; how far they are apart, of late
     struct mesh_stats net_before;  // of the epochs that are over
     const struct mesh *mesh;       // of the epoch at work, NULL: none
+
+    _Atomic uint64_t moved_ns;  // when it last got on; 0: has nothing to do
 
     /* the thread's own */
     struct epoch *now;
     struct nn *nn;
     struct step step;
-    double rate_from_s;
-    uint32_t rate_n;
+    bool is_leaders_fault;
     uint64_t disk_ns, net_ns;  // totals when the step began
 };
+
+static void moves(struct worker *w) {
+    atomic_store_explicit(&w->moved_ns, clock_ns(), memory_order_relaxed);
+}
+
+static void rests(struct worker *w) {
+    atomic_store_explicit(&w->moved_ns, 0, memory_order_relaxed);
+}
+
+bool worker_pulse(struct worker *w, uint64_t *pulse) {
+    pthread_mutex_lock(&w->lock);
+    bool waits = w->mesh && mesh_is_busy(w->mesh);
+    pthread_mutex_unlock(&w->lock);
+    *pulse = atomic_load(&w->moved_ns);
+    return *pulse && !waits;
+}
 
 static bool is_over(struct worker *w) {
     return atomic_load_explicit(&w->now->is_over, memory_order_acquire);
@@ -60,12 +78,17 @@ static bool is_over(struct worker *w) {
 /* A streaming model's step takes seconds: an epoch that is over is left layer by layer. */
 static bool on_layer(void *ctx, uint32_t done, uint32_t n_layer) {
     (void)done, (void)n_layer;
+    moves(ctx);
     return !is_over(ctx);
 }
+
+/* Sent as it lies in memory; all our machines are little-endian. */
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "steps and candidates are little-endian");
 
 static MUST run_step(struct worker *w, const struct step *s, struct candidate **c, size_t *n,
                      struct err *e) {
     nn_truncate(w->nn, s->seq, s->pos);
+    moves(w);
     if (!nn_step(w->nn, w->team, s->seq, s->token, s->n_tok, s->k ? NN_LOGITS : NN_NO_LOGITS, e)) {
         return false;
     }
@@ -95,8 +118,13 @@ static MUST follow(struct worker *w, struct err *e) {
     while (!is_over(w)) {
         size_t len, n;
         struct candidate *c;
+        rests(w);
         if (!mesh_hear(w->now->mesh, &w->step, sizeof w->step, &len, e)) return false;
-        if (!check_step(w, &w->step, len, e) || !run_step(w, &w->step, &c, &n, e)) return false;
+        if (!check_step(w, &w->step, len, e)) {
+            w->is_leaders_fault = true;
+            return false;
+        }
+        if (!run_step(w, &w->step, &c, &n, e)) return false;
     }
     return true;
 }
@@ -151,12 +179,9 @@ static void count_token(struct worker *w, double seconds) {
     f->disk_ms += new *(disk_ms - f->disk_ms);
     f->network_ms += new *(net_ms - f->network_ms);
     f->compute_ms += new *((rest > 0 ? rest : 0) - f->compute_ms);
-    w->rate_n++;
-    if (now - w->rate_from_s >= RATE_S) {
-        f->tokens_per_s = w->rate_n / (now - w->rate_from_s);
-        w->rate_from_s = now;
-        w->rate_n = 0;
-    }
+    double gap = now - w->last_token_s;
+    w->last_token_s = now;
+    if (gap < IDLE_S) w->token_s += (w->token_s > 0 ? 0.1 : 1) * (gap - w->token_s);
     pthread_mutex_unlock(&w->lock);
 }
 
@@ -218,6 +243,7 @@ static MUST lead_step(struct worker *w, struct seq *q, struct err *e) {
 static struct seq *next_seq(struct worker *w) {
     struct seq *q = NULL;
     bool has_paused = false;
+    rests(w);
     pthread_mutex_lock(&w->lock);
     while (!is_over(w)) {
         if (atomic_load(&w->now->is_pausing)) {
@@ -318,6 +344,7 @@ static void stop_leading(struct worker *w) {
 static bool on_load(void *ctx, uint64_t done, uint64_t total) {
     struct worker *w = ctx;
     (void)total;
+    moves(w);
     w->conf.on_loading(w->conf.ctx, done);
     return !is_over(w);
 }
@@ -326,12 +353,15 @@ static MUST load(struct worker *w, struct err *e) {
     if (!open_nn(w, e)) return false;
     nn_watch(w->nn, on_layer, w);
     if (!nn_load(w->nn, on_load, w, e)) return false;
-    return mesh_wait(w->now->mesh, e);
+    rests(w);
+    return mesh_wait(w->now->mesh, e) && mesh_greet(w->now->mesh, e);
 }
 
 static void run_epoch(struct worker *w) {
     struct err e = {0};
     start_leading(w);
+    w->is_leaders_fault = false;
+    moves(w);
     bool ok = load(w, &e);
     if (ok) {
         pthread_mutex_lock(&w->lock);
@@ -340,7 +370,7 @@ static void run_epoch(struct worker *w) {
         w->conf.on_loaded(w->conf.ctx, w->now->plan.epoch, nn_memory(w->nn));
         ok = w->now->self == 0 ? lead(w, &e) : follow(w, &e);
     }
-    int suspect = mesh_suspect(w->now->mesh);
+    int suspect = w->is_leaders_fault ? 0 : mesh_suspect(w->now->mesh);
     /* A mesh that fails took its reason from a peer; ours are disk and memory. */
     if (!ok && !is_over(w) && (suspect >= 0 || e.code != ERR_STOPPED)) {
         w->conf.on_broke(w->conf.ctx, w->now->plan.epoch, suspect, e.text);
@@ -348,6 +378,7 @@ static void run_epoch(struct worker *w) {
     stop_leading(w);
     nn_close(w->nn);
     w->nn = NULL;
+    rests(w);
 }
 
 /* --- the thread --- */
@@ -381,7 +412,6 @@ MUST worker_open(struct worker **out, const struct worker_conf *c, struct err *e
     struct worker *w = calloc(1, sizeof *w);
     if (!w) return err_set(e, ERR_MEMORY, "no memory for the engine's bookkeeping");
     w->conf = *c;
-    w->rate_from_s = clock_s();
     pthread_mutex_init(&w->lock, NULL);
     pthread_cond_init(&w->changed, NULL);
     seqs_open(&w->seqs, 1);
@@ -444,6 +474,8 @@ void worker_cancel(struct worker *w, const struct node_id *front, uint64_t ticke
 void worker_figures(struct worker *w, struct worker_figures *out) {
     pthread_mutex_lock(&w->lock);
     *out = w->figures;
+    bool is_idle = clock_s() - w->last_token_s > IDLE_S;
+    out->tokens_per_s = w->token_s > 0 && !is_idle ? 1 / w->token_s : 0;
     out->n_seq = w->n_seq;
     seqs_count(&w->seqs, &out->running, &out->waiting);
     out->net = w->net_before;

@@ -43,7 +43,7 @@ struct product {
 struct worker_figures {
     uint32_t running, waiting, n_seq;
     uint64_t tokens, steps;
-    double tokens_per_s;                     // of the last seconds
+    double tokens_per_s;                     // of late, 0 when idle
     double compute_ms, disk_ms, network_ms;  // of a step that makes a token, of late
     struct mesh_stats net;                   // all epochs
 };
@@ -62,6 +62,10 @@ MUST worker_ask(struct worker *w, uint64_t epoch, const struct node_id *front, c
                 struct err *e);
 void worker_cancel(struct worker *w, const struct node_id *front, uint64_t ticket);
 bool worker_take(struct worker *w, struct product *out);
+
+/* A number that is another one whenever the worker has got on with what it has to do; false: it has
+ * nothing to do, or waits for other nodes. Any thread. */
+bool worker_pulse(struct worker *w, uint64_t *pulse);
 
 void worker_figures(struct worker *w, struct worker_figures *out);
 

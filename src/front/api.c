@@ -1,14 +1,16 @@
 #include "front/api.h"
 
+#include "front/status_json.h"
+
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 
 enum {
-    TOKENISE_BYTES = 48,      // memory it takes, at most, for each byte of a text (see cmd_run.c)
-    MEMORY = 48 << 20,        // for that, unless told
-    PROMPT_CHEAP = 16 << 10,  // bytes that are tokenised in any case
-    MAX_TOKENS = 16,          // OpenAI's default for this endpoint
+    TOKENISE_BYTES = 48,  // memory it takes, at most, for each byte of a text (see cmd_run.c)
+    READING = 48 << 20,   // for that, unless told
+    ANSWERS = 16 << 20,   // for answers under way, unless told
+    MAX_TOKENS = 16,      // OpenAI's default for this endpoint
 };
 
 /* Why a request is refused. */
@@ -19,12 +21,13 @@ struct refusal {
 };
 
 void api_init(struct api *a, struct node *node, const struct tok *tok, uint32_t n_ctx,
-              uint64_t memory) {
+              uint64_t reading, uint64_t answers) {
     *a = (struct api){.jobs = {.node = node, .tok = tok}, .n_ctx = n_ctx};
+    a->jobs.most_bytes = answers ? answers : ANSWERS;
     pthread_mutex_init(&a->jobs.lock, NULL);
-    uint64_t most = (memory ? memory : MEMORY) / TOKENISE_BYTES;
+    uint64_t most = (reading ? reading : READING) / TOKENISE_BYTES;
     if (tok && most > (uint64_t)n_ctx * tok_longest(tok)) most = (uint64_t)n_ctx * tok_longest(tok);
-    a->prompt_bytes = most < PROMPT_CHEAP ? PROMPT_CHEAP : (size_t)most;
+    a->prompt_bytes = (size_t)most;
 }
 
 void api_destroy(struct api *a) {
@@ -265,6 +268,15 @@ static MUST prepare(const struct api *a, const struct json_value *v, const struc
 
 /* --- requests --- */
 
+static MUST no_model(const struct api *a, struct err *e) {
+    char where[STATUS_TEXT];
+    struct status *s = malloc(sizeof *s);
+    if (s) node_status(a->jobs.node, s);
+    err_set(e, ERR_UNSUPPORTED, "%s", status_no_model(s, where, sizeof where));
+    free(s);
+    return false;
+}
+
 /* What the model is called when the request does not say. */
 static void name_model(const struct api *a, struct job *j) {
     struct status *s = j->model[0] ? NULL : malloc(sizeof *s);
@@ -313,8 +325,7 @@ void api_completions(struct api *a, struct http_request *q) {
     bool ok;
     if (!a->jobs.tok) {
         r.status = 503;
-        ok = err_set(&r.err, ERR_UNSUPPORTED,
-                     "this node has no model; put one on its disk, or ask a node that has it");
+        ok = no_model(a, &r.err);
     } else if (!len) {
         ok = err_set(&r.err, ERR_FORMAT, "the body is empty; a JSON object is wanted");
     } else if (!json_read(&doc, body, len, HTTP_BODY, &r.err)) {

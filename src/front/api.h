@@ -22,10 +22,11 @@ struct api {
     size_t prompt_bytes;  // longest text that is made tokens of
 };
 
-/* tok NULL: there is no model here, and requests are refused (503). memory: what making tokens of a
- * text may take; 0: 48 MiB, which is 1 MiB of text. Borrowed: node, tok. */
+/* tok NULL: there is no model here, and requests are refused (503). reading: bytes that reading a body
+ * and making tokens of its text may take; 0: 48 MiB, which is 1 MiB of text. answers: bytes of all
+ * answers under way; 0: 16 MiB. Borrowed: node, tok. */
 void api_init(struct api *a, struct node *node, const struct tok *tok, uint32_t n_ctx,
-              uint64_t memory);
+              uint64_t reading, uint64_t answers);
 void api_destroy(struct api *a);
 
 void api_completions(struct api *a, struct http_request *q);

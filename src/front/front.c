@@ -95,11 +95,14 @@ MUST front_open(struct front **out, const struct front_conf *c, struct err *e) {
     *out = NULL;
     if (!f) return err_set(e, ERR_MEMORY, "no memory for the HTTP service");
     f->node = c->node;
-    api_init(&f->api, c->node, c->tok, c->n_ctx, c->memory);
-    struct http_conf conf = {.address = c->address,
-                             .interface = c->interface,
+    /* Half for reading a body and making tokens of it, one at a time; an eighth for answers under
+     * way; the rest for connections and bodies on their way in. */
+    uint64_t part = c->memory / 8;
+    api_init(&f->api, c->node, c->tok, c->n_ctx, 4 * part, part);
+    struct http_conf conf = {.interface = c->interface,
                              .api_key = c->api_key,
                              .port = c->port,
+                             .memory = 3 * part,
                              .times = c->times,
                              .route = route,
                              .n_route = sizeof route / sizeof *route,

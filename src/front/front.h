@@ -11,13 +11,14 @@
 #include "model/tok.h"
 
 struct front_conf {
-    struct node *node;                          // borrowed; closed after the front
-    const struct tok *tok;                      // borrowed; NULL: this node has no model
-    uint32_t n_ctx;                             // tokens of prompt and answer together
-    uint64_t memory;                            // for making tokens of a prompt; 0: 48 MiB
-    uint16_t port;                              // 0: any
-    const char *address, *interface, *api_key;  // NULL: all, all, none
-    struct http_times times;                    // 0: the usual ones
+    struct node *node;        // borrowed; closed after the front
+    const struct tok *tok;    // borrowed; NULL: this node has no model
+    uint32_t n_ctx;           // tokens of prompt and answer together
+    uint64_t memory;          // bytes for all that requests take here; 0: plenty
+    uint16_t port;            // 0: any
+    const char *interface;    // its addresses and loopback's; NULL: all; borrowed
+    const char *api_key;      // NULL: none
+    struct http_times times;  // 0: the usual ones
 };
 
 struct front;

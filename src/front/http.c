@@ -2,9 +2,10 @@
 
 #include "base/clock.h"
 #include "base/json.h"
+#include "base/listen.h"
 #include "base/log.h"
 #include "base/text.h"
-#include "front/listen.h"
+#include "front/limits.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -18,17 +19,17 @@
 #include <unistd.h>
 
 enum {
-    IDLE_S = 30,              // a client that neither sends nor takes anything
-    SLOT_N = HTTP_CONNS + 8,  // the library may tell of a new one before an old one's end
-    WATCH_MS = 250,           // how late a deadline may be noticed
-    CHUNK = 16 << 10,         // bytes of a stream sent at once
-    BODY_FIRST = 4096,        // room of a body whose length is not told
-    DISCARD = 16 << 20,       // of a refused body, read so that the client gets to read our reply
+    IDLE_S = 30,         // a client that neither sends nor takes anything
+    CONNS_SPARE = 8,     // the library counts one for a moment longer than we do
+    WATCH_MS = 250,      // how late a deadline may be noticed
+    CHUNK = 4 << 10,     // bytes of a stream sent at once
+    DISCARD = 16 << 20,  // of a refused body, read so that the client gets to read our reply
 };
 
 /* A connection, as the watch knows it. */
 struct conn {
     int fd;                  // -1: the slot is free
+    bool is_known;           // to the library: it will tell of its end
     uint64_t since_ns;       // waits for a request since then; 0: has one
     uint64_t deadline_ns;    // for what it must send; 0: none
     struct http_request *q;  // its job is under way
@@ -36,17 +37,20 @@ struct conn {
 
 struct http {
     struct http_conf conf;
+    struct http_limits limits;
     char *api_key;  // owned copy, or NULL
     struct MHD_Daemon *daemon;
     uint16_t port;
     size_t body_bytes;  // of all bodies; the library's thread
     pthread_t watch;
     int wake_fd;  // wakes the watch
+    struct listen listen;
+    uint64_t accept_ns;  // before then nobody is let in; the watch's thread
 
     pthread_mutex_t lock;  // what follows, and what struct http_request says
     bool is_closing;
     uint32_t n_conn;
-    struct conn conn[SLOT_N];
+    struct conn conn[HTTP_CONNS];
 };
 
 struct http_request {
@@ -212,7 +216,7 @@ void http_write(struct http_request *q, const char *s, size_t len) {
         return;
     }
     if (len > q->cap_out - q->n_out) {
-        size_t cap = q->n_out + len + CHUNK;
+        size_t cap = 2 * q->n_out + len;
         char *grown = realloc(q->out, cap);
         if (!grown) {
             q->is_broken = true;
@@ -286,8 +290,9 @@ static void drop_body(struct http_request *q) {
 
 /* Room for cap bytes; false: refused. */
 static bool grow_body(struct http_request *q, size_t cap) {
-    if (cap > HTTP_BODY) cap = HTTP_BODY;
-    if (cap - q->cap_body <= HTTP_BODIES - q->h->body_bytes) {
+    const struct http_limits *most = &q->h->limits;
+    if (cap > most->body) cap = most->body;
+    if (cap - q->cap_body <= most->bodies - q->h->body_bytes) {
         char *grown = realloc(q->body, cap);
         if (grown) {
             q->h->body_bytes += cap - q->cap_body;
@@ -303,12 +308,12 @@ static bool grow_body(struct http_request *q, size_t cap) {
 
 /* A piece of the body; false: no more of it is wanted, the connection ends. */
 static bool add_body(struct http_request *q, const char *data, size_t len) {
-    if (!q->refused && len > HTTP_BODY - q->n_body) {
+    if (!q->refused && len > q->h->limits.body - q->n_body) {
         q->refused = MHD_HTTP_CONTENT_TOO_LARGE;
-        q->why = "the body is larger than the 4 MiB that are taken here";
+        q->why = q->h->limits.too_large;
     }
     if (!q->refused && len > q->cap_body - q->n_body) {
-        size_t twice = q->cap_body ? 2 * q->cap_body : BODY_FIRST;
+        size_t twice = q->cap_body ? 2 * q->cap_body : HTTP_BODY_FIRST;
         size_t want = q->n_body + len;
         if (grow_body(q, want > twice ? want : twice)) assert(len <= q->cap_body - q->n_body);
     }
@@ -382,9 +387,8 @@ static void check_head(struct http_request *q, const char *path, const char *met
     if (length && coding) {
         refuse(q, MHD_HTTP_BAD_REQUEST, "Content-Length and Transfer-Encoding exclude each other");
         q->discarded = DISCARD;  // where this body ends is not sure
-    } else if (length && (!text_u64(length, &n) || n > HTTP_BODY)) {
-        refuse(q, MHD_HTTP_CONTENT_TOO_LARGE,
-               "the body is larger than the 4 MiB that are taken here");
+    } else if (length && (!text_u64(length, &n) || n > q->h->limits.body)) {
+        refuse(q, MHD_HTTP_CONTENT_TOO_LARGE, q->h->limits.too_large);
         if (n > DISCARD) q->discarded = DISCARD;
     } else if (!q->route) {
         refuse(q, MHD_HTTP_NOT_FOUND, "there is nothing at this path");
@@ -510,9 +514,9 @@ static void on_completed(void *ctx, struct MHD_Connection *c, void **request,
 /* Who has waited longest for its (next) request goes, so that others get in. Under the lock. */
 static void make_room(struct http *h) {
     struct conn *oldest = NULL;
-    for (size_t i = 0; i < SLOT_N; i++) {
+    for (size_t i = 0; i < HTTP_CONNS; i++) {
         struct conn *k = &h->conn[i];
-        if (k->fd < 0 || !k->since_ns) continue;
+        if (k->fd < 0 || !k->is_known || !k->since_ns) continue;
         if (!oldest || k->since_ns < oldest->since_ns) oldest = k;
     }
     if (!oldest) return;
@@ -520,39 +524,80 @@ static void make_room(struct http *h) {
     oldest->since_ns = oldest->deadline_ns = 0;  // once is enough
 }
 
-static void add_conn(struct http *h, struct MHD_Connection *c, void **slot) {
-    const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD);
-    if (!info) return;
-    pthread_mutex_lock(&h->lock);
-    if (h->n_conn >= HTTP_CONNS * 3 / 4) make_room(h);
-    for (size_t i = 0; i < SLOT_N && !*slot; i++) {
-        if (h->conn[i].fd < 0) *slot = &h->conn[i];
+static struct conn *conn_of(struct http *h, int fd) {
+    for (size_t i = 0; i < HTTP_CONNS; i++) {
+        if (h->conn[i].fd == fd) return &h->conn[i];
     }
-    struct conn *k = *slot;
-    if (k) {
-        *k = (struct conn){.fd = info->connect_fd,
-                           .since_ns = clock_ns(),
-                           .deadline_ns = in_ms(h->conf.times.header_ms)};
-        h->n_conn++;
-    }
-    bool is_first = h->n_conn == 1;
-    pthread_mutex_unlock(&h->lock);
-    if (is_first) poke(h);
+    return NULL;
+}
+
+static void free_conn(struct http *h, struct conn *k) {
+    *k = (struct conn){.fd = -1};
+    h->n_conn--;
 }
 
 static void on_connection(void *ctx, struct MHD_Connection *c, void **slot,
                           enum MHD_ConnectionNotificationCode what) {
     struct http *h = ctx;
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD);
+    pthread_mutex_lock(&h->lock);
+    bool was_full = h->n_conn >= h->limits.conns;
     if (what == MHD_CONNECTION_NOTIFY_STARTED) {
-        *slot = NULL;
-        add_conn(h, c, slot);
+        struct conn *k = info ? conn_of(h, info->connect_fd) : NULL;
+        if (k) k->is_known = true;
+        *slot = k;
     } else if (*slot) {
-        struct conn *k = *slot;
-        pthread_mutex_lock(&h->lock);
-        *k = (struct conn){.fd = -1};  // the library closes the socket after this
-        h->n_conn--;
-        pthread_mutex_unlock(&h->lock);
+        free_conn(h, *slot);  // the library closes the socket after this
+    }
+    pthread_mutex_unlock(&h->lock);
+    if (was_full) poke(h);  // others may wait to get in
+}
+
+/* A slot for the new connection. A slot of this number is of one that the library gave up unsaid, for
+ * want of memory. */
+static void claim(struct http *h, int fd) {
+    pthread_mutex_lock(&h->lock);
+    if (h->n_conn >= h->limits.conns * 3 / 4) make_room(h);
+    struct conn *k = conn_of(h, fd);
+    if (k) free_conn(h, k);
+    k = conn_of(h, -1);
+    assert(k);  // fewer than all are in use
+    *k = (struct conn){
+        .fd = fd, .since_ns = clock_ns(), .deadline_ns = in_ms(h->conf.times.header_ms)};
+    h->n_conn++;
+    pthread_mutex_unlock(&h->lock);
+}
+
+static void unclaim(struct http *h, int fd) {
+    pthread_mutex_lock(&h->lock);
+    struct conn *k = conn_of(h, fd);
+    if (k) free_conn(h, k);
+    pthread_mutex_unlock(&h->lock);
+}
+
+static bool is_full(struct http *h) {
+    pthread_mutex_lock(&h->lock);
+    bool is = h->n_conn >= h->limits.conns;
+    pthread_mutex_unlock(&h->lock);
+    return is;
+}
+
+/* Lets in who waits at a listening socket. */
+static void let_in(struct http *h, int listener) {
+    while (!is_full(h)) {
+        struct sockaddr_storage from;
+        socklen_t len = sizeof from;
+        struct sockaddr *at = (struct sockaddr *)(void *)&from;
+        int fd = accept4(listener, at, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (fd < 0) {
+            /* No descriptors or no memory: the socket stays readable, we must not spin on it. */
+            bool is_calm = errno == EAGAIN || errno == ECONNABORTED || errno == EINTR;
+            if (!is_calm) h->accept_ns = in_ms(WATCH_MS);
+            return;
+        }
+        claim(h, fd);
+        if (MHD_add_connection(h->daemon, fd, at, len) != MHD_YES) unclaim(h, fd);
     }
 }
 
@@ -566,6 +611,7 @@ static bool has_hung_up(int fd) {
 /* One connection. Under the lock. */
 static void check_conn(const struct http *h, struct conn *k, uint64_t now) {
     struct http_request *q = k->q;
+    if (!k->is_known) return;
     if (k->deadline_ns && now >= k->deadline_ns) {
         shutdown(k->fd, SHUT_RDWR);
         k->deadline_ns = 0;
@@ -581,31 +627,53 @@ static void check_conn(const struct http *h, struct conn *k, uint64_t now) {
     }
 }
 
-/* Sleeps until a client that waits for us leaves, or it is time to look at the deadlines. A client
- * that only closes its sending side counts as gone: those of HTTP do not do that. */
+enum { AT_WAKE, AT_CHANGES, AT_LISTEN };
+
+/* What to wait for: in this order, then the clients that wait for us. Returns how many. */
+static nfds_t list_fds(struct http *h, struct pollfd *fd, int *ms) {
+    nfds_t n = AT_LISTEN;
+    fd[AT_WAKE] = (struct pollfd){.fd = h->wake_fd, .events = POLLIN};
+    fd[AT_CHANGES] = (struct pollfd){.fd = h->listen.changes_fd, .events = POLLIN};
+    bool is_open = clock_ns() >= h->accept_ns;
+    pthread_mutex_lock(&h->lock);
+    is_open = is_open && h->n_conn < h->limits.conns;
+    for (uint32_t i = 0; i < h->listen.n; i++) {
+        fd[n++] = (struct pollfd){.fd = is_open ? h->listen.at[i].fd : -1, .events = POLLIN};
+    }
+    for (size_t i = 0; i < HTTP_CONNS; i++) {
+        const struct conn *k = &h->conn[i];
+        if (k->fd < 0 || !k->q || k->q->is_gone) continue;
+        fd[n++] = (struct pollfd){.fd = k->fd, .events = POLLRDHUP};
+    }
+    *ms = h->n_conn || !is_open ? WATCH_MS : -1;
+    pthread_mutex_unlock(&h->lock);
+    return n;
+}
+
+/* Lets clients in, and sleeps until there is one, one that waits for us leaves, or it is time to look
+ * at the deadlines. A client that only closes its sending side counts as gone: those of HTTP do not
+ * do that. */
 static void *watch(void *ctx) {
     struct http *h = ctx;
-    struct pollfd fd[1 + SLOT_N];
+    struct pollfd fd[AT_LISTEN + LISTENERS + HTTP_CONNS];
+    struct err e;
     bool is_closing = false;
     while (!is_closing) {
-        nfds_t n = 0;
-        fd[n++] = (struct pollfd){.fd = h->wake_fd, .events = POLLIN};
-        pthread_mutex_lock(&h->lock);
-        for (size_t i = 0; i < SLOT_N; i++) {
-            const struct conn *k = &h->conn[i];
-            if (k->fd < 0 || !k->q || k->q->is_gone) continue;
-            fd[n++] = (struct pollfd){.fd = k->fd, .events = POLLRDHUP};
-        }
-        int ms = h->n_conn ? WATCH_MS : -1;
-        pthread_mutex_unlock(&h->lock);
+        int ms = -1;
+        nfds_t n = list_fds(h, fd, &ms);
         poll(fd, n, ms);
-        if (fd[0].revents) {
+        if (fd[AT_WAKE].revents) {
             eventfd_t ignored;
             eventfd_read(h->wake_fd, &ignored);
         }
+        for (uint32_t i = 0; i < h->listen.n; i++) {
+            if (fd[AT_LISTEN + i].revents) let_in(h, h->listen.at[i].fd);
+        }
+        if (fd[AT_CHANGES].revents && !listen_follow(&h->listen, &e))
+            log_error("http", "%s", e.text);
         uint64_t now = clock_ns();
         pthread_mutex_lock(&h->lock);
-        for (size_t i = 0; i < SLOT_N; i++) {
+        for (size_t i = 0; i < HTTP_CONNS; i++) {
             if (h->conn[i].fd >= 0) check_conn(h, &h->conn[i], now);
         }
         is_closing = h->is_closing;
@@ -617,39 +685,30 @@ static void *watch(void *ctx) {
 /* --- opening and closing --- */
 
 static MUST start_daemon(struct http *h, struct err *e) {
-    int fd = -1;
-    const struct http_conf *c = &h->conf;
-    if (!listen_open(c->address, c->interface, c->port, &fd, &h->port, e)) return false;
+    const struct http_limits *m = &h->limits;
+    const struct listen_conf c = {.interface = h->conf.interface,
+                                  .has_loopback = true,
+                                  .port = h->conf.port,
+                                  .who = "page and API",
+                                  .key = "port"};
+    if (!listen_open(&h->listen, &c, e)) return false;
+    h->port = h->listen.conf.port;
     h->daemon = MHD_start_daemon(
-        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ITC, h->port, NULL, NULL,
-        on_request, h, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED, on_completed, h,
+        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ITC |
+            MHD_USE_NO_LISTEN_SOCKET,
+        0, NULL, NULL, on_request, h, MHD_OPTION_NOTIFY_COMPLETED, on_completed, h,
         MHD_OPTION_NOTIFY_CONNECTION, on_connection, h, MHD_OPTION_CONNECTION_TIMEOUT,
-        (unsigned)IDLE_S, MHD_OPTION_CONNECTION_LIMIT, (unsigned)HTTP_CONNS,
-        MHD_OPTION_PER_IP_CONNECTION_LIMIT, (unsigned)HTTP_PER_IP,
-        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HTTP_HEAD, MHD_OPTION_CLIENT_DISCIPLINE_LVL, 1,
-        MHD_OPTION_END);
+        (unsigned)IDLE_S, MHD_OPTION_CONNECTION_LIMIT, m->conns + CONNS_SPARE,
+        MHD_OPTION_PER_IP_CONNECTION_LIMIT, m->per_ip, MHD_OPTION_CONNECTION_MEMORY_LIMIT, m->head,
+        MHD_OPTION_CLIENT_DISCIPLINE_LVL, 1, MHD_OPTION_END);
     if (h->daemon) return true;
-    close(fd);
+    listen_close(&h->listen);
     return err_set(e, ERR_MEMORY, "the HTTP service does not start");
 }
 
-static unsigned or_default(unsigned ms, unsigned otherwise) {
-    return ms ? ms : otherwise;
-}
-
-static void set_times(struct http_times *t) {
-    t->header_ms = or_default(t->header_ms, HTTP_HEADER_MS);
-    t->next_ms = or_default(t->next_ms, HTTP_NEXT_MS);
-    t->body_ms = or_default(t->body_ms, HTTP_BODY_MS);
-    t->quiet_ms = or_default(t->quiet_ms, HTTP_QUIET_MS);
-}
-
 static MUST start_watch(struct http *h, struct err *e) {
-    h->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (h->wake_fd < 0) return err_sys(e, "no event for the HTTP watch");
     int bad = pthread_create(&h->watch, NULL, watch, h);
     if (!bad) return true;
-    close(h->wake_fd);
     errno = bad;
     return err_sys(e, "no thread for the HTTP watch");
 }
@@ -657,7 +716,7 @@ static MUST start_watch(struct http *h, struct err *e) {
 static void stop_watch(struct http *h) {
     pthread_mutex_lock(&h->lock);
     h->is_closing = true;  // nothing pauses any more
-    for (size_t i = 0; i < SLOT_N; i++) {
+    for (size_t i = 0; i < HTTP_CONNS; i++) {
         if (h->conn[i].fd >= 0 && h->conn[i].q) unpause(h->conn[i].q);
     }
     pthread_mutex_unlock(&h->lock);
@@ -665,10 +724,24 @@ static void stop_watch(struct http *h) {
     pthread_join(h->watch, NULL);
 }
 
+/* What was started of it before it failed, or all. */
 static void destroy(struct http *h) {
+    if (h->daemon) MHD_stop_daemon(h->daemon);
+    if (h->listen.n || h->listen.changes_fd >= 0) listen_close(&h->listen);
+    if (h->wake_fd >= 0) close(h->wake_fd);
     pthread_mutex_destroy(&h->lock);
     free(h->api_key);
     free(h);
+}
+
+static MUST start(struct http *h, struct err *e) {
+    const char *key = h->conf.api_key;
+    if (key && *key && !(h->api_key = strdup(key))) {
+        return err_set(e, ERR_MEMORY, "no memory for the API key");
+    }
+    h->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (h->wake_fd < 0) return err_sys(e, "no event for the HTTP watch");
+    return start_daemon(h, e) && start_watch(h, e);
 }
 
 MUST http_open(struct http **out, const struct http_conf *c, struct err *e) {
@@ -676,25 +749,14 @@ MUST http_open(struct http **out, const struct http_conf *c, struct err *e) {
     *out = NULL;
     if (!h) return err_set(e, ERR_MEMORY, "no memory for the HTTP service");
     h->conf = *c;
-    h->conf.api_key = NULL;
-    set_times(&h->conf.times);
+    h->wake_fd = h->listen.changes_fd = -1;
+    http_limits_times(&h->conf.times);
+    http_limits_of(&h->limits, c->memory);
     pthread_mutex_init(&h->lock, NULL);
-    for (size_t i = 0; i < SLOT_N; i++) h->conn[i].fd = -1;
-    bool has_key = c->api_key && *c->api_key;
-    h->api_key = has_key ? strdup(c->api_key) : NULL;
-    if (has_key && !h->api_key) {
-        destroy(h);
-        return err_set(e, ERR_MEMORY, "no memory for the API key");
-    }
-    if (!start_watch(h, e)) {
-        destroy(h);
-        return false;
-    }
-    bool ok = start_daemon(h, e);
-    h->conf.address = h->conf.interface = NULL;
+    for (size_t i = 0; i < HTTP_CONNS; i++) h->conn[i].fd = -1;
+    bool ok = start(h, e);
+    h->conf.api_key = NULL;  // borrowed until here
     if (!ok) {
-        stop_watch(h);
-        close(h->wake_fd);
         destroy(h);
         return false;
     }
@@ -708,7 +770,5 @@ uint16_t http_port(const struct http *h) {
 
 void http_close(struct http *h) {
     stop_watch(h);
-    MHD_stop_daemon(h->daemon);
-    close(h->wake_fd);
     destroy(h);
 }

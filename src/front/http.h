@@ -9,6 +9,9 @@
  * site may not send it unasked), unknown paths (404) and methods (405), a wrong key (401). Cross-origin
  * use is not offered: no Access-Control header is ever sent.
  *
+ * These limits are for plenty of memory: with less of it (struct http_conf) connections, heads and
+ * bodies are fewer and smaller (limits.h).
+ *
  * Locks: http_wake() takes this module's mutex and, inside, the library's; handlers, steps and end()
  * are called with neither, so they may block on locks under which others call http_wake().
  */
@@ -21,11 +24,12 @@
 #include <stdint.h>
 
 enum {
+    HTTP_MEMORY = 48 << 20,      // bytes, unless told: enough for all of the following
     HTTP_CONNS = 256,            // connections; from 3/4 on, who waits longest for a request goes
     HTTP_PER_IP = 64,            // of them, from one address
     HTTP_HEAD = 32 << 10,        // bytes of request line and headers
     HTTP_BODY = 4 << 20,         // bytes of one body
-    HTTP_BODIES = 16 << 20,      // of all bodies on their way in
+    HTTP_BODIES = 12 << 20,      // of all bodies on their way in
     HTTP_HEADER_MS = 10000,      // for the first request's headers to be there
     HTTP_NEXT_MS = 30000,        // for the next request on a kept connection
     HTTP_BODY_MS = 30000,        // for a body to be there
@@ -58,17 +62,17 @@ struct http_times {
 };
 
 struct http_conf {
-    const char *address;    // to listen at; NULL: all of this machine's
-    const char *interface;  // NULL: all
+    const char *interface;  // to listen at its addresses and at loopback's; NULL: all; borrowed
     const char *api_key;    // NULL: none is asked for
     uint16_t port;          // 0: any
+    uint64_t memory;        // bytes for connections and bodies; 0: HTTP_MEMORY
     struct http_times times;
     const struct http_route *route;  // [n_route], borrowed
     size_t n_route;
     void *ctx;  // for the handlers
 };
 
-/* Fails: ERR_IO when the port is taken or not ours to take; ERR_MEMORY. */
+/* Fails: ERR_USAGE for an unknown interface; ERR_IO when the port is taken or not ours to take; ERR_MEMORY. */
 MUST http_open(struct http **out, const struct http_conf *c, struct err *e);
 uint16_t http_port(const struct http *h);
 /* Every job ends. From another thread than the handlers'. */

@@ -5,7 +5,11 @@
 #include <sys/random.h>
 #include <time.h>
 
-enum { TAKE = 256 };  // ids made text of at once, so that other clients are served in between
+enum {
+    TAKE = 256,          // ids made text of at once, so that other clients are served in between
+    ASK_BYTES = 2048,    // of a choice and its connection's stream, besides
+    TOKEN_BYTES = 4 + 8  // of a token of the answer: its id, and its text until it has left
+};
 
 static const char *const sse_type = "text/event-stream";
 static const char *const sse_quiet = ": waiting\n\n";
@@ -44,6 +48,7 @@ void job_free(struct job *j) {
     for (uint32_t i = 0; i < j->n_choice; i++) {
         struct choice *c = &j->choice[i];
         cancel(c);
+        j->shared->bytes -= c->bytes;
         free(c->prompt);
         free(c->id);
         free(c->text);
@@ -326,15 +331,23 @@ static MUST ask(struct job *j, struct choice *c, struct err *e) {
         c->finish = "length";
         return true;
     }
+    struct job_shared *s = j->shared;
+    c->bytes = ASK_BYTES + c->n_prompt * sizeof *c->prompt + (uint64_t)c->n_predict * TOKEN_BYTES;
+    s->bytes += c->bytes;
+    if (s->n_ask && s->bytes > s->most_bytes) {
+        return err_set(e, ERR_LIMIT,
+                       "%u requests are under way, and this node has no memory for more at a time",
+                       s->n_ask);
+    }
     c->id = malloc(c->n_predict * sizeof *c->id);
     if (!c->id) return err_set(e, ERR_MEMORY, "no memory for %u tokens", c->n_predict);
-    if (j->shared->n_ask >= NODE_ASKS) {
+    if (s->n_ask >= NODE_ASKS) {
         return err_set(e, ERR_LIMIT, "%u requests are under way, the most that this node takes",
-                       j->shared->n_ask);
+                       s->n_ask);
     }
-    if (!node_ask(j->shared->node, &r, &c->ticket, e)) return false;
+    if (!node_ask(s->node, &r, &c->ticket, e)) return false;
     c->is_asked = true;
-    j->shared->n_ask++;
+    s->n_ask++;
     free(c->prompt);
     c->prompt = NULL;
     return true;

@@ -23,14 +23,15 @@ struct job_shared {
     struct node *node;
     const struct tok *tok;
     pthread_mutex_t lock;
-    unsigned n_ask;  // of them, at the node; HTTP thread
+    unsigned n_ask;              // of them, at the node; HTTP thread
+    uint64_t bytes, most_bytes;  // that they take; HTTP thread
 };
 
 struct choice {
     struct job *job;
     int32_t *prompt;  // [n_prompt], owned, until it is asked
     uint32_t n_prompt, n_predict;
-    uint64_t ticket;
+    uint64_t ticket, bytes;
     bool is_asked;
 
     /* under job_shared.lock */

@@ -1,5 +1,7 @@
 #include "front/status_json.h"
 
+#include <stdio.h>
+
 static void put_known(struct json *j, const char *key, double v) {
     json_key(j, key);
     if (v > 0 || v < 0) {
@@ -118,6 +120,13 @@ static void put_work(struct json *j, const struct status *s) {
     json_put_u64(j, "gathers", s->net.gathers);
     json_put_u64(j, "epochs", s->net.epochs);
     json_put_u64(j, "resubmitted", s->net.resubmitted);
+    json_key(j, "refused");
+    json_object(j);
+    json_put_u64(j, "wrong_key", s->net.refused_wrong_key);
+    json_put_u64(j, "garbage", s->net.refused_garbage);
+    json_put_u64(j, "timed_out", s->net.refused_timed_out);
+    json_put_u64(j, "displaced", s->net.refused_displaced);
+    json_end(j);
     json_end(j);
 }
 
@@ -145,18 +154,34 @@ void status_json(struct json *j, const struct status *s, char (*log)[LOG_LINE], 
     json_end(j);
 }
 
+static bool serves(enum node_state s) {
+    return s == STATE_READY || s == STATE_DEGRADED || s == STATE_ALONE;
+}
+
+const char *status_no_model(const struct status *s, char *out, size_t cap) {
+    const struct status_node *other = NULL;
+    uint32_t n = !s ? 0 : s->cluster.n_node < STATUS_NODES ? s->cluster.n_node : STATUS_NODES;
+    for (uint32_t i = 1; i < n && !other; i++) {
+        const struct status_node *v = &s->cluster.node[i];
+        if (v->has_model && *v->address && serves(v->state)) other = v;
+    }
+    snprintf(out, cap,
+             "this node has no model and answers no requests itself; ask another node%s%s%s",
+             other ? ", such as http://" : ", or give it a model", other ? other->address : "",
+             other ? "/" : "");
+    return out;
+}
+
 bool status_health(struct json *j, const struct status *s) {
     static const char *const word[N_STATE] = {
         [STATE_ALONE] = "failed", [STATE_JOINING] = "joining", [STATE_LOADING] = "loading",
-        [STATE_READY] = "ok",     [STATE_DEGRADED] = "ok",     [STATE_FAILED] = "failed"};
-    bool is_alone = s->state == STATE_ALONE;
-    bool is_ok =
-        s->state == STATE_READY || s->state == STATE_DEGRADED || (is_alone && s->model.name[0]);
+        [STATE_READY] = "failed", [STATE_DEGRADED] = "failed", [STATE_FAILED] = "failed"};
+    char text[STATUS_TEXT];
+    bool has_model = s->model.bytes > 0, is_ok = serves(s->state) && has_model;
     json_object(j);
-    json_put_text(j, "status", is_ok ? "ok" : word[s->state]);
+    json_put_text(j, "status", is_ok ? "ok" : has_model ? word[s->state] : "failed");
     if (!is_ok) {
-        const char *why = is_alone ? "this node has no model" : NULL;
-        json_put_text(j, "why", *s->why ? s->why : why);
+        json_put_text(j, "why", has_model ? s->why : status_no_model(s, text, sizeof text));
     }
     json_end(j);
     return is_ok;

@@ -10,8 +10,14 @@
 #include "base/log.h"
 #include "base/status.h"
 
+#include <stddef.h>
+
 /* log: its last lines, oldest first. */
 void status_json(struct json *j, const struct status *s, char (*log)[LOG_LINE], size_t n_log);
+
+/* What a node without a model says to who asks it, with the address of a node that serves if one is
+ * known. s NULL: nothing is known. Returns out. */
+const char *status_no_model(const struct status *s, char *out, size_t cap);
 
 /* {"status":"ok"}, or "loading", "joining" or "failed" with "why". Returns whether the node serves. */
 bool status_health(struct json *j, const struct status *s);

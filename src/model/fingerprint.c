@@ -1,5 +1,7 @@
 #include "model/fingerprint.h"
 
+#include "base/cursor.h"
+
 #include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
@@ -71,19 +73,20 @@ uint64_t fingerprint_piece(uint64_t from, uint64_t len, unsigned i) {
 }
 
 static MUST hash_range(const struct fingerprint_of *f, struct hash *h, uint64_t off, uint64_t len,
-                       uint8_t *buf, size_t cap, struct err *e) {
+                       uint8_t *window, struct err *e) {
+    struct cursor c;
+    uint8_t part[FINGERPRINT_PIECE];
+    cursor_file(&c, f->fd, f->base + off, len, window);
     while (len) {
-        size_t want = len < cap ? (size_t)len : cap;
-        ssize_t n = pread(f->fd, buf, want, (off_t)(f->base + off));
-        if (n < 0) return err_sys(e, "cannot read at byte %" PRIu64, f->base + off);
-        if (!n) return err_set(e, ERR_FORMAT, "ends at byte %" PRIu64, f->base + off);
-        hash_put(h, buf, (size_t)n);
-        off += (uint64_t)n, len -= (uint64_t)n;
+        size_t n = len < sizeof part ? (size_t)len : sizeof part;
+        if (!cursor_bytes(&c, part, n)) return cursor_err(&c, "fingerprint", e);
+        hash_put(h, part, n);
+        len -= n;
     }
     return true;
 }
 
-MUST fingerprint_take(const struct fingerprint_of *f, uint8_t *buf, size_t cap, uint64_t *out,
+MUST fingerprint_take(const struct fingerprint_of *f, uint8_t *window, uint64_t *out,
                       struct err *e) {
     struct hash h;
     uint64_t data = f->data < f->len ? f->len - f->data : 0;
@@ -91,18 +94,19 @@ MUST fingerprint_take(const struct fingerprint_of *f, uint8_t *buf, size_t cap, 
     const uint64_t n[3] = {f->meta, f->data, f->len};
     hash_init(&h, 1);  // the version of this recipe
     for (int i = 0; i < 3; i++) {
-        for (int b = 0; b < 8; b++) buf[b] = (uint8_t)(n[i] >> 8 * b);
-        hash_put(&h, buf, 8);
+        uint8_t le[8];
+        for (int b = 0; b < 8; b++) le[b] = (uint8_t)(n[i] >> 8 * b);
+        hash_put(&h, le, sizeof le);
     }
     /* Ask for all pieces at once: a disk serves many small reads together faster than in turn. */
     for (unsigned i = 0; i < FINGERPRINT_PIECES; i++) {
         uint64_t at = f->base + fingerprint_piece(f->data, data, i);
         (void)posix_fadvise(f->fd, (off_t)at, (off_t)piece, POSIX_FADV_WILLNEED);
     }
-    if (!hash_range(f, &h, 0, f->meta, buf, cap, e)) return false;
+    if (!hash_range(f, &h, 0, f->meta, window, e)) return false;
     for (unsigned i = 0; i < FINGERPRINT_PIECES; i++) {
         uint64_t at = fingerprint_piece(f->data, data, i);
-        if (!hash_range(f, &h, at, piece, buf, cap, e)) return false;
+        if (!hash_range(f, &h, at, piece, window, e)) return false;
         (void)posix_fadvise(f->fd, (off_t)(f->base + at), (off_t)piece, POSIX_FADV_DONTNEED);
     }
     *out = hash_end(&h);

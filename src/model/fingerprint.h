@@ -34,13 +34,13 @@ enum {
 uint64_t fingerprint_piece(uint64_t from, uint64_t len, unsigned i);
 
 /* Of fd's bytes [base, base + len), of which the first `meta` describe the model and those from `data`
- * on are weights. The file must not shrink meanwhile. buf: borrowed, cap >= FINGERPRINT_PIECE.
+ * on are weights. The file must not shrink meanwhile. window: borrowed, CURSOR_WINDOW bytes.
  * Fails: ERR_IO; ERR_FORMAT when the file is shorter. */
 struct fingerprint_of {
     int fd;
     uint64_t base, len, meta, data;
 };
-MUST fingerprint_take(const struct fingerprint_of *f, uint8_t *buf, size_t cap, uint64_t *out,
+MUST fingerprint_take(const struct fingerprint_of *f, uint8_t *window, uint64_t *out,
                       struct err *e);
 
 #endif

@@ -493,7 +493,7 @@ static MUST read_part(struct model *m, int fd, enum model_part part, struct err 
     ok = ok && read_directory(&r, e);
     if (ok && part == MODEL_ALL) {
         const struct fingerprint_of f = {fd, m->file.base, m->file.len, r.g.meta_len, r.g.data_off};
-        ok = read_all(&r, e) && fingerprint_take(&f, window, CURSOR_WINDOW, &m->fingerprint, e);
+        ok = read_all(&r, e) && fingerprint_take(&f, window, &m->fingerprint, e);
     }
     if (ok && part == MODEL_VOCAB) {
         ok = vocab_read(&m->vocab, &r.g, &m->mem, e);

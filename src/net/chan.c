@@ -16,12 +16,13 @@
 #include <unistd.h>
 
 enum {
-    HEADER = 4,             // a frame's length
-    RECORD = 16383,         // most plaintext in one record: 2^14 less its content type
-    RECORD_EXTRA = 22,      // header, content type, tag
-    RX_CAP = 32 << 10,      // asked of the socket at a time
-    TX_FLUSH = 256 << 10,   // sealed bytes that are sent before more is sealed
-    FIRST_LIMIT = 64 << 10  // frames, before chan_limit()
+    HEADER = 4,              // a frame's length
+    RECORD = 16383,          // most plaintext in one record: 2^14 less its content type
+    RECORD_EXTRA = 22,       // header, content type, tag
+    RX_CAP = 32 << 10,       // asked of the socket at a time
+    TX_FLUSH = 256 << 10,    // sealed bytes that are sent before more is sealed
+    FIRST_LIMIT = 64 << 10,  // frames, before chan_limit()
+    SPARE = 256              // for what the library sends by itself
 };
 
 /* The socket failed or ended under the library's hands; why is in sys_errno. */
@@ -312,17 +313,24 @@ enum chan_io chan_handshake(struct chan *c, struct err *e) {
     return sent;
 }
 
-void chan_limit(struct chan *c, size_t frame) {
-    assert(frame < UINT32_MAX / 4);
-    c->limit = frame;
-}
-
-/* --- sending --- */
-
 static size_t wire_size(size_t frame) {
     size_t n = frame + HEADER;
     return n + (n + RECORD - 1) / RECORD * RECORD_EXTRA;
 }
+
+/* All that chan_send() may keep, and a last alert. Pages that are never used cost nothing. */
+void chan_limit(struct chan *c, size_t frame) {
+    assert(frame < UINT32_MAX / 4);
+    c->limit = frame;
+    size_t most = 2 * wire_size(frame) + SPARE;
+    if (most <= c->tx.cap) return;
+    uint8_t *p = realloc(c->tx.p, most);
+    if (!p) return;  // asked for again when it is needed, and told then
+    c->tx.p = p;
+    c->tx.cap = most;
+}
+
+/* --- sending --- */
 
 enum chan_io chan_flush(struct chan *c, struct err *e) {
     if (c->is_failed) return err_set(e, ERR_IO, "the connection has failed"), CHAN_FAILED;

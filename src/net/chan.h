@@ -9,7 +9,8 @@
  * that was set. Everything is non-blocking: what the socket does not take now waits in the channel's
  * own buffers, which are bounded. What came in may wait there too, where no poll sees it: read until
  * CHAN_AGAIN, and once after the handshake without waiting. A failure is final; close it.
- * Cost: 22 bytes a record of at most 16383, 4 a frame; no allocation once buffers have grown.
+ * Cost: 22 bytes a record of at most 16383, 4 a frame; about 48 KiB of memory a channel. No allocation
+ * once buffers have grown.
  * Thread: one at a time for a channel; it may be handed from one to another.
  */
 #ifndef NET_CHAN_H
@@ -52,7 +53,8 @@ void chan_close(struct chan *c);
  * ERR_USAGE when it looks like another key. */
 enum chan_io chan_handshake(struct chan *c, struct err *e);
 
-/* Frames up to this many bytes; before it 64 KiB. Buffers grow to it when needed. */
+/* Frames up to this many bytes; before it 64 KiB. Takes the buffer for sending them now: chan_send() and
+ * chan_take() allocate nothing after it. That of chan_recv() grows with the frames that come. */
 void chan_limit(struct chan *c, size_t frame);
 
 /* Send one frame of the given parts with one write if the socket takes it (more from 256 KiB up);

@@ -216,17 +216,21 @@ static void put16(struct dns_writer *w, unsigned v) {
 
 /* The name that begins at `at` in what was written is the same as b. */
 static bool written_is(const struct dns_writer *w, size_t at, const uint8_t *b) {
-    for (;;) {
+    /* A name at the end of a full packet may be there in part only. */
+    while (at < w->n) {
         uint8_t len = w->b[at];
         if ((len & POINTER) == POINTER) {
+            if (at + 1 >= w->n) return false;
             at = (size_t)(len & ~POINTER) << 8 | w->b[at + 1];
             continue;
         }
-        if (len != *b || !same_bytes(w->b + at, b, (size_t)len + 1)) return false;
+        if (len != *b || at + len >= w->n || !same_bytes(w->b + at, b, (size_t)len + 1))
+            return false;
         if (!len) return true;
         at += (size_t)len + 1;
         b += (size_t)len + 1;
     }
+    return false;
 }
 
 static void put_name(struct dns_writer *w, const struct dns_name *name, bool is_plain) {

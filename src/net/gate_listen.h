@@ -1,29 +1,20 @@
-/* gate_listen.h - the gate's listening sockets: one for all interfaces, or one for each address of a
- * given interface, kept up with as addresses come and go (DHCP renews, a cable is plugged). Binding to
- * addresses needs no rights and, unlike binding to the device, also hears this machine itself. */
+/* gate_listen.h - the gate's listening sockets (base/listen.h) in an event loop. */
 #ifndef NET_GATE_LISTEN_H
 #define NET_GATE_LISTEN_H
 
+#include "base/listen.h"
 #include "base/loop.h"
-#include "net/ifaces.h"
-
-enum { GATE_LISTENERS = IF_ADDRS };
-
-struct gate_listener {
-    struct loop_fd fd;
-    struct if_addr addr;  // unused when there is one for all
-};
 
 struct gate_listen {
     struct loop *loop;
-    const char *interface;  // borrowed
-    uint16_t port;
     bool is_watching;
     void (*incoming)(struct loop_fd *f, uint32_t events);
     void *owner;
+    uint16_t port;           // the one that was got
+    struct listen sockets;   // of all these
     struct loop_fd changes;  // of addresses
-    uint32_t n;
-    struct gate_listener listener[GATE_LISTENERS];
+    uint32_t n_watched;
+    struct loop_fd watched[LISTENERS];  // one for each socket
 };
 
 /* Non-blocking sockets that call incoming (owner in f->owner) when there is something to accept.

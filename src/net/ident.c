@@ -114,8 +114,8 @@ static MUST read_id(struct ident *i, bool *found, struct err *e) {
     return true;
 }
 
-static void set_name(struct ident *i) {
-    snprintf(i->name, sizeof i->name, "dair-%02x%02x", i->id.b[0], i->id.b[1]);
+static void name_of(const struct node_id *id, char out[static ID_NAME]) {
+    snprintf(out, ID_NAME, "dair-%02x%02x", id->b[0], id->b[1]);
 }
 
 MUST ident_open(struct ident *i, const char *state_dir, struct err *e) {
@@ -131,16 +131,18 @@ MUST ident_open(struct ident *i, const char *state_dir, struct err *e) {
     }
     if (!draw(&i->instance, sizeof i->instance, e)) return false;
     if (!found && !(draw(&i->id, sizeof i->id, e) && keep(i, e))) return false;
-    set_name(i);
+    name_of(&i->id, i->name);
     return true;
 }
 
 MUST ident_renew(struct ident *i, struct err *e) {
     struct ident fresh = *i;
+    char made[ID_NAME];
+    name_of(&i->id, made);
     if (!draw(&fresh.id, sizeof fresh.id, e)) return false;
     if (!draw(&fresh.instance, sizeof fresh.instance, e)) return false;
     if (!keep(&fresh, e)) return false;
+    if (strcmp(i->name, made) == 0) name_of(&fresh.id, fresh.name);
     *i = fresh;
-    set_name(i);
     return true;
 }

@@ -32,7 +32,8 @@ struct ident {
  * Fails: ERR_IO (no random numbers, folder not writable: the sentence says what to do). */
 MUST ident_open(struct ident *i, const char *state_dir, struct err *e);
 
-/* A new id in place of one that another node has too; a new instance as well. */
+/* A new id in place of one that another node has too; a new instance as well. A name that was given
+ * (a configured hostname) stays. */
 MUST ident_renew(struct ident *i, struct err *e);
 
 void ident_text(const struct node_id *id, char out[static ID_HEX]);

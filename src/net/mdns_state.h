@@ -16,7 +16,7 @@
 #define NET_MDNS_STATE_H
 
 #include "net/dns.h"
-#include "net/ifaces.h"
+#include "base/ifaces.h"
 #include "net/mdns.h"
 
 enum {

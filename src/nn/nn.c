@@ -342,6 +342,10 @@ static MUST read_into(struct nn *n, uint8_t *dst, const struct tensor *t, uint8_
     for (uint64_t done = 0; done < t->len; done += piece) {
         size_t len = t->len - done < piece ? (size_t)(t->len - done) : piece;
         uint8_t *at;
+        /* A large table takes as long as many layers: it can be broken off like them. */
+        if (n->progress && !n->progress(n->progress_ctx, 0, n->conf.model->n_layer)) {
+            return err_set(e, ERR_STOPPED, "stopped");
+        }
         if (!store_read(n->store, 0, room, t->off + done, len, &at, e)) return err_in(e, t->name);
         memcpy(dst + done, at, len);
     }

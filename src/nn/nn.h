@@ -79,7 +79,7 @@ MUST nn_candidates(struct nn *n, size_t k, struct candidate **out, size_t *n_out
 /* This slice's logits of the last step: [n_vocab share], valid until the next step (tests). */
 const float *nn_logits(const struct nn *n, uint32_t *first, uint32_t *count);
 
-/* Be told after each layer of a step; false ends the step with ERR_STOPPED, after which the slice can
+/* Be told after each layer of a step, and between the reads of nn_load; false ends it with ERR_STOPPED, after which the slice can
  * only be closed. NULL: nobody. */
 typedef bool nn_progress(void *ctx, uint32_t layers_done, uint32_t n_layer);
 void nn_watch(struct nn *n, nn_progress *progress, void *ctx);

@@ -3,8 +3,8 @@
  * Asked of the kernel directly and not by getifaddrs(), which does not tell addresses that cannot
  * be used yet (IPv6 duplicate detection) from those that can, and allocates. Thread: any.
  */
-#ifndef NET_IFACES_H
-#define NET_IFACES_H
+#ifndef BASE_IFACES_H
+#define BASE_IFACES_H
 
 #include "base/err.h"
 

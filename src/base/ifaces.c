@@ -1,4 +1,4 @@
-#include "net/ifaces.h"
+#include "base/ifaces.h"
 
 #include <errno.h>
 #include <linux/if_addr.h>
