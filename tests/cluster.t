@@ -52,7 +52,7 @@ for my $n (1 .. 5) {
 
 # ---- falling apart and coming together, with an answer under way at every node
 # One node is a little away: an answer takes seconds.
-my %long = (prompt => 'A node', max_tokens => 100);
+my %long = (prompt => 'A node', max_tokens => 80);
 my $right_long;
 
 sub ask_all {
@@ -74,7 +74,7 @@ sub complete {
 sub unfinished { my $answer = shift; return scalar grep { $_->read_on(0); !$_->{ended} } values %$answer }
 
 {
-    my $nodes = cluster(4);
+    my $nodes = cluster(4, memory => '64M');    # room for four answers at one time
     $nodes->start(1 .. 4)->serving(4, 1 .. 4);
     my $lab = $nodes->{lab};
     $lab->bad_line(2, delay_ms => 2);
