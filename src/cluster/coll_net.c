@@ -32,6 +32,7 @@ enum {
     CAST = COLL_CANDIDATE + 1,  // kind of a message that is no gather
     EARLY = 32 << 10,           // see coll.h: pieces of prompts, whose sending takes longest
     SPIN_NS = 50000,            // then sleep in the kernel
+    PULSE_MS = 1000,            // but show that we live
     NUMBER_MASK = (1 << 28) - 1,
 };
 
@@ -65,7 +66,8 @@ struct mesh {
     uint8_t *pack;  // [widest] own part of several rows, one after another
     uint32_t number;
     int wake;  // eventfd, readable from mesh_abort() on
-    atomic_bool aborted, is_busy;
+    atomic_bool aborted;
+    _Atomic uint64_t pulse;  // turns of all exchanges
     atomic_int suspect;
     pthread_mutex_t lock;  // of link[].chan and is_ready until mesh_wait() has returned
     pthread_cond_t linked;
@@ -341,7 +343,8 @@ static MUST doze(const struct mesh *m, const struct message *g, struct err *e) {
         if (chan_events(l->chan) & EPOLLOUT) events |= POLLOUT;
         p[n++] = (struct pollfd){.fd = chan_fd(l->chan), .events = events};
     }
-    if (poll(p, n, -1) < 0 && errno != EINTR) return err_sys(e, "cannot wait for the other nodes");
+    if (poll(p, n, PULSE_MS) < 0 && errno != EINTR)
+        return err_sys(e, "cannot wait for the other nodes");
     return true;
 }
 
@@ -371,11 +374,16 @@ static MUST turn(struct mesh *m, const struct message *g, bool *moved, bool *bus
     return true;
 }
 
-static MUST exchange_all(struct mesh *m, const struct message *g, struct err *e) {
+static void count(_Atomic uint64_t *v, uint64_t n) {
+    atomic_store_explicit(v, n, memory_order_relaxed);  // one writer: the engine's thread
+}
+
+static MUST exchange(struct mesh *m, const struct message *g, struct err *e) {
     uint64_t still = 0;  // since when nothing has moved
     bool moved, busy;
     for (;;) {
         if (atomic_load_explicit(&m->aborted, memory_order_relaxed)) return stopped(e);
+        count(&m->pulse, m->pulse + 1);
         if (!turn(m, g, &moved, &busy, e)) return false;
         if (!busy) return true;
         if (moved) {
@@ -392,19 +400,8 @@ static MUST exchange_all(struct mesh *m, const struct message *g, struct err *e)
     }
 }
 
-static MUST exchange(struct mesh *m, const struct message *g, struct err *e) {
-    atomic_store_explicit(&m->is_busy, true, memory_order_relaxed);
-    bool ok = exchange_all(m, g, e);
-    atomic_store_explicit(&m->is_busy, false, memory_order_relaxed);
-    return ok;
-}
-
-bool mesh_is_busy(const struct mesh *m) {
-    return atomic_load_explicit(&m->is_busy, memory_order_relaxed);
-}
-
-static void count(_Atomic uint64_t *v, uint64_t n) {
-    atomic_store_explicit(v, n, memory_order_relaxed);  // one writer: the engine's thread
+uint64_t mesh_pulse(const struct mesh *m) {
+    return atomic_load_explicit(&m->pulse, memory_order_relaxed);
 }
 
 static void count_wire(struct mesh *m) {

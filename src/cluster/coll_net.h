@@ -43,8 +43,8 @@ MUST mesh_cast(struct mesh *m, const void *p, size_t len, struct err *e);
 /* The other end of it: waits as long as it takes. Fails: ERR_LIMIT when longer than cap. */
 MUST mesh_hear(struct mesh *m, void *p, size_t cap, size_t *len, struct err *e);
 
-/* Inside an exchange just now: if it does not get on, others may be the cause. Any thread. */
-bool mesh_is_busy(const struct mesh *m);
+/* Another number at least every second while the engine waits in here for others. Any thread. */
+uint64_t mesh_pulse(const struct mesh *m);
 
 /* Whose channel failed, -1: nobody's. */
 int mesh_suspect(const struct mesh *m);

@@ -62,11 +62,11 @@ static void rests(struct worker *w) {
 }
 
 bool worker_pulse(struct worker *w, uint64_t *pulse) {
+    uint64_t at = atomic_load(&w->moved_ns);
     pthread_mutex_lock(&w->lock);
-    bool waits = w->mesh && mesh_is_busy(w->mesh);
+    *pulse = at + (w->mesh ? mesh_pulse(w->mesh) : 0);
     pthread_mutex_unlock(&w->lock);
-    *pulse = atomic_load(&w->moved_ns);
-    return *pulse && !waits;
+    return at != 0;
 }
 
 static bool is_over(struct worker *w) {

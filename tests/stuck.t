@@ -1,0 +1,47 @@
+#!/usr/bin/perl
+# stuck.t - a node whose engine hangs, as with a disk that does not answer: its beats go on, for they
+# come from another thread, and yet the others must not wait for it for ever.
+use strict;
+use warnings;
+use FindBin qw($Bin);
+use lib $Bin;
+use Lab 'isolated';
+use Dair;
+use Nodes;
+use Test::More;
+
+plan skip_all => 'a sanitized build is too slow for this' if is_sanitized();
+my $freeze = "$build/tests/lab_freeze";
+plan skip_all => "$freeze is not built" unless -x $freeze;
+
+my $nodes = Nodes->new(lab => Lab->new(nodes => 3), memory => '32M', patience => 60);
+$nodes->start(1 .. 3)->serving(3, 1 .. 3);
+my %ask = (prompt => 'Once upon a time', max_tokens => 60);
+my $right  = $nodes->alone(%ask);
+my $leader = $nodes->leader(1);
+my ($victim) = grep { $_ != $leader } 1 .. 3;
+my ($front)  = grep { $_ != $victim } 1 .. 3;
+
+# The thread that computes is the one that has used most time.
+sub busiest {
+    my $pid = shift;
+    my %used;
+    for my $tid (map { m{/task/(\d+)\z} } glob "/proc/$pid/task/*") {
+        my @f = split ' ', Lab::slurp("/proc/$pid/task/$tid/stat") =~ s/.*\) //sr;
+        $used{$tid} = $f[11] + $f[12];
+    }
+    return (sort { $used{$b} <=> $used{$a} } keys %used)[0];
+}
+
+$nodes->text($front, prompt => 'A long story about a dog', max_tokens => 400);
+my $answer = $nodes->ask($front, %ask);
+$answer->read_on(1) until @{$answer->{events}} >= 3 || $answer->{ended};
+open my $hold, '|-', "$freeze " . busiest($nodes->pid($victim)) . ' >/dev/null' or die "$freeze: $!";
+ok(Lab::gather(60, $answer), 'the engine of one node hangs in the middle of an answer: it is whole all the same')
+  or diag($nodes->trouble);
+is(Nodes::text_of($answer), $right, 'and the text is the same');
+like($nodes->log_of($victim), qr/has not moved/, 'the node that hangs says so') or diag($nodes->log_of($victim));
+ok(eval { $nodes->serving(2, $front) }, 'the other two serve') or diag($@);
+close $hold;
+is($nodes->end($_), 0, "node $_ ends in good order") for grep { $_ != $victim } 1 .. 3;
+done_testing;
