@@ -311,6 +311,7 @@ sub tap {
         select undef, undef, undef, 0.3 + rand 1.2;
         $flaps++;
     }
+    $lab->bad_line(2);
     cmp_ok($in_flight, '>=', 4, "$flaps cuts, " . @answer . " answers, $in_flight times one was under way at a cut");
     my $spent = ($nodes->status(1)->{cluster}{epoch} // 0) - $epoch;
     cmp_ok($spent, '<=', 2 * $flaps, "$flaps flaps in 20 s cost $spent epochs");

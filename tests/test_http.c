@@ -1,6 +1,7 @@
 /* The HTTP front: limits, routes, completions whole and streamed, clients that leave, drip and lie.
  * Real nodes are asked in http.t. */
 #include "base/log.h"
+#include "front/limits.h"
 #include "http_double.h"
 #include "tap.h"
 
@@ -222,6 +223,12 @@ static void test_refusals(void) {
     m.why = ERR_STOPPED;
     set_manner(m);
     refused("{\"prompt\":\"a\",\"stream\":true}", 503, "not now");
+    m.why = ERR_UNSUPPORTED;
+    set_manner(m);
+    refused("{\"prompt\":\"a\"}", 503, "not now");
+    m.why = ERR_MEMORY;
+    set_manner(m);
+    refused("{\"prompt\":\"b\"}", 503, "not now");
     set_manner(plain);
 }
 
@@ -424,12 +431,13 @@ static void test_drip(void) {
     close(fd);
 }
 
-static void open_front(const char *api_key) {
+static void open_front(const char *api_key, const struct tok *t, uint64_t memory) {
     struct err e;
     struct front_conf c = {
-        .tok = tok,
+        .tok = t,
         .n_ctx = N_CTX,
         .api_key = api_key,
+        .memory = memory,
         .times = {.header_ms = 1000, .body_ms = 1200, .next_ms = 1400, .quiet_ms = 100},
     };
     if (!front_open(&front, &c, &e)) {
@@ -439,7 +447,7 @@ static void open_front(const char *api_key) {
 }
 
 static void test_key(void) {
-    open_front("secret");
+    open_front("secret", tok, 0);
     tap_ok(get_path("GET", "/health") == 200, "/health needs no key");
     tap_ok(post("{\"prompt\":\"a\"}") == 401 && has("\"authentication_error\"") &&
                has_head("WWW-Authenticate: Bearer"),
@@ -450,6 +458,63 @@ static void test_key(void) {
     tap_ok(WITH("Authorization: Bearer secreT") == 401, "a wrong key: 401");
     tap_ok(WITH("Authorization: Bearer secret") == 200, "the key");
     tap_ok(WITH("X-Api-Key: secret") == 200, "the key, as others send it");
+    front_close(front);
+}
+
+static bool under_way(uint64_t n) {
+    for (int i = 0; i < 400; i++) {
+        pthread_mutex_lock(&fake.lock);
+        bool is = fake.n_ask - fake.n_over == n;
+        pthread_mutex_unlock(&fake.lock);
+        if (is) return true;
+        usleep(1000);
+    }
+    return false;
+}
+
+/* As much as a node in 6 MiB gives. */
+static void test_small(void) {
+    enum { SMALL = 512 << 10 };
+    static char body[64 << 10];
+    struct http_limits m, plenty;
+    http_limits_of(&plenty, 0);
+    tap_ok(plenty.conns == HTTP_CONNS && plenty.body == HTTP_BODY && plenty.head == HTTP_HEAD,
+           "plenty of memory: the limits of http.h");
+    http_limits_of(&m, SMALL / 8 * 3);
+    tap_ok(m.conns * m.head + m.bodies <= SMALL / 8 * 3, "little: %u connections, %zu of bodies",
+           m.conns, m.bodies);
+    open_front(NULL, tok, SMALL);
+    set_manner(plain);
+    memset(body, ' ', sizeof body);
+    tap_ok(post_n(body, sizeof body) == 413 && has("16.0 KiB"), "a body of 64 KiB: 413");
+    tap_ok(post("{\"prompt\":\"a\",\"max_tokens\":-1}") == 200, "a usual one is served");
+    set_manner((struct manner){"hello", 500, 0, ASK_EOS, ERR_IO, false});
+    int fd[32], n = 0;
+    for (; n < 12; n++) fd[n] = post_begin("{\"prompt\":\"a\",\"max_tokens\":-1}", 7);
+    tap_ok(under_way(12), "twelve fit");
+    refused("{\"prompt\":[\"a\",\"a\",\"a\",\"a\"],\"max_tokens\":-1}", 429, "no memory for more");
+    while (n) close(fd[--n]);
+    tap_ok(settled(), "and all end");
+    front_close(front);
+}
+
+static void test_no_model(void) {
+    struct status_node *other = &fake.status.cluster.node[1];
+    uint64_t bytes = fake.status.model.bytes;
+    fake.status.model.bytes = 0;
+    open_front(NULL, NULL, 0);
+    refused("{\"prompt\":\"a\"}", 503, "answers no requests itself; ask another node, or give it");
+    fake.status.cluster.n_node = 2;
+    *other =
+        (struct status_node){.state = STATE_READY, .has_model = true, .address = "10.0.0.7:80"};
+    refused("{\"prompt\":\"b\"}", 503, "ask another node, such as http://10.0.0.7:80/");
+    tap_ok(get_path("GET", "/health") == 503 &&
+               has("{\"status\":\"failed\",\"why\":\"this node has no model and answers no"),
+           "/health of a node without a model");
+    tap_ok(get_path("GET", "/status.json") == 200 && has("\"refused\":{\"wrong_key\":3,"),
+           "who was refused is counted");
+    fake.status.cluster.n_node = 1;
+    fake.status.model.bytes = bytes;
     front_close(front);
 }
 
@@ -478,6 +543,7 @@ static void setup(void) {
     struct status *s = &fake.status;
     s->state = STATE_READY;
     s->model.bytes = 1;
+    s->net.refused_wrong_key = 3;
     snprintf(s->model.name, sizeof s->model.name, "toy");
     s->n_alert = 1;
     snprintf(s->alert[0].text, sizeof s->alert[0].text, "hot");
@@ -485,13 +551,16 @@ static void setup(void) {
     s->cluster.node[0].temperature_c = (double)NAN;
     fake.manner = plain;
     if (pthread_create(&fake.thread, NULL, fake_run, NULL) != 0) exit(1);
-    open_front(NULL);
+    open_front(NULL, tok, 0);
 }
 
-/* The library's own: a flag that tells its thread to stop. */
+/* The library's own: flags that tell its thread to stop and of new connections, which an event of its
+ * wakes it for besides, and a count that is looked at again under its lock. */
 const char *__tsan_default_suppressions(void);
 const char *__tsan_default_suppressions(void) {
-    return "race:MHD_stop_daemon\n";
+    return "race:MHD_stop_daemon\n"
+           "race:^internal_add_connection\n"
+           "race:^new_connection_prepare_\n";
 }
 
 int main(void) {
@@ -512,6 +581,8 @@ int main(void) {
     test_drip();
     test_close();
     test_key();
+    test_small();
+    test_no_model();
     tap_ok(settled(), "nothing is left at the node");
     pthread_mutex_lock(&fake.lock);
     fake.is_closing = true;

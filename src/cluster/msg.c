@@ -31,7 +31,7 @@ const char *msg_name(enum msg_type t) {
 
 static void put_text(struct bytes *b, const char *s, size_t cap) {
     size_t len = strnlen(s, cap - 1);
-    put_u8(b, (uint8_t)len);
+    put_var(b, len);
     for (size_t i = 0; i < len; i++) {
         uint8_t ch = (uint8_t)s[i];
         put_u8(b, ch < ' ' || ch == 127 ? '?' : ch);
