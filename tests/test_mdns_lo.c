@@ -7,8 +7,8 @@
  * and obeys lines of its stdin: serve, stop, epoch N, status; the end of it is the end.
  */
 #include "base/clock.h"
-#include "base/log.h"
 #include "base/ifaces.h"
+#include "base/log.h"
 #include "net/mdns.h"
 #include "tap.h"
 

@@ -1,6 +1,6 @@
 /* cluster_show.c - what the cluster's thread knows, as a struct status. */
-#include "cluster/cluster_state.h"
 #include "base/ifaces.h"
+#include "cluster/cluster_state.h"
 
 #include <arpa/inet.h>
 #include <math.h>

@@ -15,8 +15,8 @@
 #ifndef NET_MDNS_STATE_H
 #define NET_MDNS_STATE_H
 
-#include "net/dns.h"
 #include "base/ifaces.h"
+#include "net/dns.h"
 #include "net/mdns.h"
 
 enum {
