@@ -283,7 +283,7 @@ static void compare_models(struct members *m, struct peer *p, uint64_t now) {
     past->told_key = key;
     past->told_model = them->model;
     if (!them->model) {
-        if (!is_known) alert(m, "%s has no model: it hands requests on", them->name);
+        if (!is_known) alert(m, "%s has no model: it answers no requests itself", them->name);
         return;
     }
     struct action r = {.type = ACT_REFUSE, .id = p->id, .instance = p->instance};

@@ -239,7 +239,7 @@ static void on_done(struct node *n, const struct msg *m) {
     struct front_ask *a = asks_find(&n->asks, m->u.done.ticket);
     if (a && !a->is_cancelled && a->epoch == m->epoch) {
         struct err why;
-        err_set(&why, ERR_LIMIT, "%s", m->u.done.text);
+        err_set(&why, m->u.done.why == DONE_REFUSED ? ERR_LIMIT : ERR_IO, "%s", m->u.done.text);
         switch (m->u.done.why) {
         case DONE_LENGTH: end_ask(n, a, ASK_LENGTH, NULL); break;
         case DONE_END: end_ask(n, a, ASK_EOS, NULL); break;

@@ -29,7 +29,7 @@ struct node_conf {
     bool is_guest;                                  // dair run --workers
     uint16_t http_port, ollama_port, cluster_port;  // what is announced; cluster_port 0: any
 
-    /* the model; NULL: this node has none (it says so, and forwards requests) */
+    /* the model; NULL: this node has none (it says so, and answers no requests) */
     const struct model *model;
     const struct tok *tok;  // knows which tokens end an answer; NULL without a model
     const struct kernels *kernels;
