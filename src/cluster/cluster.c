@@ -116,8 +116,8 @@ static void make_plan(struct cluster *c, const struct action *a) {
         if (!left_out[i]) continue;
         ident_text(&member[i].id, id);
         snprintf(text, sizeof text,
-                 "node %.8s has too little memory for its share of the model "
-                 "and is left out",
+                 "node %.8s is left out: its share of the model is more than its memory holds, "
+                 "or too small to be worth a row",
                  id);
         cluster_alert(c, text);
     }
