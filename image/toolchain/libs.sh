@@ -92,11 +92,12 @@ build mbedtls '-Iinclude -Ilibrary' $(cd "$mbedtls" && find library -name '*.c' 
 keep mbedtls -path '*/library/*.[ch]' -o -path '*/include/*.h'
 
 # LGPL-2.1+ or eCos, as one likes. Configured once for both machines and the host: what it finds is
-# the same for all, and as for another machine (--host), so that it runs no program to find out.
+# the same for all, and as for another machine (--host), so that it runs no program to find out. It
+# insists on a pkg-config, of which it then asks nothing.
 unpack microhttpd libmicrohttpd
 mhd=$out/src/microhttpd
 (cd "$mhd" && ./configure --build=x86_64-linux-gnu --host=aarch64-linux-musl --disable-dependency-tracking \
-    CC="$TC/bin/aarch64-linux-musl-gcc" AR="$TC/bin/aarch64-linux-musl-ar" RANLIB=: CFLAGS=-O2 \
+    PKG_CONFIG=true CC="$TC/bin/aarch64-linux-musl-gcc" AR="$TC/bin/aarch64-linux-musl-ar" RANLIB=: CFLAGS=-O2 \
     mhd_cv_works_func_eventfd=yes --disable-shared --enable-static --disable-nls --disable-https --disable-doc \
     --disable-examples --disable-tools --disable-curl --disable-bauth --disable-dauth \
     --disable-postprocessor --disable-cookie --disable-httpupgrade >configure.log 2>&1) || {
