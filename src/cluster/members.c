@@ -418,6 +418,7 @@ static void on_serving(struct members *m, const struct peer *p, uint64_t epoch) 
 
 static void on_leave(struct members *m, struct peer *p, uint64_t now) {
     p->is_leaving = true;
+    past_left(m, &p->id, now);  // whatever is seen first from now on, it is not missed
     if (is_same(&m->leader, &p->id)) lose_leader(m, m->has_plan ? m->epoch : p->beat.epoch, now);
 }
 
