@@ -53,13 +53,19 @@ static void fail(struct matmul_state *s, const struct err *e) {
     pthread_mutex_unlock(&s->lock);
 }
 
+/* Name the tensor whose tile could not be read. */
+static bool blame(const struct matmul_state *s, uint32_t asked, struct err *e) {
+    const struct tile_rows *t = &s->w->rows[store_failed(s->store, asked)];
+    return err_in(e, s->w->matrix[t->matrix]->tensor->name);
+}
+
 static MUST run_unit(struct matmul_state *s, const struct mm_job *job, uint32_t index,
                      uint8_t *scratch, struct err *e) {
     const struct matrix *mat = job->mat;
     const struct unit *u = &s->w->unit[mat->unit0 + index];
     const struct tile_rows *rows = &s->w->rows[u->tile];
     struct view v;
-    if (!store_get(s->store, u->tile, &v, e)) return err_in(e, mat->tensor->name);
+    if (!store_get(s->store, u->tile, &v, e)) return blame(s, u->tile, e);
     const uint8_t *w = v.p + u->group * mat->group_bytes;
     if (!v.resident) {
         if (!relay(mat, rows, u->group, u->n_group, scratch, v.p, e)) return false;
@@ -126,7 +132,7 @@ MUST matmul(struct matmul_state *s, struct par *team, const struct mm_job *job, 
 MUST matmul_skip(struct matmul_state *s, const struct matrix *mat, struct err *e) {
     for (uint32_t i = mat->tile0; i < mat->tile0 + mat->n_tile; i++) {
         struct view v;
-        if (!store_get(s->store, i, &v, e)) return err_in(e, mat->tensor->name);
+        if (!store_get(s->store, i, &v, e)) return blame(s, i, e);
         atomic_store_explicit(&s->left[i], 0, memory_order_release);
         put_finished(s);
     }

@@ -68,9 +68,10 @@ static void wake_all(struct ring *r) {
 }
 
 /* The first error stands. */
-static void ring_fail(struct ring *r, const struct err *e) {
+static void ring_fail(struct ring *r, uint64_t q, const struct err *e) {
     if (atomic_exchange(&r->failing, true)) return;
     r->err = *e;
+    r->failed_tile = r->order[q % r->n_order];
     atomic_store_explicit(&r->failed, true, memory_order_release);
     wake_all(r);
 }
@@ -105,7 +106,7 @@ static void *reader_main(void *arg) {
         if (q >= r->end || !wait_for_room(r, q)) return NULL;
         struct err e;
         if (!read_turn(r, q, &e)) {
-            ring_fail(r, &e);
+            ring_fail(r, q, &e);
             return NULL;
         }
     }

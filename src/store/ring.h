@@ -39,6 +39,7 @@ struct ring {
     _Atomic bool failed;   // err is complete and final
     _Atomic bool failing;  // someone is writing err
     struct err err;
+    uint32_t failed_tile;  // whose read that was; valid with err
     alignas(RING_LINE) _Atomic uint64_t read_bytes, read_ns, wait_ns;
 };
 

@@ -170,6 +170,11 @@ static uint64_t turn_now(struct store *s, const struct place *at) {
     return n_put + (at->turn >= now ? at->turn - now : n - now + at->turn);
 }
 
+uint32_t store_failed(const struct store *s, uint32_t asked) {
+    return atomic_load_explicit(&s->ring.failed, memory_order_acquire) ? s->ring.failed_tile
+                                                                       : asked;
+}
+
 MUST store_get(struct store *s, uint32_t i, struct view *v, struct err *e) {
     assert(i < s->conf.n_tile);
     const struct place *at = &s->place[i];

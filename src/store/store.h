@@ -83,6 +83,8 @@ MUST store_load(struct store *s, store_progress *progress, void *ctx, struct err
  * Fails: the reader's error, which is final: every later get fails with it. */
 MUST store_get(struct store *s, uint32_t i, struct view *v, struct err *e);
 void store_put(struct store *s, uint32_t i);
+/* After store_get failed: the tile whose read did. Readers run ahead, so it is seldom the one asked for. */
+uint32_t store_failed(const struct store *s, uint32_t asked);
 
 /* Bytes of a file outside the sweep (an embedding row) into buf, as direct_read. */
 MUST store_read(struct store *s, uint32_t file, void *buf, uint64_t off, size_t len, uint8_t **at,
