@@ -177,6 +177,8 @@ static void note_members(struct members *m, const struct plan *p, uint64_t now) 
         if (is_same(id, &m->conf.self) || plan_slice(p, id) >= 0) continue;
         if (peer && peer->is_leaving) {
             past_left(m, id, now);
+        } else if (peer) {
+            past_out(m, id, now);
         } else {
             past_lost(m, id, now);
         }

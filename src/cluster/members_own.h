@@ -151,6 +151,7 @@ struct past *past_of(struct members *m, const struct node_id *id, uint64_t now);
 const struct past *past_find(const struct members *m, const struct node_id *id);
 void past_up(struct members *m, const struct node_id *id, uint64_t instance, uint64_t now);
 void past_in(struct members *m, const struct node_id *id, uint64_t now);
+void past_out(struct members *m, const struct node_id *id, uint64_t now);
 void past_lost(struct members *m, const struct node_id *id, uint64_t now);
 void past_left(struct members *m, const struct node_id *id, uint64_t now);  // in good order
 void past_punish(struct members *m, const struct node_id *id, uint64_t now);

@@ -84,6 +84,14 @@ void past_lost(struct members *m, const struct node_id *id, uint64_t now) {
     p->lost_ns = now;
 }
 
+/* Left out of a plan, but alive: whatever the reason, it did not come and go. */
+void past_out(struct members *m, const struct node_id *id, uint64_t now) {
+    struct past *p = past_of(m, id, now);
+    if (!p->is_in) return;
+    p->is_in = false;
+    p->lost_ns = now;
+}
+
 void past_left(struct members *m, const struct node_id *id, uint64_t now) {
     struct past *p = past_of(m, id, now);
     p->is_in = false;
