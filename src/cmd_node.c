@@ -282,7 +282,6 @@ static MUST start(struct service *s, struct err *e) {
     log_banner(s);
     nodesetup_peers(&c->peers, n);
     n->ident = &s->ident;
-    n->state_dir = *s->state ? s->state : NULL;
     n->interface = *c->interface ? c->interface : NULL;
     n->is_discovered = c->discovery;
     n->http_port = (uint16_t)c->port;

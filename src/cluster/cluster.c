@@ -498,8 +498,7 @@ static void on_gone(void *ctx, const struct mdns_peer *p) {
 }
 
 static void on_name(void *ctx, const char *host) {
-    struct cluster *c = ctx;
-    (void)c;
+    (void)ctx;
     log_info("mdns", "this node is %s.local", host);
 }
 

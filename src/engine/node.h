@@ -21,7 +21,6 @@ enum { NODE_ASKS = 64, NODE_PEERS = 16 };  // requests at one time; named peers
 struct node_conf {
     struct ident *ident;  // borrowed
     struct keys keys;
-    const char *state_dir;         // NULL: nothing is kept
     const char *interface;         // NULL: all
     const char *peer[NODE_PEERS];  // host:port
     unsigned n_peer;
