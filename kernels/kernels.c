@@ -60,12 +60,6 @@ size_t panel_bytes(size_t n_col, size_t n_tok) {
 }
 
 const struct weight_ops *weight_ops(const struct kernels *k, int type) {
-    switch (type) {
-    case W_F32: return &k->f32;
-    case W_F16: return &k->f16;
-    case W_Q4_0: return &k->q4_0;
-    case W_Q8_0: return &k->q8_0;
-    case W_Q6_K: return &k->q6_k;
-    default: return NULL;
-    }
+    if (type < 0 || type >= N_WEIGHT_TYPE || !k->weights[type].matmul) return NULL;
+    return &k->weights[type];
 }

@@ -65,7 +65,7 @@ struct weight_ops {
 
 struct kernels {
     const char *name;  // best variant that contributed: "scalar", "avx2", "neon"
-    struct weight_ops q4_0, q8_0, q6_k, f16, f32;
+    struct weight_ops weights[N_WEIGHT_TYPE];  // by enum weight_type; all NULL where there is none
 
     /* x [n] to blocks q [ceil(n / 32)], missing values are zero. */
     void (*quantise)(struct act *q, const float *x, size_t n);

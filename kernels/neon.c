@@ -707,12 +707,12 @@ static size_t topk(int32_t *id, float *val, size_t k, const float *x, size_t n) 
 
 void kernels_neon(struct kernels *k) {
     k->name = "neon";
-    k->q4_0.relay = relay_q4_0;
-    k->q4_0.matmul = matmul_q4_0;
-    k->q8_0.relay = relay_q8_0;
-    k->q8_0.matmul = matmul_q8_0;
-    k->f16.matmul = matmul_f16;
-    k->f32.matmul = matmul_f32;
+    k->weights[W_Q4_0].relay = relay_q4_0;
+    k->weights[W_Q4_0].matmul = matmul_q4_0;
+    k->weights[W_Q8_0].relay = relay_q8_0;
+    k->weights[W_Q8_0].matmul = matmul_q8_0;
+    k->weights[W_F16].matmul = matmul_f16;
+    k->weights[W_F32].matmul = matmul_f32;
     k->quantise = quantise;
     k->pack = pack;
     k->rmsnorm = rmsnorm;

@@ -233,6 +233,6 @@ static void matmul_q6_k(float *y, size_t ldy, const void *weights, size_t n_grou
 }
 
 void kernels_neon_k(struct kernels *k) {
-    k->q6_k.relay = relay_q6_k;
-    k->q6_k.matmul = matmul_q6_k;
+    k->weights[W_Q6_K].relay = relay_q6_k;
+    k->weights[W_Q6_K].matmul = matmul_q6_k;
 }

@@ -20,7 +20,25 @@ enum {
 };
 
 /* GGUF type numbers of the weights we have kernels for. */
-enum weight_type { W_F32 = 0, W_F16 = 1, W_Q4_0 = 2, W_Q8_0 = 8, W_Q6_K = 14 };
+enum weight_type {
+    W_F32 = 0,
+    W_F16 = 1,
+    W_Q4_0 = 2,
+    W_Q4_1 = 3,
+    W_Q5_0 = 6,
+    W_Q5_1 = 7,
+    W_Q8_0 = 8,
+    W_Q2_K = 10,
+    W_Q3_K = 11,
+    W_Q4_K = 12,
+    W_Q5_K = 13,
+    W_Q6_K = 14,
+    W_IQ4_NL = 20,
+    W_IQ4_XS = 23,
+    W_BF16 = 30,
+    W_MXFP4 = 39,
+    N_WEIGHT_TYPE = 40,
+};
 
 /* File order. Byte arrays only, so that any alignment is fine. */
 struct file_q4_0 {

@@ -101,5 +101,5 @@ static void matmul_q6_k(float *y, size_t ldy, const void *w, size_t n_group, siz
 }
 
 void kernels_scalar_k(struct kernels *k) {
-    k->q6_k = (struct weight_ops){false, relay_q6_k, dequant_q6_k, matmul_q6_k};
+    k->weights[W_Q6_K] = (struct weight_ops){false, relay_q6_k, dequant_q6_k, matmul_q6_k};
 }

@@ -128,11 +128,10 @@ static void test_exp(void) {
 static void test_table(void) {
     struct kernels k;
     kernels_init(&k, 0);
-    tap_ok(strcmp(k.name, "scalar") == 0 && weight_ops(&k, W_Q4_0) == &k.q4_0 &&
-               weight_ops(&k, W_Q8_0) == &k.q8_0 && weight_ops(&k, W_Q6_K) == &k.q6_k &&
-               weight_ops(&k, W_F16) == &k.f16 && weight_ops(&k, W_F32) == &k.f32 &&
-               weight_ops(&k, 3) == NULL && weight_ops(&k, -1) == NULL && k.f16.is_float &&
-               !k.q4_0.is_float,
+    tap_ok(strcmp(k.name, "scalar") == 0 && weight_ops(&k, W_Q4_0) == &k.weights[W_Q4_0] &&
+               weight_ops(&k, W_F16)->is_float && !weight_ops(&k, W_Q4_0)->is_float &&
+               weight_ops(&k, 4) == NULL && weight_ops(&k, 9) == NULL &&
+               weight_ops(&k, -1) == NULL && weight_ops(&k, N_WEIGHT_TYPE) == NULL,
            "table: operations by GGUF type");
     tap_ok(weight_row_bytes(W_Q4_0, 64) == 36 && weight_row_bytes(W_Q8_0, 64) == 68 &&
                weight_row_bytes(W_Q6_K, 512) == 420 && weight_row_bytes(W_F16, 7) == 14 &&
@@ -171,16 +170,16 @@ static void test_dequant(const struct kernels *k) {
     /* d = 0.5; bytes 0x00, 0xf8, 0x1f ...: the low nibble is weight i, the high one 16 + i. */
     uint8_t q4[18] = {0x00, 0x38, 0x00, 0xf8, 0x1f};
     float x[32];
-    k->q4_0.dequant(x, q4, 32);
+    weight_ops(k, W_Q4_0)->dequant(x, q4, 32);
     tap_ok(x[0] == -4 && x[16] == -4 && x[1] == 0 && x[17] == 3.5f && x[2] == 3.5f &&
                x[18] == -3.5f && x[3] == -4,
            "dequant: a Q4_0 block by hand");
     uint8_t q8[34] = {0x00, 0xc0, 0x80, 0x7f, 0x01};  // d = -2
-    k->q8_0.dequant(x, q8, 32);
+    weight_ops(k, W_Q8_0)->dequant(x, q8, 32);
     tap_ok(x[0] == 256 && x[1] == -254 && x[2] == -2 && x[3] == 0 && x[31] == 0,
            "dequant: a Q8_0 block by hand");
     uint8_t halves[6] = {0x00, 0x3c, 0x01, 0x00, 0xff, 0xfb};
-    k->f16.dequant(x, halves, 3);
+    weight_ops(k, W_F16)->dequant(x, halves, 3);
     tap_ok(x[0] == 1 && x[1] == 0x1p-24f && x[2] == -65504, "dequant: F16 by hand");
 }
 
@@ -217,7 +216,7 @@ static void test_q6_k(const struct kernels *k) {
     uint8_t block[210] = {0xf1};
     block[128] = 0x12, block[192] = 3, block[196] = 0x80, block[209] = 0x40;
     float x[N];
-    k->q6_k.dequant(x, block, 256);
+    weight_ops(k, W_Q6_K)->dequant(x, block, 256);
     tap_ok(x[0] == 6 && x[64] == 256 && x[1] == -192 && x[16] == 0 && x[65] == 8192 &&
                x[128] == 0 && x[255] == 0,
            "dequant: a Q6_K block by hand");
@@ -230,7 +229,7 @@ static void test_q6_k(const struct kernels *k) {
     for (size_t i = 0; i < sizeof file; i++) file[i] = (uint8_t)rnd();
     for (size_t i = 209; i < sizeof file; i += 210) file[i] = (file[i] & 0x83) | 0x20;
     for (size_t r = 0; r < 5; r++) {
-        k->q6_k.dequant(x, file + r * SIZE, N);
+        weight_ops(k, W_Q6_K)->dequant(x, file + r * SIZE, N);
         for (size_t i = 0; i < N; i++)
             exact &= x[i] == q6_k_value(file + r * SIZE + i / 256 * 210, i % 256);
     }
@@ -239,9 +238,9 @@ static void test_q6_k(const struct kernels *k) {
         for (size_t i = 0; i < N; i++) x[i] = rnd_float() * 3;
         k->quantise(q + t * N / Q_BLOCK, x, N);
     }
-    exact = k->q6_k.relay(w, file, 5, N);
+    exact = weight_ops(k, W_Q6_K)->relay(w, file, 5, N);
     k->pack(panel, q, N / Q_BLOCK, N / Q_BLOCK, 3);
-    k->q6_k.matmul(y[0], 8, w, 1, N, panel, 3);
+    weight_ops(k, W_Q6_K)->matmul(y[0], 8, w, 1, N, panel, 3);
     for (size_t t = 0; t < 3; t++) {
         for (size_t r = 0; r < 8; r++) {
             double want = 0, size_sum = 0;
