@@ -1,8 +1,8 @@
 /* cpu.c - what this CPU can do.
  *
- * DAIR_CPU names a variant as struct kernels does: "scalar", "avx2", "neon". It takes features away
- * and never adds any, so that a wrong value cannot crash; a name nobody knows changes nothing. It
- * is there for tests, and to compare two variants on one machine.
+ * DAIR_CPU names a variant as struct kernels does. It takes features away and never adds any, so that
+ * a wrong value cannot crash; a name nobody knows changes nothing. It is there for tests, and to
+ * compare two variants on one machine.
  */
 #include "kernels.h"
 
@@ -12,6 +12,10 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 
+/* Intel SDM vol. 2, CPUID: leaf 7, and bit 4 of eax in its sub-leaf 1. */
+enum { BIT_AVXVNNI = 1 << 4 };
+enum { XCR0_AVX = 0x06, XCR0_AVX512 = 0xe6 };  // xmm and ymm state; also masks, zmm, zmm16-31
+
 /* AVX registers must be enabled by the OS as well as present in silicon: Intel SDM vol. 1, 14.3. */
 static unsigned cpu_probe(void) {
     unsigned a, b, c, d;
@@ -20,9 +24,17 @@ static unsigned cpu_probe(void) {
     if ((c & want) != want) return 0;
     unsigned lo, hi;
     __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
-    if ((lo & 6) != 6) return 0;  // xmm and ymm state
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return 0;
-    return b & bit_AVX2 ? CPU_AVX2 : 0;
+    if ((lo & XCR0_AVX) != XCR0_AVX) return 0;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & bit_AVX2)) return 0;
+    unsigned have = CPU_AVX2, n_leaf = a;
+    want = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
+    if ((b & want) == want && (c & bit_AVX512VNNI) && (lo & XCR0_AVX512) == XCR0_AVX512) {
+        have |= CPU_AVX512;
+    }
+    if (n_leaf >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & BIT_AVXVNNI)) {
+        have |= CPU_AVXVNNI;
+    }
+    return have;
 }
 #elif defined(__aarch64__)
 #include <sys/auxv.h>
@@ -38,11 +50,22 @@ static unsigned cpu_probe(void) {
 }
 #endif
 
+static const struct {
+    const char *name;
+    unsigned keep;
+} names[] = {
+    {"scalar", 0},
+    {"avx2", CPU_AVX2},
+    {"avxvnni", CPU_AVX2 | CPU_AVXVNNI},
+    {"avx512", CPU_AVX2 | CPU_AVX512},
+    {"neon", CPU_NEON},
+};
+
+const char *cpu_variant(size_t i) {
+    return i < sizeof names / sizeof *names ? names[i].name : NULL;
+}
+
 unsigned cpu_restrict(unsigned have, const char *name, bool *known) {
-    static const struct {
-        const char *name;
-        unsigned keep;
-    } names[] = {{"scalar", 0}, {"avx2", CPU_AVX2}, {"neon", CPU_NEON}};
     if (known) *known = false;
     for (size_t i = 0; name && i < sizeof names / sizeof *names; i++) {
         if (strcmp(name, names[i].name) == 0) {

@@ -35,6 +35,8 @@ enum { CONTRACT_VERSION = 1 };
 enum cpu_feature {
     CPU_AVX2 = 1 << 0,  // with FMA and F16C
     CPU_NEON = 1 << 1,
+    CPU_AVXVNNI = 1 << 2,  // dpbusd in AVX2's encoding
+    CPU_AVX512 = 1 << 3,   // F, BW, DQ, VL and VNNI
 };
 
 enum kv_type { KV_F32, KV_F16 };
@@ -64,7 +66,7 @@ struct weight_ops {
 };
 
 struct kernels {
-    const char *name;  // best variant that contributed: "scalar", "avx2", "neon"
+    const char *name;  // best variant that contributed, one of cpu_variant()
     struct weight_ops weights[N_WEIGHT_TYPE];  // by enum weight_type; all NULL where there is none
 
     /* x [n] to blocks q [ceil(n / 32)], missing values are zero. */
@@ -123,8 +125,11 @@ void rope_angles(float *cs, const double *freq, size_t n_pair, uint32_t pos);
  * normal number > 0. */
 void rope_freqs(double *freq, double base, size_t n_rot);
 
-/* Features of this CPU and kernel. DAIR_CPU=scalar|avx2|neon restricts them (see cpu.c). */
+/* Features of this CPU and kernel. DAIR_CPU=NAME restricts them to a variant's (see cpu.c). */
 unsigned cpu_features(void);
+/* Name i of the variants, those of other machines too, worst first: scalar, avx2, avxvnni, avx512,
+ * neon. NULL behind the last. */
+const char *cpu_variant(size_t i);
 /* What is left of the features `have` for the variant `name`; all of them when the name is NULL or
  * unknown. known: set if not NULL. */
 unsigned cpu_restrict(unsigned have, const char *name, bool *known);
@@ -134,6 +139,8 @@ void kernels_init(struct kernels *k, unsigned cpu);
 /* Variants, worst first: each replaces only what it does better. Call through kernels_init(). */
 void kernels_scalar(struct kernels *k);
 void kernels_avx2(struct kernels *k);
+void kernels_avxvnni(struct kernels *k);
+void kernels_avx512(struct kernels *k);
 void kernels_neon(struct kernels *k);
 /* The same for the types whose scales have scales (Q6_K). */
 void kernels_scalar_k(struct kernels *k);

@@ -3,6 +3,7 @@
 #include "gemv.h"
 #include "store/diskprobe.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,12 +14,23 @@ static const double FAST_DISK = 2e9;  // bytes/s that two readers cannot saturat
 static const double KERNEL_SECONDS = 0.05;
 static const double CLEARLY_SLOWER = 0.8;  // below this part of the memory's speed a kernel limits
 
+/* All variants' names: "scalar, avx2 and neon". */
+static void list_variants(char *to, size_t size) {
+    int n = snprintf(to, size, "%s", cpu_variant(0));
+    for (size_t i = 1; cpu_variant(i) && n > 0 && (size_t)n < size; i++) {
+        const char *before = cpu_variant(i + 1) ? ", " : " and ";
+        n += snprintf(to + n, size - (size_t)n, "%s%s", before, cpu_variant(i));
+    }
+}
+
 MUST setup_kernels(struct kernels *k, struct err *e) {
     const char *name = getenv("DAIR_CPU");
     bool known = true;
     if (name && *name) (void)cpu_restrict(0, name, &known);
     if (!known) {
-        return err_set(e, ERR_USAGE, "DAIR_CPU knows scalar, avx2 and neon, not \"%.60s\"", name);
+        char all[120];
+        list_variants(all, sizeof all);
+        return err_set(e, ERR_USAGE, "DAIR_CPU knows %s, not \"%.60s\"", all, name);
     }
     kernels_init(k, cpu_features());
     return true;
