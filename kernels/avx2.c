@@ -3,59 +3,23 @@
  * The 16 lanes of the contract are two registers, `lo` (lanes 0-7) and `hi` (8-15). Where an
  * operand may be NaN the order of min/max operands matters: the instructions return the second.
  */
-#include "exp.h"
+#include "avx2.h"
 #include "f16.h"
 #include "kernels.h"
 #include "topk.h"
 
-#include <immintrin.h>
 #include <string.h>
 
-#define ALWAYS static inline __attribute__((always_inline))
-#ifdef __clang__
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
 /* Tells gcc that v is used here: without it the tile's partial sums are reordered and spilled (100
  * instead of 150 GMAC/s). Emits nothing. */
 #define KEEP(v) __asm__ volatile("" : "+x"(v))
 
 enum {
-    VEC = 8,                  // floats in a register
     PREFETCH_AHEAD = 9216,    // one sequential stream of weights, so far ahead into L2 (measured)
     TILE_TOK = 4,             // tokens of a tile of quantised weights
     FLOAT_TILE_TOK = 3,       // and of float weights
     PASS_BYTES = 192 * 1024,  // activations that go over the weights in one pass (L2)
 };
-
-/* Sums and exp. */
-
-ALWAYS float sum_tree(__m256 lo, __m256 hi) {
-    __m256 a = _mm256_add_ps(lo, hi);
-    __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
-    b = _mm_add_ps(b, _mm_movehl_ps(b, b));
-    return _mm_cvtss_f32(_mm_add_ss(b, _mm_movehdup_ps(b)));
-}
-
-/* k_exp() of exp.h, eight at once. */
-ALWAYS __m256 exp8(__m256 x) {
-    const __m256 round = _mm256_set1_ps(EXP_ROUND), lowest = _mm256_set1_ps(EXP_LO);
-    __m256 c = _mm256_min_ps(_mm256_set1_ps(EXP_HI), _mm256_max_ps(lowest, x));
-    __m256 z = _mm256_fmadd_ps(c, _mm256_set1_ps(EXP_LOG2E), round);
-    __m256 n = _mm256_sub_ps(z, round);
-    __m256 r = _mm256_fmadd_ps(n, _mm256_set1_ps(-EXP_LN2_HI), c);
-    r = _mm256_fmadd_ps(n, _mm256_set1_ps(-EXP_LN2_LO), r);
-    __m256 p = _mm256_fmadd_ps(_mm256_set1_ps(EXP_C6), r, _mm256_set1_ps(EXP_C5));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(EXP_C4));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(EXP_C3));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(EXP_C2));
-    p = _mm256_add_ps(_mm256_fmadd_ps(_mm256_mul_ps(p, r), r, r), _mm256_set1_ps(1.0f));
-    __m256i scale = _mm256_add_epi32(_mm256_slli_epi32(_mm256_castps_si256(z), 23),
-                                     _mm256_set1_epi32((int)EXP_BIAS));
-    __m256 y = _mm256_mul_ps(_mm256_mul_ps(p, _mm256_castsi256_ps(scale)), _mm256_set1_ps(2.0f));
-    return _mm256_andnot_ps(_mm256_cmp_ps(x, lowest, _CMP_LT_OQ), y);
-}
 
 /* Re-laying. */
 
@@ -305,11 +269,6 @@ static void matmul_q8_0(float *y, size_t ldy, const void *w, size_t n_group, siz
 }
 
 /* Eight values at index i of an array of f32 or f16: float weights, keys, values. */
-ALWAYS __m256 load_float(const void *p, size_t i, bool half) {
-    if (!half) return _mm256_loadu_ps((const float *)p + i);
-    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)((const uint16_t *)p + i)));
-}
-
 /* Two rows times n_tok tokens; the next two rows are fetched when `ahead`. */
 ALWAYS void tile_float(float *y, size_t ldy, const char *w, size_t row_bytes, bool half, bool ahead,
                        const float *x, size_t n, size_t n_tok) {
@@ -524,149 +483,6 @@ static void to_f16(uint16_t *y, const float *x, size_t n) {
     }
 }
 
-/* Attention. */
-
-/* load_float() of the n <= 8 values at index i, zeros behind them. */
-ALWAYS __m256 load_some(const void *p, size_t i, size_t n, bool half) {
-    if (n == VEC) return load_float(p, i, half);
-    float part[VEC] = {0};
-    size_t size = half ? sizeof(uint16_t) : sizeof(float);
-    memcpy(part, (const char *)p + i * size, n * size);
-    return load_float(part, 0, half);
-}
-
-/* q [hd rounded up to 16, padded with zeros] times four keys. */
-ALWAYS __m128 score_four(const float *q, const void *k, const size_t row[4], size_t hd, bool half) {
-    __m256 lo[4], hi[4];
-    UNROLL
-    for (size_t j = 0; j < 4; j++) lo[j] = hi[j] = _mm256_setzero_ps();
-    size_t i = 0;
-    for (; i + FLOAT_LANES <= hd; i += FLOAT_LANES) {
-        __m256 q0 = _mm256_load_ps(q + i), q1 = _mm256_load_ps(q + i + VEC);
-        UNROLL
-        for (size_t j = 0; j < 4; j++) {
-            lo[j] = _mm256_fmadd_ps(q0, load_float(k, row[j] + i, half), lo[j]);
-            hi[j] = _mm256_fmadd_ps(q1, load_float(k, row[j] + i + VEC, half), hi[j]);
-        }
-    }
-    if (i < hd) {
-        size_t n0 = hd - i < VEC ? hd - i : VEC, n1 = hd - i - n0;
-        for (size_t j = 0; j < 4; j++) {
-            __m256 k0 = load_some(k, row[j] + i, n0, half);
-            lo[j] = _mm256_fmadd_ps(_mm256_load_ps(q + i), k0, lo[j]);
-            if (n1 == 0) continue;
-            __m256 k1 = load_some(k, row[j] + i + VEC, n1, half);
-            hi[j] = _mm256_fmadd_ps(_mm256_load_ps(q + i + VEC), k1, hi[j]);
-        }
-    }
-    __m128 s[4];
-    UNROLL
-    for (size_t j = 0; j < 4; j++) {
-        __m256 a = _mm256_add_ps(lo[j], hi[j]);
-        s[j] = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
-    }
-    __m128 s01 = _mm_add_ps(_mm_movelh_ps(s[0], s[1]), _mm_movehl_ps(s[1], s[0]));
-    __m128 s23 = _mm_add_ps(_mm_movelh_ps(s[2], s[3]), _mm_movehl_ps(s[3], s[2]));
-    return _mm_hadd_ps(s01, s23);
-}
-
-/* Scores of n <= 64 keys to p, -infinity behind them; returns the largest, NaN ignored. */
-ALWAYS float score_block(float *p, const float *q, const void *k, size_t first, size_t n,
-                         size_t stride, size_t hd, float scale, bool half) {
-    const __m256 lowest = _mm256_set1_ps(-__builtin_inff());
-    for (size_t j = 0; j < n; j += 4) {
-        size_t row[4];
-        UNROLL
-        for (size_t l = 0; l < 4; l++) row[l] = (first + (j + l < n ? j + l : n - 1)) * stride;
-        __m128 s = score_four(q, k, row, hd, half);
-        _mm_store_ps(p + j, _mm_mul_ps(s, _mm_set1_ps(scale)));
-    }
-    __m256 m = lowest;
-    for (size_t j = n; j % FLOAT_LANES != 0; j++) p[j] = -__builtin_inff();
-    for (size_t j = 0; j < n; j += VEC) m = _mm256_max_ps(_mm256_load_ps(p + j), m);
-    __m128 a = _mm_max_ps(_mm256_castps256_ps128(m), _mm256_extractf128_ps(m, 1));
-    a = _mm_max_ps(a, _mm_movehl_ps(a, a));
-    return _mm_cvtss_f32(_mm_max_ss(a, _mm_movehdup_ps(a)));
-}
-
-/* o [8 * n_vec, or `some` when n_vec is 1] = sum of p[j] * v[first + j]. */
-ALWAYS void weigh_values(float *o, const float *p, const void *v, size_t first, size_t n,
-                         size_t stride, size_t n_vec, size_t some, bool half) {
-    __m256 acc[8];
-    UNROLL
-    for (size_t i = 0; i < n_vec; i++) acc[i] = _mm256_setzero_ps();
-    for (size_t j = 0; j < n; j++) {
-        __m256 pj = _mm256_broadcast_ss(p + j);
-        size_t at = first + j * stride;
-        UNROLL
-        for (size_t i = 0; i < n_vec; i++) {
-            __m256 vv =
-                n_vec == 1 ? load_some(v, at, some, half) : load_float(v, at + i * VEC, half);
-            acc[i] = _mm256_fmadd_ps(pj, vv, acc[i]);
-        }
-    }
-    UNROLL
-    for (size_t i = 0; i < n_vec; i++) _mm256_store_ps(o + i * VEC, acc[i]);
-}
-
-ALWAYS void attend_as(float *out, const float *q, const void *k, const void *v, size_t hd,
-                      size_t stride, size_t n_pos, float scale, bool half) {
-    _Alignas(32) float o_all[HEAD_DIM_MAX], o[HEAD_DIM_MAX], qa[HEAD_DIM_MAX], p[ATTEND_BLOCK];
-    float m_all = 0, l_all = 0;
-    memset(qa + hd / FLOAT_LANES * FLOAT_LANES, 0, hd % FLOAT_LANES ? FLOAT_LANES * sizeof *qa : 0);
-    memcpy(qa, q, hd * sizeof *q);
-    for (size_t first = 0; first < n_pos; first += ATTEND_BLOCK) {
-        size_t n = n_pos - first < ATTEND_BLOCK ? n_pos - first : ATTEND_BLOCK;
-        float m = score_block(p, qa, k, first, n, stride, hd, scale, half);
-        __m256 lane[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
-        for (size_t j = 0; j < (n + FLOAT_LANES - 1) / FLOAT_LANES * 2; j++) {
-            __m256 e = exp8(_mm256_sub_ps(_mm256_load_ps(p + j * VEC), _mm256_set1_ps(m)));
-            _mm256_store_ps(p + j * VEC, e);
-            lane[j % 2] = _mm256_add_ps(lane[j % 2], e);
-        }
-        float l = sum_tree(lane[0], lane[1]);
-        for (size_t i = 0; i < hd;) {
-            size_t at = first * stride + i, left = hd - i;
-            if (left >= 64) {
-                weigh_values(o + i, p, v, at, n, stride, 8, 0, half);
-                i += 64;
-            } else if (left >= 32) {
-                weigh_values(o + i, p, v, at, n, stride, 4, 0, half);
-                i += 32;
-            } else {
-                weigh_values(o + i, p, v, at, n, stride, 1, left < VEC ? left : VEC, half);
-                i += VEC;
-            }
-        }
-        if (first == 0) {
-            memcpy(o_all, o, sizeof o);
-            l_all = l;
-            m_all = m;
-            continue;
-        }
-        float m_new = m > m_all ? m : m_all;
-        float s = k_exp(m_all - m_new), t = k_exp(m - m_new);
-        for (size_t i = 0; i < hd; i += VEC) {
-            __m256 old = _mm256_mul_ps(_mm256_load_ps(o_all + i), _mm256_set1_ps(s));
-            old = _mm256_fmadd_ps(_mm256_load_ps(o + i), _mm256_set1_ps(t), old);
-            _mm256_store_ps(o_all + i, old);
-        }
-        l_all = k_fma(l, t, l_all * s);
-        m_all = m_new;
-    }
-    float inv = 1.0f / l_all;
-    for (size_t i = 0; i < hd; i++) out[i] = o_all[i] * inv;
-}
-
-static void attend(float *out, const float *q, const void *k, const void *v, enum kv_type type,
-                   size_t hd, size_t stride, size_t n_pos, float scale) {
-    if (type == KV_F16) {
-        attend_as(out, q, k, v, hd, stride, n_pos, scale, true);
-    } else {
-        attend_as(out, q, k, v, hd, stride, n_pos, scale, false);
-    }
-}
-
 /* Branch outputs, and the residual. */
 
 static void to_wire16(struct wire16 *q, const float *x, size_t n) {
@@ -749,7 +565,6 @@ void kernels_avx2(struct kernels *k) {
     k->rope = rope;
     k->silu_mul = silu_mul;
     k->to_f16 = to_f16;
-    k->attend = attend;
     k->to_wire16 = to_wire16;
     k->add_wire16 = add_wire16;
     k->add_act = add_act;

@@ -42,4 +42,29 @@ static inline float k_exp(float x) {
     return x < EXP_LO ? 0.0f : y;
 }
 
+/* tanh: absolute error below 2^-22, which is all that its users, which cap scores, ask for; +-1 far out. */
+static inline float k_tanh(float x) {
+    return 1.0f - 2.0f / (1.0f + k_exp(x * 2.0f));
+}
+
+/* GELU in its tanh form (Hendrycks, Gimpel 2016): x (1 + tanh u) / 2, u = sqrt(2 / pi) (x + 0.044715 x^3),
+ * is x / (1 + exp(-2 u)), and -2 u = x * (x^2 * GELU_C3 + GELU_C1). */
+#define GELU_C1 (-0x1.988454p+0f)
+#define GELU_C3 (-0x1.2444f2p-4f)
+
+static inline float k_gelu(float x) {
+    return x / (1.0f + k_exp(x * k_fma(x * x, GELU_C3, GELU_C1)));
+}
+
+/* The SwiGLU of gpt-oss: both sides clamped, a steeper sigmoid, and one added to the linear side. */
+#define OAI_LIMIT 7.0f
+#define OAI_ALPHA 1.702f
+
+static inline float k_swiglu_oai(float gate, float up) {
+    float g = gate < OAI_LIMIT ? gate : OAI_LIMIT;  // NaN becomes the limit
+    float u = up > -OAI_LIMIT ? up : -OAI_LIMIT;
+    u = u < OAI_LIMIT ? u : OAI_LIMIT;
+    return g / (1.0f + k_exp(g * -OAI_ALPHA)) * (u + 1.0f);
+}
+
 #endif

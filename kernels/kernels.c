@@ -7,14 +7,17 @@ static const struct {
 } variants[] = {
     {0, kernels_scalar},  // worst first: later rows overwrite what they improve
     {0, kernels_scalar_k},
+    {0, kernels_scalar_attend},
 #if defined(__x86_64__)
     {CPU_AVX2, kernels_avx2},
     {CPU_AVX2, kernels_avx2_k},
+    {CPU_AVX2, kernels_avx2_attend},
     {CPU_AVX2 | CPU_AVXVNNI, kernels_avxvnni},
     {CPU_AVX2 | CPU_AVX512, kernels_avx512},
 #elif defined(__aarch64__)
     {CPU_NEON, kernels_neon},
     {CPU_NEON, kernels_neon_k},
+    {CPU_NEON, kernels_neon_attend},
 #endif
 };
 

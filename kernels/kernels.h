@@ -39,11 +39,24 @@ enum cpu_feature {
     CPU_AVX512 = 1 << 3,   // F, BW, DQ, VL and VNNI
 };
 
-enum kv_type { KV_F32, KV_F16 };
+/* How keys and values are kept. KV_Q8_0: struct act, a head's last block padded with zeros. */
+enum kv_type { KV_F32, KV_F16, KV_Q8_0 };
 
 enum {
     ATTEND_BLOCK = 64,   // positions whose softmax is made at once (contract)
     HEAD_DIM_MAX = 512,  // the caller refuses more
+};
+
+/* What one query head sees of the cached positions of its KV head, and how. */
+struct attention {
+    enum kv_type type;
+    size_t hd;      // values of a head, at most HEAD_DIM_MAX
+    size_t stride;  // values from a position to the next; KV_Q8_0: a multiple of 32
+    size_t first,
+        n_pos;      // positions [first, n_pos) are seen; first < n_pos, those before are readable
+    float scale;    // of q . k
+    float softcap;  // 0: none
+    const float *sink;  // the score of one more position, whose value is zero; NULL: none
 };
 
 /* What is done with one type of weights. */
@@ -82,19 +95,31 @@ struct kernels {
      * Su et al. 2021, 3.4.2, pairs adjacent as arch llama has them in GGUF):
      * a' = fma(a, cos, -(b * sin)), b' = fma(b, cos, a * sin). */
     void (*rope)(float *x, const float *cs, size_t n_pair);
+    /* The same with the pairs (x[i], x[n_pair + i]) (other architectures; "neox" in GGUF's terms). */
+    void (*rope_halves)(float *x, const float *cs, size_t n_pair);
+    /* y = fma((x - mean) * s, w, b), mean = sum(x) / n, s = 1 / sqrt(sum((x - mean)^2) / n + eps).
+     * y may be x. */
+    void (*layernorm)(float *y, const float *x, const float *w, const float *b, size_t n,
+                      float eps);
     /* y = silu(gate) * up, silu(g) = g / (1 + exp(-g)), exp as in exp.h. y may be gate or up. */
     void (*silu_mul)(float *y, const float *gate, const float *up, size_t n);
+    /* y = gelu(gate) * up, gelu as k_gelu() of exp.h; up NULL: without. y may be gate or up. */
+    void (*gelu_mul)(float *y, const float *gate, const float *up, size_t n);
+    /* k_swiglu_oai() of exp.h. y may be gate or up. */
+    void (*swiglu_oai)(float *y, const float *gate, const float *up, size_t n);
 
     /* Round to binary16 for the KV cache, clamped to +-65504 first (NaN gives -65504). */
     void (*to_f16)(uint16_t *y, const float *x, size_t n);
-    /* One query head over n_pos >= 1 cached positions of one KV head: out [hd], q [hd], row p of k
-     * at k + p * stride elements (of kv type), v likewise; hd <= HEAD_DIM_MAX, any alignment
-     * (best: multiples of 16 values). Scores are (q . k) * scale. Block b of
-     * 64 positions gives m_b, l_b, o_b; from M = m_0, L = l_0, O = o_0:
+    /* One query head: out [hd], q [hd], position p's key at k + p * stride values (of kv type), its
+     * value likewise; any alignment (best: multiples of 16 values). A score is (q . k) * scale, then
+     * with a cap tanh(score * (1 / softcap)) * softcap (exp.h). Positions go in blocks of 64 counted
+     * from 0, whatever `first` is; block b gives m_b, l_b, o_b of those of its positions that are seen,
+     * each in the lane of its place in the block. From the first such block's M = m, L = l, O = o:
      * M' = max(M, m_b), s = exp(M - M'), t = exp(m_b - M'), L = fma(l_b, t, L * s),
-     * O = fma(o_b, t, O * s); at the end out = O * (1 / L). */
-    void (*attend)(float *out, const float *q, const void *k, const void *v, enum kv_type type,
-                   size_t hd, size_t stride, size_t n_pos, float scale);
+     * O = fma(o_b, t, O * s); at the end out = O * (1 / L). With a sink, before that:
+     * M' = max(M, sink), s = exp(M - M'), L = fma(L, s, exp(sink - M')), out = O * (s / L). */
+    void (*attend)(float *out, const float *q, const void *k, const void *v,
+                   const struct attention *a);
 
     /* Branch outputs to the wire's rounding and onto the residual. Blocks of 32, n any (a last
      * partial block is padded with zeros). d = max|x| / 32767 (NaN ignored, at most 2^60; below
@@ -147,11 +172,16 @@ void kernels_scalar_k(struct kernels *k);
 void kernels_avx2_k(struct kernels *k);
 void kernels_neon_k(struct kernels *k);
 
+/* The same for attention and what only some architectures use. */
+void kernels_scalar_attend(struct kernels *k);
+void kernels_avx2_attend(struct kernels *k);
+void kernels_neon_attend(struct kernels *k);
+
 /* Run every kernel of got and of the reference on seeded input, edge values included, and compare
  * bits. Returns the number of mismatches; *digest (FNV-1a over all reference results) is one value on
  * every CPU. `say`, if not NULL, gets a line for each mismatch. scratch: SELFTEST_BYTES, 64-aligned. */
 enum { SELFTEST_BYTES = 1 << 20 };
-#define SELFTEST_DIGEST 0x5a6fa59a0978091eULL  // what *digest is, for CONTRACT_VERSION
+#define SELFTEST_DIGEST 0x6efcdc4b009b62ddULL  // what *digest is, for CONTRACT_VERSION
 size_t kernels_selftest(const struct kernels *got, void *scratch, uint64_t *digest,
                         void (*say)(void *ctx, const char *line), void *ctx);
 

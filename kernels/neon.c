@@ -4,59 +4,18 @@
  * The 16 lanes of the contract are four registers. Products of bytes are gathered in int16 as long
  * as they fit and then added pairwise into int32, which is what those cores do best.
  */
-#include "exp.h"
+#include "neon.h"
 #include "f16.h"
 #include "kernels.h"
 #include "topk.h"
 
-#include <arm_neon.h>
 #include <string.h>
 
-#define ALWAYS static inline __attribute__((always_inline))
-#ifdef __clang__
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
-
 enum {
-    VEC = 4,                  // floats in a register
     PREFETCH_AHEAD = 1536,    // about the latency of a Pi's memory times its bandwidth
     TILE_TOK = 2,             // 4 would need more registers than there are (gcc: 3 times slower)
     PASS_BYTES = 128 * 1024,  // activations that go over the weights in one pass (L2)
 };
-
-/* Sums and exp. */
-
-ALWAYS float sum_tree(const float32x4_t lane[4]) {
-    float32x4_t a = vaddq_f32(vaddq_f32(lane[0], lane[2]), vaddq_f32(lane[1], lane[3]));
-    float32x2_t b = vadd_f32(vget_low_f32(a), vget_high_f32(a));
-    return vget_lane_f32(vpadd_f32(b, b), 0);
-}
-
-/* a where it is a number above b, else b: what max does to NaN depends on the instruction set. */
-ALWAYS float32x4_t max_number(float32x4_t a, float32x4_t b) {
-    return vbslq_f32(vcgtq_f32(a, b), a, b);
-}
-
-/* k_exp() of exp.h, four at once. */
-ALWAYS float32x4_t exp4(float32x4_t x) {
-    const float32x4_t round = vdupq_n_f32(EXP_ROUND), lowest = vdupq_n_f32(EXP_LO);
-    float32x4_t c = vminq_f32(vmaxq_f32(x, lowest), vdupq_n_f32(EXP_HI));
-    float32x4_t z = vfmaq_f32(round, c, vdupq_n_f32(EXP_LOG2E));
-    float32x4_t n = vsubq_f32(z, round);
-    float32x4_t r = vfmaq_f32(c, n, vdupq_n_f32(-EXP_LN2_HI));
-    r = vfmaq_f32(r, n, vdupq_n_f32(-EXP_LN2_LO));
-    float32x4_t p = vfmaq_f32(vdupq_n_f32(EXP_C5), vdupq_n_f32(EXP_C6), r);
-    p = vfmaq_f32(vdupq_n_f32(EXP_C4), p, r);
-    p = vfmaq_f32(vdupq_n_f32(EXP_C3), p, r);
-    p = vfmaq_f32(vdupq_n_f32(EXP_C2), p, r);
-    p = vaddq_f32(vfmaq_f32(r, vmulq_f32(p, r), r), vdupq_n_f32(1.0f));
-    uint32x4_t scale = vshlq_n_u32(vreinterpretq_u32_f32(z), 23);
-    scale = vaddq_u32(scale, vdupq_n_u32(EXP_BIAS));
-    float32x4_t y = vmulq_f32(vmulq_f32(p, vreinterpretq_f32_u32(scale)), vdupq_n_f32(2.0f));
-    return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(y), vcltq_f32(x, lowest)));
-}
 
 /* Re-laying. */
 
@@ -122,11 +81,6 @@ ALWAYS float load_one(const char *p) {
 }
 
 /* Eight values at index i of an array of f32 or f16: float weights, keys, values. */
-ALWAYS float32x4_t load_float(const void *p, size_t i, bool half) {
-    if (!half) return vld1q_f32((const float *)p + i);
-    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16((const uint16_t *)p + i)));
-}
-
 /* A tile: 8 rows times n_tok tokens from `first` on of panels of `width` tokens; weights `ahead`
  * bytes ahead are fetched, if not 0. width and n_tok are constants where it is inlined. */
 ALWAYS void tile_q4_0(float *y, size_t ldy, const char *w, size_t n_quad, size_t ahead,
@@ -497,153 +451,6 @@ static void to_f16(uint16_t *y, const float *x, size_t n) {
     }
 }
 
-/* Attention. */
-
-/* load_float() of the n <= 4 values at index i, zeros behind them. */
-ALWAYS float32x4_t load_some(const void *p, size_t i, size_t n, bool half) {
-    if (n == VEC) return load_float(p, i, half);
-    float part[VEC] = {0};
-    size_t size = half ? sizeof(uint16_t) : sizeof(float);
-    memcpy(part, (const char *)p + i * size, n * size);
-    return load_float(part, 0, half);
-}
-
-/* q [hd rounded up to 16, padded with zeros] times four keys. */
-ALWAYS float32x4_t score_four(const float *q, const void *k, const size_t row[4], size_t hd,
-                              bool half) {
-    float32x4_t lane[4][4];
-    UNROLL
-    for (size_t j = 0; j < 4; j++) {
-        lane[j][0] = lane[j][1] = lane[j][2] = lane[j][3] = vdupq_n_f32(0);
-    }
-    size_t i = 0;
-    for (; i + FLOAT_LANES <= hd; i += FLOAT_LANES) {
-        UNROLL
-        for (size_t h = 0; h < 4; h++) {
-            float32x4_t qh = vld1q_f32(q + i + h * VEC);
-            UNROLL
-            for (size_t j = 0; j < 4; j++) {
-                float32x4_t kh = load_float(k, row[j] + i + h * VEC, half);
-                lane[j][h] = vfmaq_f32(lane[j][h], qh, kh);
-            }
-        }
-    }
-    if (i < hd) {
-        UNROLL
-        for (size_t h = 0; h < 4; h++) {
-            size_t at = i + h * VEC;
-            float32x4_t qh = vld1q_f32(q + at);
-            UNROLL
-            for (size_t j = 0; j < 4 && at < hd; j++) {
-                float32x4_t kh = load_some(k, row[j] + at, hd - at < VEC ? hd - at : VEC, half);
-                lane[j][h] = vfmaq_f32(lane[j][h], qh, kh);
-            }
-        }
-    }
-    float32x4_t s[4];
-    UNROLL
-    for (size_t j = 0; j < 4; j++) {
-        s[j] = vaddq_f32(vaddq_f32(lane[j][0], lane[j][2]), vaddq_f32(lane[j][1], lane[j][3]));
-    }
-    float32x4_t s01 = vaddq_f32(vcombine_f32(vget_low_f32(s[0]), vget_low_f32(s[1])),
-                                vcombine_f32(vget_high_f32(s[0]), vget_high_f32(s[1])));
-    float32x4_t s23 = vaddq_f32(vcombine_f32(vget_low_f32(s[2]), vget_low_f32(s[3])),
-                                vcombine_f32(vget_high_f32(s[2]), vget_high_f32(s[3])));
-    return vpaddq_f32(s01, s23);
-}
-
-/* Scores of n <= 64 keys to p, -infinity behind them; returns the largest, NaN ignored. */
-ALWAYS float score_block(float *p, const float *q, const void *k, size_t first, size_t n,
-                         size_t stride, size_t hd, float scale, bool half) {
-    float32x4_t m = vdupq_n_f32(-__builtin_inff());
-    for (size_t j = 0; j < n; j += 4) {
-        size_t row[4];
-        UNROLL
-        for (size_t l = 0; l < 4; l++) row[l] = (first + (j + l < n ? j + l : n - 1)) * stride;
-        vst1q_f32(p + j, vmulq_n_f32(score_four(q, k, row, hd, half), scale));
-    }
-    for (size_t j = n; j % FLOAT_LANES != 0; j++) p[j] = -__builtin_inff();
-    for (size_t j = 0; j < n; j += VEC) m = max_number(vld1q_f32(p + j), m);
-    return vmaxvq_f32(m);
-}
-
-/* o [4 * n_vec, or `some` when n_vec is 1] = sum of p[j] * v[first + j]. */
-ALWAYS void weigh_values(float *o, const float *p, const void *v, size_t first, size_t n,
-                         size_t stride, size_t n_vec, size_t some, bool half) {
-    float32x4_t acc[16];
-    UNROLL
-    for (size_t i = 0; i < n_vec; i++) acc[i] = vdupq_n_f32(0);
-    for (size_t j = 0; j < n; j++) {
-        float32x4_t pj = vld1q_dup_f32(p + j);
-        size_t at = first + j * stride;
-        UNROLL
-        for (size_t i = 0; i < n_vec; i++) {
-            float32x4_t vv =
-                n_vec == 1 ? load_some(v, at, some, half) : load_float(v, at + i * VEC, half);
-            acc[i] = vfmaq_f32(acc[i], pj, vv);
-        }
-    }
-    UNROLL
-    for (size_t i = 0; i < n_vec; i++) vst1q_f32(o + i * VEC, acc[i]);
-}
-
-ALWAYS void attend_as(float *out, const float *q, const void *k, const void *v, size_t hd,
-                      size_t stride, size_t n_pos, float scale, bool half) {
-    float o_all[HEAD_DIM_MAX], o[HEAD_DIM_MAX], qa[HEAD_DIM_MAX], p[ATTEND_BLOCK];
-    float m_all = 0, l_all = 0;
-    memset(qa + hd / FLOAT_LANES * FLOAT_LANES, 0, hd % FLOAT_LANES ? FLOAT_LANES * sizeof *qa : 0);
-    memcpy(qa, q, hd * sizeof *q);
-    for (size_t first = 0; first < n_pos; first += ATTEND_BLOCK) {
-        size_t n = n_pos - first < ATTEND_BLOCK ? n_pos - first : ATTEND_BLOCK;
-        float m = score_block(p, qa, k, first, n, stride, hd, scale, half);
-        float32x4_t lane[4] = {vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0)};
-        for (size_t j = 0; j < n; j += FLOAT_LANES) {
-            UNROLL
-            for (size_t h = 0; h < 4; h++) {
-                float32x4_t e = exp4(vsubq_f32(vld1q_f32(p + j + h * VEC), vdupq_n_f32(m)));
-                vst1q_f32(p + j + h * VEC, e);
-                lane[h] = vaddq_f32(lane[h], e);
-            }
-        }
-        float l = sum_tree(lane);
-        for (size_t i = 0; i < hd;) {
-            size_t at = first * stride + i, left = hd - i;
-            if (left >= 64) {
-                weigh_values(o + i, p, v, at, n, stride, 16, 0, half);
-                i += 64;
-            } else if (left >= 16) {
-                weigh_values(o + i, p, v, at, n, stride, 4, 0, half);
-                i += 16;
-            } else {
-                weigh_values(o + i, p, v, at, n, stride, 1, left < VEC ? left : VEC, half);
-                i += VEC;
-            }
-        }
-        if (first == 0) {
-            memcpy(o_all, o, hd * sizeof *o);
-            l_all = l;
-            m_all = m;
-            continue;
-        }
-        float m_new = m > m_all ? m : m_all;
-        float s = k_exp(m_all - m_new), t = k_exp(m - m_new);
-        for (size_t i = 0; i < hd; i++) o_all[i] = k_fma(o[i], t, o_all[i] * s);
-        l_all = k_fma(l, t, l_all * s);
-        m_all = m_new;
-    }
-    float inv = 1.0f / l_all;
-    for (size_t i = 0; i < hd; i++) out[i] = o_all[i] * inv;
-}
-
-static void attend(float *out, const float *q, const void *k, const void *v, enum kv_type type,
-                   size_t hd, size_t stride, size_t n_pos, float scale) {
-    if (type == KV_F16) {
-        attend_as(out, q, k, v, hd, stride, n_pos, scale, true);
-    } else {
-        attend_as(out, q, k, v, hd, stride, n_pos, scale, false);
-    }
-}
-
 /* Branch outputs, and the residual. */
 
 static void to_wire16(struct wire16 *q, const float *x, size_t n) {
@@ -719,7 +526,6 @@ void kernels_neon(struct kernels *k) {
     k->rope = rope;
     k->silu_mul = silu_mul;
     k->to_f16 = to_f16;
-    k->attend = attend;
     k->to_wire16 = to_wire16;
     k->add_wire16 = add_wire16;
     k->add_act = add_act;

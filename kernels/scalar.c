@@ -3,6 +3,7 @@
 #include "f16.h"
 #include "fma.h"
 #include "kernels.h"
+#include "lanes.h"
 #include "panel.h"
 #include "topk.h"
 
@@ -18,14 +19,6 @@ static size_t blocks_of(size_t n) {
 
 static size_t quads_of(size_t n_col) {
     return (n_col + COL_UNIT - 1) / COL_UNIT;
-}
-
-/* lane [16] to one number: l + 8, l + 4, l + 2, l + 1. */
-static float tree_sum(float *lane) {
-    for (size_t half = FLOAT_LANES / 2; half > 0; half /= 2) {
-        for (size_t l = 0; l < half; l++) lane[l] = lane[l] + lane[l + half];
-    }
-    return lane[0];
 }
 
 /* Adding and subtracting 1.5 * 2^23 rounds to an integer, half to even, for |x| <= 2^22. */
@@ -304,57 +297,11 @@ static void silu_mul(float *y, const float *gate, const float *up, size_t n) {
     for (size_t i = 0; i < n; i++) y[i] = gate[i] / (1.0f + k_exp(-gate[i])) * up[i];
 }
 
-/* Attention. */
-
 static void to_f16(uint16_t *y, const float *x, size_t n) {
     for (size_t i = 0; i < n; i++) {
         float v = x[i] > -65504.0f ? x[i] : -65504.0f;  // NaN becomes -65504
         y[i] = f32_to_f16(v < 65504.0f ? v : 65504.0f);
     }
-}
-
-static float kv_value(const void *kv, enum kv_type type, size_t i) {
-    return type == KV_F32 ? ((const float *)kv)[i] : f16_to_f32(((const uint16_t *)kv)[i]);
-}
-
-static float dot_kv(const float *q, const void *k, enum kv_type type, size_t first, size_t hd) {
-    float lane[FLOAT_LANES] = {0};
-    for (size_t i = 0; i < hd; i++) {
-        float *l = &lane[i % FLOAT_LANES];
-        *l = k_fma(q[i], kv_value(k, type, first + i), *l);
-    }
-    return tree_sum(lane);
-}
-
-static void attend(float *out, const float *q, const void *k, const void *v, enum kv_type type,
-                   size_t hd, size_t stride, size_t n_pos, float scale) {
-    float m_all = 0, l_all = 0, o_all[HEAD_DIM_MAX] = {0};
-    for (size_t first = 0; first < n_pos; first += ATTEND_BLOCK) {
-        size_t n = n_pos - first < ATTEND_BLOCK ? n_pos - first : ATTEND_BLOCK;
-        float p[ATTEND_BLOCK], lane[FLOAT_LANES] = {0}, m = -__builtin_inff();
-        for (size_t j = 0; j < n; j++) {
-            p[j] = dot_kv(q, k, type, (first + j) * stride, hd) * scale;
-            if (p[j] > m) m = p[j];
-        }
-        for (size_t j = 0; j < n; j++) {
-            p[j] = k_exp(p[j] - m);
-            lane[j % FLOAT_LANES] = lane[j % FLOAT_LANES] + p[j];
-        }
-        float l = tree_sum(lane);
-        float m_new = first == 0 || m > m_all ? m : m_all;
-        float s = k_exp(m_all - m_new), t = k_exp(m - m_new);
-        for (size_t i = 0; i < hd; i++) {
-            float o = 0;
-            for (size_t j = 0; j < n; j++) {
-                o = k_fma(p[j], kv_value(v, type, (first + j) * stride + i), o);
-            }
-            o_all[i] = first == 0 ? o : k_fma(o, t, o_all[i] * s);
-        }
-        l_all = first == 0 ? l : k_fma(l, t, l_all * s);
-        m_all = m_new;
-    }
-    float inv = 1.0f / l_all;
-    for (size_t i = 0; i < hd; i++) out[i] = o_all[i] * inv;
 }
 
 /* Branch outputs, and the residual. */
@@ -408,7 +355,6 @@ void kernels_scalar(struct kernels *k) {
         .rope = rope,
         .silu_mul = silu_mul,
         .to_f16 = to_f16,
-        .attend = attend,
         .to_wire16 = to_wire16,
         .add_wire16 = add_wire16,
         .add_act = add_act,

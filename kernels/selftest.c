@@ -305,6 +305,26 @@ static void check_vectors(struct selftest *s, size_t n, bool hostile) {
     compare_floats(s, "rope", name, a, b, n);
     memcpy(a, x, n * sizeof *x);
     memcpy(b, x, n * sizeof *x);
+    ref->rope_halves(a, w, n / 2);
+    got->rope_halves(b, w, n / 2);
+    compare_floats(s, "rope_halves", name, a, b, n);
+    ref->gelu_mul(a, x, w, n);
+    got->gelu_mul(b, x, w, n);
+    compare_floats(s, "gelu_mul", name, a, b, n);
+    ref->gelu_mul(a, x, NULL, n);
+    got->gelu_mul(b, x, NULL, n);
+    compare_floats(s, "gelu_mul alone", name, a, b, n);
+    ref->swiglu_oai(a, x, w, n);
+    got->swiglu_oai(b, x, w, n);
+    compare_floats(s, "swiglu_oai", name, a, b, n);
+    ref->swiglu_oai(a, w, x, n);
+    got->swiglu_oai(b, w, x, n);
+    compare_floats(s, "swiglu_oai", name, a, b, n);
+    ref->layernorm(a, x, w, w + n / 2, n / 2, 1e-5f);
+    got->layernorm(b, x, w, w + n / 2, n / 2, 1e-5f);
+    compare_floats(s, "layernorm", name, a, b, n / 2);
+    memcpy(a, x, n * sizeof *x);
+    memcpy(b, x, n * sizeof *x);
     ref->add(a, w, n);
     got->add(b, w, n);
     compare_floats(s, "add", name, a, b, n);
@@ -357,29 +377,36 @@ enum keys { KEYS_PLAIN, KEYS_AGAINST, KEYS_HOSTILE, N_KEYS };
 static void check_attend(struct selftest *s, enum kv_type type, size_t hd, size_t n_pos,
                          enum keys keys) {
     static const char *const names[N_KEYS] = {"plain", "negative scores", "hostile"};
-    size_t stride = hd + 8 * (rnd(s) % 3), n = n_pos * stride;
+    float sink = rnd_float(s) * 8.0f;
+    size_t stride = (hd + 31) / 32 * 32 + 32 * (rnd(s) % 2), n = n_pos * stride;
+    if (type != KV_Q8_0) stride = hd + 8 * (rnd(s) % 3), n = n_pos * stride;
     s->used = 0;
-    float *q = take(s, hd * sizeof *q, 0), *kv[2];
+    float *q = take(s, hd * sizeof *q, 0);
     float *a = take(s, hd * sizeof *a, 1), *b = take(s, hd * sizeof *b, 2);
-    uint16_t *half[2];
+    void *kv[2];
     make_activations(s, q, hd, SIGNS);
     for (size_t i = 0; i < 2; i++) {
-        kv[i] = take(s, n * sizeof *kv[i], 0);
-        half[i] = take(s, n * sizeof *half[i], 0);
-        for (size_t j = 0; j < n; j++) kv[i][j] = rnd_float(s) * 4.0f;
+        float *f = take(s, n * sizeof *f, 0);
+        kv[i] = f;
+        for (size_t j = 0; j < n; j++) f[j] = rnd_float(s) * 4.0f;
         for (size_t j = 0; keys == KEYS_AGAINST && i == 0 && j < n; j++) {
-            float f = kv[i][j];
-            kv[i][j] = (f < 0) == (q[j % stride % hd] < 0) ? -f : f;
+            if ((f[j] < 0) == (q[j % stride % hd] < 0)) f[j] = -f[j];
         }
         if (keys == KEYS_HOSTILE)
-            kv[i][rnd(s) % n] = f32_from_bits(rnd(s) % 2 ? 0x7fc00000 : 0xff800000);
-        s->ref->to_f16(half[i], kv[i], n);
+            f[rnd(s) % n] = f32_from_bits(rnd(s) % 2 ? 0x7fc00000 : 0xff800000);
+        if (type != KV_F32) kv[i] = take(s, n * sizeof(uint16_t) + n / 8, 0);
+        if (type == KV_F16) s->ref->to_f16(kv[i], f, n);
+        if (type == KV_Q8_0) s->ref->quantise(kv[i], f, n);
     }
-    const void *k = type == KV_F32 ? (void *)kv[0] : half[0];
-    const void *v = type == KV_F32 ? (void *)kv[1] : half[1];
-    s->ref->attend(a, q, k, v, type, hd, stride, n_pos, 0.25f);
-    s->got->attend(b, q, k, v, type, hd, stride, n_pos, 0.25f);
-    compare_floats(s, "attend", names[keys], a, b, hd);
+    for (uint32_t how = 0; how < 5; how++) {
+        struct attention at = {type, hd, stride, 0, n_pos, 0.25f, 0, NULL};
+        if (how & 1) at.first = rnd(s) % n_pos;
+        if (how & 2) at.softcap = 3.0f;
+        if (how & 4) at.sink = &sink;
+        s->ref->attend(a, q, kv[0], kv[1], &at);
+        s->got->attend(b, q, kv[0], kv[1], &at);
+        compare_floats(s, "attend", names[keys], a, b, hd);
+    }
 }
 
 /* Angles have one implementation only; here they go into the digest. */
@@ -428,6 +455,7 @@ size_t kernels_selftest(const struct kernels *got, void *scratch, uint64_t *dige
         for (int keys = 0; keys < N_KEYS; keys++) {
             check_attend(&s, KV_F16, hd, n_pos, (enum keys)keys);
             check_attend(&s, KV_F32, hd, n_pos, (enum keys)keys);
+            check_attend(&s, KV_Q8_0, hd, n_pos, (enum keys)keys);
             hd = dims[rnd(&s) % 8];
         }
     }

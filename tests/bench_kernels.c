@@ -248,18 +248,23 @@ static void bench_attend(void) {
     uint16_t *half = big(2 * N_POS * STRIDE * sizeof *half);
     fill_floats(kv, 2 * N_POS * STRIDE);
     fill_floats(q, 128);
+    struct act *blocks = big(2 * N_POS * STRIDE / Q_BLOCK * sizeof *blocks);
+    kern.quantise(blocks, kv, 2 * N_POS * STRIDE);
     kern.to_f16(half, kv, 2 * N_POS * STRIDE);
     for (size_t hd = 64; hd <= 128; hd *= 2) {
-        double f16 = 0, f32 = 0, near = 0;
-        TIME(f16, 4,
-             kern.attend(out, q, half, half + N_POS * STRIDE, KV_F16, hd, STRIDE, N_POS, 0.125f));
-        TIME(f32, 4,
-             kern.attend(out, q, kv, kv + N_POS * STRIDE, KV_F32, hd, STRIDE, N_POS, 0.125f));
-        TIME(near, 4,
-             kern.attend(out, q, half, half + N_POS * STRIDE, KV_F16, hd, hd, N_POS, 0.125f));
+        double f16 = 0, f32 = 0, near = 0, q8 = 0;
+        struct attention a = {KV_F16, hd, STRIDE, 0, N_POS, 0.125f, 0, NULL};
+        TIME(f16, 4, kern.attend(out, q, half, half + N_POS * STRIDE, &a));
+        a.type = KV_F32;
+        TIME(f32, 4, kern.attend(out, q, kv, kv + N_POS * STRIDE, &a));
+        a.type = KV_F16, a.stride = hd;
+        TIME(near, 4, kern.attend(out, q, half, half + N_POS * STRIDE, &a));
+        a.type = KV_Q8_0;
+        TIME(q8, 4, kern.attend(out, q, blocks, blocks + N_POS * STRIDE / Q_BLOCK, &a));
         printf(
-            "attend hd %3zu, 1024 positions: f16 %.1f  f32 %.1f  f16 side by side %.1f ns/position\n",
-            hd, f16 / N_POS * 1e9, f32 / N_POS * 1e9, near / N_POS * 1e9);
+            "attend hd %3zu, 1024 positions: f16 %.1f  f32 %.1f  side by side f16 %.1f  q8_0 %.1f "
+            "ns/position\n",
+            hd, f16 / N_POS * 1e9, f32 / N_POS * 1e9, near / N_POS * 1e9, q8 / N_POS * 1e9);
     }
 }
 

@@ -105,6 +105,20 @@ static void test_fma(void) {
     tap_ok(root, "square root: libm's bits");
 }
 
+static void test_tanh(void) {
+    double worst = 0;
+    for (uint32_t u = 0; u < f32_bits(100.0f); u += 997) {
+        for (int sign = 0; sign < 2; sign++) {
+            float x = f32_from_bits(u | (uint32_t)sign << 31);
+            worst = fmax(worst, fabs((double)k_tanh(x) - tanh((double)x)));
+        }
+    }
+    printf("# tanh: largest error %.1e\n", worst);
+    tap_ok(worst < 0x1p-22 && k_tanh(INFINITY) == 1 && k_tanh(-INFINITY) == -1 &&
+               isnan(k_tanh(NAN)),
+           "tanh: error below 2^-22");
+}
+
 static void test_exp(void) {
     double worst = 0;
     for (uint32_t u = 0; u < f32_bits(88.72f); u += 997) {
@@ -421,6 +435,41 @@ static void test_vectors(const struct kernels *k) {
         good &= is_near(y[i], gate[i] / (1 + exp(-(double)gate[i])) * w[i], 5e-7, 1e-36);
     }
     tap_ok(good, "silu_mul: near binary64");
+    k->gelu_mul(y, gate, w, N);
+    good = true;
+    for (size_t i = 0; i < N; i++) {
+        double g = gate[i], u = sqrt(2 / M_PI) * (g + 0.044715 * g * g * g);
+        good &= is_near(y[i], 0.5 * g * (1 + tanh(u)) * w[i], 1e-6, 3e-6);
+    }
+    tap_ok(good, "gelu_mul: near binary64");
+    k->gelu_mul(y, x, NULL, N);
+    for (size_t i = 0; i < N; i++) {
+        double g = x[i], u = sqrt(2 / M_PI) * (g + 0.044715 * g * g * g);
+        good &= is_near(y[i], 0.5 * g * (1 + tanh(u)), 1e-6, 3e-6);
+    }
+    tap_ok(good, "gelu_mul: without a factor");
+    k->swiglu_oai(y, gate, x, N);
+    good = true;
+    for (size_t i = 0; i < N; i++) {
+        double g = fmin(gate[i], 7), up = x[i];
+        good &= is_near(y[i], g / (1 + exp(-(double)1.702f * g)) * (up + 1), 2e-6, 1e-20);
+    }
+    k->swiglu_oai(y, x, gate, N);  // beyond both limits of the linear side
+    for (size_t i = 0; i < N; i++) {
+        double g = x[i], up = fmin(fmax(gate[i], -7), 7);
+        good &= is_near(y[i], g / (1 + exp(-(double)1.702f * g)) * (up + 1), 2e-6, 1e-6);
+    }
+    tap_ok(good, "swiglu_oai: near binary64");
+    sum = 0;
+    double var = 0;
+    for (size_t i = 0; i < N; i++) sum += x[i] / N;
+    for (size_t i = 0; i < N; i++) var += (x[i] - sum) * (x[i] - sum) / N;
+    k->layernorm(y, x, w, gate, N, 1e-5f);
+    good = true;
+    for (size_t i = 0; i < N; i++) {
+        good &= is_near(y[i], (x[i] - sum) / sqrt(var + 1e-5) * w[i] + gate[i], 1e-6, 1e-6);
+    }
+    tap_ok(good, "layernorm: near binary64");
     x[0] = INFINITY, x[1] = -1e9f, x[2] = NAN, x[3] = 0x1p-25f, x[4] = 65519.0f;
     k->to_f16(h, x, N);
     good = h[0] == 0x7bff && h[1] == 0xfbff && h[2] == 0xfbff && h[3] == 0 && h[4] == 0x7bff;
@@ -468,42 +517,74 @@ static void test_rope(const struct kernels *k) {
         good &= is_near(x[2 * i + 1], b * c + a * s, 0, 3e-7);
     }
     tap_ok(good, "rope: rotates adjacent pairs");
+    memcpy(x, was, sizeof x);
+    k->rope_halves(x, cs, 61);
+    for (size_t i = 0; i < 61; i++) {
+        double c = cos(777 * freq[i]), s = sin(777 * freq[i]), a = was[i], b = was[61 + i];
+        good &= is_near(x[i], a * c - b * s, 0, 3e-7) && is_near(x[61 + i], b * c + a * s, 0, 3e-7);
+    }
+    for (size_t i = 122; i < 128; i++) good &= x[i] == was[i];
+    tap_ok(good, "rope_halves: rotates value i with i + n_pair");
+}
+
+enum { POS = 200, HD = 48, STRIDE = 64 };
+
+/* The same in binary64 from values in f32. */
+static void attend_far(double *out, const float *q, const float *key, const float *val,
+                       const struct attention *a) {
+    double score[POS], max = a->sink ? *a->sink : -1e9, sum = 0;
+    for (size_t p = a->first; p < a->n_pos; p++) {
+        score[p] = 0;
+        for (size_t i = 0; i < HD; i++) score[p] += (double)q[i] * key[p * STRIDE + i];
+        score[p] *= a->scale;
+        if (a->softcap > 0) score[p] = a->softcap * tanh(score[p] / a->softcap);
+        max = fmax(max, score[p]);
+    }
+    if (a->sink) sum = exp(*a->sink - max);
+    for (size_t p = a->first; p < a->n_pos; p++) sum += score[p] = exp(score[p] - max);
+    for (size_t i = 0; i < HD; i++) {
+        out[i] = 0;
+        for (size_t p = a->first; p < a->n_pos; p++) out[i] += score[p] / sum * val[p * STRIDE + i];
+    }
 }
 
 static void test_attend(const struct kernels *k) {
-    enum { POS = 200, HD = 48, STRIDE = 56 };
     static float key[POS * STRIDE], val[POS * STRIDE];
     static uint16_t key16[POS * STRIDE], val16[POS * STRIDE];
-    float q[HD], out[HD], out16[HD];
-    bool near = true;
+    static struct act key8[POS * STRIDE / Q_BLOCK], val8[POS * STRIDE / Q_BLOCK];
+    float q[HD], out[HD], out16[HD], out8[HD];
+    bool near = true, alike = true;
+    /* Whole numbers up to 127 of which one is reached are exact in all three kinds. */
     for (size_t i = 0; i < POS * STRIDE; i++) {
-        key16[i] = f32_to_f16(rnd_float() * 3);
-        val16[i] = f32_to_f16(rnd_float());
-        key[i] = f16_to_f32(key16[i]);
-        val[i] = f16_to_f32(val16[i]);
+        key[i] = i % 32 == 1  ? 127.0f / 32
+                 : i % STRIDE ? (float)(rnd() % 255) / 32 - 127.0f / 32
+                              : 1;
+        val[i] = i % 32 == 1 ? 127.0f / 64 : (float)(rnd() % 255) / 64 - 127.0f / 64;
     }
-    for (size_t p = 0; p < POS; p++) key[p * STRIDE] = 1, key16[p * STRIDE] = 0x3c00;
-    for (size_t n = 1; n <= POS; n += 1 + n / 8) {
+    k->to_f16(key16, key, POS * STRIDE);
+    k->to_f16(val16, val, POS * STRIDE);
+    k->quantise(key8, key, POS * STRIDE);
+    k->quantise(val8, val, POS * STRIDE);
+    for (size_t n = 1; n <= POS; n += 1 + n / 16) {
+        float sink = rnd_float() * 20;
+        struct attention a = {KV_F32, HD, STRIDE, 0, n, 0.05f, 0, NULL};
+        if (n % 3 == 1) a.first = rnd() % n;
+        if (n % 4 == 2) a.softcap = 5;
+        if (n % 5 == 3) a.sink = &sink;
         for (size_t i = 0; i < HD; i++) q[i] = rnd_float() * 4;
-        if (n % 2) q[0] = -100;  // all scores far below 0
-        k->attend(out, q, key, val, KV_F32, HD, STRIDE, n, 0.2f);
-        k->attend(out16, q, key16, val16, KV_F16, HD, STRIDE, n, 0.2f);
-        near &= memcmp(out, out16, sizeof out) == 0;
-        double score[POS], max = -1e9, sum = 0;
-        for (size_t p = 0; p < n; p++) {
-            score[p] = 0;
-            for (size_t i = 0; i < HD; i++) score[p] += (double)q[i] * key[p * STRIDE + i];
-            score[p] *= (double)0.2f;
-            max = fmax(max, score[p]);
-        }
-        for (size_t p = 0; p < n; p++) sum += score[p] = exp(score[p] - max);
-        for (size_t i = 0; i < HD; i++) {
-            double want = 0;
-            for (size_t p = 0; p < n; p++) want += score[p] / sum * val[p * STRIDE + i];
-            near &= is_near(out[i], want, 0, 3e-6);
-        }
+        if (n % 2) q[0] = -400;  // all scores far below 0
+        double want[HD];
+        attend_far(want, q, key, val, &a);
+        k->attend(out, q, key, val, &a);
+        a.type = KV_F16;
+        k->attend(out16, q, key16, val16, &a);
+        a.type = KV_Q8_0;
+        k->attend(out8, q, key8, val8, &a);
+        alike &= memcmp(out, out16, sizeof out) == 0 && memcmp(out, out8, sizeof out) == 0;
+        for (size_t i = 0; i < HD; i++) near &= is_near(out[i], want[i], 0, 1e-5);
     }
-    tap_ok(near, "attend: near binary64, f16 equals f32 of the same values");
+    tap_ok(near, "attend: near binary64, with window, cap and sink");
+    tap_ok(alike, "attend: f16 and q8_0 equal f32 of the same values");
 }
 
 struct pair {
@@ -599,6 +680,7 @@ int main(void) {
     test_f16();
     test_fma();
     test_exp();
+    test_tanh();
     test_table();
     test_variants(cpu_features());
     return tap_done();

@@ -270,12 +270,14 @@ static void attend_heads(void *ctx, int thread, int n_thread) {
     const struct model *m = n->conf.model;
     uint32_t hd = m->head_dim, group = m->n_head / m->n_head_kv;
     uint32_t ldq = round_up(n->n_q * hd, ROW_GROUP);
-    float scale = 1.0F / __builtin_sqrtf((float)hd);
+    struct attention a = {
+        .type = n->conf.kv, .hd = hd, .stride = hd, .scale = 1.0F / __builtin_sqrtf((float)hd)};
     for (uint32_t i = (uint32_t)thread; i < w->n_tok * n->n_q; i += (uint32_t)n_thread) {
         uint32_t t = i / n->n_q, h = i % n->n_q;
         size_t at = kv_at(n, w->layer, h / group);
+        a.n_pos = n->pos + t + 1;
         n->k->attend(n->head + (size_t)i * hd, n->q + t * ldq + h * hd, n->key + at, n->value + at,
-                     n->conf.kv, hd, hd, n->pos + t + 1, scale);
+                     &a);
     }
 }
 
