@@ -6,6 +6,7 @@ static const struct {
     void (*install)(struct kernels *);
 } variants[] = {
     {0, kernels_scalar},  // worst first: later rows overwrite what they improve
+    {0, kernels_scalar_q},
     {0, kernels_scalar_k},
     {0, kernels_scalar_attend},
 #if defined(__x86_64__)
@@ -31,30 +32,50 @@ static size_t round_up(size_t n, size_t unit) {
     return (n + unit - 1) / unit * unit;
 }
 
+/* File order: bytes of a block of so many columns. Kernel order: bytes of 8 rows of so many columns,
+ * and of what the head holds of one block of theirs. */
+static const struct {
+    uint16_t file_cols, file_bytes, kern_cols, kern_bytes, head_bytes;
+} forms[N_WEIGHT_TYPE] = {
+    [W_F32] = {1, 4, FLOAT_LANES, FLOAT_LANES *ROW_GROUP * 4, 0},
+    [W_F16] = {1, 2, FLOAT_LANES, FLOAT_LANES *ROW_GROUP * 2, 0},
+    [W_BF16] = {1, 2, FLOAT_LANES, FLOAT_LANES *ROW_GROUP * 2, 0},
+    [W_Q4_0] = {Q_BLOCK, sizeof(struct file_q4_0), COL_UNIT, sizeof(struct kern_q4_0), 0},
+    [W_Q4_1] = {Q_BLOCK, sizeof(struct file_q4_1), COL_UNIT, sizeof(struct kern_q4_1), 0},
+    [W_Q5_0] = {Q_BLOCK, sizeof(struct file_q5_0), COL_UNIT, sizeof(struct kern_q5_0), 0},
+    [W_Q5_1] = {Q_BLOCK, sizeof(struct file_q5_1), COL_UNIT, sizeof(struct kern_q5_1), 0},
+    [W_Q8_0] = {Q_BLOCK, sizeof(struct file_q8_0), COL_UNIT, sizeof(struct kern_q8_0), 0},
+    [W_IQ4_NL] = {Q_BLOCK, sizeof(struct file_q4_0), COL_UNIT, sizeof(struct kern_q4_0), 0},
+    [W_MXFP4] = {Q_BLOCK, sizeof(struct file_mxfp4), Q_BLOCK, sizeof(struct kern_mxfp4), ROW_GROUP},
+    [W_Q2_K] = {Q_SUPER, sizeof(struct file_q2_k), Q_SUPER, sizeof(struct kern_q2_k),
+                sizeof(struct head_q2_k)},
+    [W_Q3_K] = {Q_SUPER, sizeof(struct file_q3_k), Q_SUPER, sizeof(struct kern_q3_k),
+                sizeof(struct head_q3_k)},
+    [W_Q4_K] = {Q_SUPER, sizeof(struct file_q4_k), Q_SUPER, sizeof(struct kern_q4_k), 0},
+    [W_Q5_K] = {Q_SUPER, sizeof(struct file_q5_k), Q_SUPER, sizeof(struct kern_q5_k), 0},
+    [W_Q6_K] = {Q_SUPER, sizeof(struct file_q6_k), Q_SUPER, sizeof(struct kern_q6_k),
+                sizeof(uint16_t[ROW_GROUP])},
+    [W_IQ4_XS] = {Q_SUPER, sizeof(struct file_iq4_xs), Q_SUPER, sizeof(struct kern_iq4_xs), 0},
+};
+
+size_t weight_block(int type) {
+    return type < 0 || type >= N_WEIGHT_TYPE ? 0 : forms[type].file_cols;
+}
+
 size_t weight_row_bytes(int type, size_t n_col) {
-    switch (type) {
-    case W_F32: return n_col * sizeof(float);
-    case W_F16: return n_col * sizeof(uint16_t);
-    case W_Q4_0: return n_col / Q_BLOCK * sizeof(struct file_q4_0);
-    case W_Q8_0: return n_col / Q_BLOCK * sizeof(struct file_q8_0);
-    case W_Q6_K: return n_col / Q_SUPER * sizeof(struct file_q6_k);
-    default: return 0;
-    }
+    size_t unit = weight_block(type);
+    return unit ? n_col / unit * forms[type].file_bytes : 0;
+}
+
+size_t weight_head_bytes(int type, size_t n_col) {
+    size_t unit = weight_block(type);
+    return unit ? round_up(n_col / unit * forms[type].head_bytes, 64) : 0;
 }
 
 size_t weight_group_bytes(int type, size_t n_col) {
-    switch (type) {
-    case W_F32: return ROW_GROUP * round_up(n_col, FLOAT_LANES) * sizeof(float);
-    case W_F16: return ROW_GROUP * round_up(n_col, FLOAT_LANES) * sizeof(uint16_t);
-    case W_Q4_0: return round_up(n_col, COL_UNIT) / COL_UNIT * sizeof(struct kern_q4_0);
-    case W_Q8_0: return round_up(n_col, COL_UNIT) / COL_UNIT * sizeof(struct kern_q8_0);
-    case W_Q6_K: {
-        size_t n_super = n_col / Q_SUPER;
-        return n_super * sizeof(struct kern_q6_k) +
-               round_up(n_super * sizeof(uint16_t[ROW_GROUP]), 64);
-    }
-    default: return 0;
-    }
+    if (weight_block(type) == 0) return 0;
+    size_t unit = forms[type].kern_cols;
+    return weight_head_bytes(type, n_col) + (n_col + unit - 1) / unit * forms[type].kern_bytes;
 }
 
 size_t panel_bytes(size_t n_col, size_t n_tok) {

@@ -10,9 +10,16 @@
  *  - Activations, per 32 values: a = max |x| (NaN ignored), at most 2^60; a < 2^-60 gives d = 0 and
  *    q = 0; otherwise d = a / 127 rounded up to bf16, q = rint(x * (1 / d)) clamped to +-127 (NaN
  *    gives -127).
- *  - Quantised weights: acc = +0; blocks of 32 in order; I = exact int32 sum of w * q;
- *    acc = fma(dw * dx, (float)I, acc). Q6_K, whose block of 32 has two scales of 16 values:
- *    I = sc_a * I_a + sc_b * I_b (below 2^24), dw = d.
+ *  - Quantised weights: acc = +0; blocks of 32 in order; I = exact int32 sum of w * q, S of q;
+ *    acc = fma(dw * dx, (float)I, acc). By type:
+ *      Q4_0, Q5_0, Q8_0, IQ4_NL, MXFP4  dw = d; w the integer or the table's value
+ *      Q4_1, Q5_1  dw = d, w = the bits; then acc = fma(m, dx * (float)S, acc)
+ *      Q4_K, Q5_K  dw = d * sc; then acc = fma(-(dmin * m), dx * (float)S, acc)
+ *      IQ4_XS      dw = d * (sc - 32)
+ *      Q3_K, Q6_K  two scales of 16 values each: dw = d, I = sc_a * I_a + sc_b * I_b (below 2^20, 2^24)
+ *      Q2_K        likewise (I below 2^18); then acc = fma(-(dmin * dx), (float)M, acc) with
+ *                  M = m_a * S_a + m_b * S_b (below 2^16)
+ *    d * sc and dmin * m are exact. -8 * S is in the panel; multiples of it by powers of two are exact.
  *  - Float weights: 16 lanes, lane i mod 16 by fma in ascending i; lanes are added as the tree
  *    l + 8, l + 4, l + 2, l + 1. The same lanes and tree for every float sum (RMSNorm, q . k).
  *  - Attention: scores per 64 positions counted from 0: m = max, p = exp(s - m), l = sum of p in 16
@@ -65,7 +72,8 @@ struct weight_ops {
 
     /* One group of 8 rows from file order to kernel order. src: n_row rows of n_col values, each
      * weight_row_bytes() apart; rows n_row..7 become zero. dst: weight_group_bytes(), 64-aligned.
-     * False when a scale (or a float weight) is not finite; dst is then still written. */
+     * False when a scale (or a float weight) is not finite, or an exponent of MXFP4 above
+     * FP4_EXP_HIGH; dst is then still written. */
     bool (*relay)(void *dst, const void *src, size_t n_row, size_t n_col);
 
     /* One row in file order to f32: x [n_col]. */
@@ -134,10 +142,13 @@ struct kernels {
     size_t (*topk)(int32_t *id, float *val, size_t k, const float *x, size_t n);
 };
 
-/* Bytes of a row in file order; n_col is a multiple of 32 for quantised types, of 256 for Q6_K. */
+/* Values of the smallest whole piece of a row: columns are a multiple of it. 0: no such type. */
+size_t weight_block(int type);
+/* Bytes of a row in file order. */
 size_t weight_row_bytes(int type, size_t n_col);
-/* Bytes of 8 rows in kernel order, a multiple of 64. */
+/* Bytes of 8 rows in kernel order, and of the head they begin with; multiples of 64. */
 size_t weight_group_bytes(int type, size_t n_col);
+size_t weight_head_bytes(int type, size_t n_col);
 /* Bytes of the packed panels of n_tok tokens of n_col values. */
 size_t panel_bytes(size_t n_col, size_t n_tok);
 /* The operations on a GGUF weight type, or NULL when there is no kernel for it. */
@@ -167,7 +178,8 @@ void kernels_avx2(struct kernels *k);
 void kernels_avxvnni(struct kernels *k);
 void kernels_avx512(struct kernels *k);
 void kernels_neon(struct kernels *k);
-/* The same for the types whose scales have scales (Q6_K). */
+/* Quantised types but Q4_0 and Q8_0: those with blocks of 32, and those whose scales have scales. */
+void kernels_scalar_q(struct kernels *k);
 void kernels_scalar_k(struct kernels *k);
 void kernels_avx2_k(struct kernels *k);
 void kernels_neon_k(struct kernels *k);
@@ -181,7 +193,7 @@ void kernels_neon_attend(struct kernels *k);
  * bits. Returns the number of mismatches; *digest (FNV-1a over all reference results) is one value on
  * every CPU. `say`, if not NULL, gets a line for each mismatch. scratch: SELFTEST_BYTES, 64-aligned. */
 enum { SELFTEST_BYTES = 1 << 20 };
-#define SELFTEST_DIGEST 0x6efcdc4b009b62ddULL  // what *digest is, for CONTRACT_VERSION
+#define SELFTEST_DIGEST 0xfce2b6ccffeb8e3fULL  // what *digest is, for CONTRACT_VERSION
 size_t kernels_selftest(const struct kernels *got, void *scratch, uint64_t *digest,
                         void (*say)(void *ctx, const char *line), void *ctx);
 

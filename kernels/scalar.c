@@ -103,6 +103,17 @@ static bool relay_f16(void *dst, const void *src, size_t n_row, size_t n_col) {
     return !bad;
 }
 
+static bool relay_bf16(void *dst, const void *src, size_t n_row, size_t n_col) {
+    relay_rows(dst, src, n_row, n_col, sizeof(uint16_t));
+    const uint16_t *w = dst;
+    size_t n = weight_group_bytes(W_BF16, n_col) / sizeof *w;
+    unsigned bad = 0;
+    for (size_t i = 0; i < n; i++) {
+        bad |= (w[i] & 0x7f80U) == 0x7f80U;
+    }
+    return !bad;
+}
+
 static bool relay_f32(void *dst, const void *src, size_t n_row, size_t n_col) {
     relay_rows(dst, src, n_row, n_col, sizeof(float));
     const float *w = dst;
@@ -137,6 +148,10 @@ static void dequant_q8_0(float *x, const void *src, size_t n_col) {
 
 static void dequant_f16(float *x, const void *src, size_t n_col) {
     for (size_t i = 0; i < n_col; i++) x[i] = f16_to_f32(load_u16((const char *)src + 2 * i));
+}
+
+static void dequant_bf16(float *x, const void *src, size_t n_col) {
+    for (size_t i = 0; i < n_col; i++) x[i] = bf16_to_f32(load_u16((const char *)src + 2 * i));
 }
 
 static void dequant_f32(float *x, const void *src, size_t n_col) {
@@ -207,6 +222,22 @@ static void matmul_f16(float *y, size_t ldy, const void *w, size_t n_group, size
             float lane[FLOAT_LANES] = {0};
             for (size_t i = 0; i < n; i++) {
                 lane[i % FLOAT_LANES] = k_fma(f16_to_f32(wr[i]), xt[i], lane[i % FLOAT_LANES]);
+            }
+            y[t * ldy + r] = tree_sum(lane);
+        }
+    }
+}
+
+static void matmul_bf16(float *y, size_t ldy, const void *w, size_t n_group, size_t n_col,
+                        const void *x, size_t n_tok) {
+    size_t n = (n_col + FLOAT_LANES - 1) / FLOAT_LANES * FLOAT_LANES;
+    for (size_t t = 0; t < n_tok; t++) {
+        for (size_t r = 0; r < n_group * ROW_GROUP; r++) {
+            const uint16_t *wr = (const uint16_t *)w + r * n;
+            const float *xt = (const float *)x + t * n;
+            float lane[FLOAT_LANES] = {0};
+            for (size_t i = 0; i < n; i++) {
+                lane[i % FLOAT_LANES] = k_fma(bf16_to_f32(wr[i]), xt[i], lane[i % FLOAT_LANES]);
             }
             y[t * ldy + r] = tree_sum(lane);
         }
@@ -348,6 +379,7 @@ void kernels_scalar(struct kernels *k) {
         .weights[W_Q4_0] = {false, relay_q4_0, dequant_q4_0, matmul_q4_0},
         .weights[W_Q8_0] = {false, relay_q8_0, dequant_q8_0, matmul_q8_0},
         .weights[W_F16] = {true, relay_f16, dequant_f16, matmul_f16},
+        .weights[W_BF16] = {true, relay_bf16, dequant_bf16, matmul_bf16},
         .weights[W_F32] = {true, relay_f32, dequant_f32, matmul_f32},
         .quantise = quantise,
         .pack = pack,

@@ -133,49 +133,84 @@ static uint16_t make_scale(struct selftest *s, enum mode mode) {
     }
 }
 
-/* A type's smallest whole piece of a row, and where its f16 (or f32) scale is. */
-static size_t block_bytes(int type) {
-    switch (type) {
-    case W_Q6_K: return weight_row_bytes(type, Q_SUPER);
-    case W_Q4_0:
-    case W_Q8_0: return weight_row_bytes(type, Q_BLOCK);
-    default: return weight_row_bytes(type, 1);
+/* Where the f16 scales of a quantised type's block are; those of MXFP4 are a byte. */
+static const struct kind {
+    enum weight_type type;
+    unsigned n_scale, at[2];
+    size_t whole;  // from here on bytes are signed numbers, not bits
+} kinds[] = {
+    {W_Q4_0, 1, {0}, SIZE_MAX},
+    {W_Q8_0, 1, {0}, 0},
+    {W_Q6_K, 1, {offsetof(struct file_q6_k, d)}, offsetof(struct file_q6_k, sc)},
+    {W_Q4_1, 2, {0, 2}, SIZE_MAX},
+    {W_Q5_0, 1, {0}, SIZE_MAX},
+    {W_Q5_1, 2, {0, 2}, SIZE_MAX},
+    {W_IQ4_NL, 1, {0}, SIZE_MAX},
+    {W_MXFP4, 0, {0}, SIZE_MAX},
+    {W_Q2_K, 2, {offsetof(struct file_q2_k, d), offsetof(struct file_q2_k, dmin)}, SIZE_MAX},
+    {W_Q3_K, 1, {offsetof(struct file_q3_k, d)}, SIZE_MAX},
+    {W_Q4_K, 2, {0, 2}, SIZE_MAX},
+    {W_Q5_K, 2, {0, 2}, SIZE_MAX},
+    {W_IQ4_XS, 1, {0}, SIZE_MAX},
+};
+enum { N_KIND = sizeof kinds / sizeof *kinds };
+
+static size_t block_bytes(enum weight_type type) {
+    return weight_row_bytes((int)type, weight_block((int)type));
+}
+
+static uint8_t make_exponent(struct selftest *s, enum mode mode) {
+    uint32_t r = rnd(s);
+    switch (mode) {
+    case ZERO_SCALES: return (uint8_t)(r % FP4_EXP_LOW);
+    case SUBNORMAL_SCALES: return (uint8_t)(FP4_EXP_LOW - 2 + r % 4);
+    case HUGE_SCALES: return FP4_EXP_HIGH;
+    case SOME_ZERO: return r % 4 ? (uint8_t)(110 + r / 4 % 20) : 0;
+    default: return (uint8_t)(110 + r % 20);
     }
 }
 
-static size_t scale_at(int type) {
-    return type == W_Q6_K ? offsetof(struct file_q6_k, d) : 0;
+/* A quantised type's block. */
+static void make_block(struct selftest *s, const struct kind *k, char *w, enum mode mode) {
+    for (size_t i = 0; i < block_bytes(k->type); i++) {
+        uint32_t r = rnd(s);
+        bool whole = i >= k->whole;
+        switch (mode) {
+        case WEIGHTS_LOW: w[i] = (char)(whole ? 0x80 : 0x00); break;
+        case WEIGHTS_HIGH: w[i] = (char)(whole ? 0x7f : 0xff); break;
+        case WEIGHTS_MIXED:
+            w[i] = (char)(r & 1 ? (whole ? 0x80 : 0xf0) : (whole ? 0x7f : 0x0f));
+            break;
+        default: w[i] = (char)r; break;
+        }
+    }
+    for (size_t i = 0; i < k->n_scale; i++) {
+        uint16_t d = make_scale(s, mode);
+        memcpy(w + k->at[i], &d, sizeof d);
+    }
+    if (k->type == W_MXFP4) w[0] = (char)make_exponent(s, mode);
+}
+
+static void make_floats(struct selftest *s, int type, char *w, size_t n, enum mode mode) {
+    for (size_t i = 0; i < n; i++) {
+        float f = mode == HUGE_SCALES ? rnd_float(s) * 0x1p100f : rnd_float(s);
+        uint16_t h = type == W_F16 ? make_scale(s, mode) : (uint16_t)(f32_bits(f) >> 16);
+        if (type == W_F32) memcpy(w + 4 * i, &f, 4);
+        if (type != W_F32) memcpy(w + 2 * i, &h, 2);
+    }
 }
 
 static void make_weights(struct selftest *s, int type, char *w, size_t n_row, size_t n_col,
                          enum mode mode) {
-    size_t n = n_row * n_col;
-    for (size_t i = 0; type == W_F32 && i < n; i++) {
-        float f = mode == HUGE_SCALES ? rnd_float(s) * 0x1p100f : rnd_float(s);
-        memcpy(w + 4 * i, &f, 4);
-    }
-    for (size_t i = 0; type == W_F16 && i < n; i++) {
-        uint16_t h = make_scale(s, mode);
-        memcpy(w + 2 * i, &h, 2);
-    }
-    if (type == W_F32 || type == W_F16) return;
-    size_t size = block_bytes(type);
-    for (size_t b = 0; b < n_row * weight_row_bytes(type, n_col) / size; b++, w += size) {
-        for (size_t i = 0; i < size; i++) {
-            uint32_t r = rnd(s);
-            bool whole = type == W_Q8_0 || (type == W_Q6_K && i >= offsetof(struct file_q6_k, sc));
-            switch (mode) {
-            case WEIGHTS_LOW: w[i] = (char)(whole ? 0x80 : 0x00); break;
-            case WEIGHTS_HIGH: w[i] = (char)(whole ? 0x7f : 0xff); break;
-            case WEIGHTS_MIXED:
-                w[i] = (char)(r & 1 ? (whole ? 0x80 : 0xf0) : (whole ? 0x7f : 0x0f));
-                break;
-            default: w[i] = (char)r; break;
-            }
+    for (size_t i = 0; i < N_KIND; i++) {
+        if ((int)kinds[i].type != type) continue;
+        size_t size = block_bytes(kinds[i].type);
+        for (size_t b = 0; b < n_row * n_col / weight_block(type); b++) {
+            make_block(s, &kinds[i], w + b * size, mode);
         }
-        uint16_t d = make_scale(s, mode);
-        memcpy(w + scale_at(type), &d, 2);
+        return;
     }
+    make_floats(s, type, w, n_row * n_col, mode);
 }
 
 /* The activations of one matrix product, in the form that its kernel eats. */
@@ -204,7 +239,8 @@ static void check_matmul(struct selftest *s, int type, size_t n_col, size_t n_ro
     const struct weight_ops *ref = weight_ops(s->ref, type), *got = weight_ops(s->got, type);
     size_t n_group = (n_row + ROW_GROUP - 1) / ROW_GROUP, group = weight_group_bytes(type, n_col);
     size_t row = weight_row_bytes(type, n_col), rows = n_group * ROW_GROUP, ldy = rows + 3;
-    const char *name = mode_names[mode];
+    char name[48];
+    snprintf(name, sizeof name, "type %d, %s", type, mode_names[mode]);
     s->used = 0;
     char *file = (char *)take(s, n_row * row + 64, 0) + 1;  // a file's bytes lie anywhere
     char *wa = take(s, n_group * group, 1), *wb = take(s, n_group * group, 2);
@@ -215,8 +251,8 @@ static void check_matmul(struct selftest *s, int type, size_t n_col, size_t n_ro
     for (size_t g = 0; g < n_group; g++) {
         size_t here = n_row - g * ROW_GROUP < ROW_GROUP ? n_row - g * ROW_GROUP : ROW_GROUP;
         const char *from = file + g * ROW_GROUP * row;
-        if (!ref->relay(wa + g * group, from, here, n_col)) fail(s, "relay", g, "not finite");
-        if (!got->relay(wb + g * group, from, here, n_col)) fail(s, "relay", g, "not finite");
+        if (!ref->relay(wa + g * group, from, here, n_col)) fail(s, "scalar refuses", g, name);
+        if (!got->relay(wb + g * group, from, here, n_col)) fail(s, "relay refuses", g, name);
     }
     compare(s, "relay", name, wa, wb, n_group * group);
     size_t mark = s->used;
@@ -247,11 +283,13 @@ static void check_matmul(struct selftest *s, int type, size_t n_col, size_t n_ro
 static void check_matrices(struct selftest *s) {
     static const size_t cols[] = {32, 64, 96, 128, 160, 256, 1024, 2080};
     for (size_t i = 0; i < 8 * N_MODE; i++) {
-        size_t n_col = cols[i % 8], n_row = 1 + rnd(s) % 24, n_tok = 1 + rnd(s) % 21;
-        enum mode mode = (enum mode)(i / 8);
-        check_matmul(s, W_Q4_0, n_col, n_row, n_tok, mode);
-        check_matmul(s, W_Q8_0, n_col, n_row, n_tok, mode);
-        check_matmul(s, W_Q6_K, Q_SUPER * (1 + i % 8), n_row, n_tok, mode);
+        size_t n_row = 1 + rnd(s) % 24, n_tok = 1 + rnd(s) % 21;
+        for (size_t k = 0; k < N_KIND; k++) {
+            int type = (int)kinds[k].type;
+            size_t n_col = weight_block(type) == Q_SUPER ? Q_SUPER * (1 + i % 8) : cols[i % 8];
+            if (k > 2 && (i + k) % 3 != 0) continue;  // under emulation all would take long
+            check_matmul(s, type, n_col, n_row, n_tok, (enum mode)(i / 8));
+        }
     }
     static const size_t odd_cols[] = {1, 7, 16, 40, 100, 288, 513};
     for (size_t i = 0; i < 14; i++) {
@@ -259,24 +297,41 @@ static void check_matrices(struct selftest *s) {
         enum mode mode = i < 7 ? PLAIN : HUGE_SCALES;
         check_matmul(s, W_F32, n_col, n_row, n_tok, mode);
         check_matmul(s, W_F16, n_col, n_row, n_tok, mode);
+        check_matmul(s, W_BF16, n_col, n_row, n_tok, mode);
     }
 }
 
-/* A scale or float weight that is not finite must be seen wherever it is. */
-static void check_refusal(struct selftest *s, int type) {
+/* A scale or float weight that is not finite must be seen wherever it is; at: its place in a block. */
+static void check_refusal(struct selftest *s, int type, const void *bad, size_t size, size_t at) {
     const struct weight_ops *ref = weight_ops(s->ref, type), *got = weight_ops(s->got, type);
-    size_t n_col = type == W_Q6_K ? 5 * Q_SUPER : 160, n_row = 8;
+    size_t n_col = weight_block(type) == Q_SUPER ? 5 * Q_SUPER : 160, n_row = 8;
     size_t bytes = n_row * weight_row_bytes(type, n_col);
-    for (size_t at = scale_at(type); at < bytes; at += block_bytes(type) * 3) {
+    char name[32];
+    snprintf(name, sizeof name, "type %d", type);
+    for (; at < bytes; at += block_bytes((enum weight_type)type) * 3) {
         s->used = 0;
         char *file = take(s, bytes, 0);
         void *w = take(s, weight_group_bytes(type, n_col), 0);
-        uint16_t inf16 = at / block_bytes(type) % 2 ? 0x7c00 : 0xfe00;
-        float inf32 = -__builtin_inff();
-        if (type == W_F32) memcpy(file + at, &inf32, 4);
-        if (type != W_F32) memcpy(file + at, &inf16, 2);
-        if (ref->relay(w, file, n_row, n_col)) fail(s, "relay", at, "scalar took infinity");
-        if (got->relay(w, file, n_row, n_col)) fail(s, "relay", at, "took infinity");
+        memcpy(file + at, bad, size);
+        if (ref->relay(w, file, n_row, n_col)) fail(s, "scalar takes infinity", at, name);
+        if (got->relay(w, file, n_row, n_col)) fail(s, "relay takes infinity", at, name);
+    }
+}
+
+static void check_refusals(struct selftest *s) {
+    static const uint16_t bad16[] = {0x7c00, 0xfe00}, bad_bf16[] = {0x7f80, 0xffc0};
+    float bad32 = -__builtin_inff();
+    uint8_t bad8 = FP4_EXP_HIGH + 1;
+    for (size_t i = 0; i < N_KIND; i++) {
+        for (size_t j = 0; j < 2 * kinds[i].n_scale; j++) {
+            check_refusal(s, (int)kinds[i].type, &bad16[j % 2], 2, kinds[i].at[j / 2]);
+        }
+    }
+    check_refusal(s, W_MXFP4, &bad8, 1, 0);
+    check_refusal(s, W_F32, &bad32, 4, 0);
+    for (size_t j = 0; j < 2; j++) {
+        check_refusal(s, W_F16, &bad16[j], 2, 0);
+        check_refusal(s, W_BF16, &bad_bf16[j], 2, 0);
     }
 }
 
@@ -435,11 +490,7 @@ size_t kernels_selftest(const struct kernels *got, void *scratch, uint64_t *dige
                          .say = say,
                          .ctx = ctx};
     check_matrices(&s);
-    check_refusal(&s, W_Q4_0);
-    check_refusal(&s, W_Q8_0);
-    check_refusal(&s, W_Q6_K);
-    check_refusal(&s, W_F16);
-    check_refusal(&s, W_F32);
+    check_refusals(&s);
     for (size_t n = 1; n <= 300; n += n < 70 ? 1 : 7) {
         check_vectors(&s, n, false);
         check_vectors(&s, n, true);

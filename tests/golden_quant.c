@@ -9,10 +9,11 @@
 static const struct {
     const char *name;
     int type;
-    size_t bytes, values;
 } types[] = {
-    {"F32", W_F32, 4, 1},     {"F16", W_F16, 2, 1},       {"Q4_0", W_Q4_0, 18, 32},
-    {"Q8_0", W_Q8_0, 34, 32}, {"Q6_K", W_Q6_K, 210, 256},
+    {"F32", W_F32},   {"F16", W_F16},       {"BF16", W_BF16},     {"Q4_0", W_Q4_0},
+    {"Q4_1", W_Q4_1}, {"Q5_0", W_Q5_0},     {"Q5_1", W_Q5_1},     {"Q8_0", W_Q8_0},
+    {"Q2_K", W_Q2_K}, {"Q3_K", W_Q3_K},     {"Q4_K", W_Q4_K},     {"Q5_K", W_Q5_K},
+    {"Q6_K", W_Q6_K}, {"IQ4_NL", W_IQ4_NL}, {"IQ4_XS", W_IQ4_XS}, {"MXFP4", W_MXFP4},
 };
 
 int main(int argc, char **argv) {
@@ -21,12 +22,14 @@ int main(int argc, char **argv) {
     for (size_t i = 0; argc == 2 && i < sizeof types / sizeof *types; i++) {
         if (strcmp(types[i].name, argv[1])) continue;
         enum { MAX_BLOCKS = 1 << 17 };
-        uint8_t *in = malloc(MAX_BLOCKS * types[i].bytes);
-        float *out = malloc(MAX_BLOCKS * types[i].values * sizeof *out);
+        size_t values = weight_block(types[i].type),
+               bytes = weight_row_bytes(types[i].type, values);
+        uint8_t *in = malloc(MAX_BLOCKS * bytes);
+        float *out = malloc(MAX_BLOCKS * values * sizeof *out);
         if (!in || !out) exit(1);
-        size_t n = fread(in, types[i].bytes, MAX_BLOCKS, stdin);
-        weight_ops(&k, types[i].type)->dequant(out, in, n * types[i].values);
-        bool ok = fwrite(out, sizeof *out, n * types[i].values, stdout) == n * types[i].values;
+        size_t n = fread(in, bytes, MAX_BLOCKS, stdin);
+        weight_ops(&k, types[i].type)->dequant(out, in, n * values);
+        bool ok = fwrite(out, sizeof *out, n * values, stdout) == n * values;
         free(in);
         free(out);
         return ok ? 0 : 1;

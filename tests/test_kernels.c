@@ -151,6 +151,14 @@ static void test_table(void) {
                weight_row_bytes(W_Q6_K, 512) == 420 && weight_row_bytes(W_F16, 7) == 14 &&
                weight_row_bytes(W_F32, 7) == 28 && weight_row_bytes(99, 64) == 0,
            "sizes: rows in file order");
+    bool no_larger = true;
+    for (int type = 0; type < N_WEIGHT_TYPE; type++) {
+        size_t group = weight_group_bytes(type, 8192), rows = 8 * weight_row_bytes(type, 8192);
+        no_larger &=
+            group == rows && group % 64 == 0 && (group > 0) == (weight_ops(&k, type) != NULL);
+        no_larger &= weight_group_bytes(type, 2816) <= 8 * weight_row_bytes(type, 2816) * 102 / 100;
+    }
+    tap_ok(no_larger, "sizes: kernel order takes no more than the file, but for padding");
     tap_ok(weight_group_bytes(W_Q4_0, 32) == 576 && weight_group_bytes(W_Q4_0, 160) == 1152 &&
                weight_group_bytes(W_Q8_0, 128) == 1088 &&
                weight_group_bytes(W_Q6_K, 256) == 1664 + 64 &&
@@ -173,7 +181,7 @@ static void test_table(void) {
 
 /* Weights. */
 
-enum { COLS = 320, ROWS = 21, TOKS = 11, GROUPS = (ROWS + 7) / 8, BLOCKS = COLS / Q_BLOCK };
+enum { COLS = 320, ROWS = 21, TOKS = 11, GROUPS = (ROWS + 7) / 8 };
 
 static void *zeroed(size_t bytes) {
     void *p = aligned_alloc(64, (bytes + 63) / 64 * 64);
@@ -193,130 +201,200 @@ static void test_dequant(const struct kernels *k) {
     weight_ops(k, W_Q8_0)->dequant(x, q8, 32);
     tap_ok(x[0] == 256 && x[1] == -254 && x[2] == -2 && x[3] == 0 && x[31] == 0,
            "dequant: a Q8_0 block by hand");
+    /* d = 2; weight 0: 1 + 16 * 2 - 32 = 1, weight 64: 15 + 16 * 1 - 32 = -1, both times their scale. */
+    uint8_t q6[210] = {[0] = 0xf1, [128] = 0x12, [192] = 3, [196] = 0x80, [209] = 0x40};
+    float x6[256];
+    weight_ops(k, W_Q6_K)->dequant(x6, q6, 256);
+    tap_ok(x6[0] == 6 && x6[64] == 256 && x6[1] == -192 && x6[16] == 0 && x6[65] == 8192 &&
+               x6[128] == 0 && x6[255] == 0,
+           "dequant: a Q6_K block by hand");
     uint8_t halves[6] = {0x00, 0x3c, 0x01, 0x00, 0xff, 0xfb};
     weight_ops(k, W_F16)->dequant(x, halves, 3);
     tap_ok(x[0] == 1 && x[1] == 0x1p-24f && x[2] == -65504, "dequant: F16 by hand");
 }
 
-/* Integer weights and scales of one row's block, from file-order bytes. */
-static float block_at(int type, const uint8_t *file, size_t row, size_t block, int w[Q_BLOCK]) {
-    size_t size = type == W_Q4_0 ? 18 : 34;
-    const uint8_t *f = file + (row * BLOCKS + block) * size;
-    for (int i = 0; i < Q_BLOCK; i++) {
-        if (type == W_Q8_0) w[i] = f[2 + i] < 128 ? f[2 + i] : f[2 + i] - 256;
-        if (type == W_Q4_0) w[i] = (i < 16 ? f[2 + i] & 15 : f[2 + i - 16] >> 4) - 8;
-    }
+/* Weight i of 256 of a row, from file-order bytes, by the formats' definitions and in binary64:
+ * d * sc * w - m * mn, exact. */
+struct part {
+    double d, m;
+    int sc, mn, w;
+};
+
+static double half_at(const uint8_t *f) {
     double d = half_value((f[0] | f[1] << 8) & 0x7fff);
-    return (float)(f[1] & 0x80 ? -d : d);
+    return f[1] & 0x80 ? -d : d;
 }
 
-/* Q6_K's super-block from its definition, exact in binary64: weight i of 256 has 4 bits in a nibble of
- * the first 128 bytes, 2 bits in the next 64, and shares one of 16 scales. */
-static double q6_k_scale(const uint8_t *f) {
-    double d = half_value((f[208] | f[209] << 8) & 0x7fff);
-    return f[209] & 0x80 ? -d : d;
+static unsigned bit_at(const uint8_t *f, size_t i) {
+    return f[i / 8] >> i % 8 & 1;
 }
 
-static double q6_k_value(const uint8_t *f, size_t i) {
-    size_t half = i / 128, j = i % 128;
-    unsigned low = f[64 * half + j % 64], high = f[128 + 32 * half + j % 32];
-    int bits = (int)(j < 64 ? low % 16 : low / 16) + 16 * (int)((high >> j / 32 * 2) % 4);
-    int scale = f[192 + i / 16] < 128 ? f[192 + i / 16] : f[192 + i / 16] - 256;
-    return q6_k_scale(f) * scale * (bits - 32);
+/* Of 16 bytes: the low nibbles are the first 16 values, the high nibbles the rest. */
+static unsigned nibble_at(const uint8_t *f, size_t i) {
+    return i < 16 ? f[i] % 16 : f[i - 16] / 16;
 }
 
-static void test_q6_k(const struct kernels *k) {
-    enum { N = 512, SIZE = 2 * 210 };
-    /* d = 2; weight 0: 1 + 16 * 2 - 32 = 1, weight 64: 15 + 16 * 1 - 32 = -1, both times their scale. */
-    uint8_t block[210] = {0xf1};
-    block[128] = 0x12, block[192] = 3, block[196] = 0x80, block[209] = 0x40;
-    float x[N];
-    weight_ops(k, W_Q6_K)->dequant(x, block, 256);
-    tap_ok(x[0] == 6 && x[64] == 256 && x[1] == -192 && x[16] == 0 && x[65] == 8192 &&
-               x[128] == 0 && x[255] == 0,
-           "dequant: a Q6_K block by hand");
-    uint8_t file[5 * SIZE];
-    char *w = zeroed(weight_group_bytes(W_Q6_K, N));
-    void *panel = zeroed(panel_bytes(N, 3));
-    struct act q[3 * N / Q_BLOCK];
-    float y[3][8];
-    bool exact = true, near = true;
-    for (size_t i = 0; i < sizeof file; i++) file[i] = (uint8_t)rnd();
-    for (size_t i = 209; i < sizeof file; i += 210) file[i] = (file[i] & 0x83) | 0x20;
-    for (size_t r = 0; r < 5; r++) {
-        weight_ops(k, W_Q6_K)->dequant(x, file + r * SIZE, N);
-        for (size_t i = 0; i < N; i++)
-            exact &= x[i] == q6_k_value(file + r * SIZE + i / 256 * 210, i % 256);
+/* Blocks of 32; i counts in the block f. */
+static struct part part_of_32(int type, const uint8_t *f, size_t i) {
+    static const int iq4[] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                              1,    13,   25,  38,  53,  69,  89,  113};
+    static const double fp4[] = {0, 0.5, 1, 1.5, 2, 3, 4, 6};
+    struct part p = {.d = type == W_MXFP4 ? 0 : half_at(f), .sc = 1};
+    switch (type) {
+    case W_Q4_0: p.w = (int)nibble_at(f + 2, i) - 8; break;
+    case W_Q4_1: p.w = (int)nibble_at(f + 4, i), p.m = half_at(f + 2), p.mn = -1; break;
+    case W_Q5_0: p.w = (int)(nibble_at(f + 6, i) + 16 * bit_at(f + 2, i)) - 16; break;
+    case W_Q5_1:
+        p.w = (int)(nibble_at(f + 8, i) + 16 * bit_at(f + 4, i));
+        p.m = half_at(f + 2), p.mn = -1;
+        break;
+    case W_Q8_0: p.w = f[2 + i] < 128 ? f[2 + i] : f[2 + i] - 256; break;
+    case W_IQ4_NL: p.w = iq4[nibble_at(f + 2, i)]; break;
+    case W_IQ4_XS: p.w = iq4[nibble_at(f, i)]; break;
+    case W_MXFP4:
+        p.d = ldexp(0.5, f[0] - 127);
+        p.w = (int)(2 * fp4[nibble_at(f + 1, i) % 8]) * (nibble_at(f + 1, i) < 8 ? 1 : -1);
+        break;
     }
-    tap_ok(exact, "dequant: Q6_K's values are exact");
-    for (size_t t = 0; t < 3; t++) {
-        for (size_t i = 0; i < N; i++) x[i] = rnd_float() * 3;
-        k->quantise(q + t * N / Q_BLOCK, x, N);
+    return p;
+}
+
+/* Scale (or with `min` the minimum) of block b of Q4_K and Q5_K. */
+static int k_scale(const uint8_t *sc, size_t b, bool min) {
+    if (b < 4) return sc[b + 4 * min] & 63;
+    return (min ? sc[b + 4] / 16 : sc[b + 4] % 16) + sc[b - 4 + 4 * min] / 64 * 16;
+}
+
+/* Super-blocks of 256: i = 128 * half + 32 * k + ..., b the block of 32. */
+static struct part part_of_256(int type, const uint8_t *f, size_t i) {
+    size_t half = i / 128, k = i / 32 % 4, b = i / 32, at = i % 32;
+    struct part p = {.mn = 0};
+    switch (type) {
+    case W_Q2_K:
+        p.d = half_at(f + 80), p.m = half_at(f + 82);
+        p.sc = f[i / 16] % 16, p.mn = f[i / 16] / 16;
+        p.w = f[16 + 32 * half + at] >> 2 * k & 3;
+        break;
+    case W_Q3_K: {
+        size_t n = i / 16;
+        int lo = f[96 + n % 8] >> n / 8 * 4 & 15, hi = f[104 + n % 4] >> n / 4 * 2 & 3;
+        p.d = half_at(f + 108), p.sc = lo + 16 * hi - 32;
+        p.w = (f[32 + 32 * half + at] >> 2 * k & 3) - (f[at] >> b & 1 ? 0 : 4);
+        break;
     }
-    exact = weight_ops(k, W_Q6_K)->relay(w, file, 5, N);
-    k->pack(panel, q, N / Q_BLOCK, N / Q_BLOCK, 3);
-    weight_ops(k, W_Q6_K)->matmul(y[0], 8, w, 1, N, panel, 3);
-    for (size_t t = 0; t < 3; t++) {
-        for (size_t r = 0; r < 8; r++) {
-            double want = 0, size_sum = 0;
-            float acc = 0;
-            for (size_t b = 0; b < N / Q_BLOCK; b++) {
-                const struct act *a = &q[t * N / Q_BLOCK + b];
-                const uint8_t *f = file + r * SIZE + b / 8 * 210;
-                double sum = 0, d = r < 5 ? q6_k_scale(f) : 1;
-                for (size_t i = 0; r < 5 && i < Q_BLOCK; i++) {
-                    double p = q6_k_value(f, b % 8 * Q_BLOCK + i) * a->q[i];
-                    sum += p, size_sum += fabs(p * (double)bf16_to_f32(a->d));
-                }
-                want += sum * (double)bf16_to_f32(a->d);
-                acc = fmaf((float)d * bf16_to_f32(a->d), (float)(sum / d), acc);
-            }
-            exact &= same_bits(y[t][r], acc);
-            near &= is_near(y[t][r], want, 0, size_sum * 1e-6);
+    case W_Q4_K:
+        p.d = half_at(f), p.m = half_at(f + 2);
+        p.sc = k_scale(f + 4, b, false), p.mn = k_scale(f + 4, b, true);
+        p.w = f[16 + b / 2 * 32 + at] >> b % 2 * 4 & 15;
+        break;
+    case W_Q5_K:
+        p.d = half_at(f), p.m = half_at(f + 2);
+        p.sc = k_scale(f + 4, b, false), p.mn = k_scale(f + 4, b, true);
+        p.w = (f[48 + b / 2 * 32 + at] >> b % 2 * 4 & 15) + (f[16 + at] >> b & 1 ? 16 : 0);
+        break;
+    case W_Q6_K: {
+        unsigned low = f[64 * half + 32 * (k % 2) + at], high = f[128 + 32 * half + at];
+        p.d = half_at(f + 208),
+        p.sc = f[192 + i / 16] < 128 ? f[192 + i / 16] : f[192 + i / 16] - 256;
+        p.w = (int)(k < 2 ? low % 16 : low / 16) + 16 * (int)(high >> 2 * k & 3) - 32;
+        break;
+    }
+    case W_IQ4_XS:
+        p = part_of_32(type, f + 8 + 16 * b, at);
+        p.d = half_at(f);
+        p.sc = (f[4 + b / 2] >> b % 2 * 4 & 15) + 16 * ((f[2 + b / 4] >> b % 4 * 2) & 3) - 32;
+        break;
+    }
+    return p;
+}
+
+static struct part part_at(int type, const uint8_t *row, size_t i) {
+    size_t unit = weight_block(type), size = weight_row_bytes(type, unit);
+    const uint8_t *f = row + i / unit * size;
+    return unit == Q_SUPER ? part_of_256(type, f, i % Q_SUPER) : part_of_32(type, f, i % Q_BLOCK);
+}
+
+/* A row's sum, by the contract, and what it should be in binary64; n = 0 for a row of padding. */
+static float sum_row(int type, const uint8_t *row, const struct act *q, const float *x, size_t n,
+                     double *exact, double *size) {
+    bool halves = type == W_Q2_K || type == W_Q3_K || type == W_Q6_K;
+    float acc = 0;
+    *exact = *size = 0;
+    for (size_t b = 0; b < n / Q_BLOCK; b++) {
+        int dot[2] = {0}, sum[2] = {0};
+        struct part p[2] = {part_at(type, row, b * 32), part_at(type, row, b * 32 + 16)};
+        for (size_t i = 0; i < Q_BLOCK; i++) {
+            struct part w = part_at(type, row, b * 32 + i);
+            double f = (w.d * w.sc * w.w - w.m * w.mn) * (double)x[b * 32 + i];
+            dot[i / 16] += w.w * q[b].q[i], sum[i / 16] += q[b].q[i];
+            *exact += f, *size += fabs(w.d * w.sc * w.w * (double)x[b * 32 + i]) + fabs(f);
+        }
+        float dx = bf16_to_f32(q[b].d), d = (float)p[0].d, m = (float)p[0].m;
+        if (halves) {
+            acc = fmaf(d * dx, (float)(p[0].sc * dot[0] + p[1].sc * dot[1]), acc);
+            acc = fmaf(-(m * dx), (float)(p[0].mn * sum[0] + p[1].mn * sum[1]), acc);
+        } else {
+            acc = fmaf(d * (float)p[0].sc * dx, (float)(dot[0] + dot[1]), acc);
+            acc = fmaf(-(m * (float)p[0].mn), dx * (float)(sum[0] + sum[1]), acc);
         }
     }
-    tap_ok(exact && near, "matmul Q6_K, %s: the contract's bits, near the true product", k->name);
-    free(w), free(panel);
+    return acc;
+}
+
+/* Random bytes, but scales of an ordinary size. */
+static void fill_blocks(int type, uint8_t *file, size_t n_block) {
+    static const size_t at[N_WEIGHT_TYPE] = {
+        [W_Q2_K] = 81,
+        [W_Q3_K] = 109,
+        [W_Q6_K] = 209,
+        [W_MXFP4] = 0,
+    };
+    bool two =
+        type == W_Q4_1 || type == W_Q5_1 || (type >= W_Q2_K && type <= W_Q5_K && type != W_Q3_K);
+    size_t size = weight_row_bytes(type, weight_block(type)), high = at[type] ? at[type] : 1;
+    for (size_t i = 0; i < n_block * size; i++) file[i] = (uint8_t)rnd();
+    for (uint8_t *f = file; n_block > 0; n_block--, f += size) {
+        if (type == W_MXFP4) f[0] = (uint8_t)(120 + rnd() % 8);
+        if (type == W_MXFP4) continue;
+        f[high] = (f[high] & 0x83) | 0x20;
+        if (two) f[high + 2] = (f[high + 2] & 0x83) | 0x20;
+    }
 }
 
 static void test_quantised(const struct kernels *k, int type, const char *name) {
     const struct weight_ops *ops = weight_ops(k, type);
-    size_t size = type == W_Q4_0 ? 18 : 34, group = weight_group_bytes(type, COLS);
-    uint8_t *file = zeroed(ROWS * BLOCKS * size);
+    size_t cols = weight_block(type) == Q_SUPER ? 2 * Q_SUPER : COLS, blocks = cols / Q_BLOCK;
+    size_t row = weight_row_bytes(type, cols), group = weight_group_bytes(type, cols);
+    uint8_t *file = zeroed(ROWS * row);
     char *w = zeroed(GROUPS * group);
-    float *x = zeroed(TOKS * COLS * sizeof *x), *y = zeroed(TOKS * GROUPS * 8 * sizeof *y);
-    struct act *q = zeroed(TOKS * BLOCKS * sizeof *q);
-    void *panel = zeroed(panel_bytes(COLS, TOKS));
-    for (size_t i = 0; i < ROWS * BLOCKS * size; i++) file[i] = (uint8_t)rnd();
-    for (size_t i = 1; i < ROWS * BLOCKS * size; i += size) file[i] = (file[i] & 0x83) | 0x20;
-    for (size_t i = 0; i < TOKS * COLS; i++) x[i] = rnd_float() * 3;
-    bool finite = true;
+    float *x = zeroed(TOKS * cols * sizeof *x), *y = zeroed(TOKS * GROUPS * 8 * sizeof *y);
+    struct act *q = zeroed(TOKS * blocks * sizeof *q);
+    void *panel = zeroed(panel_bytes(cols, TOKS));
+    bool values = true, bits = true, sums = true, zero = true;
+    fill_blocks(type, file, ROWS * cols / weight_block(type));
+    for (size_t r = 0; r < ROWS; r++) {
+        ops->dequant(x, file + r * row, cols);
+        for (size_t i = 0; i < cols; i++) {
+            struct part p = part_at(type, file + r * row, i);
+            values &= x[i] == (float)(p.d * p.sc * p.w - p.m * p.mn);
+        }
+    }
+    tap_ok(values, "dequant %s, %s: exact, then rounded once", name, k->name);
+    for (size_t i = 0; i < TOKS * cols; i++) x[i] = rnd_float() * 3;
     for (size_t g = 0; g < GROUPS; g++) {
         size_t n_row = g + 1 < GROUPS ? 8 : ROWS - 8 * g;
-        finite &= ops->relay(w + g * group, file + g * 8 * BLOCKS * size, n_row, COLS);
+        bits &= ops->relay(w + g * group, file + g * 8 * row, n_row, cols);
     }
-    k->quantise(q, x, TOKS * COLS);
-    k->pack(panel, q, BLOCKS, BLOCKS, TOKS);
-    ops->matmul(y, GROUPS * 8, w, GROUPS, COLS, panel, TOKS);
-    bool bits = finite, sums = true, zero = true;
+    k->quantise(q, x, TOKS * cols);
+    k->pack(panel, q, blocks, blocks, TOKS);
+    ops->matmul(y, GROUPS * 8, w, GROUPS, cols, panel, TOKS);
     for (size_t t = 0; t < TOKS; t++) {
         for (size_t r = 0; r < ROWS; r++) {
-            float acc = 0;
-            double exact = 0, size_sum = 0;
-            for (size_t b = 0; b < BLOCKS; b++) {
-                int wi[Q_BLOCK], sum = 0;
-                float dw = block_at(type, file, r, b, wi);
-                const struct act *a = &q[t * BLOCKS + b];
-                for (int i = 0; i < Q_BLOCK; i++) {
-                    double p = (double)dw * wi[i] * (double)x[t * COLS + b * Q_BLOCK + (size_t)i];
-                    sum += wi[i] * a->q[i];
-                    exact += p;
-                    size_sum += fabs(p);
-                }
-                acc = fmaf(dw * bf16_to_f32(a->d), (float)sum, acc);
-            }
+            double exact, size;
+            float acc =
+                sum_row(type, file + r * row, q + t * blocks, x + t * cols, cols, &exact, &size);
             bits &= same_bits(acc, y[t * GROUPS * 8 + r]);
-            sums &= fabs(acc - exact) < 0.01 * size_sum;
+            sums &= fabs(acc - exact) < 0.01 * size;
         }
         for (size_t r = ROWS; r < GROUPS * 8; r++) zero &= y[t * GROUPS * 8 + r] == 0;
     }
@@ -328,13 +406,15 @@ static void test_quantised(const struct kernels *k, int type, const char *name) 
 static void test_float(const struct kernels *k, int type, const char *name) {
     enum { N = 37, PADDED = 48 };
     const struct weight_ops *ops = weight_ops(k, type);
-    size_t size = type == W_F16 ? 2 : 4, group = weight_group_bytes(type, N);
+    size_t size = type == W_F32 ? 4 : 2, group = weight_group_bytes(type, N);
     char *file = zeroed(8 * N * size), *w = zeroed(group);
     float value[8][N], *x = zeroed(3 * PADDED * sizeof *x), y[3][8];
     for (size_t i = 0; i < 8 * N; i++) {
         uint16_t h = (uint16_t)((rnd() & 0x83ff) | (8 + rnd() % 12) << 10);
         value[i / N][i % N] = type == W_F16 ? f16_to_f32(h) : rnd_float();
-        if (type == W_F16) memcpy(file + 2 * i, &h, 2);
+        if (type == W_BF16) h = (uint16_t)(f32_bits(value[i / N][i % N]) >> 16);
+        if (type == W_BF16) value[i / N][i % N] = bf16_to_f32(h);
+        if (type != W_F32) memcpy(file + 2 * i, &h, 2);
         if (type == W_F32) memcpy(file + 4 * i, &value[i / N][i % N], 4);
     }
     for (size_t i = 0; i < 3 * PADDED; i++) x[i] = i % PADDED < N ? rnd_float() : 0;
@@ -642,12 +722,22 @@ static void test_selftest(const struct kernels *k, void *scratch) {
 }
 
 static void test_variant(const struct kernels *k, void *scratch) {
+    static const struct {
+        int type;
+        const char *name;
+    } quantised[] = {
+        {W_Q4_0, "Q4_0"},   {W_Q4_1, "Q4_1"}, {W_Q5_0, "Q5_0"},     {W_Q5_1, "Q5_1"},
+        {W_Q8_0, "Q8_0"},   {W_Q2_K, "Q2_K"}, {W_Q3_K, "Q3_K"},     {W_Q4_K, "Q4_K"},
+        {W_Q5_K, "Q5_K"},   {W_Q6_K, "Q6_K"}, {W_IQ4_NL, "IQ4_NL"}, {W_IQ4_XS, "IQ4_XS"},
+        {W_MXFP4, "MXFP4"},
+    };
     test_dequant(k);
-    test_quantised(k, W_Q4_0, "Q4_0");
-    test_quantised(k, W_Q8_0, "Q8_0");
-    test_q6_k(k);
+    for (size_t t = 0; t < sizeof quantised / sizeof *quantised; t++) {
+        test_quantised(k, quantised[t].type, quantised[t].name);
+    }
     test_float(k, W_F16, "F16");
     test_float(k, W_F32, "F32");
+    test_float(k, W_BF16, "BF16");
     test_quantise(k);
     test_vectors(k);
     test_rope(k);

@@ -66,7 +66,8 @@ static MUST list(struct weights *w, const struct nn_conf *c, struct matrix *mat,
     if (!ops) {
         const struct tensor_format *f = tensor_format(t->type);
         return err_set(e, ERR_UNSUPPORTED,
-                       "tensor %s is of type %s; this version runs F32, F16, Q8_0, Q6_K and Q4_0",
+                       "tensor %s is of type %s, which has no kernel; take a file of another type, "
+                       "such as Q4_K_M or Q8_0",
                        t->name, f ? f->name : "unknown");
     }
     *mat = (struct matrix){
