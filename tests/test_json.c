@@ -237,6 +237,26 @@ static void test_wrong_values(void) {
     json_free(doc);
 }
 
+static void test_members(void) {
+    const char *text = "{\"b\":1,\"a\":null,\"b\":\"x\"}";
+    struct json_iter at;
+    struct json_chars key;
+    const struct json_value *v;
+    char got[64] = "";
+    if (!json_read(&doc, text, strlen(text), 1000, &e)) return;
+    json_members(&at, json_root(doc));
+    while (json_next(&at, &key, &v)) {
+        size_t len = strlen(got);
+        snprintf(got + len, sizeof got - len, "%s %s, ", key.s, json_kind_name(json_kind(v)));
+    }
+    tap_ok(!strcmp(got, "b a number, a null, b a string, "), "members in order: %s", got);
+    json_free(doc);
+    if (!json_read(&doc, "{}", 2, 1000, &e)) return;
+    json_members(&at, json_root(doc));
+    tap_ok(!json_next(&at, &key, &v) && !json_next(&at, &key, &v), "an empty object has none");
+    json_free(doc);
+}
+
 int main(void) {
     test_strings();
     test_values();
@@ -246,5 +266,6 @@ int main(void) {
     test_not_json();
     test_read_values();
     test_wrong_values();
+    test_members();
     return tap_done();
 }

@@ -315,6 +315,24 @@ const struct json_value *json_item(const struct json_value *array, size_t i) {
     return value(yyjson_arr_get(val(array), i));
 }
 
+void json_members(struct json_iter *at, const struct json_value *object) {
+    yyjson_obj_iter it;
+    *at = (struct json_iter){.object = object};
+    if (yyjson_obj_iter_init(val(object), &it)) at->next = value(it.cur);
+}
+
+bool json_next(struct json_iter *at, struct json_chars *key, const struct json_value **v) {
+    yyjson_obj_iter it = {
+        .idx = at->i, .max = json_size(at->object), .cur = val(at->next), .obj = val(at->object)};
+    yyjson_val *k = at->next ? yyjson_obj_iter_next(&it) : NULL;
+    if (!k) return false;
+    *key = (struct json_chars){yyjson_get_str(k), yyjson_get_len(k)};
+    *v = value(yyjson_obj_iter_get_val(k));
+    at->i = it.idx;
+    at->next = value(it.cur);
+    return true;
+}
+
 static bool must_be(const char *name, const char *what, const struct json_value *v, struct err *e) {
     return err_set(e, ERR_FORMAT, "\"%s\" must be %s, not %s", name, what,
                    json_kind_name(json_kind(v)));
@@ -329,17 +347,21 @@ MUST json_want_chars(const struct json_value *object, const char *key, struct js
     return true;
 }
 
-MUST json_want_real(const struct json_value *object, const char *key, double min, double max,
-                    double *out, struct err *e) {
-    const struct json_value *v = json_find(object, key);
-    if (!v) return true;
-    if (json_kind(v) != JSON_NUMBER) return must_be(key, "a number", v, e);
+MUST json_as_real(const struct json_value *v, const char *name, double min, double max, double *out,
+                  struct err *e) {
+    if (json_kind(v) != JSON_NUMBER) return must_be(name, "a number", v, e);
     double x = yyjson_get_num(val(v));
     if (!(x >= min && x <= max)) {
-        return err_set(e, ERR_FORMAT, "\"%s\" must be a number from %g to %g", key, min, max);
+        return err_set(e, ERR_FORMAT, "\"%s\" must be a number from %g to %g", name, min, max);
     }
     *out = x;
     return true;
+}
+
+MUST json_want_real(const struct json_value *object, const char *key, double min, double max,
+                    double *out, struct err *e) {
+    const struct json_value *v = json_find(object, key);
+    return !v || json_as_real(v, key, min, max, out, e);
 }
 
 /* A number without a fraction, as far as it fits. */
@@ -360,8 +382,8 @@ static bool to_int(const struct json_value *v, int64_t *out) {
     return true;
 }
 
-static MUST check_int(const struct json_value *v, const char *name, int64_t min, int64_t max,
-                      int64_t *out, struct err *e) {
+MUST json_as_int(const struct json_value *v, const char *name, int64_t min, int64_t max,
+                 int64_t *out, struct err *e) {
     int64_t x;
     if (json_kind(v) != JSON_NUMBER) return must_be(name, "a whole number", v, e);
     if (!to_int(v, &x) || x < min || x > max) {
@@ -375,7 +397,7 @@ static MUST check_int(const struct json_value *v, const char *name, int64_t min,
 MUST json_want_int(const struct json_value *object, const char *key, int64_t min, int64_t max,
                    int64_t *out, struct err *e) {
     const struct json_value *v = json_find(object, key);
-    return !v || check_int(v, key, min, max, out, e);
+    return !v || json_as_int(v, key, min, max, out, e);
 }
 
 MUST json_want_bool(const struct json_value *object, const char *key, bool *out, struct err *e) {
@@ -429,7 +451,7 @@ MUST json_as_ints(const struct json_value *v, const char *name, int32_t min, int
     yyjson_arr_iter_init(val(v), &at);
     while ((item = yyjson_arr_iter_next(&at))) {
         int64_t x;
-        if (!check_int(value(item), name, min, max, &x, e)) return false;
+        if (!json_as_int(value(item), name, min, max, &x, e)) return false;
         out[(*n)++] = (int32_t)x;
     }
     return true;

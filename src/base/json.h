@@ -83,6 +83,15 @@ const struct json_value *json_find(const struct json_value *object, const char *
 size_t json_size(const struct json_value *v);
 const struct json_value *json_item(const struct json_value *array, size_t i);
 
+/* The members of an object in the order of the text; null values too, and a key that stands twice both
+ * times. False after the last. */
+struct json_iter {
+    const struct json_value *object, *next;
+    size_t i;
+};
+void json_members(struct json_iter *at, const struct json_value *object);
+bool json_next(struct json_iter *at, struct json_chars *key, const struct json_value **v);
+
 /* The value at `key`; where it is absent or null, *out stays what it was. Fails: ERR_FORMAT, naming
  * the key and what it must be. json_want_int takes 16.0 for 16. */
 MUST json_want_chars(const struct json_value *object, const char *key, struct json_chars *out,
@@ -94,6 +103,12 @@ MUST json_want_int(const struct json_value *object, const char *key, int64_t min
 MUST json_want_bool(const struct json_value *object, const char *key, bool *out, struct err *e);
 MUST json_want_object(const struct json_value *object, const char *key,
                       const struct json_value **out, struct err *e);
+
+/* v, called `name` in a failure. Fails: ERR_FORMAT. */
+MUST json_as_real(const struct json_value *v, const char *name, double min, double max, double *out,
+                  struct err *e);
+MUST json_as_int(const struct json_value *v, const char *name, int64_t min, int64_t max,
+                 int64_t *out, struct err *e);
 
 /* v, called `name` in a failure, as a list. Fails: ERR_FORMAT; ERR_LIMIT for more than cap items. */
 MUST json_as_strings(const struct json_value *v, const char *name, struct json_chars *out,
