@@ -1,6 +1,9 @@
 /* golden_sampler: the sampling steps as a filter, for golden_samplers.pl. A line of input:
  *   logits L...            sets the logits; no answer
- *   STEP [ARGUMENT...]     top_k K, top_p P MIN, min_p P MIN, temp T: answers "id logit p" of each
+ *   prev ID...             the tokens so far; no answer
+ *   STEP [ARGUMENT...]     top_k K, top_p P MIN, min_p P MIN, typical P MIN, temp T,
+ *                          temp_ext T RANGE EXPONENT, top_n_sigma N,
+ *                          penalties LAST_N REPEAT FREQUENCY PRESENCE: answers "id logit p" of each
  *                          candidate left, separated by commas, or "unsupported" */
 #include "model/sampler.h"
 
@@ -8,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { N_MAX = 1 << 18 };
+enum { N_MAX = 1 << 18, PREV_MAX = 1024 };
 
 static size_t read_logits(const char *s, struct candidate *c) {
     size_t n = 0;
@@ -23,23 +26,55 @@ static size_t read_logits(const char *s, struct candidate *c) {
     return n;
 }
 
-static bool apply(const char *line, struct candidate *c, size_t *n) {
+static size_t read_ids(const char *s, int32_t *id) {
+    size_t n = 0;
+    char *end;
+    for (long v = strtol(s, &end, 10); end != s && n < PREV_MAX; v = strtol(s, &end, 10)) {
+        id[n++] = (int32_t)v;
+        s = end;
+    }
+    return n;
+}
+
+static void penalise(const double *a, const int32_t *prev, size_t n_prev, struct candidate *c,
+                     size_t n) {
+    static struct adjust adjust;
+    struct sampler s = {.last_n = (int32_t)a[0],
+                        .repeat = (float)a[1],
+                        .frequency = (float)a[2],
+                        .presence = (float)a[3]};
+    adjust_make(&adjust, &s, prev, n_prev);
+    sample_adjust(&s, &adjust, c, n);
+    sample_softmax(c, n);
+}
+
+static bool apply(const char *line, const int32_t *prev, size_t n_prev, struct candidate *c,
+                  size_t *n) {
     char step[32] = "";
-    double a = 0;
-    unsigned keep = 1;
-    int args = sscanf(line, "%31s %lf %u", step, &a, &keep);
+    double a[4] = {0};
+    int args = sscanf(line, "%31s %lf %lf %lf %lf", step, a, a + 1, a + 2, a + 3);
+    size_t keep = args < 3 ? 1 : (size_t)a[1];
+    float x = (float)a[0];
     if (args < 2) return false;
     if (!strcmp(step, "top_k")) {
-        *n = sample_top_k(c, *n, (int32_t)a);
+        *n = sample_top_k(c, *n, (int32_t)x);
         return true;
     }
     sample_sort(c, *n);
     if (!strcmp(step, "top_p")) {
-        *n = sample_top_p(c, *n, (float)a, keep);
+        *n = sample_top_p(c, *n, x, keep);
     } else if (!strcmp(step, "min_p")) {
-        *n = sample_min_p(c, *n, (float)a, keep);
+        *n = sample_min_p(c, *n, x, keep);
+    } else if (!strcmp(step, "typical")) {
+        *n = sample_typical(c, *n, x, keep);
     } else if (!strcmp(step, "temp")) {
-        sample_temp(c, *n, (float)a);
+        sample_temp(c, *n, x);
+    } else if (!strcmp(step, "temp_ext")) {
+        sample_temp_dynamic(c, *n, x, (float)a[1], (float)a[2]);
+    } else if (!strcmp(step, "top_n_sigma")) {
+        sample_top_n_sigma(c, *n, x);
+    } else if (!strcmp(step, "penalties")) {
+        penalise(a, prev, n_prev, c, *n);
     } else {
         return false;
     }
@@ -48,16 +83,21 @@ static bool apply(const char *line, struct candidate *c, size_t *n) {
 
 int main(void) {
     struct candidate *logits = calloc(N_MAX, sizeof *logits), *c = calloc(N_MAX, sizeof *c);
-    size_t n_logits = 0, room = 0;
+    static int32_t prev[PREV_MAX];
+    size_t n_logits = 0, n_prev = 0, room = 0;
     char *line = NULL;
     while (getline(&line, &room, stdin) > 0) {
         if (!strncmp(line, "logits ", 7)) {
             n_logits = read_logits(line + 7, logits);
             continue;
         }
+        if (!strncmp(line, "prev ", 5)) {
+            n_prev = read_ids(line + 5, prev);
+            continue;
+        }
         size_t n = n_logits;
         memcpy(c, logits, n * sizeof *c);
-        if (!apply(line, c, &n)) {
+        if (!apply(line, prev, n_prev, c, &n)) {
             puts("unsupported");
         } else {
             for (size_t i = 0; i < n; i++) {

@@ -19,7 +19,8 @@ if (open my $f, '<', "$here/supported.txt") {
     while (<$f>) { s/#.*//; $listed{$1} = 1 if /^\s*sampler\s+(\S+)/ }
 }
 my ($passed, $failed, $unsupported, $bad) = (0, 0, 0, 0);
-my @argument = qw(k p t n min_keep);    # in the order in which the driver takes them
+# In the order in which the driver takes them.
+my @argument = qw(k p t n min_keep delta exponent last_n repeat freq present);
 
 sub slurp { my $f = shift; open my $h, '<:raw', $f or die "$f: $!\n"; local $/; return scalar <$h> }
 sub number { my $v = shift; return defined $v ? $v + 0 : -9**9**9 }
@@ -57,7 +58,7 @@ for my $file (sort glob "$dir/H-samplers/*.json") {
         print $to "logits @{$group->{logits}}\n";
         for my $c (@{$group->{cases}}) {
             my @args = map { defined $c->{params}{$_} ? $c->{params}{$_} : () } @argument;
-            print $to "$c->{sampler} @args\n";
+            print $to "prev @{$c->{prev}}\n", "$c->{sampler} @args\n";
             $to->flush;
             my $answer = <$from>;
             defined $answer or die "the driver died at $c->{sampler} @args\n";

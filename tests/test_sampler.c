@@ -147,6 +147,75 @@ static void test_steps(void) {
     tap_ok(sample_top_k(c, 4, 0) == 4 && c[0].id == 7, "top-k 0 keeps all");
 }
 
+/* The definition: by distance from the entropy, until more than p is had. */
+static size_t typical_by_hand(const struct candidate *c, size_t n, double p, bool *kept) {
+    bool *left = calloc(n, sizeof *left);
+    double *q = calloc(n, sizeof *q), sum = 0, entropy = 0, had = 0;
+    size_t n_kept = 0;
+    for (size_t i = 0; i < n; i++) sum += q[i] = exp((double)c[i].logit);
+    for (size_t i = 0; i < n; i++) q[i] /= sum, entropy -= q[i] * log(q[i]);
+    for (size_t i = 0; i < n; i++) left[i] = true, kept[i] = false;
+    while (n_kept < n && !(had > p)) {
+        size_t best = n;
+        for (size_t i = 0; i < n; i++) {
+            if (!left[i]) continue;
+            double off = fabs(-log(q[i]) - entropy);
+            if (best == n || off < fabs(-log(q[best]) - entropy)) best = i;
+        }
+        left[best] = false, kept[best] = true, n_kept++;
+        had += q[best];
+    }
+    free(left);
+    free(q);
+    return n_kept;
+}
+
+static void test_typical(void) {
+    enum { N = 60 };
+    int wrong = 0, inside = 0;
+    for (int round = 0; round < 500; round++) {
+        struct candidate c[N];
+        float logit[N];
+        bool kept[N];
+        fill(c, N, 6);
+        for (size_t i = 0; i < N; i++) c[i].logit /= 400.0F;  // up to 10
+        sample_sort(c, N);
+        for (size_t i = 0; i < N; i++) logit[i] = c[i].logit;
+        float p = (float)(rnd() % 999 + 1) / 1000.0F;
+        size_t want = typical_by_hand(c, N, (double)p, kept), n = sample_typical(c, N, p, 1);
+        bool same = n == want;
+        for (size_t i = 0, k = 0; same && i < N; i++) {
+            if (kept[i]) same = c[k++].logit == logit[i];
+        }
+        wrong += !same;
+        inside += !kept[0];
+    }
+    tap_ok(!wrong && inside > 50, "typical: %d of 500 differ; %d leave out the likeliest", wrong,
+           inside);
+    struct sampler s = {.temp = 0, .typical = 0.1F, .top_p = 1};
+    struct candidate c[3] = {{5, 3, 0}, {6, 1, 0}, {7, 1, 0}};
+    tap_ok(sample(&s, c, 3, 0, 0) == 5 && sampler_needs(&s, BIG) == BIG,
+           "greedy with typical needs more than the likeliest");
+}
+
+static void test_penalties(void) {
+    static struct adjust a;
+    struct sampler s = {.last_n = 3, .repeat = 2, .presence = 0.5F, .frequency = 0.25F};
+    const int32_t seen[6] = {8, 8, 9, 4, 9, 4};
+    struct candidate c[4] = {{8, 4, 0}, {9, 2, 0}, {4, -1, 0}, {1, -1.5F, 0}};
+    s.n_bias = 2;
+    s.bias[0] = (struct bias){1, 3};
+    s.bias[1] = (struct bias){9, -1};
+    adjust_make(&a, &s, seen, 6);
+    sample_adjust(&s, &a, c, 4);
+    bool ok = c[0].id == 8 && c[0].logit == 4 && c[1].id == 1 && c[1].logit == 1.5F;
+    ok = ok && c[2].id == 9 && c[2].logit == 0.5F - 0.75F && c[3].id == 4 && c[3].logit == -3;
+    tap_ok(ok, "penalties of a window of three, bias before them");
+    tap_ok(a.n == 3 && adjust_find(&a, 1)->is_raised && !adjust_find(&a, 9)->is_raised &&
+               !adjust_find(&a, 8),
+           "known: which tokens change, and which may rise");
+}
+
 static void test_sample(void) {
     struct candidate base[4] = {{7, 2, 0}, {3, 1.5F, 0}, {9, 1, 0}, {1, -1, 0}}, c[4];
     double sum = 0, e[4], chi = 0;
@@ -218,12 +287,31 @@ static void test_options(void) {
     tap_ok(sampler_needs(&s, BIG) == BIG, "without top-k all are needed");
     s.temp = 0;
     tap_ok(sampler_needs(&s, BIG) == 1, "greedy needs one");
-    struct sampler bad[] = {{.temp = NAN}, {.temp = 1e9F}, {.top_p = NAN},
-                            {.top_p = -1}, {.min_p = 2},   {.min_p = NAN}};
+    struct sampler bad[] = {{.temp = NAN},
+                            {.temp = 1e9F},
+                            {.top_p = NAN},
+                            {.top_p = -1},
+                            {.min_p = 2},
+                            {.min_p = NAN},
+                            {.typical = NAN},
+                            {.typical = 2},
+                            {.repeat = 1e-9F},
+                            {.repeat = INFINITY},
+                            {.presence = NAN},
+                            {.frequency = -1e30F},
+                            {.last_n = -1},
+                            {.last_n = SAMPLER_WINDOW + 1},
+                            {.top_n_sigma = NAN},
+                            {.temp_range = INFINITY},
+                            {.temp_exponent = -1},
+                            {.n_bias = 1, .bias = {{-1, 1}}},
+                            {.n_bias = 1, .bias = {{1, NAN}}}};
     bool all = true;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         all &= !sampler_check(&bad[i], &e) && e.code == ERR_USAGE;
     }
+    s.n_bias = SAMPLER_BIAS + 1;
+    all &= !sampler_check(&s, &e) && e.code == ERR_LIMIT;
     tap_ok(all, "values out of range are refused: %s", e.text);
 }
 
@@ -259,6 +347,8 @@ int main(void) {
     test_softmax();
     test_order();
     test_steps();
+    test_typical();
+    test_penalties();
     test_sample();
     test_bits();
     test_options();
