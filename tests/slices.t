@@ -11,6 +11,9 @@ use Test::More;
 my @cuts = (2, 3, 4, 7, '5:1:2');
 my $greedy  = ['greedy', '--temp', 0];
 my $sampled = ['sampled', '--temp', 0.8, '--seed', 5];
+# Some tokens are wanted by name (those that rise), the others may have hidden better ones.
+my $biased = ['biased', '--temp', 0.8, '--seed', 5, '--repeat-penalty', 1.3, '--presence-penalty', -0.5,
+    map { ('--logit-bias', $_) } '7:4', '300:9', '100000:9', '400:-5'];
 my $dir = scratch();
 
 # ids_of NAME, WORDS: the ids of a run that must succeed; undef and a failure where it does not.
@@ -56,6 +59,7 @@ my %want = (
     sampled => alike('1B Q4_0', $big, \@small, $sampled, @cuts),
 );
 isnt($want{sampled}, $want{greedy}, '1B Q4_0: sampling is not greedy');
+isnt(alike('1B Q4_0', $big, \@small, $biased, 3), $want{sampled}, '1B Q4_0: biases change it');
 for my $case ([$greedy, '60M', 1], [$greedy, '100M', '5:1:2'], [$greedy, '160M', 7], [$sampled, '120M', 3]) {
     my ($way, $memory, $cut) = @$case;
     my ($how, @temp) = @$way;

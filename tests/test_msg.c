@@ -66,6 +66,22 @@ static void make_plan(struct plan *p) {
     }
 }
 
+static const struct sampler sampler = {.temp = 0.8F,
+                                       .top_k = -1,
+                                       .top_p = 0.95F,
+                                       .min_p = 0.05F,
+                                       .seed = 0xabcdef0123456789,
+                                       .typical = 0.5F,
+                                       .repeat = 1.25F,
+                                       .presence = -0.5F,
+                                       .frequency = 0.75F,
+                                       .last_n = SAMPLER_WINDOW,
+                                       .top_n_sigma = 2,
+                                       .temp_range = 0.25F,
+                                       .temp_exponent = 1.5F,
+                                       .n_bias = 2,
+                                       .bias = {{7, 2.5F}, {1 << 20, -100}}};
+
 static void make(struct msg *m, enum msg_type type) {
     *m = (struct msg){.type = type, .epoch = 5, .sequence = 1000};
     switch (type) {
@@ -81,7 +97,7 @@ static void make(struct msg *m, enum msg_type type) {
         m->u.ask = (struct ask){.ticket = 12, .age_ms = 345, .n_prompt = 40, .n_id = 50};
         m->u.ask.id = prompt;
         m->u.ask.n_predict = 100;
-        m->u.ask.sampler = (struct sampler){0.8F, -1, 0.95F, 0.05F, 0xabcdef0123456789};
+        m->u.ask.sampler = sampler;
         m->u.ask.sequence = 6;
         break;
     case MSG_TOKENS:
@@ -124,9 +140,9 @@ static bool is_same_beat(const struct beat *a, const struct beat *b) {
 static bool is_same_ask(const struct ask *a, const struct ask *b) {
     return a->ticket == b->ticket && a->age_ms == b->age_ms && a->n_prompt == b->n_prompt &&
            a->n_id == b->n_id && !memcmp(a->id, b->id, a->n_id * sizeof *a->id) &&
-           a->n_predict == b->n_predict && !(a->sampler.temp < b->sampler.temp) &&
-           !(a->sampler.temp > b->sampler.temp) && a->sampler.top_k == b->sampler.top_k &&
-           a->sampler.seed == b->sampler.seed && a->sequence == b->sequence;
+           a->n_predict == b->n_predict && a->sequence == b->sequence &&
+           !memcmp(&a->sampler, &b->sampler,
+                   offsetof(struct sampler, bias) + a->sampler.n_bias * sizeof(struct bias));
 }
 
 static bool is_same(const struct msg *a, const struct msg *b) {
@@ -190,7 +206,7 @@ static bool refuses(const uint8_t *p, size_t n, enum err_code code) {
 }
 
 static void check_heads(void) {
-    uint8_t b[] = {MSG_READY, 0x10, 1, 1};
+    uint8_t b[] = {MSG_READY, 0x20, 1, 1};
     static struct msg m;
     int32_t ids[IDS];
     struct err e;
@@ -203,11 +219,11 @@ static void check_heads(void) {
     ok = ok && refuses(b, 4, ERR_FORMAT);
     b[1] = 0x11;
     ok = ok && refuses(b, 4, ERR_FORMAT);
-    b[1] = 0x10, b[3] = 0;
+    b[1] = 0x20, b[3] = 0;
     ok = ok && refuses(b, 4, ERR_FORMAT);
     tap_ok(ok, "unknown types, versions, flags and a sequence of 0 are refused");
-    const uint8_t longer[] = {MSG_READY, 0x10, 0x81, 0, 1};
-    const uint8_t huge[] = {MSG_READY, 0x10, 0xff, 0xff, 0xff, 0xff, 0xff,
+    const uint8_t longer[] = {MSG_READY, 0x20, 0x81, 0, 1};
+    const uint8_t huge[] = {MSG_READY, 0x20, 0xff, 0xff, 0xff, 0xff, 0xff,
                             0xff,      0xff, 0xff, 0xff, 3,    1};
     tap_ok(refuses(longer, sizeof longer, ERR_FORMAT) && refuses(huge, sizeof huge, ERR_FORMAT),
            "a number in a longer form, and one of more than 64 bits");

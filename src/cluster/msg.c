@@ -8,7 +8,7 @@
 #include <math.h>
 
 enum {
-    VERSION = 1,
+    VERSION = 2,
     SHARE_UNIT = 1000000,
     SHARE_MAX = 1000,  // times an average machine
     KELVIN_TENTHS = 2731,
@@ -210,6 +210,50 @@ static uint32_t take_tokens(struct cursor *c, int32_t *id, size_t n_id) {
     return n;
 }
 
+static void put_sampler(struct bytes *b, const struct sampler *s) {
+    put_f32(b, s->temp);
+    put_fixed(b, (uint32_t)s->top_k, 4);
+    put_f32(b, s->top_p);
+    put_f32(b, s->min_p);
+    put_fixed(b, s->seed, 8);
+    put_f32(b, s->typical);
+    put_f32(b, s->repeat);
+    put_f32(b, s->presence);
+    put_f32(b, s->frequency);
+    put_f32(b, s->top_n_sigma);
+    put_f32(b, s->temp_range);
+    put_f32(b, s->temp_exponent);
+    if (s->last_n < 0 || s->last_n > SAMPLER_WINDOW || s->n_bias > SAMPLER_BIAS) b->is_bad = true;
+    put_var(b, (uint32_t)s->last_n);
+    put_var(b, s->n_bias);
+    for (uint32_t i = 0; i < s->n_bias && !b->is_bad; i++) {
+        if (s->bias[i].id < 0) b->is_bad = true;
+        put_var(b, (uint32_t)s->bias[i].id);
+        put_f32(b, s->bias[i].value);
+    }
+}
+
+static void take_sampler(struct cursor *c, struct sampler *s) {
+    s->temp = take_f32(c);
+    s->top_k = (int32_t)cursor_u32(c);
+    s->top_p = take_f32(c);
+    s->min_p = take_f32(c);
+    s->seed = cursor_u64(c);
+    s->typical = take_f32(c);
+    s->repeat = take_f32(c);
+    s->presence = take_f32(c);
+    s->frequency = take_f32(c);
+    s->top_n_sigma = take_f32(c);
+    s->temp_range = take_f32(c);
+    s->temp_exponent = take_f32(c);
+    s->last_n = (int32_t)take_upto(c, SAMPLER_WINDOW);
+    s->n_bias = (uint32_t)take_upto(c, SAMPLER_BIAS);
+    for (uint32_t i = 0; i < s->n_bias && !c->failed; i++) {
+        s->bias[i].id = (int32_t)take_upto(c, INT32_MAX);
+        s->bias[i].value = take_f32(c);
+    }
+}
+
 static void put_ask(struct bytes *b, const struct ask *a) {
     if (!a->n_prompt || a->n_prompt > a->n_id) b->is_bad = true;
     put_var(b, a->ticket);
@@ -217,11 +261,7 @@ static void put_ask(struct bytes *b, const struct ask *a) {
     put_var(b, a->n_prompt);
     put_tokens(b, a->id, a->n_id);
     put_var(b, a->n_predict);
-    put_f32(b, a->sampler.temp);
-    put_fixed(b, (uint32_t)a->sampler.top_k, 4);
-    put_f32(b, a->sampler.top_p);
-    put_f32(b, a->sampler.min_p);
-    put_fixed(b, a->sampler.seed, 8);
+    put_sampler(b, &a->sampler);
     put_var(b, a->sequence);
 }
 
@@ -233,11 +273,7 @@ static void take_ask(struct cursor *c, struct ask *a, int32_t *ids, size_t n_ids
     a->id = ids;
     if (!a->n_prompt || a->n_prompt > a->n_id) c->failed = true;
     a->n_predict = (uint32_t)take_upto(c, UINT32_MAX);
-    a->sampler.temp = take_f32(c);
-    a->sampler.top_k = (int32_t)cursor_u32(c);
-    a->sampler.top_p = take_f32(c);
-    a->sampler.min_p = take_f32(c);
-    a->sampler.seed = cursor_u64(c);
+    take_sampler(c, &a->sampler);
     a->sequence = take_var(c);
 }
 

@@ -16,6 +16,8 @@ struct slice_run {
     struct nn *nn;
     struct coll alone;
     uint32_t n_read, n_reading;  // prompt tokens done, and in the step under way
+    struct picker picker;
+    int32_t *seen;  // [n_prompt + n_predict] prompt and answer so far, while generating
     struct err err;
     bool ok;
 };
@@ -234,11 +236,15 @@ static MUST prefill(struct slice_run *s, struct par *team, struct err *e) {
 
 static MUST pick(struct slice_run *s, int32_t *id, struct err *e) {
     const struct gen_request *r = &s->g->req;
-    struct candidate *c;
-    size_t n, k = sampler_needs(&r->sampler, s->g->conf.model->n_vocab);
-    if (!nn_candidates(s->nn, k, &c, &n, e)) return false;
-    if (!n) return err_set(e, ERR_FORMAT, "the model's output is not a number at any token");
-    *id = sample(&r->sampler, c, n, r->sequence, nn_pos(s->nn, 0));
+    uint32_t pos = nn_pos(s->nn, 0);
+    picker_begin(&s->picker, s->seen, pos);
+    do {
+        struct candidate *c;
+        size_t n;
+        if (!nn_wanted(s->nn, &s->picker.want, &c, &n, e)) return false;
+        if (!picker_next(&s->picker, c, n, r->sequence, pos, id, e)) return false;
+    } while (*id < 0);
+    s->seen[pos] = *id;
     return true;
 }
 
@@ -281,6 +287,8 @@ static void generate(void *ctx, struct par *team) {
     struct gen_result *out = g->result;
     double t0 = clock_s();
     nn_truncate(s->nn, 0, 0);
+    picker_init(&s->picker, &g->req.sampler, g->conf.model->n_vocab);
+    memcpy(s->seen, g->req.prompt, g->req.n_prompt * sizeof *s->seen);
     if (!s->index) nn_watch(s->nn, on_layer, s);
     s->ok = prefill(s, team, &s->err);
     double t1 = clock_s();
@@ -333,6 +341,25 @@ static MUST judge(const struct engine *g, struct err *e) {
     return false;
 }
 
+static void drop_seen(struct engine *g) {
+    for (unsigned i = 0; i < g->conf.n_slice; i++) {
+        free(g->slice[i].seen);
+        g->slice[i].seen = NULL;
+    }
+}
+
+static MUST take_seen(struct engine *g, struct err *e) {
+    size_t n = g->req.n_prompt + g->req.n_predict;
+    for (unsigned i = 0; i < g->conf.n_slice; i++) {
+        struct slice_run *s = &g->slice[i];
+        s->seen = malloc(n * sizeof *s->seen);
+        if (s->seen) continue;
+        drop_seen(g);
+        return err_set(e, ERR_MEMORY, "no memory for %zu tokens", n);
+    }
+    return true;
+}
+
 MUST engine_generate(struct engine *g, const struct gen_request *r, struct gen_result *out,
                      struct err *e) {
     if (g->is_spent) return err_set(e, ERR_STOPPED, "the engine was stopped in mid-answer");
@@ -348,9 +375,11 @@ MUST engine_generate(struct engine *g, const struct gen_request *r, struct gen_r
     g->req = *r;
     if (r->n_predict > room) g->req.n_predict = room;
     g->result = out;
+    if (!take_seen(g, e)) return false;
     bool ok = g->conf.n_slice > 1 ? run_slices(g, e)
                                   : par_enter((int)g->conf.n_thread, generate, &g->slice[0], e);
     ok = ok && judge(g, e);
+    drop_seen(g);
     g->is_spent = !ok || out->end == GEN_STOPPED;
     return ok;
 }

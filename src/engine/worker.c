@@ -18,9 +18,10 @@ enum {
 
 /* What the leader tells the others: run these tokens at this place of this sequence. */
 struct step {
-    uint32_t seq, pos, n_tok;
-    uint32_t k;  // candidates wanted of the last token; 0: no logits
-    int32_t token[STEP_TOKENS];
+    uint32_t seq, pos;
+    uint32_t n_tok;                         // 0: nothing to run, more is wanted of the step before
+    uint32_t k, n_id;                       // wanted of the last token (struct want); 0: no logits
+    int32_t token[STEP_TOKENS + WANT_IDS];  // [n_tok + n_id]: those to run, those asked for
 };
 
 struct worker {
@@ -49,6 +50,8 @@ struct worker {
     struct epoch *now;
     struct nn *nn;
     struct step step;
+    struct want want;
+    struct picker picker;
     bool is_leaders_fault;
     uint64_t disk_ns, net_ns;  // totals when the step began
 };
@@ -87,16 +90,24 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "steps and candidates 
 
 static MUST run_step(struct worker *w, const struct step *s, struct candidate **c, size_t *n,
                      struct err *e) {
-    nn_truncate(w->nn, s->seq, s->pos);
+    bool wants = s->k || s->n_id;
     moves(w);
-    if (!nn_step(w->nn, w->team, s->seq, s->token, s->n_tok, s->k ? NN_LOGITS : NN_NO_LOGITS, e)) {
-        return false;
+    if (s->n_tok) {
+        nn_truncate(w->nn, s->seq, s->pos);
+        if (!nn_step(w->nn, w->team, s->seq, s->token, s->n_tok, wants ? NN_LOGITS : NN_NO_LOGITS,
+                     e)) {
+            return false;
+        }
     }
-    return !s->k || nn_candidates(w->nn, s->k, c, n, e);
+    if (!wants) return true;
+    w->want.k = s->k;
+    w->want.n_id = s->n_id;
+    memcpy(w->want.id, s->token + s->n_tok, s->n_id * sizeof w->want.id[0]);
+    return nn_wanted(w->nn, &w->want, c, n, e);
 }
 
 static size_t step_bytes(const struct step *s) {
-    return offsetof(struct step, token) + s->n_tok * sizeof s->token[0];
+    return offsetof(struct step, token) + (s->n_tok + (size_t)s->n_id) * sizeof s->token[0];
 }
 
 /* --- following --- */
@@ -105,11 +116,14 @@ static size_t step_bytes(const struct step *s) {
 static MUST check_step(struct worker *w, const struct step *s, size_t len, struct err *e) {
     const struct plan *p = &w->now->plan;
     uint32_t n_vocab = w->conf.model->n_vocab;
-    bool ok = len >= offsetof(struct step, token) && s->n_tok >= 1 && s->n_tok <= p->n_batch &&
-              len == step_bytes(s) && s->seq < p->n_seq && s->pos <= nn_pos(w->nn, s->seq) &&
-              s->n_tok <= p->n_ctx - s->pos && s->k <= n_vocab;
-    for (uint32_t i = 0; ok && i < s->n_tok; i++) {
-        ok = s->token[i] >= 0 && (uint32_t)s->token[i] < n_vocab;
+    bool ok = len >= offsetof(struct step, token) && s->n_tok <= p->n_batch &&
+              s->n_id <= WANT_IDS && len == step_bytes(s) && s->seq < p->n_seq &&
+              s->pos <= nn_pos(w->nn, s->seq) && s->n_tok <= p->n_ctx - s->pos && s->k <= n_vocab &&
+              (s->n_tok || s->k || s->n_id);
+    for (uint32_t i = 0; ok && i < s->n_tok + s->n_id; i++) {
+        bool is_first = i == 0 || i == s->n_tok;
+        ok = s->token[i] >= 0 && (uint32_t)s->token[i] < n_vocab &&
+             (i < s->n_tok || is_first || s->token[i] > s->token[i - 1]);
     }
     return ok || err_set(e, ERR_FORMAT, "the leader asked for a step that cannot be");
 }
@@ -209,33 +223,69 @@ static void take_token(struct worker *w, struct seq *q, int32_t id) {
     if (q->n_id - q->n_prompt >= q->n_predict) end_seq(w, q, DONE_LENGTH);
 }
 
+static MUST cast_step(struct worker *w, struct candidate **c, size_t *n, struct err *e) {
+    const struct step *s = &w->step;
+    *n = 0;
+    return mesh_cast(w->now->mesh, s, step_bytes(s), e) && run_step(w, s, c, n, e);
+}
+
+static void put_want(struct step *s, const struct want *want) {
+    s->k = want->k;
+    s->n_id = want->n_id;
+    memcpy(s->token + s->n_tok, want->id, want->n_id * sizeof want->id[0]);
+}
+
+/* The next token of q from the candidates of the step just done, or from more of them. e then says why
+ * this sequence cannot go on; false: the epoch cannot. */
+static MUST choose(struct worker *w, const struct seq *q, struct candidate *c, size_t n,
+                   int32_t *id, struct err *why, struct err *e) {
+    *id = -1;
+    for (;;) {
+        if (!picker_next(&w->picker, c, n, q->sequence, q->n_fed, id, why)) return true;
+        if (*id >= 0) return true;
+        w->step.n_tok = 0;
+        put_want(&w->step, &w->picker.want);
+        if (!cast_step(w, &c, &n, e)) return false;
+    }
+}
+
 static MUST lead_step(struct worker *w, struct seq *q, struct err *e) {
     const struct plan *p = &w->now->plan;
     struct step *s = &w->step;
+    struct candidate *c = NULL;
+    size_t n;
     if (q->n_id - q->n_prompt >= q->n_predict) {
         end_seq(w, q, DONE_LENGTH);
         return true;
     }
     uint32_t left = q->n_id - q->n_fed;
-    *s = (struct step){.seq = (uint32_t)q->slot, .pos = q->n_fed};
+    s->seq = (uint32_t)q->slot;
+    s->pos = q->n_fed;
     s->n_tok = left < p->n_batch ? left : p->n_batch;
-    bool is_last = s->n_tok == left;
-    s->k = is_last ? (uint32_t)sampler_needs(&q->sampler, w->conf.model->n_vocab) : 0;
+    s->k = s->n_id = 0;
     memcpy(s->token, q->id + q->n_fed, s->n_tok * sizeof s->token[0]);
+    bool is_last = s->n_tok == left;
+    if (is_last) {
+        picker_init(&w->picker, &q->sampler, w->conf.model->n_vocab);
+        picker_begin(&w->picker, q->id, q->n_id);
+        put_want(s, &w->picker.want);
+    }
     double start = clock_s();
-    struct candidate *c = NULL;
-    size_t n = 0;
     count_start(w);
-    if (!mesh_cast(w->now->mesh, s, step_bytes(s), e) || !run_step(w, s, &c, &n, e)) return false;
+    if (!cast_step(w, &c, &n, e)) return false;
     q->n_fed += s->n_tok;
     if (!is_last) return true;
-    if (!n) {
-        log_error("engine", "the model's output is not a number at any token");
+    bool is_decode = s->n_tok == 1;
+    int32_t id;
+    struct err why;
+    if (!choose(w, q, c, n, &id, &why, e)) return false;
+    if (id < 0) {
+        log_error("engine", "%s", why.text);
         end_seq(w, q, DONE_FAILED);
         return true;
     }
-    if (s->n_tok == 1) count_token(w, clock_s() - start);
-    take_token(w, q, sample(&q->sampler, c, n, q->sequence, nn_pos(w->nn, s->seq)));
+    if (is_decode) count_token(w, clock_s() - start);
+    take_token(w, q, id);
     return true;
 }
 

@@ -141,3 +141,43 @@ MUST nn_candidates(struct nn *n, size_t k, struct candidate **out, size_t *n_out
     }
     return true;
 }
+
+/* The logits of tokens that others name, each from the slice that has its row. */
+static MUST named(struct nn *n, const int32_t *id, uint32_t n_id, struct candidate *out,
+                  struct err *e) {
+    const uint32_t *cut = n->conf.cuts.vocab;
+    struct candidate *all = n->conf.n_slice == 1 ? out : n->cand_all;
+    size_t at[SLICE_MAX + 1] = {0};
+    uint32_t i = 0;
+    for (unsigned s = 0; s < n->conf.n_slice; s++) {
+        for (; i < n_id && (uint32_t)id[i] < cut[s + 1]; i++) {
+            all[i] = (struct candidate){.id = id[i]};
+            if (s == n->conf.self) all[i].logit = n->logits[(uint32_t)id[i] - cut[s]];
+        }
+        at[s + 1] = i * sizeof *all;
+    }
+    if (n->conf.n_slice == 1) return true;
+    if (!n->coll->gather(n->coll, COLL_CANDIDATE, all, 0, 1, at, e)) return false;
+    for (i = 0; i < n_id; i++) {
+        if (all[i].id != id[i]) {
+            return err_set(e, ERR_FORMAT, "a slice answers with token %d, asked for %d", all[i].id,
+                           id[i]);
+        }
+    }
+    memcpy(out, all, n_id * sizeof *all);
+    return true;
+}
+
+MUST nn_wanted(struct nn *n, const struct want *w, struct candidate **out, size_t *n_out,
+               struct err *e) {
+    if (!n->has_logits) return err_set(e, ERR_STOPPED, "no logits were computed in the last step");
+    *out = n->cand;
+    *n_out = 0;
+    if (w->k && !nn_candidates(n, w->k, out, n_out, e)) return false;
+    if (w->n_id > n->conf.model->n_vocab - *n_out) {
+        return err_set(e, ERR_LIMIT, "more tokens are asked for than there are");
+    }
+    if (w->n_id && !named(n, w->id, w->n_id, n->cand + *n_out, e)) return false;
+    *n_out += w->n_id;
+    return true;
+}

@@ -15,7 +15,7 @@
 #include "base/par.h"
 #include "kernels.h"
 #include "model/model.h"
-#include "model/sampler.h"
+#include "model/picker.h"
 #include "nn/coll.h"
 #include "nn/slice.h"
 #include "store/store.h"
@@ -75,6 +75,11 @@ MUST nn_step(struct nn *n, struct par *team, uint32_t seq, const int32_t *token,
  * order. Collective. k = 1..n_vocab. Fails: as gather, and with ERR_FORMAT for a slice that names
  * tokens that are not its own. */
 MUST nn_candidates(struct nn *n, size_t k, struct candidate **out, size_t *n_out, struct err *e);
+
+/* What a picker wants of the last step, as picker_next() takes it; *out as from nn_candidates. May be
+ * asked for again. Collective: all slices want the same. Ids are below n_vocab, ascending. */
+MUST nn_wanted(struct nn *n, const struct want *w, struct candidate **out, size_t *n_out,
+               struct err *e);
 
 /* This slice's logits of the last step: [n_vocab share], valid until the next step (tests). */
 const float *nn_logits(const struct nn *n, uint32_t *first, uint32_t *count);
