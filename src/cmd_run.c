@@ -2,6 +2,7 @@
 #include "base/progress.h"
 #include "guest.h"
 #include "model/chat.h"
+#include "sampling.h"
 #include "setup.h"
 #include "verbs.h"
 
@@ -21,9 +22,7 @@ struct run_conf {
     struct machine machine;
     const char *prompt, *file, *system;
     uint32_t n_predict;
-    double temp, top_p, min_p;
-    uint32_t top_k;
-    uint64_t seed;
+    struct sampling sampling;
     bool is_raw, is_json, is_quiet;
     struct peers worker;
     const char *config, *cluster_key, *interface;
@@ -38,16 +37,7 @@ static const struct opt run_opt[] = {
     {"--raw", OPT_FLAG, AT(is_raw), NULL, "go on with the text as it stands: no chat format", 0, 0,
      NULL},
     {"--system", OPT_TEXT, AT(system), "TEXT", "what the model is told about its part", 0, 0, NULL},
-    {"--temp", OPT_REAL, AT(temp), "X", "how freely to choose, 0: always the likeliest (0.8)", 0,
-     100, NULL},
-    {"--top-k", OPT_U32, AT(top_k), "N", "choose among the N likeliest, 0: all (40)", 0,
-     MODEL_MAX_VOCAB, NULL},
-    {"--top-p", OPT_REAL, AT(top_p), "X", "choose among those that make up this probability (0.95)",
-     0, 1, NULL},
-    {"--min-p", OPT_REAL, AT(min_p), "X",
-     "leave out what is less likely than X times the best (0.05)", 0, 1, NULL},
-    {"--seed", OPT_U64, AT(seed), "N", "another seed, another answer (0, so that runs repeat)", 0,
-     0, NULL},
+    SAMPLING_OPTIONS(struct run_conf),
     MACHINE_OPTIONS(struct run_conf),
     {"--workers", OPT_PEERS, AT(worker), "HOST:PORT ..", "share the work with these nodes", 0, 0,
      NULL},
@@ -78,8 +68,10 @@ struct answer {
     struct progress progress;
     bool is_json;
     int write_errno;  // stdout is broken: EPIPE when the reader has gone
-    char *piece;      // [room]
-    size_t room;
+    struct stop stop;
+    bool is_stopped;  // one of them came
+    char *text;       // [room]: what the answer holds back, the newest piece at the end
+    size_t room, n_text;
 };
 
 static bool is_end(void *ctx, int32_t id) {
@@ -89,26 +81,38 @@ static bool is_end(void *ctx, int32_t id) {
 
 static void put_token(struct answer *a, int32_t id, size_t len) {
     if (!a->is_json) {
-        fwrite(a->piece, 1, len, stdout);
+        fwrite(a->text, 1, len, stdout);
         return;
     }
     json_object(&a->json);
     json_key(&a->json, "id");
     json_i64(&a->json, id);
     json_key(&a->json, "text");
-    json_string(&a->json, a->piece, len);
+    json_string(&a->json, a->text, len);
     json_end(&a->json);
     json_line(&a->json);
 }
 
+/* A stop string may span tokens, so what may be the beginning of one waits for the next. */
 static bool on_token(void *ctx, int32_t id) {
     struct answer *a = ctx;
     progress_end(&a->progress);
-    put_token(a, id, detok_push(&a->detok, id, a->piece, a->room));
+    a->n_text += detok_push(&a->detok, id, a->text + a->n_text, a->room - a->n_text);
+    size_t sure = stop_scan(&a->stop, a->text, a->n_text, &a->is_stopped);
+    put_token(a, id, sure);
+    a->n_text -= sure;
+    memmove(a->text, a->text + sure, a->n_text);
     errno = 0;
-    if (fflush(stdout) == 0 && !ferror(stdout)) return true;
+    if (fflush(stdout) == 0 && !ferror(stdout)) return !a->is_stopped;
     a->write_errno = errno ? errno : EIO;
     return false;
+}
+
+/* What is left to show when no more tokens come. */
+static size_t take_tail(struct answer *a) {
+    if (a->is_stopped) return 0;
+    a->n_text += detok_flush(&a->detok, a->text + a->n_text, a->room - a->n_text);
+    return stop_end(&a->stop, a->text, a->n_text, &a->is_stopped);
 }
 
 static void on_prefill(void *ctx, uint32_t done, uint32_t total) {
@@ -246,9 +250,10 @@ static MUST prepare_answer(struct answer *a, const struct run_conf *c, const str
     }
     a->room = tok_longest(s->tok) + 64;
     if (a->room < DETOK_MAX) a->room = DETOK_MAX;
-    a->piece = malloc(a->room);
-    if (!a->piece) return err_set(e, ERR_MEMORY, "no memory for the answer's text");
-    memset(a->piece, 0, a->room);  // touched now, so that it counts before the budget is drawn up
+    a->room += STOP_BYTES;
+    a->text = malloc(a->room);
+    if (!a->text) return err_set(e, ERR_MEMORY, "no memory for the answer's text");
+    memset(a->text, 0, a->room);  // touched now, so that it counts before the budget is drawn up
     return true;
 }
 
@@ -300,11 +305,12 @@ static void print_disk(const struct setup *s, const struct figures *f) {
     }
 }
 
-static void print_summary(const struct setup *s, size_t n_prompt, const struct figures *f) {
+static void print_summary(const struct answer *a, size_t n_prompt, const struct figures *f) {
+    const struct setup *s = a->setup;
     static const char *const why[] = {
         [GEN_LENGTH] = "", [GEN_EOS] = "", [GEN_STOPPED] = ", stopped"};
     FILE *to = stderr;
-    fprintf(to, "answer    %u tokens%s", f->r.n_token, why[f->r.end]);
+    fprintf(to, "answer    %u tokens%s", f->r.n_token, a->is_stopped ? "" : why[f->r.end]);
     if (f->r.n_step) fprintf(to, ", %.*f tokens/s", f->decode_tps < 10 ? 2 : 1, f->decode_tps);
     if (f->r.n_step && !f->n_node) {
         fprintf(to, " (forecast %.*f)", s->forecast.decode_tps < 10 ? 2 : 1,
@@ -342,11 +348,11 @@ static void json_summary(struct answer *a, size_t n_prompt, const struct figures
         [GEN_LENGTH] = "length", [GEN_EOS] = "eos", [GEN_STOPPED] = "stopped"};
     struct json *j = &a->json;
     json_object(j);
-    if (n_tail) {  // bytes of a character that never became whole
+    if (n_tail) {  // a character that never became whole, or what might have become a stop string
         json_key(j, "text");
-        json_string(j, a->piece, n_tail);
+        json_string(j, a->text, n_tail);
     }
-    json_put_text(j, "end", end[f->r.end]);
+    json_put_text(j, "end", a->is_stopped ? "stop" : end[f->r.end]);
     json_put_u64(j, "prompt_tokens", n_prompt);
     json_put_u64(j, "tokens", f->r.n_token);
     json_put_real(j, "prefill_tps", f->prefill_tps);
@@ -408,18 +414,19 @@ static MUST finish_answer(const struct run_conf *c, const struct worker *w, stru
         errno = a->write_errno;
         return err_sys(e, "cannot write the answer");
     }
-    size_t n_tail = detok_flush(&a->detok, a->piece, a->room);
+    size_t n_tail = take_tail(a);
     take_figures(f, w, &a->setup->conf, p->n);
     if (c->is_json) {
         json_summary(a, p->n, f, n_tail);
     } else {
-        fwrite(a->piece, 1, n_tail, stdout);
+        fwrite(a->text, 1, n_tail, stdout);
         if (isatty(STDOUT_FILENO)) fputc('\n', stdout);
         fflush(stdout);
         if (!isatty(STDOUT_FILENO) && !c->is_quiet) fputc('\n', stderr);  // both in one log
-        if (!c->is_quiet) print_summary(a->setup, p->n, f);
+        if (!c->is_quiet) print_summary(a, p->n, f);
     }
-    if (f->r.end == GEN_STOPPED) return err_set(e, ERR_STOPPED, "the answer was stopped");
+    if (f->r.end == GEN_STOPPED && !a->is_stopped)
+        return err_set(e, ERR_STOPPED, "the answer was stopped");
     return true;
 }
 
@@ -461,12 +468,7 @@ static MUST answer(const struct run_conf *c, const char *path, struct setup *s, 
                    struct answer *a, struct err *e) {
     struct worker w = {0};
     struct figures f = {0};
-    a->sampler = (struct sampler){.temp = (float)c->temp,
-                                  .top_k = (int32_t)c->top_k,
-                                  .top_p = (float)c->top_p,
-                                  .min_p = (float)c->min_p,
-                                  .seed = c->seed};
-    if (!sampler_check(&a->sampler, e)) return false;
+    if (!sampling_make(&c->sampling, &a->sampler, &a->stop, e)) return false;
     if (c->worker.n && c->machine.slices) {
         return err_set(e, ERR_USAGE, "--slices and --workers exclude each other");
     }
@@ -484,19 +486,15 @@ static MUST run(void *conf, const char *path, struct setup *s, struct err *e) {
     struct prompt p = {0};
     if (!a) return err_set(e, ERR_MEMORY, "no memory to start with");
     bool ok = answer(conf, path, s, &p, a, e);
-    free(a->piece);
+    free(a->text);
     free(p.id);
     free(a);
     return ok;
 }
 
 static int run_main(const struct verb *v, int argc, char **argv) {
-    struct run_conf c = {.machine = MACHINE_DEFAULT,
-                         .n_predict = 256,
-                         .temp = 0.8,
-                         .top_k = 40,
-                         .top_p = 0.95,
-                         .min_p = 0.05};
+    struct run_conf c = {
+        .machine = MACHINE_DEFAULT, .n_predict = 256, .sampling = SAMPLING_DEFAULT};
     return verb_on_model(v, argc, argv, &c, run);
 }
 

@@ -11,11 +11,6 @@ static const struct {
     {"--nodes", "planning for several machines"},
     {"--grammar", "answers held to a grammar"},
     {"--json-schema", "answers held to a JSON schema"},
-    {"--typical", "typical sampling"},
-    {"--repeat-penalty", "a penalty on repetition"},
-    {"--presence-penalty", "a penalty on repetition"},
-    {"--frequency-penalty", "a penalty on repetition"},
-    {"--stop", "ending the answer at a text"},
     {"--tokenizer", "a tokenizer in a file of its own"},
     {"--template", "chat templates from a file"},
     {"--tools", "tools in the prompt"},
@@ -65,6 +60,15 @@ static MUST set_number(const struct opt *o, void *to, const char *value, struct 
     return true;
 }
 
+static MUST add_text(const struct opt *o, struct text_list *list, const char *value,
+                     struct err *e) {
+    if (list->n >= (unsigned)o->to) {
+        return err_set(e, ERR_USAGE, "%s can be given %.0f times at most", o->name, o->to);
+    }
+    list->text[list->n++] = value;
+    return true;
+}
+
 static MUST set_value(const struct opt *o, void *conf, const char *value, struct err *e) {
     void *to = (char *)conf + o->at;
     struct amount a;
@@ -75,6 +79,7 @@ static MUST set_value(const struct opt *o, void *conf, const char *value, struct
     case OPT_U64:
     case OPT_REAL: return set_number(o, to, value, e);
     case OPT_CHOICE: return set_choice(o, to, value, e);
+    case OPT_LIST: return add_text(o, to, value, e);
     case OPT_PEERS: return config_peers(to, value, e) || err_in(e, o->name);
     case OPT_AMOUNT:
         if (!text_amount(value, &a)) {

@@ -23,7 +23,15 @@ enum opt_kind {
     OPT_REAL,    // double, from..to
     OPT_AMOUNT,  // struct amount
     OPT_CHOICE,  // int: which of the words in `arg`, separated by |
+    OPT_LIST,    // struct text_list; may come again
     OPT_PEERS,   // struct peers: this word and those after it that are HOST:PORT; may come again
+};
+
+enum { OPT_TEXTS = 128 };
+
+struct text_list {
+    unsigned n;
+    const char *text[OPT_TEXTS];  // borrowed from argv
 };
 
 struct opt {
@@ -32,7 +40,7 @@ struct opt {
     size_t at;          // offset of the field in the verb's struct
     const char *arg;    // how the help calls the value; the words of a choice
     const char *help;   // NULL: not in the help
-    double from, to;    // numbers
+    double from, to;    // numbers; of a list, `to` is how many there can be
     const char *later;  // words of a choice that a later version will know, separated by |
 };
 

@@ -68,7 +68,7 @@ for my $verb (@verbs) {
     is($status, 0, "$verb --help: exit status 0");
     is($err, '', "$verb --help: nothing on stderr");
     like($out, qr/\Adair $verb .*\n\n.*\.\n/, "$verb --help: usage and a sentence");
-    unlike($out, qr/--(draft|grammar|typical|repeat-penalty|nodes|spec|stop|json-schema)\b/,
+    unlike($out, qr/--(draft|grammar|nodes|spec|json-schema)\b/,
         "$verb --help: only what there is");
     my @wide = grep { length > 100 } split /\n/, $out;
     is("@wide", '', "$verb --help: at most 100 columns");
@@ -83,13 +83,22 @@ refused(['help', 'chat'],      2, qr/chat \(.+\) is not in this version/);
 refused(['run', '--bogus'],    2, qr/unknown option --bogus; see dair run --help/);
 refused(['run', '--bogus=1'],  2, qr/unknown option --bogus;/);
 refused(['run', "--$_", 'x'],  2, qr/--$_ \(.+\) is not in this version/)
-  for qw(draft grammar typical repeat-penalty);
+  for qw(draft grammar json-schema);
 refused(['plan', '--nodes', '3'], 2, qr/--nodes \(.+\) is not in this version/);
 refused(['run', '-p'],         2, qr/-p needs a value/);
 refused(['run', '--json=yes'], 2, qr/--json takes no value/);
 refused(['run', '-p', 'x', '-n', 'many'],        2, qr/-n takes a whole number/);
 refused(['run', '-p', 'x', '--temp', 'hot'],     2, qr/--temp takes a number/);
 refused(['run', '-p', 'x', '--top-p', '1.5'],    2, qr/--top-p takes 0 to 1/);
+refused(['run', '-p', 'x', '--typical', '-1'],   2, qr/--typical takes 0 to 1/);
+refused(['run', '-p', 'x', '--repeat-penalty', '0'],     2, qr/--repeat-penalty takes 0.01 to 100/);
+refused(['run', '-p', 'x', '--presence-penalty', 'nan'], 2, qr/--presence-penalty takes a number/);
+refused(['run', '-p', 'x', '--frequency-penalty', '1e308'], 2, qr/--frequency-penalty takes -100/);
+refused(['run', '-p', 'x', '--logit-bias', $_],  2, qr/--logit-bias takes ID:VALUE/) for qw(1 1: :1 a:1 1:b);
+refused(['run', '-p', 'x', '--logit-bias', '1:1e308'], 2, qr/logit bias inf is out of range/);
+refused(['run', '-p', 'x', '--stop', ''],        2, qr/--stop takes a text that is not empty/);
+refused(['run', '-p', 'x', ('--stop', 'a') x 17], 2, qr/--stop can be given 16 times/);
+refused(['run', '-p', 'x', '--stop', 'a' x 1025], 2, qr/1024 bytes/);
 refused(['run', '-p', 'x', '--memory', 'lots'],  2, qr/--memory takes a size/);
 refused(['run', '-p', 'x', '--memory=101%'],     2, qr/--memory takes a size/);
 refused(['run', '-p', 'x', '--memory', $_],      2, qr/--memory takes a size/) for '0', '0K', '0.5';

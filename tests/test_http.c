@@ -197,8 +197,13 @@ static void test_refusals(void) {
     refused("{\"prompt\":\"a\",\"n\":2}", 400, "several times");
     refused("{\"prompt\":\"a\",\"logprobs\":0}", 400, "logprobs");
     refused("{\"prompt\":\"a\",\"suffix\":\"b\"}", 400, "suffix");
-    refused("{\"prompt\":\"a\",\"presence_penalty\":1}", 400, "presence_penalty");
-    refused("{\"prompt\":\"a\",\"logit_bias\":{\"1\":2}}", 400, "logit_bias");
+    refused("{\"prompt\":\"a\",\"presence_penalty\":1e308}", 400, "presence_penalty");
+    refused("{\"prompt\":\"a\",\"repeat_penalty\":0}", 400, "repeat_penalty");
+    refused("{\"prompt\":\"a\",\"typical_p\":-1}", 400, "typical_p");
+    refused("{\"prompt\":\"a\",\"repeat_last_n\":5000}", 400, "repeat_last_n");
+    refused("{\"prompt\":\"a\",\"logit_bias\":{\"x\":2}}", 400, "by id");
+    refused("{\"prompt\":\"a\",\"logit_bias\":{\"1\":2e9}}", 400, "logit_bias");
+    refused("{\"prompt\":\"a\",\"logit_bias\":[[1]]}", 400, "pairs");
     refused("{\"prompt\":\"a\",\"response_format\":{\"type\":\"json_object\"}}", 400, "format");
     refused("{\"prompt\":5}", 400, "prompt");
     refused("{\"prompt\":[]}", 400, "prompt");

@@ -1,10 +1,10 @@
 #include "front/api.h"
 
+#include "front/sampling_json.h"
 #include "front/status_json.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 enum {
     TOKENISE_BYTES = 48,  // memory it takes, at most, for each byte of a text (see cmd_run.c)
@@ -67,16 +67,8 @@ static MUST check_unserved(const struct json_value *root, struct err *e) {
     static const struct {
         const char *key;
         double neutral;
-    } unserved[] = {{"n", 1},
-                    {"best_of", 1},
-                    {"logprobs", -1},
-                    {"suffix", 0},
-                    {"presence_penalty", 0},
-                    {"frequency_penalty", 0},
-                    {"repeat_penalty", 1},
-                    {"logit_bias", 0},
-                    {"grammar", 0},
-                    {"json_schema", 0}};
+    } unserved[] = {{"n", 1},      {"best_of", 1}, {"logprobs", -1},
+                    {"suffix", 0}, {"grammar", 0}, {"json_schema", 0}};
     for (size_t i = 0; i < sizeof unserved / sizeof *unserved; i++) {
         if (is_neutral(root, unserved[i].key, unserved[i].neutral)) continue;
         if (i == 0) {
@@ -93,32 +85,6 @@ static MUST check_unserved(const struct json_value *root, struct err *e) {
     if (format && !json_want_chars(format, "type", &type, e)) return false;
     if (type.len == 4 && memcmp(type.s, "text", 4) == 0) return true;
     return err_set(e, ERR_UNSUPPORTED, "\"response_format\" can only be text here");
-}
-
-static MUST read_seed(const struct json_value *root, uint64_t *seed, struct err *e) {
-    int64_t given = -1;
-    if (!json_want_int(root, "seed", INT64_MIN, INT64_MAX, &given, e)) return false;
-    *seed = (uint64_t)given;
-    if (given != -1) return true;
-    if (getrandom(seed, sizeof *seed, 0) == sizeof *seed) return true;
-    return err_sys(e, "no random number for a seed");
-}
-
-static MUST read_sampler(const struct json_value *root, struct sampler *s, struct err *e) {
-    double temp = 0.8, top_p = 0.95, min_p = 0.05;
-    int64_t top_k = 40;
-    if (!json_want_real(root, "temperature", 0, 100, &temp, e) ||
-        !json_want_real(root, "top_p", 0, 1, &top_p, e) ||
-        !json_want_real(root, "min_p", 0, 1, &min_p, e) ||
-        !json_want_int(root, "top_k", -1, MODEL_MAX_VOCAB, &top_k, e) ||
-        !read_seed(root, &s->seed, e)) {
-        return false;
-    }
-    s->temp = (float)temp;
-    s->top_k = (int32_t)top_k;
-    s->top_p = (float)top_p;
-    s->min_p = (float)min_p;
-    return sampler_check(s, e);
 }
 
 static MUST read_stop(const struct json_value *root, struct stop *stop, struct err *e) {
@@ -146,7 +112,7 @@ static MUST read_options(const struct json_value *root, struct options *o, struc
     }
     memcpy(o->model, model.s, model.len);
     o->model[model.len] = '\0';
-    return read_sampler(root, &o->sampler, e) && read_stop(root, &o->stop, e) &&
+    return sampling_read(root, &o->sampler, e) && read_stop(root, &o->stop, e) &&
            check_unserved(root, e);
 }
 

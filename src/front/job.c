@@ -100,10 +100,11 @@ MUST job_prefix(struct choice *c, const char *text, size_t len, struct err *e) {
     return true;
 }
 
-/* What of the text is sure now; ends the answer where a stop string begins. */
-static void find_stop(struct choice *c) {
+/* What of the text is sure now, as the function finds; ends the answer where a stop string begins. */
+static void find_stop(struct choice *c, size_t (*scan)(const struct stop *s, const char *text,
+                                                       size_t len, bool *is_stop)) {
     bool is_stop;
-    c->sure += stop_scan(&c->job->stop, c->text + c->sure, c->len - c->sure, &is_stop);
+    c->sure += scan(&c->job->stop, c->text + c->sure, c->len - c->sure, &is_stop);
     if (!is_stop) return;
     c->len = c->sure;
     c->finish = "stop";
@@ -113,8 +114,7 @@ static void find_stop(struct choice *c) {
 static void finish(struct choice *c) {
     cancel(c);
     c->len += detok_flush(&c->detok, c->text + c->len, c->cap - c->len);
-    find_stop(c);
-    c->sure = c->len;  // what looked like the beginning of a stop string was none
+    find_stop(c, stop_end);
     if (!c->finish) c->finish = c->end == ASK_LENGTH ? "length" : "stop";
 }
 
@@ -134,7 +134,7 @@ static MUST advance(struct choice *c, struct err *e) {
     while (c->n_read < n && !c->finish) {
         if (!make_room(c, DETOK_MAX + sizeof c->detok.held, e)) return false;
         c->len += detok_push(&c->detok, c->id[c->n_read++], c->text + c->len, c->cap - c->len);
-        find_stop(c);
+        find_stop(c, stop_scan);
     }
     if (c->finish || !is_ended) return true;
     if (c->end == ASK_FAILED) {

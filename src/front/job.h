@@ -11,7 +11,7 @@
 
 #include "engine/node.h"
 #include "front/http.h"
-#include "front/stop.h"
+#include "model/stop.h"
 #include "model/tok.h"
 
 #include <pthread.h>

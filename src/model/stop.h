@@ -3,8 +3,8 @@
  * A stop string may span any number of tokens, so text that could be its beginning is held back until
  * more text decides. Plain value, no allocation.
  */
-#ifndef FRONT_STOP_H
-#define FRONT_STOP_H
+#ifndef MODEL_STOP_H
+#define MODEL_STOP_H
 
 #include "base/json.h"
 
@@ -22,5 +22,8 @@ MUST stop_init(struct stop *s, const struct json_chars *string, size_t n, struct
 /* How many bytes of text [len] are surely before a stop string. *is_stop: one begins there. The
  * caller keeps the rest, and brings it again with what follows. */
 size_t stop_scan(const struct stop *s, const char *text, size_t len, bool *is_stop);
+
+/* The same when no more text comes: what is only the beginning of a stop string is none. */
+size_t stop_end(const struct stop *s, const char *text, size_t len, bool *is_stop);
 
 #endif

@@ -1,0 +1,12 @@
+/* sampling_json.h - how a request wants its tokens chosen: OpenAI's fields and llama.cpp's. */
+#ifndef FRONT_SAMPLING_JSON_H
+#define FRONT_SAMPLING_JSON_H
+
+#include "base/json.h"
+#include "model/sampler.h"
+
+/* From the body of a request. A seed of -1 or none is drawn. Fails: ERR_FORMAT, ERR_USAGE, ERR_LIMIT
+ * naming the field. */
+MUST sampling_read(const struct json_value *root, struct sampler *s, struct err *e);
+
+#endif

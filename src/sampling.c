@@ -1,0 +1,57 @@
+#include "sampling.h"
+
+#include <string.h>
+
+/* ID:VALUE. Which ids there are is known once the model is open; one that is not there changes nothing. */
+static MUST read_bias(const char *text, struct bias *b, struct err *e) {
+    const char *mark = strchr(text, ':');
+    char id[16];
+    uint64_t n;
+    double value;
+    size_t len = mark ? (size_t)(mark - text) : sizeof id;
+    bool ok = len < sizeof id;
+    if (ok) {
+        memcpy(id, text, len);
+        id[len] = '\0';
+        ok = text_u64(id, &n) && n <= INT32_MAX && text_real(mark + 1, &value);
+    }
+    if (!ok) {
+        return err_set(e, ERR_USAGE, "--logit-bias takes ID:VALUE such as 17:-2.5, not \"%.60s\"",
+                       text);
+    }
+    /* A value past float's range becomes infinite, which sampler_check() refuses. */
+    *b = (struct bias){.id = (int32_t)n, .value = (float)value};
+    return true;
+}
+
+static MUST read_stop(const struct text_list *list, struct stop *stop, struct err *e) {
+    struct json_chars text[STOP_MAX];
+    for (unsigned i = 0; i < list->n; i++) {
+        text[i] = (struct json_chars){list->text[i], strlen(list->text[i])};
+        if (text[i].len == 0) return err_set(e, ERR_USAGE, "--stop takes a text that is not empty");
+    }
+    if (stop_init(stop, text, list->n, e)) return true;
+    e->code = ERR_USAGE;
+    return false;
+}
+
+MUST sampling_make(const struct sampling *c, struct sampler *s, struct stop *stop, struct err *e) {
+    *s = (struct sampler){.temp = (float)c->temp,
+                          .top_k = (int32_t)c->top_k,
+                          .top_p = (float)c->top_p,
+                          .min_p = (float)c->min_p,
+                          .seed = c->seed,
+                          .typical = (float)c->typical,
+                          .repeat = (float)c->repeat,
+                          .presence = (float)c->presence,
+                          .frequency = (float)c->frequency,
+                          .last_n = (int32_t)c->last_n,
+                          .top_n_sigma = (float)c->top_n_sigma,
+                          .temp_range = (float)c->temp_range,
+                          .temp_exponent = (float)c->temp_exponent,
+                          .n_bias = c->bias.n};
+    for (uint32_t i = 0; i < s->n_bias; i++) {
+        if (!read_bias(c->bias.text[i], &s->bias[i], e)) return false;
+    }
+    return sampler_check(s, e) && read_stop(&c->stop, stop, e);
+}

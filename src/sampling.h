@@ -1,0 +1,64 @@
+/* sampling.h - the options of verbs that let a model write: how it chooses, and where it stops.
+ * Thread: main. */
+#ifndef SAMPLING_H
+#define SAMPLING_H
+
+#include "model/sampler.h"
+#include "model/stop.h"
+#include "options.h"
+
+/* A verb's struct holds one as its field `sampling`. */
+struct sampling {
+    double temp, top_p, min_p, typical, top_n_sigma;
+    double repeat, presence, frequency, temp_range, temp_exponent;
+    uint32_t top_k, last_n;
+    uint64_t seed;
+    struct text_list bias, stop;
+};
+
+#define SAMPLING_DEFAULT                                                                           \
+    {                                                                                              \
+        .temp = 0.8, .top_k = 40, .top_p = 0.95, .min_p = 0.05, .typical = 1, .repeat = 1,         \
+        .last_n = SAMPLER_LAST_N, .temp_exponent = 1                                               \
+    }
+#define SAMPLING_OPTION(T, name, kind, field, ...)                                                 \
+    { name, kind, offsetof(T, sampling.field), __VA_ARGS__ }
+#define SAMPLING_OPTIONS(T)                                                                        \
+    SAMPLING_OPTION(T, "--temp", OPT_REAL, temp, "X",                                              \
+                    "how freely to choose, 0: always the likeliest (0.8)", 0, 100, NULL),          \
+        SAMPLING_OPTION(T, "--top-k", OPT_U32, top_k, "N",                                         \
+                        "choose among the N likeliest, 0: all (40)", 0, MODEL_MAX_VOCAB, NULL),    \
+        SAMPLING_OPTION(T, "--top-p", OPT_REAL, top_p, "X",                                        \
+                        "choose among those that make up this probability (0.95)", 0, 1, NULL),    \
+        SAMPLING_OPTION(T, "--min-p", OPT_REAL, min_p, "X",                                        \
+                        "leave out what is less likely than X times the best (0.05)", 0, 1, NULL), \
+        SAMPLING_OPTION(T, "--typical", OPT_REAL, typical, "X",                                    \
+                        "choose among the least surprising of this probability (1: off)", 0, 1,    \
+                        NULL),                                                                     \
+        SAMPLING_OPTION(T, "--top-n-sigma", OPT_REAL, top_n_sigma, "X",                            \
+                        "leave out what is X deviations below the best (0: off)", 0, 1000, NULL),  \
+        SAMPLING_OPTION(T, "--dynatemp-range", OPT_REAL, temp_range, "X",                          \
+                        "temperature from --temp - X to --temp + X, by the entropy (0: off)", 0,   \
+                        100, NULL),                                                                \
+        SAMPLING_OPTION(T, "--dynatemp-exp", OPT_REAL, temp_exponent, "X",                         \
+                        "how it follows the entropy (1)", 0, 100, NULL),                           \
+        SAMPLING_OPTION(T, "--repeat-penalty", OPT_REAL, repeat, "X",                              \
+                        "divides the logits of tokens that were there (1: off)", 0.01, 100, NULL), \
+        SAMPLING_OPTION(T, "--presence-penalty", OPT_REAL, presence, "X",                          \
+                        "taken off the logits of tokens that were there (0)", -100, 100, NULL),    \
+        SAMPLING_OPTION(T, "--frequency-penalty", OPT_REAL, frequency, "X",                        \
+                        "the same for each time that they were there (0)", -100, 100, NULL),       \
+        SAMPLING_OPTION(T, "--repeat-last-n", OPT_U32, last_n, "N",                                \
+                        "tokens back that penalties look, 0: none (64)", 0, SAMPLER_WINDOW, NULL), \
+        SAMPLING_OPTION(T, "--logit-bias", OPT_LIST, bias, "ID:X",                                 \
+                        "added to the logit of this token; may come again", 0, SAMPLER_BIAS,       \
+                        NULL),                                                                     \
+        SAMPLING_OPTION(T, "--seed", OPT_U64, seed, "N",                                           \
+                        "another seed, another answer (0, so that runs repeat)", 0, 0, NULL),      \
+        SAMPLING_OPTION(T, "--stop", OPT_LIST, stop, "TEXT",                                       \
+                        "end the answer before this text; may come again", 0, STOP_MAX, NULL)
+
+/* Fails: ERR_USAGE naming the option. */
+MUST sampling_make(const struct sampling *c, struct sampler *s, struct stop *stop, struct err *e);
+
+#endif
