@@ -26,6 +26,7 @@ FOREIGN.x86_64  := kernels/neon% kernels/dotprod% kernels/i8mm%
 FOREIGN.aarch64 := kernels/avx% kernels/sse%
 FLAGS.kernels/avx2    := -mavx2 -mfma -mf16c
 FLAGS.kernels/avx2_k  := -mavx2 -mfma -mf16c
+FLAGS.kernels/avx2_q  := -mavx2 -mfma -mf16c
 FLAGS.kernels/avx2_attend := -mavx2 -mfma -mf16c
 FLAGS.kernels/avxvnni := -mavx2 -mfma -mf16c -mavxvnni
 FLAGS.kernels/avx512  := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mfma -mf16c

@@ -10,10 +10,6 @@
 
 #include <string.h>
 
-/* Tells gcc that v is used here: without it the tile's partial sums are reordered and spilled (100
- * instead of 150 GMAC/s). Emits nothing. */
-#define KEEP(v) __asm__ volatile("" : "+x"(v))
-
 enum {
     PREFETCH_AHEAD = 9216,    // one sequential stream of weights, so far ahead into L2 (measured)
     TILE_TOK = 4,             // tokens of a tile of quantised weights
@@ -22,28 +18,6 @@ enum {
 };
 
 /* Re-laying. */
-
-/* 16 bytes of each of 8 rows, `step` apart, to four runs of [8 rows][4 bytes]. */
-ALWAYS void transpose_words(void *dst, const char *src, size_t step) {
-    __m256i v[4], *out = dst;
-    UNROLL
-    for (size_t r = 0; r < 4; r++) {
-        v[r] = _mm256_loadu2_m128i((const __m128i *)(src + (r + 4) * step),
-                                   (const __m128i *)(src + r * step));
-    }
-    __m256i a = _mm256_unpacklo_epi32(v[0], v[1]), b = _mm256_unpackhi_epi32(v[0], v[1]);
-    __m256i c = _mm256_unpacklo_epi32(v[2], v[3]), d = _mm256_unpackhi_epi32(v[2], v[3]);
-    _mm256_store_si256(out, _mm256_unpacklo_epi64(a, c));
-    _mm256_store_si256(out + 1, _mm256_unpackhi_epi64(a, c));
-    _mm256_store_si256(out + 2, _mm256_unpacklo_epi64(b, d));
-    _mm256_store_si256(out + 3, _mm256_unpackhi_epi64(b, d));
-}
-
-ALWAYS unsigned scales_are_bad(const uint16_t *d) {
-    const __m128i exponent = _mm_set1_epi16(0x7c00);
-    __m128i v = _mm_and_si128(_mm_load_si128((const __m128i *)d), exponent);
-    return (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi16(v, exponent));
-}
 
 /* s8 [8 tokens] = -8 * the sums of q [8][8 tokens][4]. */
 ALWAYS void block_sums(int32_t *s8, const int8_t *q) {
@@ -70,13 +44,6 @@ ALWAYS __m256 broadcast_float(const char *p) {
     float v;
     memcpy(&v, p, sizeof v);
     return _mm256_set1_ps(v);
-}
-
-/* Into L2, not L1: misses to memory would fill L1's few miss buffers, and the activations, which
- * fall out of L1 when a row is long, would wait behind them. */
-ALWAYS void prefetch_lines(const char *p, size_t n_line) {
-    UNROLL
-    for (size_t i = 0; i < n_line; i++) _mm_prefetch(p + 64 * i, _MM_HINT_T1);
 }
 
 /* A tile: n_vec groups of 8 rows, `group` bytes apart, times n_tok tokens from `first` on of panels

@@ -1,19 +1,13 @@
-/* avx2.h - what the AVX2 files share: the tree of sums, exp of a register, loads of floats. */
+/* avx2.h - what the AVX2 files share: the tree of sums, exp of a register, loads of floats, and what
+ * re-laying needs. */
 #ifndef KERNELS_AVX2_H
 #define KERNELS_AVX2_H
 
 #include "exp.h"
+#include "x86.h"
 
-#include <immintrin.h>
 #include <stdbool.h>
 #include <stddef.h>
-
-#define ALWAYS static inline __attribute__((always_inline))
-#ifdef __clang__
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
 
 enum { VEC = 8 };  // floats in a register
 
@@ -47,6 +41,51 @@ ALWAYS __m256 exp8(__m256 x) {
 ALWAYS __m256 load_float(const void *p, size_t i, bool half) {
     if (!half) return _mm256_loadu_ps((const float *)p + i);
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)((const uint16_t *)p + i)));
+}
+
+/* 16 bytes of each of 8 rows, `step` apart, to four runs of [8 rows][4 bytes]. */
+ALWAYS void transpose_words(void *dst, const char *src, size_t step) {
+    __m256i v[4], *out = dst;
+    UNROLL
+    for (size_t r = 0; r < 4; r++) {
+        v[r] = _mm256_loadu2_m128i((const __m128i *)(src + (r + 4) * step),
+                                   (const __m128i *)(src + r * step));
+    }
+    __m256i a = _mm256_unpacklo_epi32(v[0], v[1]), b = _mm256_unpackhi_epi32(v[0], v[1]);
+    __m256i c = _mm256_unpacklo_epi32(v[2], v[3]), d = _mm256_unpackhi_epi32(v[2], v[3]);
+    _mm256_store_si256(out, _mm256_unpacklo_epi64(a, c));
+    _mm256_store_si256(out + 1, _mm256_unpackhi_epi64(a, c));
+    _mm256_store_si256(out + 2, _mm256_unpacklo_epi64(b, d));
+    _mm256_store_si256(out + 3, _mm256_unpackhi_epi64(b, d));
+}
+
+/* 16 bytes of each of 8 rows, `step` apart, to [16][8 rows]. */
+ALWAYS void transpose_bytes(void *dst, const char *src, size_t step) {
+    __m128i v[8], w[8], *out = dst;
+    UNROLL
+    for (size_t r = 0; r < 8; r++) v[r] = _mm_loadu_si128((const __m128i *)(src + r * step));
+    UNROLL
+    for (size_t r = 0; r < 4; r++) {  // rows r and r + 4 side by side, then 2 apart, then 1
+        w[2 * r] = _mm_unpacklo_epi8(v[r], v[r + 4]);
+        w[2 * r + 1] = _mm_unpackhi_epi8(v[r], v[r + 4]);
+    }
+    UNROLL
+    for (size_t i = 0; i < 2; i++) {
+        __m128i even0 = _mm_unpacklo_epi8(w[i], w[4 + i]),
+                even1 = _mm_unpackhi_epi8(w[i], w[4 + i]);
+        __m128i odd0 = _mm_unpacklo_epi8(w[2 + i], w[6 + i]);
+        __m128i odd1 = _mm_unpackhi_epi8(w[2 + i], w[6 + i]);
+        _mm_store_si128(out + 4 * i, _mm_unpacklo_epi8(even0, odd0));
+        _mm_store_si128(out + 4 * i + 1, _mm_unpackhi_epi8(even0, odd0));
+        _mm_store_si128(out + 4 * i + 2, _mm_unpacklo_epi8(even1, odd1));
+        _mm_store_si128(out + 4 * i + 3, _mm_unpackhi_epi8(even1, odd1));
+    }
+}
+
+ALWAYS unsigned scales_are_bad(const uint16_t *d) {
+    const __m128i exponent = _mm_set1_epi16(0x7c00);
+    __m128i v = _mm_and_si128(_mm_load_si128((const __m128i *)d), exponent);
+    return (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi16(v, exponent));
 }
 
 #endif

@@ -4,20 +4,10 @@
  * off again as 32 * (sum of the activations). Int16 sums of four chunks may wrap around on the way;
  * the difference is at most 4 * 2 * 32 * 127 = 32512 and exact.
  */
+#include "avx2.h"
 #include "f16.h"
 #include "kernels.h"
-
-#include <immintrin.h>
-#include <string.h>
-
-#define ALWAYS static inline __attribute__((always_inline))
-#ifdef __clang__
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
-/* Tells gcc that v is used here: keeps it from reordering the sums until they spill. */
-#define KEEP(v) __asm__ volatile("" : "+x"(v))
+#include "x86.h"
 
 enum {
     PREFETCH_AHEAD = 16384,   // one sequential stream of weights, so far ahead into L2 (measured)
@@ -28,60 +18,9 @@ enum {
 
 /* Re-laying. */
 
-/* 16 bytes of each of 8 rows, `step` apart, to four runs of [8 rows][4 bytes]. */
-ALWAYS void transpose_words(void *dst, const char *src, size_t step) {
-    __m256i v[4], *out = dst;
-    UNROLL
-    for (size_t r = 0; r < 4; r++) {
-        v[r] = _mm256_loadu2_m128i((const __m128i *)(src + (r + 4) * step),
-                                   (const __m128i *)(src + r * step));
-    }
-    __m256i a = _mm256_unpacklo_epi32(v[0], v[1]), b = _mm256_unpackhi_epi32(v[0], v[1]);
-    __m256i c = _mm256_unpacklo_epi32(v[2], v[3]), d = _mm256_unpackhi_epi32(v[2], v[3]);
-    _mm256_store_si256(out, _mm256_unpacklo_epi64(a, c));
-    _mm256_store_si256(out + 1, _mm256_unpackhi_epi64(a, c));
-    _mm256_store_si256(out + 2, _mm256_unpacklo_epi64(b, d));
-    _mm256_store_si256(out + 3, _mm256_unpackhi_epi64(b, d));
-}
-
-/* 16 bytes of each of 8 rows, `step` apart, to [16][8 rows]. */
-ALWAYS void transpose_bytes(void *dst, const char *src, size_t step) {
-    __m128i v[8], w[8], *out = dst;
-    UNROLL
-    for (size_t r = 0; r < 8; r++) v[r] = _mm_loadu_si128((const __m128i *)(src + r * step));
-    UNROLL
-    for (size_t r = 0; r < 4; r++) {  // rows r and r + 4 side by side, then 2 apart, then 1
-        w[2 * r] = _mm_unpacklo_epi8(v[r], v[r + 4]);
-        w[2 * r + 1] = _mm_unpackhi_epi8(v[r], v[r + 4]);
-    }
-    UNROLL
-    for (size_t i = 0; i < 2; i++) {
-        __m128i even0 = _mm_unpacklo_epi8(w[i], w[4 + i]),
-                even1 = _mm_unpackhi_epi8(w[i], w[4 + i]);
-        __m128i odd0 = _mm_unpacklo_epi8(w[2 + i], w[6 + i]);
-        __m128i odd1 = _mm_unpackhi_epi8(w[2 + i], w[6 + i]);
-        _mm_store_si128(out + 4 * i, _mm_unpacklo_epi8(even0, odd0));
-        _mm_store_si128(out + 4 * i + 1, _mm_unpackhi_epi8(even0, odd0));
-        _mm_store_si128(out + 4 * i + 2, _mm_unpacklo_epi8(even1, odd1));
-        _mm_store_si128(out + 4 * i + 3, _mm_unpackhi_epi8(even1, odd1));
-    }
-}
-
 #include "relay_k.inc"
 
 /* Matrices. */
-
-ALWAYS __m256i broadcast_word(const char *p) {
-    int32_t v;
-    memcpy(&v, p, sizeof v);
-    return _mm256_set1_epi32(v);
-}
-
-ALWAYS __m256 broadcast_float(const char *p) {
-    float v;
-    memcpy(&v, p, sizeof v);
-    return _mm256_set1_ps(v);
-}
 
 /* Four weights, 0..63, of each of 8 rows: chunk c of block k of a half. w: the super-block. */
 ALWAYS __m256i load_weights(const char *w, size_t half, size_t k, size_t c) {
@@ -136,7 +75,7 @@ ALWAYS void block_q6_k(__m256 *acc, const char *w, __m256 scale, size_t half, si
             UNROLL
             for (size_t t = 0; t < n_tok; t++) {
                 const char *xt = x + 4 * ((4 * u + e) * width + first + t);
-                __m256i p = _mm256_maddubs_epi16(q, broadcast_word(xt));
+                __m256i p = _mm256_maddubs_epi16(q, _mm256_set1_epi32(load_i32(xt)));
                 sum[t] = e == 0 ? p : _mm256_add_epi16(sum[t], p);
                 KEEP(sum[t]);
             }
@@ -146,14 +85,15 @@ ALWAYS void block_q6_k(__m256 *acc, const char *w, __m256 scale, size_t half, si
         UNROLL
         for (size_t t = 0; t < n_tok; t++) {
             __m256i over = excess[u];
-            if (width > 1) over = broadcast_word((const char *)&excess[u] + 4 * (first + t));
+            if (width > 1)
+                over = _mm256_set1_epi32(load_i32((const char *)&excess[u] + 4 * (first + t)));
             __m256i p = _mm256_madd_epi16(_mm256_sub_epi16(sum[t], over), sc16);
             total[t] = u == 0 ? p : _mm256_add_epi32(total[t], p);
         }
     }
     UNROLL
     for (size_t t = 0; t < n_tok; t++) {
-        __m256 dd = _mm256_mul_ps(scale, broadcast_float(d + 4 * t));
+        __m256 dd = _mm256_mul_ps(scale, _mm256_set1_ps(load_f32(d + 4 * t)));
         acc[t] = _mm256_fmadd_ps(dd, _mm256_cvtepi32_ps(total[t]), acc[t]);
     }
 }

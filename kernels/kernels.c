@@ -11,14 +11,13 @@ static const struct {
     {0, kernels_scalar_attend},
 #if defined(__x86_64__)
     {CPU_AVX2, kernels_avx2},
+    {CPU_AVX2, kernels_avx2_q},
     {CPU_AVX2, kernels_avx2_k},
     {CPU_AVX2, kernels_avx2_attend},
     {CPU_AVX2 | CPU_AVXVNNI, kernels_avxvnni},
     {CPU_AVX2 | CPU_AVX512, kernels_avx512},
 #elif defined(__aarch64__)
-    {CPU_NEON, kernels_neon},
-    {CPU_NEON, kernels_neon_k},
-    {CPU_NEON, kernels_neon_attend},
+    {CPU_NEON, kernels_neon}, {CPU_NEON, kernels_neon_k}, {CPU_NEON, kernels_neon_attend},
 #endif
 };
 

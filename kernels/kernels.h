@@ -181,6 +181,7 @@ void kernels_neon(struct kernels *k);
 /* Quantised types but Q4_0 and Q8_0: those with blocks of 32, and those whose scales have scales. */
 void kernels_scalar_q(struct kernels *k);
 void kernels_scalar_k(struct kernels *k);
+void kernels_avx2_q(struct kernels *k);
 void kernels_avx2_k(struct kernels *k);
 void kernels_neon_k(struct kernels *k);
 

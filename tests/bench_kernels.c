@@ -2,8 +2,8 @@
  *
  * Machines wander by 10-30 %, so only ratios within a run count: loop and kernel take turns over
  * slices of 64 MiB (more than a cache, short enough to find quiet moments on a busy machine), and
- * the best of each is used. Usage: bench_kernels [MiB of weights, default 512] [rounds, default 9];
- * DAIR_CPU chooses the variant.
+ * the best of each is used. Usage: bench_kernels [MiB of weights, default 512] [rounds, default 9] [a
+ * type of weights, and nothing else]; DAIR_CPU chooses the variant.
  */
 #include "kernels.h"
 
@@ -132,27 +132,30 @@ static void least(double *best, double t) {
     if (*best == 0 || t < *best) *best = t;
 }
 
-static const char *type_name(int type) {
-    switch (type) {
-    case W_Q4_0: return "Q4_0";
-    case W_Q8_0: return "Q8_0";
-    case W_F16: return "F16";
-    default: return "F32";
-    }
-}
+static const struct {
+    const char *name;
+    int type;
+    size_t step,
+        high;  // where the upper bytes of scales (or floats) are; others are all kept small
+} types[] = {
+    {"Q4_0", W_Q4_0, 18, 1},  {"Q8_0", W_Q8_0, 34, 1},      {"Q6_K", W_Q6_K, 210, 209},
+    {"Q4_K", W_Q4_K, 1, 0},   {"Q5_K", W_Q5_K, 1, 0},       {"IQ4_NL", W_IQ4_NL, 18, 1},
+    {"MXFP4", W_MXFP4, 1, 0}, {"Q5_0", W_Q5_0, 22, 1},      {"Q4_1", W_Q4_1, 1, 0},
+    {"Q5_1", W_Q5_1, 1, 0},   {"IQ4_XS", W_IQ4_XS, 136, 1}, {"Q3_K", W_Q3_K, 110, 109},
+    {"Q2_K", W_Q2_K, 1, 0},   {"BF16", W_BF16, 2, 1},       {"F16", W_F16, 2, 1},
+    {"F32", W_F32, 4, 3},
+};
 
 /* Weights of n_group groups, re-laid from random rows; returns GB of file order per second. */
-static double make_weights(char *w, int type, size_t n_col, size_t n_group) {
+static double make_weights(char *w, size_t kind, size_t n_col, size_t n_group) {
+    int type = types[kind].type;
     const struct weight_ops *ops = weight_ops(&kern, type);
     size_t row = weight_row_bytes(type, n_col), group = weight_group_bytes(type, n_col);
     size_t n_file = 4 << 20, n_part = n_file / (row * ROW_GROUP) ? n_file / (row * ROW_GROUP) : 1;
     char *file = big(n_part * row * ROW_GROUP);
-    size_t step = type == W_Q4_0 ? 18 : type == W_Q8_0 ? 34 : type == W_F16 ? 2 : 4;
-    for (size_t i = 0; i < n_part * row * ROW_GROUP; i++) file[i] = (char)rnd();
-    for (size_t i = 0; i < n_part * row * ROW_GROUP; i += step) {  // scales of a sensible size
-        size_t high = type == W_F32 ? i + 3 : i + 1;
-        file[high] = (char)((file[high] & 0x80) | (type == W_F32 ? 0x3e : 0x20));
-    }
+    size_t bytes = n_part * row * ROW_GROUP;
+    for (size_t i = 0; i < bytes; i++) file[i] = (char)rnd();
+    for (size_t i = types[kind].high; i < bytes; i += types[kind].step) file[i] &= 0x3f;
     double best = 0;
     for (size_t g = 0; g < n_group; g += n_part) {
         size_t here = n_group - g < n_part ? n_group - g : n_part;
@@ -179,17 +182,18 @@ static void *make_input(int type, size_t n_col, size_t n_tok) {
     return panel;
 }
 
-static void bench_matrices(size_t mib) {
-    static const int types[] = {W_Q4_0, W_Q8_0, W_F16, W_F32};
+/* only: the name of a type, or NULL for all. */
+static void bench_matrices(size_t mib, const char *only) {
     static const size_t toks[] = {2, 4, 8, 64, 512};
     for (size_t k = 0; k < sizeof types / sizeof *types; k++) {
-        int type = types[k];
+        int type = types[k].type;
+        if (only && strcmp(only, types[k].name) != 0) continue;
         for (size_t n_col = 2048; n_col <= 8192; n_col *= 4) {
             size_t group = weight_group_bytes(type, n_col), n_group = (mib << 20) / group;
             char *w = big(n_group * group);
-            double relay = make_weights(w, type, n_col, n_group);
+            double relay = make_weights(w, k, n_col, n_group);
             float *y = big(512 * 2048 * 8 * sizeof *y);
-            printf("%-5s K=%zu  relay %.1f GB/s\n", type_name(type), n_col, relay);
+            printf("%-6s K=%zu  relay %.1f GB/s\n", types[k].name, n_col, relay);
             size_t slice = SLICE_BYTES / group < n_group ? SLICE_BYTES / group : n_group;
             size_t n_slice = n_group / slice;
             struct job job = {multiply, type, n_col, slice, 1, slice * group, w, NULL, y};
@@ -310,15 +314,15 @@ int main(int argc, char **argv) {
     size_t mib = argc > 1 ? strtoul(argv[1], NULL, 10) : 512;
     if (argc > 2) rounds = (int)strtol(argv[2], NULL, 10);
     if (mib == 0 || rounds <= 0) {
-        fprintf(stderr, "usage: bench_kernels [MiB of weights] [rounds]\n");
+        fprintf(stderr, "usage: bench_kernels [MiB of weights] [rounds] [type]\n");
         return 1;
     }
     kernels_init(&kern, cpu_features());
     printf("variant %s, %zu MiB of weights, %d rounds\n", kern.name, mib, rounds);
     pthread_t thread;
     if (pthread_create(&thread, NULL, helper, NULL) != 0) return 1;
-    bench_vectors();
-    bench_attend();
-    bench_matrices(mib);
+    if (argc <= 3) bench_vectors();
+    if (argc <= 3) bench_attend();
+    bench_matrices(mib, argc > 3 ? argv[3] : NULL);
     return 0;
 }
