@@ -1,15 +1,11 @@
-/* avx512.c - x86-64 with AVX-512 (F, BW, DQ, VL) and its VNNI. Same bits as scalar.c.
- *
- * A register holds two groups of 8 rows side by side; with one token, where a second stream of weights
- * would cost more than it brings, two chunks of one group.
- */
+/* avx512.c - x86-64 with AVX-512 (F, BW, DQ, VL) and its VNNI. Same bits as scalar.c. A register holds two groups of 8 rows side by side or, with one token, where
+ * a second stream of weights would cost more than it brings, two chunks of one group. */
 #include "kernels.h"
 #include "x86.h"
 
 enum {
     VEC_ROWS = 16,
-    TILE_GROUPS = 4,          // groups of rows of a tile
-    TILE_TOK = 4,             // and its tokens
+    TILE_TOK = 4,             // tokens of a tile
     PREFETCH_AHEAD = 9216,    // one sequential stream of weights, so far ahead into L2 (measured)
     PASS_BYTES = 192 * 1024,  // activations that go over the weights in one pass (L2)
 };
@@ -18,10 +14,26 @@ typedef __m512 vf;
 typedef __m512i vi;
 
 ALWAYS vi load_words(const char *p, size_t step) {
-    if (step == 32) return _mm512_loadu_si512(p);
     __m256i lo = _mm256_load_si256((const __m256i *)p);
     return _mm512_inserti64x4(_mm512_castsi256_si512(lo),
                               _mm256_load_si256((const __m256i *)(p + step)), 1);
+}
+
+ALWAYS vi load_pair(const char *p) {
+    return _mm512_loadu_si512(p);
+}
+
+ALWAYS __m128i load_eights(const char *p, size_t step) {
+    return _mm_unpacklo_epi64(_mm_loadl_epi64((const __m128i *)p),
+                              _mm_loadl_epi64((const __m128i *)(p + step)));
+}
+
+ALWAYS vi load_bytes(const char *p, size_t step) {
+    return _mm512_cvtepu8_epi32(load_eights(p, step));
+}
+
+ALWAYS vi load_signed(const char *p, size_t step) {
+    return _mm512_cvtepi8_epi32(load_eights(p, step));
 }
 
 ALWAYS vf load_scales(const char *p, size_t step) {
@@ -42,6 +54,14 @@ ALWAYS vf all_floats(float x) {
     return _mm512_set1_ps(x);
 }
 
+ALWAYS vi all_parts(const void *p) {
+    return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)p));
+}
+
+ALWAYS vi chunk_bits(size_t c) {
+    return _mm512_inserti64x4(all_bytes(1 << c), _mm256_set1_epi8((char)(2 << c)), 1);
+}
+
 ALWAYS vi spread(const int8_t *x, size_t c) {
     __m512i all = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)x));
     int lo = (int)c, hi = lo + 1;
@@ -53,16 +73,44 @@ ALWAYS __m256i fold(vi v) {
     return _mm256_add_epi32(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1));
 }
 
+ALWAYS __m256 low8(vf v) {
+    return _mm512_castps512_ps256(v);
+}
+
 ALWAYS vi srl16(vi v, int n) {
-    return _mm512_srli_epi16(v, n);
+    return _mm512_srl_epi16(v, _mm_cvtsi32_si128(n));
+}
+
+ALWAYS vi srl32(vi v, int n) {
+    return _mm512_srl_epi32(v, _mm_cvtsi32_si128(n));
+}
+
+ALWAYS vi sll32(vi v, int n) {
+    return _mm512_sll_epi32(v, _mm_cvtsi32_si128(n));
+}
+
+ALWAYS vi look_up(vi table, vi v) {
+    return _mm512_shuffle_epi8(table, v);
+}
+
+ALWAYS vi add_where(vi v, vi h, vi bit, vi x) {
+    return _mm512_mask_add_epi8(v, _mm512_test_epi8_mask(h, bit), v, x);
 }
 
 ALWAYS vi dot(vi sum, vi w, vi x) {
     return _mm512_dpbusd_epi32(sum, w, x);
 }
 
+ALWAYS __m128i dot4(__m128i sum, __m128i w, __m128i x) {
+    return _mm_dpbusd_epi32(sum, w, x);
+}
+
 ALWAYS vf to_floats(vi v) {
     return _mm512_cvtepi32_ps(v);
+}
+
+ALWAYS vf as_floats(vi v) {
+    return _mm512_castsi512_ps(v);
 }
 
 ALWAYS vf multiply_add(vf a, vf b, vf c) {
@@ -73,7 +121,7 @@ ALWAYS void store_floats(float *p, vf v, size_t n) {
     if (n >= VEC_ROWS) {
         _mm512_storeu_ps(p, v);
     } else {
-        _mm256_storeu_ps(p, _mm512_castps512_ps256(v));
+        _mm256_storeu_ps(p, low8(v));
     }
 }
 
@@ -81,6 +129,5 @@ ALWAYS void store_floats(float *p, vf v, size_t n) {
 
 void kernels_avx512(struct kernels *k) {
     k->name = "avx512";
-    k->weights[W_Q4_0].matmul = matmul_q4_0;
-    k->weights[W_Q8_0].matmul = matmul_q8_0;
+    install(k);
 }
