@@ -137,10 +137,9 @@ static void print_all(const struct setup *s, const struct inspect_conf *c,
                    t.n[i]);
     }
     if (v->is_whole) {
-        enum chat_format f = chat_detect(m);
         printf("tokenizer %s%s%s, chat format %s\n", kind_name(&m->vocab),
                *m->vocab.pre ? ", " : "", text_printable(name, sizeof name, m->vocab.pre),
-               chat_name(f));
+               chat_family(m));
     }
     print_runs(s, v);
     if (c->is_meta) print_meta(m);
@@ -224,7 +223,7 @@ static void json_all(const struct setup *s, const struct inspect_conf *c, const 
     if (v->is_whole) {
         json_put_text(&j, "tokenizer", m->vocab.kind);
         json_put_text(&j, "pre_tokenizer", m->vocab.pre);
-        json_put_text(&j, "chat_format", chat_name(chat_detect(m)));
+        json_put_text(&j, "chat_format", chat_family(m));
     }
     json_put_bool(&j, "runs", v->runs);
     json_put_text(&j, "reason", v->runs ? NULL : v->why.text);

@@ -23,6 +23,7 @@ struct run_conf {
     const char *prompt, *file, *system;
     uint32_t n_predict;
     struct sampling sampling;
+    int think;  // enum chat_think
     bool is_raw, is_json, is_quiet;
     struct peers worker;
     const char *config, *cluster_key, *interface;
@@ -37,6 +38,8 @@ static const struct opt run_opt[] = {
     {"--raw", OPT_FLAG, AT(is_raw), NULL, "go on with the text as it stands: no chat format", 0, 0,
      NULL},
     {"--system", OPT_TEXT, AT(system), "TEXT", "what the model is told about its part", 0, 0, NULL},
+    {"--think", OPT_CHOICE, AT(think), "auto|on|off",
+     "whether a thinking model thinks first (auto: as its template does)", 0, 0, NULL},
     SAMPLING_OPTIONS(struct run_conf),
     MACHINE_OPTIONS(struct run_conf),
     {"--workers", OPT_PEERS, AT(worker), "HOST:PORT ..", "share the work with these nodes", 0, 0,
@@ -72,6 +75,10 @@ struct answer {
     bool is_stopped;  // one of them came
     char *text;       // [room]: what the answer holds back, the newest piece at the end
     size_t room, n_text;
+    bool is_quiet;
+    struct reasoning reasoning;
+    char *part[2];  // [room + REASONING_HELD]: of a token, what is answered and what is thought
+    size_t n_part[2];
 };
 
 static bool is_end(void *ctx, int32_t id) {
@@ -79,18 +86,50 @@ static bool is_end(void *ctx, int32_t id) {
     return tok_is_end(a->setup->tok, id);
 }
 
-static void put_token(struct answer *a, int32_t id, size_t len) {
+static void on_part(void *ctx, enum reasoning_part part, const char *s, size_t len) {
+    struct answer *a = ctx;
+    int k = part == REASONING_THOUGHT;
+    memcpy(a->part[k] + a->n_part[k], s, len);
+    a->n_part[k] += len;
+}
+
+/* What came of a token, or (id < 0) of the end: the answer to stdout, thoughts to stderr. */
+static void put_parts(struct answer *a, int32_t id) {
     if (!a->is_json) {
-        fwrite(a->text, 1, len, stdout);
-        return;
+        bool is_shown = a->n_part[1] && !a->is_quiet;
+        if (is_shown) fwrite(a->part[1], 1, a->n_part[1], stderr);
+        fwrite(a->part[0], 1, a->n_part[0], stdout);
+    } else {
+        if (id >= 0) {
+            json_key(&a->json, "id");
+            json_i64(&a->json, id);
+        }
+        if (id >= 0 || a->n_part[0]) {
+            json_key(&a->json, "text");
+            json_string(&a->json, a->part[0], a->n_part[0]);
+        }
+        if (a->n_part[1]) {
+            json_key(&a->json, "reasoning");
+            json_string(&a->json, a->part[1], a->n_part[1]);
+        }
     }
-    json_object(&a->json);
-    json_key(&a->json, "id");
-    json_i64(&a->json, id);
-    json_key(&a->json, "text");
-    json_string(&a->json, a->text, len);
+    a->n_part[0] = a->n_part[1] = 0;
+}
+
+static void put_token(struct answer *a, int32_t id, size_t len) {
+    reasoning_push(&a->reasoning, a->text, len, on_part, a);
+    if (a->is_json) json_object(&a->json);
+    put_parts(a, id);
+    if (!a->is_json) return;
     json_end(&a->json);
     json_line(&a->json);
+}
+
+/* What is held back at the end; in JSON into the last object, which is open. */
+static void put_tail(struct answer *a, size_t len) {
+    reasoning_push(&a->reasoning, a->text, len, on_part, a);
+    reasoning_end(&a->reasoning, on_part, a);
+    put_parts(a, -1);
 }
 
 /* A stop string may span tokens, so what may be the beginning of one waits for the next. */
@@ -186,32 +225,68 @@ static MUST read_prompt(const struct run_conf *c, const struct setup *s, uint32_
 struct prompt {
     int32_t *id;  // [n], malloc'ed
     size_t n;
-    enum chat_format format;
-    bool is_continued;  // the answer goes on with the prompt's own text
+    const char *note;            // what to tell of the format, or NULL
+    struct reasoning reasoning;  // tells the answer from what the model says to itself
+    bool shows_controls;         // the splitter must see control tokens
+    bool is_continued;           // the answer goes on with the prompt's own text
 };
+
+static MUST make_room(struct prompt *p, size_t cap, struct err *e) {
+    p->id = malloc(cap * sizeof *p->id);
+    return p->id || err_set(e, ERR_MEMORY, "no memory for a prompt of %zu tokens", cap);
+}
+
+/* One turn, rendered by the model's template. */
+static MUST encode_turn(const struct run_conf *c, const struct chat *chat, const char *text,
+                        size_t len, struct prompt *p, struct err *e) {
+    struct json_doc *turn = NULL;
+    struct chat_prompt rendered = {0};
+    size_t turn_len = 0, cap;
+    char *json = chat_turn(c->system, text, len, &turn_len);
+    bool ok = json || err_set(e, ERR_MEMORY, "no memory for a prompt of %zu bytes", len);
+    ok = ok && json_read(&turn, json, turn_len, turn_len, e);
+    free(json);
+    if (!ok) return false;
+    struct chat_request r = {.messages = json_root(turn),
+                             .add_generation_prompt = true,
+                             .think = (enum chat_think)c->think};
+    ok = chat_render(chat, &r, &rendered, e);
+    json_free(turn);
+    if (!ok) return false;
+    cap = chat_bound(&rendered);
+    ok = make_room(p, cap, e) && chat_encode(chat, &rendered, p->id, cap, &p->n, e);
+    chat_split(chat, &rendered, &p->reasoning);
+    p->shows_controls = chat_has_controls(chat);
+    chat_prompt_free(&rendered);
+    return ok;
+}
+
+/* The text as it stands: --raw, or a model without any format. */
+static MUST encode_text(const struct run_conf *c, const struct setup *s, const char *text,
+                        size_t len, struct prompt *p, struct err *e) {
+    size_t cap = tok_bound(len);
+    p->is_continued = true;
+    reasoning_init(&p->reasoning, (struct reasoning_style){.kind = REASONING_NONE}, false);
+    if (c->system) {
+        return err_set(e, ERR_USAGE,
+                       "--system needs a chat template, and %s; put the text into the "
+                       "prompt",
+                       c->is_raw ? "--raw turns it off" : "this model has none");
+    }
+    unsigned flags = TOK_BOS | (c->is_raw ? TOK_SPECIAL : 0U);
+    return make_room(p, cap, e) && tok_encode(s->tok, text, len, flags, p->id, cap, &p->n, e);
+}
 
 static MUST encode(const struct run_conf *c, const struct setup *s, const char *text, size_t len,
                    struct prompt *p, struct err *e) {
-    size_t cap = tok_bound(len) + tok_bound(c->system ? strlen(c->system) : 0) + 256;
-    p->id = malloc(cap * sizeof *p->id);
-    if (!p->id) return err_set(e, ERR_MEMORY, "no memory for a prompt of %zu bytes", len);
-    p->format = c->is_raw ? CHAT_NONE : chat_detect(&s->model);
-    p->is_continued = p->format == CHAT_NONE;
-    if (!p->is_continued) {
-        if (memchr(text, 0, len)) {
-            return err_set(e, ERR_FORMAT, "the prompt has a NUL byte at %zu; only --raw takes such",
-                           strlen(text));
-        }
-        return chat_encode(p->format, s->tok, c->system, text, p->id, cap, &p->n, e);
-    }
-    if (c->system) {
-        return err_set(e, ERR_USAGE,
-                       "--system needs a chat format, and %s; put the text into the "
-                       "prompt",
-                       c->is_raw ? "--raw turns it off" : "this model has none that is known here");
-    }
-    unsigned flags = TOK_BOS | (c->is_raw ? TOK_SPECIAL : 0U);
-    return tok_encode(s->tok, text, len, flags, p->id, cap, &p->n, e);
+    struct chat *chat = NULL;
+    if (c->is_raw) return encode_text(c, s, text, len, p, e);
+    if (!chat_open(&chat, &s->model, s->tok, NULL, 0, e)) return false;
+    p->note = chat_note(chat);
+    bool ok = chat_kind(chat) == CHAT_PLAIN ? encode_text(c, s, text, len, p, e)
+                                            : encode_turn(c, chat, text, len, p, e);
+    chat_close(chat);
+    return ok;
 }
 
 /* The text becomes tokens, and its own memory is given back before the budget is drawn up. */
@@ -242,17 +317,22 @@ static MUST prepare_answer(struct answer *a, const struct run_conf *c, const str
     setvbuf(stdout, out, _IOFBF, sizeof out);
     a->setup = s;
     a->is_json = c->is_json;
+    a->is_quiet = c->is_quiet;
     json_file(&a->json, stdout);
     if (p->is_continued) {
         detok_init_within(&a->detok, s->tok, false);
     } else {
-        detok_init(&a->detok, s->tok, false);
+        detok_init(&a->detok, s->tok, p->shows_controls);
     }
+    a->reasoning = p->reasoning;
     a->room = tok_longest(s->tok) + 64;
     if (a->room < DETOK_MAX) a->room = DETOK_MAX;
     a->room += STOP_BYTES;
     a->text = malloc(a->room);
-    if (!a->text) return err_set(e, ERR_MEMORY, "no memory for the answer's text");
+    for (int k = 0; k < 2; k++) a->part[k] = calloc(1, a->room + REASONING_HELD);
+    if (!a->text || !a->part[0] || !a->part[1]) {
+        return err_set(e, ERR_MEMORY, "no memory for the answer's text");
+    }
     memset(a->text, 0, a->room);  // touched now, so that it counts before the budget is drawn up
     return true;
 }
@@ -348,10 +428,8 @@ static void json_summary(struct answer *a, size_t n_prompt, const struct figures
         [GEN_LENGTH] = "length", [GEN_EOS] = "eos", [GEN_STOPPED] = "stopped"};
     struct json *j = &a->json;
     json_object(j);
-    if (n_tail) {  // a character that never became whole, or what might have become a stop string
-        json_key(j, "text");
-        json_string(j, a->text, n_tail);
-    }
+    /* A character that never became whole, or what might have become a stop string or a tag. */
+    put_tail(a, n_tail);
     json_put_text(j, "end", a->is_stopped ? "stop" : end[f->r.end]);
     json_put_u64(j, "prompt_tokens", n_prompt);
     json_put_u64(j, "tokens", f->r.n_token);
@@ -419,7 +497,7 @@ static MUST finish_answer(const struct run_conf *c, const struct worker *w, stru
     if (c->is_json) {
         json_summary(a, p->n, f, n_tail);
     } else {
-        fwrite(a->text, 1, n_tail, stdout);
+        put_tail(a, n_tail);
         if (isatty(STDOUT_FILENO)) fputc('\n', stdout);
         fflush(stdout);
         if (!isatty(STDOUT_FILENO) && !c->is_quiet) fputc('\n', stderr);  // both in one log
@@ -437,12 +515,7 @@ static void print_start(const struct run_conf *c, const struct setup *s, const s
     } else {
         setup_print(s, stderr);
     }
-    if (c->is_raw) return;
-    if (p->format == CHAT_NONE) {
-        fprintf(stderr,
-                "note      the model has no chat format that is known here: the prompt goes in "
-                "as it is\n");
-    }
+    if (p->note) fprintf(stderr, "note      %s\n", p->note);
 }
 
 static MUST hire(const struct run_conf *c, struct setup *s, const struct prompt *p,
@@ -487,6 +560,7 @@ static MUST run(void *conf, const char *path, struct setup *s, struct err *e) {
     if (!a) return err_set(e, ERR_MEMORY, "no memory to start with");
     bool ok = answer(conf, path, s, &p, a, e);
     free(a->text);
+    for (int k = 0; k < 2; k++) free(a->part[k]);
     free(p.id);
     free(a);
     return ok;

@@ -41,6 +41,7 @@ static inline void toy_init(struct toy *y, const char *kind, const char *pre) {
                           .bos = -1,
                           .eos = -1,
                           .eot = -1,
+                          .eom = -1,
                           .unk = -1};
 }
 

@@ -315,22 +315,43 @@ const struct json_value *json_item(const struct json_value *array, size_t i) {
     return value(yyjson_arr_get(val(array), i));
 }
 
-void json_members(struct json_iter *at, const struct json_value *object) {
-    yyjson_obj_iter it;
-    *at = (struct json_iter){.object = object};
-    if (yyjson_obj_iter_init(val(object), &it)) at->next = value(it.cur);
+void json_members(struct json_iter *it, const struct json_value *v) {
+    size_t n = yyjson_is_ctn(val(v)) ? json_size(v) : 0;
+    *it = (struct json_iter){.left = n, .is_object = yyjson_is_obj(val(v))};
+    if (n) it->at = value(unsafe_yyjson_get_first(val(v)));
 }
 
-bool json_next(struct json_iter *at, struct json_chars *key, const struct json_value **v) {
-    yyjson_obj_iter it = {
-        .idx = at->i, .max = json_size(at->object), .cur = val(at->next), .obj = val(at->object)};
-    yyjson_val *k = at->next ? yyjson_obj_iter_next(&it) : NULL;
-    if (!k) return false;
-    *key = (struct json_chars){yyjson_get_str(k), yyjson_get_len(k)};
-    *v = value(yyjson_obj_iter_get_val(k));
-    at->i = it.idx;
-    at->next = value(it.cur);
+bool json_next(struct json_iter *it, struct json_chars *key, const struct json_value **item) {
+    if (!it->left) return false;
+    it->left--;
+    yyjson_val *v = val(it->at);
+    if (it->is_object) {
+        if (key) *key = (struct json_chars){unsafe_yyjson_get_str(v), unsafe_yyjson_get_len(v)};
+        v++;  // the value stands behind its key
+    }
+    *item = value(v);
+    it->at = value(unsafe_yyjson_get_next(v));
     return true;
+}
+
+bool json_chars_of(const struct json_value *v, struct json_chars *out) {
+    if (json_kind(v) != JSON_STRING) return false;
+    *out = (struct json_chars){yyjson_get_str(val(v)), yyjson_get_len(val(v))};
+    return true;
+}
+
+bool json_int_of(const struct json_value *v, int64_t *out) {
+    if (!yyjson_is_int(val(v))) return false;
+    *out = yyjson_get_sint(val(v));
+    return !yyjson_is_uint(val(v)) || yyjson_get_uint(val(v)) <= INT64_MAX;
+}
+
+double json_real_of(const struct json_value *v) {
+    return yyjson_get_num(val(v));
+}
+
+bool json_bool_of(const struct json_value *v) {
+    return yyjson_get_bool(val(v));
 }
 
 static bool must_be(const char *name, const char *what, const struct json_value *v, struct err *e) {

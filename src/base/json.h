@@ -83,14 +83,23 @@ const struct json_value *json_find(const struct json_value *object, const char *
 size_t json_size(const struct json_value *v);
 const struct json_value *json_item(const struct json_value *array, size_t i);
 
-/* The members of an object in the order of the text; null values too, and a key that stands twice both
- * times. False after the last. */
+/* The members of an object or items of an array in the order of the text, each in constant time; null
+ * values too, and a key that stands twice both times. Other values have none. */
 struct json_iter {
-    const struct json_value *object, *next;
-    size_t i;
+    const struct json_value *at;
+    size_t left;
+    bool is_object;
 };
-void json_members(struct json_iter *at, const struct json_value *object);
-bool json_next(struct json_iter *at, struct json_chars *key, const struct json_value **v);
+void json_members(struct json_iter *it, const struct json_value *v);
+/* The next one; key (may be NULL) is filled for objects. False after the last. */
+bool json_next(struct json_iter *it, struct json_chars *key, const struct json_value **item);
+
+/* What a value of the kind is; false for one of another kind, or (json_int_of) for a number that has a
+ * fraction or exponent, or does not fit. */
+bool json_chars_of(const struct json_value *v, struct json_chars *out);
+bool json_int_of(const struct json_value *v, int64_t *out);
+double json_real_of(const struct json_value *v);  // 0 for what is no number
+bool json_bool_of(const struct json_value *v);
 
 /* The value at `key`; where it is absent or null, *out stays what it was. Fails: ERR_FORMAT, naming
  * the key and what it must be. json_want_int takes 16.0 for 16. */

@@ -58,3 +58,40 @@ bool unicode_is_space(int32_t cp) {
     default: return cp >= 0x2000 && cp <= 0x200a;
     }
 }
+
+int32_t unicode_lower(int32_t cp) {
+    if (cp < 0x80) return cp >= 'A' && cp <= 'Z' ? cp | 32 : cp;
+    return utf8proc_tolower(cp);
+}
+
+int32_t unicode_upper(int32_t cp) {
+    if (cp < 0x80) return cp >= 'a' && cp <= 'z' ? cp & ~32 : cp;
+    return utf8proc_toupper(cp);
+}
+
+int32_t unicode_title(int32_t cp) {
+    return cp < 0x80 ? unicode_upper(cp) : utf8proc_totitle(cp);
+}
+
+bool unicode_is_lower(int32_t cp) {
+    return cp < 0x80 ? cp >= 'a' && cp <= 'z' : utf8proc_islower(cp);
+}
+
+bool unicode_is_upper(int32_t cp) {
+    return cp < 0x80 ? cp >= 'A' && cp <= 'Z' : utf8proc_isupper(cp);
+}
+
+bool unicode_is_printable(int32_t cp) {
+    if (cp < 0x80) return cp >= ' ' && cp < 0x7f;
+    switch (utf8proc_category(cp)) {
+    case UTF8PROC_CATEGORY_CC:
+    case UTF8PROC_CATEGORY_CF:
+    case UTF8PROC_CATEGORY_CS:
+    case UTF8PROC_CATEGORY_CO:
+    case UTF8PROC_CATEGORY_CN:
+    case UTF8PROC_CATEGORY_ZL:
+    case UTF8PROC_CATEGORY_ZP:
+    case UTF8PROC_CATEGORY_ZS: return false;
+    default: return true;
+    }
+}

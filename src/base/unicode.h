@@ -13,5 +13,14 @@ size_t unicode_decode(const uint8_t *s, size_t len, int32_t *cp);
 bool unicode_is_letter(int32_t cp);  // \p{L}
 bool unicode_is_number(int32_t cp);  // \p{N}
 bool unicode_is_space(int32_t cp);   // White_Space
-bool ascii_is_space(char c);         // its part in ASCII, for text taken byte by byte
+/* Case as simple mappings have it (one code point for one); others stay as they are. */
+int32_t unicode_lower(int32_t cp);
+int32_t unicode_upper(int32_t cp);
+int32_t unicode_title(int32_t cp);
+bool unicode_is_lower(int32_t cp);  // of the two cases, this one
+bool unicode_is_upper(int32_t cp);
+/* Shown as it is by programs that escape what cannot be seen: no control, format, unassigned or
+ * private character, no separator but the space. */
+bool unicode_is_printable(int32_t cp);
+bool ascii_is_space(char c);  // its part in ASCII, for text taken byte by byte
 #endif

@@ -1,115 +1,308 @@
 #include "model/chat.h"
 
-#include "base/unicode.h"
-
+#include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
-/* A format as the texts around what people write. `marks` are in the template of every model of the
- * format, `not_mark` in none; tokens are the control tokens without which the texts mean nothing. */
-struct chat_shape {
-    const char *name;
-    const char *marks[2];
-    const char *not_mark;
-    const char *tokens[3];
-    const char *before_system, *after_system;  // with a system text
-    const char *before_user, *after_user;
-    const char *before_all;  // ahead of everything
-    bool trim;               // white space around what people write is dropped
+struct chat {
+    const struct tok *tok;
+    struct jinja *jinja;
+    enum chat_kind kind;
+    struct reasoning_style style;
+    struct json_chars bos, eos, unk;  // texts of the tokens
+    struct json_doc *switches[2];     // variables that turn thinking off, on
 };
 
-/* As the templates of Llama-2-chat, Llama-3-Instruct and the ChatML family render one turn. */
-static const struct chat_shape shapes[] = {
-    [CHAT_NONE] = {.name = "none"},
-    [CHAT_LLAMA2] = {.name = "llama2",
-                     .marks = {"[INST]", "<<SYS>>"},
-                     .before_all = "[INST] ",
-                     .before_system = "<<SYS>>\n",
-                     .after_system = "\n<</SYS>>\n\n",
-                     .before_user = "",
-                     .after_user = " [/INST]",
-                     .trim = true},
-    [CHAT_LLAMA3] = {.name = "llama3",
-                     .marks = {"<|start_header_id|>", "<|eot_id|>"},
-                     .tokens = {"<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"},
-                     .before_all = "",
-                     .before_system = "<|start_header_id|>system<|end_header_id|>\n\n",
-                     .after_system = "<|eot_id|>",
-                     .before_user = "<|start_header_id|>user<|end_header_id|>\n\n",
-                     .after_user = "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
-                     .trim = true},
-    [CHAT_CHATML] = {.name = "chatml",
-                     .marks = {"<|im_start|>", "<|im_end|>"},
-                     .not_mark = "<|im_sep|>",
-                     .tokens = {"<|im_start|>", "<|im_end|>"},
-                     .before_all = "",
-                     .before_system = "<|im_start|>system\n",
-                     .after_system = "<|im_end|>\n",
-                     .before_user = "<|im_start|>user\n",
-                     .after_user = "<|im_end|>\n<|im_start|>assistant\n"},
-};
+/* One turn after the other, as the ChatML family writes them. */
+static const char chatml[] =
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
-enum { N_SHAPE = sizeof shapes / sizeof *shapes, N_TOKEN = 3 };
+/* Nothing but the texts; a system text stands ahead of the others. */
+static const char plain[] =
+    "{% for m in messages %}{{ m.content }}{% if not loop.last %}{{ '\\n\\n' }}{% endif %}{% endfor %}";
 
-static bool has(const char *template, const char *mark) {
-    return mark && strstr(template, mark);
+static bool has_token(const struct tok *t, const char *name) {
+    return tok_is_special(t, tok_find(t, name, strlen(name)));
 }
 
-enum chat_format chat_detect(const struct model *m) {
-    const char *tpl = m->chat_template ? m->chat_template : "";
-    for (int f = CHAT_NONE + 1; f < N_SHAPE; f++) {
-        const struct chat_shape *s = &shapes[f];
-        if (has(tpl, s->marks[0]) && has(tpl, s->marks[1]) && !has(tpl, s->not_mark)) {
-            return (enum chat_format)f;
-        }
-    }
-    return CHAT_NONE;
+/* The spelling of a token, "" where there is none. */
+static struct json_chars token_text(const struct tok *t, int32_t id) {
+    struct json_chars c = {.s = ""};
+    if (id >= 0) c.len = tok_piece(t, id, true, &c.s);
+    return c;
 }
 
-const char *chat_name(enum chat_format f) {
-    return (unsigned)f < N_SHAPE ? shapes[f].name : "none";
-}
-
-static struct tok_part fixed(const char *s) {
-    return (struct tok_part){.text = s, .len = strlen(s)};
-}
-
-static struct tok_part written(const struct chat_shape *shape, const char *s) {
-    size_t len = strlen(s);
-    for (; shape->trim && len && ascii_is_space(*s); s++) len--;
-    while (shape->trim && len && ascii_is_space(s[len - 1])) len--;
-    return (struct tok_part){.text = s, .len = len, .plain = true};
-}
-
-static MUST check_tokens(const struct chat_shape *shape, const struct tok *t, struct err *e) {
-    for (int i = 0; i < N_TOKEN && shape->tokens[i]; i++) {
-        int32_t id = tok_find(t, shape->tokens[i], strlen(shape->tokens[i]));
-        if (tok_is_special(t, id)) continue;
-        return err_set(e, ERR_FORMAT, "the chat template is %s, but the vocabulary has no token %s",
-                       shape->name, shape->tokens[i]);
+/* Names under which templates know the switch. */
+static MUST read_switches(struct chat *c, struct err *e) {
+    static const char *const text[2] = {
+        "{\"enable_thinking\":false,\"thinking\":false,\"reasoning_effort\":\"low\"}",
+        "{\"enable_thinking\":true,\"thinking\":true}"};
+    for (int i = 0; i < 2; i++) {
+        size_t len = strlen(text[i]);
+        if (!json_read(&c->switches[i], text[i], len, len, e)) return false;
     }
     return true;
 }
 
-MUST chat_encode(enum chat_format f, const struct tok *t, const char *system, const char *user,
-                 int32_t *out, size_t cap, size_t *n, struct err *e) {
-    struct tok_part part[7];
-    size_t n_part = 0;
-    *n = 0;
-    if ((unsigned)f >= N_SHAPE) f = CHAT_NONE;
-    const struct chat_shape *shape = &shapes[f];
-    if (!check_tokens(shape, t, e)) return false;
-    if (f == CHAT_NONE) {
-        if (system) part[n_part++] = written(shape, system);
-        if (system) part[n_part++] = fixed("\n\n");
-        part[n_part++] = written(shape, user);
-    } else {
-        part[n_part++] = fixed(shape->before_all);
-        if (system) part[n_part++] = fixed(shape->before_system);
-        if (system) part[n_part++] = written(shape, system);
-        if (system) part[n_part++] = fixed(shape->after_system);
-        part[n_part++] = fixed(shape->before_user);
-        part[n_part++] = written(shape, user);
-        part[n_part++] = fixed(shape->after_user);
+static MUST open_format(struct chat *c, const struct model *m, const char *text, size_t len,
+                        struct err *e) {
+    c->kind = CHAT_TEMPLATE;
+    if (!text && m->chat_template && *m->chat_template) {
+        text = m->chat_template;
+        len = strlen(text);
     }
-    return tok_encode_parts(t, part, n_part, TOK_BOS, out, cap, n, e);
+    if (!text) {
+        bool is_chatml = has_token(c->tok, "<|im_start|>") && has_token(c->tok, "<|im_end|>");
+        c->kind = is_chatml ? CHAT_FALLBACK : CHAT_PLAIN;
+        text = is_chatml ? chatml : plain;
+        len = strlen(text);
+    }
+    c->style = reasoning_style(text, len);
+    if (c->kind != CHAT_TEMPLATE && has_token(c->tok, "</think>")) {
+        c->style = reasoning_style("<think>", strlen("<think>"));
+    }
+    return jinja_compile(&c->jinja, text, len, e) && read_switches(c, e);
+}
+
+MUST chat_open(struct chat **out, const struct model *m, const struct tok *t, const char *text,
+               size_t len, struct err *e) {
+    *out = NULL;
+    struct chat *c = calloc(1, sizeof *c);
+    if (!c) return err_set(e, ERR_MEMORY, "no memory for the chat template");
+    c->tok = t;
+    c->bos = token_text(t, m->vocab.bos);
+    c->eos = token_text(t, m->vocab.eos);
+    c->unk = token_text(t, m->vocab.unk);
+    if (!open_format(c, m, text, len, e)) {
+        chat_close(c);
+        return false;
+    }
+    *out = c;
+    return true;
+}
+
+void chat_close(struct chat *c) {
+    if (!c) return;
+    for (int i = 0; i < 2; i++) {
+        if (c->switches[i]) json_free(c->switches[i]);
+    }
+    jinja_free(c->jinja);
+    free(c);
+}
+
+enum chat_kind chat_kind(const struct chat *c) {
+    return c->kind;
+}
+
+const char *chat_note(const struct chat *c) {
+    static const char *const note[] = {
+        [CHAT_PLAIN] = "the model has no chat template: the prompt goes in as it is",
+        [CHAT_FALLBACK] = "the model has no chat template: ChatML is used, as it has its tokens",
+        [CHAT_TEMPLATE] = NULL};
+    return note[c->kind];
+}
+
+const char *chat_family(const struct model *m) {
+    static const struct {
+        const char *name, *marks[2];
+    } known[] = {{"llama3", {"<|start_header_id|>", "<|eot_id|>"}},
+                 {"phi4", {"<|im_start|>", "<|im_sep|>"}},
+                 {"chatml", {"<|im_start|>", "<|im_end|>"}},
+                 {"llama2", {"[INST]", "<<SYS>>"}},
+                 {"mistral", {"[INST]", "[/INST]"}},
+                 {"gemma", {"<start_of_turn>", "<end_of_turn>"}},
+                 {"harmony", {"<|start|>", "<|channel|>"}},
+                 {"phi3", {"<|user|>", "<|end|>"}},
+                 {"deepseek", {"<｜User｜>", "<｜Assistant｜>"}}};
+    const char *text = m->chat_template ? m->chat_template : "";
+    if (!*text) return "none";
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        if (strstr(text, known[i].marks[0]) && strstr(text, known[i].marks[1]))
+            return known[i].name;
+    }
+    return "template";
+}
+
+/* --- rendering --- */
+
+/* Seconds as the clock on the wall shows them. */
+static int64_t wall_clock(void) {
+    time_t now = time(NULL);
+    struct tm tm;
+    return localtime_r(&now, &tm) ? (int64_t)now + tm.tm_gmtoff : (int64_t)now;
+}
+
+enum { VARS = 64 };
+
+struct vars {
+    struct jinja_var var[VARS];
+    char name[VARS][64];  // of those that come from outside
+    size_t n;
+};
+
+/* A variable for each member. */
+static MUST add_members(struct vars *v, const struct json_value *o, bool is_trusted,
+                        struct err *e) {
+    struct json_iter at;
+    struct json_chars key;
+    const struct json_value *item;
+    for (json_members(&at, o); json_next(&at, &key, &item);) {
+        if (v->n == VARS || key.len >= sizeof v->name[0]) {
+            return err_set(e, ERR_LIMIT,
+                           "the template gets %d variables at most, with names below %zu bytes",
+                           VARS, sizeof v->name[0]);
+        }
+        memcpy(v->name[v->n], key.s, key.len);
+        v->name[v->n][key.len] = '\0';
+        v->var[v->n] = (struct jinja_var){v->name[v->n], item, .is_trusted = is_trusted};
+        v->n++;
+    }
+    return true;
+}
+
+static void add(struct vars *v, const char *name, const struct json_value *json) {
+    v->var[v->n++] = (struct jinja_var){.name = name, .json = json};
+}
+
+static void add_text(struct vars *v, const char *name, struct json_chars text) {
+    v->var[v->n++] = (struct jinja_var){.name = name, .text = text, .is_trusted = true};
+}
+
+static MUST check_messages(const struct json_value *messages, struct err *e) {
+    struct json_iter at;
+    const struct json_value *m;
+    size_t n = 0;
+    if (json_kind(messages) != JSON_ARRAY) {
+        return err_set(e, ERR_FORMAT, "the messages must be a list, not %s",
+                       json_kind_name(json_kind(messages)));
+    }
+    for (json_members(&at, messages); json_next(&at, NULL, &m); n++) {
+        struct json_chars role = {0};
+        if (json_kind(m) == JSON_OBJECT && json_want_chars(m, "role", &role, e) && role.s) continue;
+        return err_set(e, ERR_FORMAT, "message %zu must be an object with a \"role\"", n + 1);
+    }
+    return n || err_set(e, ERR_FORMAT, "there are no messages");
+}
+
+static bool ends_with(const struct jinja_text *t, const char *what) {
+    size_t len = t->len, n = strlen(what);
+    while (len && strchr(" \n", t->text[len - 1])) len--;
+    return len >= n && !memcmp(t->text + len - n, what, n);
+}
+
+/* A template that opens the reasoning in any case: it is closed again, empty. */
+static MUST close_thinking(const struct chat *c, struct chat_prompt *p, struct err *e) {
+    const char *const part[] = {"\n", c->style.close, "\n\n"};
+    struct jinja_text *t = &p->text;
+    char *text = realloc(t->text, t->len + strlen(c->style.close) + 4);
+    if (!text) return err_set(e, ERR_MEMORY, "no memory for a prompt of %zu bytes", t->len);
+    t->text = text;
+    size_t before = t->len;
+    for (int i = 0; i < 3; i++) {
+        memcpy(t->text + t->len, part[i], strlen(part[i]) + 1);
+        t->len += strlen(part[i]);
+    }
+    t->span[t->n_span - 1].len += t->len - before;  // the opening tag's own
+    p->is_thinking = false;
+    return true;
+}
+
+static MUST fill_vars(const struct chat *c, const struct chat_request *r,
+                      const struct json_value *gen, struct vars *v, struct err *e) {
+    add(v, "messages", r->messages);
+    add(v, "add_generation_prompt", gen);
+    if (r->tools) add(v, "tools", r->tools);
+    add_text(v, "bos_token", c->bos);
+    add_text(v, "eos_token", c->eos);
+    add_text(v, "unk_token", c->unk);
+    if (r->think != CHAT_THINK_AUTO) {
+        const struct json_doc *d = c->switches[r->think == CHAT_THINK_ON];
+        if (!add_members(v, json_root(d), true, e)) return false;
+    }
+    return add_members(v, r->extra, false, e);
+}
+
+MUST chat_render(const struct chat *c, const struct chat_request *r, struct chat_prompt *out,
+                 struct err *e) {
+    const char *word = r->add_generation_prompt ? "true" : "false";
+    struct json_doc *gen = NULL;
+    *out = (struct chat_prompt){0};
+    if (!check_messages(r->messages, e)) return false;
+    if (!json_read(&gen, word, strlen(word), strlen(word), e)) return false;
+    struct vars *v = calloc(1, sizeof *v);
+    bool ok = v ? fill_vars(c, r, json_root(gen), v, e) &&
+                      jinja_render(c->jinja, v->var, v->n, wall_clock(), &out->text, e)
+                : err_set(e, ERR_MEMORY, "no memory for the template's variables");
+    free(v);
+    json_free(gen);
+    if (!ok || c->style.kind != REASONING_TAGS || !r->add_generation_prompt) return ok;
+    const struct jinja_text *t = &out->text;
+    out->is_thinking = t->n_span && !t->span[t->n_span - 1].is_data && ends_with(t, c->style.open);
+    if (!out->is_thinking || r->think != CHAT_THINK_OFF) return true;
+    if (close_thinking(c, out, e)) return true;
+    chat_prompt_free(out);
+    return false;
+}
+
+void chat_prompt_free(struct chat_prompt *p) {
+    jinja_text_free(&p->text);
+    *p = (struct chat_prompt){0};
+}
+
+/* --- tokens --- */
+
+size_t chat_bound(const struct chat_prompt *p) {
+    return tok_bound(p->text.len);
+}
+
+MUST chat_encode(const struct chat *c, const struct chat_prompt *p, int32_t *out, size_t cap,
+                 size_t *n, struct err *e) {
+    const struct jinja_text *t = &p->text;
+    struct tok_part *part = malloc((t->n_span + 1) * sizeof *part);
+    *n = 0;
+    if (!part) return err_set(e, ERR_MEMORY, "no memory for a prompt of %zu bytes", t->len);
+    for (size_t i = 0; i < t->n_span; i++) {
+        const struct jinja_span *s = &t->span[i];
+        part[i] = (struct tok_part){t->text + s->at, s->len, s->is_data};
+    }
+    /* Many templates write BOS themselves; then the tokenizer must not add another. */
+    bool has_bos = c->bos.len && t->n_span && !t->span[0].is_data && t->span[0].len >= c->bos.len &&
+                   !memcmp(t->text, c->bos.s, c->bos.len);
+    bool ok = tok_encode_parts(c->tok, part, t->n_span, has_bos ? 0U : TOK_BOS, out, cap, n, e);
+    free(part);
+    return ok;
+}
+
+void chat_split(const struct chat *c, const struct chat_prompt *p, struct reasoning *out) {
+    reasoning_init(out, c->style, p->is_thinking);
+}
+
+bool chat_has_controls(const struct chat *c) {
+    if (c->style.kind == REASONING_HARMONY) return true;
+    if (c->style.kind != REASONING_TAGS) return false;
+    int32_t id = tok_find(c->tok, c->style.close, strlen(c->style.close));
+    return tok_is_control(c->tok, id);
+}
+
+static void put_message(struct json *j, const char *role, const char *text, size_t len) {
+    json_object(j);
+    json_put_text(j, "role", role);
+    json_key(j, "content");
+    json_string(j, text, len);
+    json_end(j);
+}
+
+char *chat_turn(const char *system, const char *user, size_t user_len, size_t *len) {
+    size_t room = 6 * (user_len + (system ? strlen(system) : 0)) + 128;
+    char *text = malloc(room);
+    struct json j;
+    if (!text) return NULL;
+    json_mem(&j, text, room);
+    json_array(&j);
+    if (system) put_message(&j, "system", system, strlen(system));
+    put_message(&j, "user", user, user_len);
+    json_end(&j);
+    *len = j.len;
+    return text;
 }

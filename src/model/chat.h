@@ -1,21 +1,74 @@
-/* chat.h - chat formats by name, until templates are interpreted: llama2, llama3, chatml.
+/* chat.h - conversations as a model expects them: its own template rendered, and made tokens of.
  *
- * The format is recognised by marks in the model's own template. A model without a template, or with
- * one of another kind, has CHAT_NONE: the prompt goes in as it is, and `run` says so. */
+ * The template is the model's (tokenizer.chat_template) or one given instead. Without any, ChatML is
+ * used where the vocabulary has its tokens, and else the texts go in as they are; chat_note() says so.
+ * Control tokens come from the template, never from what people write: look-alikes in messages and
+ * tools stay plain text (see jinja.h). Roles that everybody uses and the texts of the vocabulary's own
+ * tokens count as the template's.
+ *
+ * Threads: read only after chat_open.
+ */
 #ifndef MODEL_CHAT_H
 #define MODEL_CHAT_H
 
+#include "model/jinja.h"
+#include "model/reasoning.h"
 #include "model/tok.h"
 
-enum chat_format { CHAT_NONE, CHAT_LLAMA2, CHAT_LLAMA3, CHAT_CHATML };
+struct chat;
 
-enum chat_format chat_detect(const struct model *m);
-const char *chat_name(enum chat_format f);
+/* text NULL: the model's own template. m and t are borrowed. Fails: as jinja_compile. *c is owned;
+ * free with chat_close (NULL is fine). */
+MUST chat_open(struct chat **c, const struct model *m, const struct tok *t, const char *text,
+               size_t len, struct err *e);
+void chat_close(struct chat *c);
 
-/* Tokens of one user turn (system may be NULL), ready for the model to answer: control tokens come
- * from the format, never from the user's text, whose look-alikes stay plain text. BOS as the
- * vocabulary asks. Fails: as tok_encode; ERR_FORMAT when the vocabulary lacks the format's tokens. */
-MUST chat_encode(enum chat_format f, const struct tok *t, const char *system, const char *user,
-                 int32_t *out, size_t cap, size_t *n, struct err *e);
+enum chat_kind {
+    CHAT_PLAIN,     // no format: texts as they are
+    CHAT_FALLBACK,  // ChatML, because the vocabulary has its tokens
+    CHAT_TEMPLATE,
+};
+enum chat_kind chat_kind(const struct chat *c);
+/* A sentence for the user when there is no template, or NULL. */
+const char *chat_note(const struct chat *c);
+/* Which family of formats a model's template is of, for people: "llama3", "chatml", ..; "template" for
+ * others, "none" without. Nothing hangs on it. */
+const char *chat_family(const struct model *m);
+
+enum chat_think { CHAT_THINK_AUTO, CHAT_THINK_ON, CHAT_THINK_OFF };
+
+struct chat_request {
+    const struct json_value *messages;  // a list of objects: role, content, ..
+    const struct json_value *tools;     // a list, or NULL
+    const struct json_value *extra;     // an object: more variables for the template, or NULL
+    bool add_generation_prompt;         // the model is to answer
+    enum chat_think think;              // AUTO: as the template does by itself
+};
+
+struct chat_prompt {
+    struct jinja_text text;
+    bool is_thinking;  // it ends inside a reasoning that the answer goes on with
+};
+
+/* Fails: ERR_FORMAT when messages are no such list, or as jinja_render. Free with chat_prompt_free. */
+MUST chat_render(const struct chat *c, const struct chat_request *r, struct chat_prompt *out,
+                 struct err *e);
+void chat_prompt_free(struct chat_prompt *p);
+
+/* Tokens of a rendered prompt; BOS once, if the vocabulary asks for it or the template has it.
+ * Fails: as tok_encode_parts. */
+MUST chat_encode(const struct chat *c, const struct chat_prompt *p, int32_t *out, size_t cap,
+                 size_t *n, struct err *e);
+/* Room that is enough for chat_encode. */
+size_t chat_bound(const struct chat_prompt *p);
+
+/* A splitter for the answer to a prompt. With has_controls the answer's control tokens must be part of
+ * the text that it is given. */
+void chat_split(const struct chat *c, const struct chat_prompt *p, struct reasoning *out);
+bool chat_has_controls(const struct chat *c);
+
+/* One user turn, system may be NULL: the two texts as a messages list, malloc'ed JSON. NULL: no
+ * memory. Bytes that are not UTF-8 become U+FFFD. */
+char *chat_turn(const char *system, const char *user, size_t user_len, size_t *len);
 
 #endif

@@ -107,7 +107,7 @@ struct vocab {
     uint32_t n_merge;
     const char *merge_text;      // "left right" pairs
     const uint32_t *merge;       // [n_merge + 1] into merge_text
-    int32_t bos, eos, eot, unk;  // -1: none
+    int32_t bos, eos, eot, eom, unk;  // -1: none
     bool add_bos, add_eos, add_space_prefix;
 };
 

@@ -7,16 +7,39 @@
 /* Names by which models end a turn or a text. Files mark some of them as ordinary text, which would
  * let them leak into answers; by these names they are control tokens. */
 static const char *const end_names[] = {
-    "<|eot_id|>",    "<|im_end|>",    "<|end|>",      "<|end_of_text|>", "<|eom_id|>",
-    "<|endoftext|>", "<end_of_turn>", "<|return|>",   "<|call|>",        "<|fim_pad|>",
-    "<|fim_repo|>",  "<|repo_name|>", "<|file_sep|>", "<EOT>",           "<end_of_utterance>",
+    "<|eot_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<|end_of_text|>",
+    "<|eom_id|>",
+    "<|endoftext|>",
+    "<end_of_turn>",
+    "<turn|>",
+    "<|return|>",
+    "<|call|>",
+    "<|calls|>",
+    "<|flush|>",
+    "<|fim_pad|>",
+    "<|fim_repo|>",
+    "<|repo_name|>",
+    "<|file_sep|>",
+    "<EOT>",
+    "_<EOT>",
+    "[EOT]",
+    "<end_of_utterance>",
     "[EOS]",
+    "<|END_OF_TURN_TOKEN|>",
+    "<｜end▁of▁sentence｜>",
 };
 
 static void mark_end(struct tok *t, int32_t id, bool control) {
     if (id < 0) return;
     t->attr[id] |= ATTR_END;
     if (control) t->attr[id] = (uint8_t)((t->attr[id] & ~ATTR_TYPE) | TOKEN_CONTROL);
+}
+
+static int32_t in_range(const struct vocab *v, int32_t id) {
+    return id >= 0 && (uint32_t)id < v->n_token ? id : -1;
 }
 
 static int32_t find_name(const struct tok *t, const char *name) {
@@ -27,12 +50,18 @@ static void mark_ends(struct tok *t, const struct vocab *v) {
     for (size_t i = 0; i < sizeof end_names / sizeof *end_names; i++) {
         mark_end(t, find_name(t, end_names[i]), true);
     }
+    /* In harmony (gpt-oss) <|end|> ends one message of several; the answer ends with these two. */
+    int32_t message = find_name(t, "<|end|>");
+    if (message >= 0 && find_name(t, "<|return|>") >= 0 && find_name(t, "<|call|>") >= 0) {
+        t->attr[message] &= (uint8_t)~ATTR_END;
+    }
     /* </s> is also an HTML tag and as such a word of some vocabularies; SentencePiece's own is one
      * of its first three tokens. */
     int32_t s = find_name(t, "</s>");
     if (s < 3) mark_end(t, s, true);
     mark_end(t, t->eos, false);
-    if (v->eot >= 0 && (uint32_t)v->eot < t->n_token) mark_end(t, v->eot, false);
+    mark_end(t, in_range(v, v->eot), false);
+    mark_end(t, in_range(v, v->eom), false);
 }
 
 /* Phi-3 drops white space after its control tokens, three excepted. Its file does not say so; we know
@@ -170,10 +199,6 @@ static MUST build_pieces(struct tok *t, struct err *e) {
     t->piece = piece;
     t->piece_start = start;
     return true;
-}
-
-static int32_t in_range(const struct vocab *v, int32_t id) {
-    return id >= 0 && (uint32_t)id < v->n_token ? id : -1;
 }
 
 static MUST build(struct tok *t, const struct vocab *v, struct err *e) {

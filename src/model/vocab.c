@@ -92,6 +92,7 @@ static MUST read_ids(struct vocab *v, const struct gguf *g, bool spm, struct err
     return read_id(v, g, "tokenizer.ggml.bos_token_id", spm ? 1 : -1, &v->bos, e) &&
            read_id(v, g, "tokenizer.ggml.eos_token_id", spm ? 2 : -1, &v->eos, e) &&
            read_id(v, g, "tokenizer.ggml.eot_token_id", -1, &v->eot, e) &&
+           read_id(v, g, "tokenizer.ggml.eom_token_id", -1, &v->eom, e) &&
            read_id(v, g, "tokenizer.ggml.unknown_token_id", spm ? 0 : -1, &v->unk, e);
 }
 
@@ -108,7 +109,8 @@ static bool bos_by_default(const struct vocab *v, bool spm) {
 MUST vocab_read(struct vocab *v, struct gguf *g, struct arena *mem, struct err *e) {
     const struct gguf_kv *kv;
     char shown[64];
-    *v = (struct vocab){.kind = "", .pre = "", .bos = -1, .eos = -1, .eot = -1, .unk = -1};
+    *v = (struct vocab){
+        .kind = "", .pre = "", .bos = -1, .eos = -1, .eot = -1, .eom = -1, .unk = -1};
     if (!gguf_str(g, "tokenizer.ggml.model", &v->kind, e) ||
         !gguf_str(g, "tokenizer.ggml.pre", &v->pre, e)) {
         return false;

@@ -1,0 +1,106 @@
+/* Reasoning told from the answer, however the text is cut. */
+#include "model/reasoning.h"
+#include "tap.h"
+
+#include <string.h>
+
+struct told {
+    char text[3][512];
+    size_t n[3];
+};
+
+static void on_part(void *ctx, enum reasoning_part part, const char *s, size_t len) {
+    struct told *t = ctx;
+    if (t->n[part] + len >= sizeof t->text[part]) return;
+    memcpy(t->text[part] + t->n[part], s, len);
+    t->n[part] += len;
+}
+
+static void split(struct reasoning_style style, bool is_inside, const char *text, size_t piece,
+                  struct told *t) {
+    struct reasoning r;
+    size_t len = strlen(text);
+    memset(t, 0, sizeof *t);
+    reasoning_init(&r, style, is_inside);
+    for (size_t i = 0; i < len; i += piece) {
+        reasoning_push(&r, text + i, len - i < piece ? len - i : piece, on_part, t);
+    }
+    reasoning_end(&r, on_part, t);
+}
+
+/* In pieces of every length the same. */
+static void check(const char *template, bool is_inside, const char *text, const char *answer,
+                  const char *thought, const char *call) {
+    struct reasoning_style style = reasoning_style(template, strlen(template));
+    size_t len = strlen(text), bad = 0;
+    struct told t;
+    for (size_t piece = 1; piece <= len; piece++) {
+        split(style, is_inside, text, piece, &t);
+        if (strcmp(t.text[REASONING_ANSWER], answer) ||
+            strcmp(t.text[REASONING_THOUGHT], thought) || strcmp(t.text[REASONING_CALL], call)) {
+            bad = piece;
+            break;
+        }
+    }
+    if (!tap_ok(!bad, "%s%s", text, is_inside ? " (inside)" : "")) {
+        printf("# in pieces of %zu: answer \"%s\", thought \"%s\", call \"%s\"\n", bad,
+               t.text[REASONING_ANSWER], t.text[REASONING_THOUGHT], t.text[REASONING_CALL]);
+    }
+}
+
+static void test_tags(void) {
+    static const char own[] = "{{ '<think>' }}";
+    check(own, false, "<think>\nsum \n</think>\n\n4", "4", "sum", "");
+    check(own, true, "\n sum\nit\n</think>\n\n 4\n", "4\n", "sum\nit", "");
+    check(own, false, " 4 <think>no</think>", " 4 <think>no</think>", "", "");
+    check(own, false, "<thin> is no tag", "<thin> is no tag", "", "");
+    check(own, false, "<think></think>4", "4", "", "");
+    check(own, true, "never </thin ended  ", "", "never </thin ended", "");
+    check(own, true, "", "", "", "");
+    check("[THINK]", false, "[THINK]a < b[/THINK]c", "c", "a < b", "");
+    check("no such tags", false, "<think>a</think>b", "<think>a</think>b", "", "");
+}
+
+static void test_harmony(void) {
+    static const char own[] = "<|channel|> analysis";
+    check(own, false,
+          "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>4",
+          "4", "hm", "");
+    check(own, false, "<|channel|>final<|message|>a <| b<|return|>", "a <| b", "", "");
+    check(own, false,
+          "<|channel|>commentary to=functions.f <|constrain|>json<|message|>{\"a\":1}<|call|>", "",
+          "", "<|channel|>commentary to=functions.f <|constrain|>json<|message|>{\"a\":1}");
+    check(own, false, "<|channel|>commentary<|message|>I look<|end|>", "I look", "", "");
+    check(own, false, "<|channel|>analysis<|message|>cut", "", "cut", "");
+    check("<|channel|>", false, "<|channel|>x", "<|channel|>x", "", "");
+}
+
+/* White space without end must neither be lost nor fill the splitter. */
+static void test_space(void) {
+    static const char own[] = "<think>";
+    struct reasoning_style style = reasoning_style(own, strlen(own));
+    char text[401];
+    struct told t;
+    memset(text, ' ', 400);
+    text[400] = '\0';
+    memcpy(text, "a", 1);
+    memcpy(text + 390, "b", 1);
+    split(style, true, text, 400, &t);
+    tap_ok(t.n[REASONING_THOUGHT] == 391, "white space within reasoning stays: %zu",
+           t.n[REASONING_THOUGHT]);
+    memset(text, ' ', 400);
+    split(style, false, text, 7, &t);
+    tap_ok(t.n[REASONING_ANSWER] == 400, "white space alone is an answer: %zu",
+           t.n[REASONING_ANSWER]);
+    memset(text + 250, '<', 150);
+    split(style, true, text, 400, &t);
+    tap_ok(t.n[REASONING_THOUGHT] >= 150, "what begins like a tag again and again comes out: %zu",
+           t.n[REASONING_THOUGHT]);
+}
+
+int main(void) {
+    test_tags();
+    test_harmony();
+    test_space();
+    return tap_done();
+}
