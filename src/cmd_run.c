@@ -308,6 +308,7 @@ static MUST prepare_prompt(const struct run_conf *c, struct setup *s, struct pro
     memcpy(exact, p->id, p->n * sizeof *exact);
     free(p->id);
     p->id = exact;
+    s->n_prompt = (uint32_t)p->n;
     return true;
 }
 
@@ -413,6 +414,7 @@ static void json_work(struct json *j, const struct setup *s, const struct figure
         json_put_u64(j, "threads", s->conf.n_thread);
         return;
     }
+    json_put_u64(j, "prompt_bytes", f->r.prompt_bytes);
     json_put_u64(j, "streamed_bytes", f->r.streamed_bytes);
     json_put_real(j, "streamed_bytes_per_token", f->per_token);
     json_put_u64(j, "read_bytes", f->stats.read_bytes);

@@ -9,7 +9,19 @@
 
 #define MIB ((uint64_t)1 << 20)
 
-enum { CTX_DEFAULT = 4096, BATCH_MOST = 64, RING_USUAL = 8, CHUNK_UNIT = 4096, PAGE_PART = 512 };
+enum {
+    CTX_DEFAULT = 4096,
+    /* Tokens through a layer at once: 128 are as fast as 512, 32 take a quarter longer. */
+    BATCH_MOST = 128,
+    BATCH_NODE = 64,      // of a node: what is gathered at once grows with it
+    PROMPT_USUAL = 1024,  // tokens, where the prompt is not known yet
+    BATCH_STREAM = 64,    // of a model that streams: its scratch takes from what stays
+    SWEEP_PART = 16,      // of what a token streams: so much more, for the sake of the prompt
+    RING_USUAL = 8,
+    RING_LEAST = 4,
+    CHUNK_UNIT = 4096,
+    PAGE_PART = 512
+};
 static const double FAST_DISK = 2e9;  // bytes/s that two readers cannot saturate
 static const double KERNEL_SECONDS = 0.05;
 static const double CLEARLY_SLOWER = 0.8;  // below this part of the memory's speed a kernel limits
@@ -134,6 +146,7 @@ static MUST measure(const struct setup *s, uint32_t batch, uint32_t slot, uint64
                     struct nn_memory *m, struct err *e) {
     struct engine_conf c = s->conf;
     c.n_batch = batch;
+    if (batch < s->conf.n_batch) c.n_sweep = 0;
     c.n_slot = slot;
     c.budget = pool;
     return engine_measure(&c, m, e);
@@ -173,12 +186,43 @@ static MUST choose_batch(struct setup *s, struct err *e) {
     return true;
 }
 
+/* A streaming model's prompt in as few sweeps as can be: all of it through each layer while the layer's
+ * tiles stay, where the ring can hold them; else in larger batches. Either takes memory from resident
+ * tiles, but may make a token read a part more only. */
+static MUST choose_sweep(struct setup *s, struct err *e) {
+    struct engine_conf *c = &s->conf;
+    struct nn_memory m;
+    uint32_t want = s->n_prompt ? s->n_prompt : PROMPT_USUAL;
+    if (want > c->n_ctx) want = c->n_ctx;
+    if (!measure(s, c->n_batch, 2, s->pool, &m, e)) return e->code == ERR_MEMORY;
+    if (!m.tiles.n_streamed) return true;
+    if (c->n_batch > BATCH_STREAM) c->n_batch = BATCH_STREAM;
+    if (!measure(s, c->n_batch, RING_USUAL, s->pool, &m, e)) return e->code == ERR_MEMORY;
+    uint64_t most = m.tiles.streamed_bytes_per_sweep, part = s->pool / (4 * SWEEP_PART);
+    most += most / SWEEP_PART > part ? most / SWEEP_PART : part;
+    for (c->n_sweep = want; c->n_sweep > c->n_batch; c->n_sweep /= 2) {
+        if (measure(s, c->n_batch, RING_USUAL, s->pool, &m, e) && m.ring_bytes <= s->pool / 2 &&
+            m.tiles.streamed_bytes_per_sweep <= most) {
+            return true;
+        }
+    }
+    c->n_sweep = 0;
+    while (c->n_batch < want && measure(s, c->n_batch * 2, RING_USUAL, s->pool, &m, e) &&
+           m.tiles.streamed_bytes_per_sweep <= most) {
+        c->n_batch *= 2;
+    }
+    return true;
+}
+
 /* As many read-ahead buffers as a quarter of the pool holds, up to `most`, at least two. */
 static MUST choose_ring(struct setup *s, uint32_t most, struct err *e) {
     for (uint32_t slot = most; slot >= 2; slot /= 2) {
         bool ok = measure(s, s->conf.n_batch, slot, s->pool, &s->memory, e);
         if (!ok && e->code != ERR_MEMORY) return false;
-        if (ok && (slot == 2 || s->memory.ring_bytes <= s->pool / 4)) {
+        /* One that holds a layer may be larger; more than half of what streams is never of use. */
+        uint64_t fair = s->pool / (s->conf.n_sweep ? 2 : 4);
+        bool serves = slot <= RING_LEAST || slot <= s->memory.tiles.n_streamed / 2;
+        if (ok && (slot == 2 || (serves && s->memory.ring_bytes <= fair))) {
             s->conf.n_slot = slot;
             return true;
         }
@@ -232,7 +276,7 @@ MUST setup_fit(struct setup *s, const struct machine *m, struct err *e) {
                                                           most.fixed_bytes + most.weight_bytes +
                                                           most.tiles.n_pinned * 64));
     c->budget = s->pool;
-    return choose_ring(s, RING_USUAL, e);
+    return choose_sweep(s, e) && choose_ring(s, RING_USUAL, e);
 }
 
 /* Reads as long as those to come are on average: small ones are slower. */
@@ -322,7 +366,7 @@ MUST setup_probe(struct setup *s, enum setup_disk disk, struct err *e) {
 static MUST speeds_of_model(struct setup *s, const struct machine *m, struct err *e) {
     struct engine_conf *c = &s->conf;
     if (!setup_context(s, m, &c->n_ctx, e) || !probe_kernel(s, c->n_thread, e)) return false;
-    c->n_batch = c->n_ctx < BATCH_MOST ? c->n_ctx : BATCH_MOST;
+    c->n_batch = c->n_ctx < BATCH_NODE ? c->n_ctx : BATCH_NODE;
     s->compute_bps = s->kernel_bps < s->read_bps ? s->kernel_bps : s->read_bps;
     if (!probe_disk(s, e)) return false;
     if (s->disk_bps <= FAST_DISK) return true;
@@ -350,7 +394,7 @@ bool setup_at(const struct setup *s, uint64_t budget, struct nn_memory *m, struc
     for (uint32_t slot = s->conf.n_slot; budget > off && slot >= 2; slot /= 2) {
         uint32_t batch = slot > 2 ? s->conf.n_batch : 1;
         if (!measure(s, batch, slot, budget - off, m, &e)) continue;
-        if (slot > 2 && m->ring_bytes > (budget - off) / 4) continue;
+        if (slot > 2 && m->ring_bytes > (budget - off) / (s->conf.n_sweep ? 2 : 4)) continue;
         engine_forecast(m, s->compute_bps, s->disk_bps, f);
         return true;
     }
@@ -433,7 +477,8 @@ void setup_json(const struct setup *s, struct json *j) {
     json_put_u64(j, "streamed_tiles", m->tiles.n_streamed);
     json_put_u64(j, "ctx", s->conf.n_ctx);
     json_put_u64(j, "batch", s->conf.n_batch);
-    json_put_u64(j, "slots", s->conf.n_slot);
+    json_put_u64(j, "sweep_tokens", s->conf.n_sweep ? s->conf.n_sweep : s->conf.n_batch);
+    json_put_u64(j, "slots", m->n_slot);
     json_put_u64(j, "readers", s->conf.n_reader);
     json_put_u64(j, "threads", s->conf.n_thread);
     json_put_u64(j, "slices", s->conf.n_slice);

@@ -49,6 +49,7 @@ struct setup {
     struct tok *tok;  // NULL until setup_tok
     struct kernels kernels;
     int n_core;
+    uint32_t n_prompt;  // tokens of the prompt to come, for setup_fit; 0: not known
 
     /* setup_fit */
     struct host_mem mem;

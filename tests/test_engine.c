@@ -11,7 +11,7 @@ struct run {
     unsigned n_slice;
     double share[SLICE_MAX];
     unsigned n_thread;
-    uint32_t n_batch;
+    uint32_t n_batch, n_sweep;
     uint64_t budget;
     float temp;
     enum wire_type wire;
@@ -21,7 +21,7 @@ struct run {
 struct answer {
     int32_t id[N_PREDICT];
     uint32_t n;
-    uint64_t streamed, pinned;
+    uint64_t streamed, pinned, of_prompt;
     struct nn_memory memory;
 };
 
@@ -42,6 +42,7 @@ static MUST answer(const struct run *r, struct answer *a, struct err *e) {
         .n_slice = r->n_slice ? r->n_slice : 1,
         .n_ctx = 128,
         .n_batch = r->n_batch ? r->n_batch : 16,
+        .n_sweep = r->n_sweep,
         .kv = r->kv,
         .wire = r->wire,
         .n_thread = r->n_thread ? r->n_thread : 1,
@@ -66,6 +67,7 @@ static MUST answer(const struct run *r, struct answer *a, struct err *e) {
     struct store_stats s;
     engine_stats(g, &s);
     a->streamed = out.streamed_bytes;
+    a->of_prompt = out.prompt_bytes;
     a->pinned = s.pinned_bytes;
     a->memory = *engine_memory(g);
     engine_close(g);
@@ -123,6 +125,13 @@ static void check_all(float temp) {
     }
     struct run small = {.temp = temp, .budget = least_budget(1)};
     same(&small, &want, "least budget, streaming");
+    struct run sweep = {.temp = temp, .n_batch = 4, .n_sweep = 32, .n_thread = 2};
+    same(&sweep, &want, "the prompt layer by layer, 4 tokens at a time, in two steps");
+    sweep.budget = small.budget + (1 << 20);
+    same(&sweep, &want, "the same, streaming");
+    sweep.n_slice = 3;
+    sweep.budget = least_budget(3) * 5 / 4 + (3 << 20);
+    same(&sweep, &want, "the same, three slices");
     struct run small3 = {.temp = temp, .n_slice = 3, .budget = least_budget(3) * 5 / 4};
     same(&small3, &want, "three slices on small budgets, streaming");
 }
@@ -137,6 +146,13 @@ static void check_memory(void) {
     r.budget = least_budget(1) / 2;
     ok = answer(&r, &a, &e);
     tap_ok(!ok && e.code == ERR_MEMORY, "too small a budget is refused: %s", e.text);
+    struct run sweep = {
+        .n_batch = 4, .n_sweep = N_PROMPT, .n_thread = 2, .budget = r.budget * 2 + (1 << 20)};
+    ok = answer(&sweep, &a, &e);
+    uint64_t once = a.memory.tiles.streamed_bytes_per_sweep;
+    tap_ok(ok && once && a.of_prompt <= 2 * once && a.of_prompt >= once / 2,
+           "a prompt of %d tokens, 4 at a time, has one sweep: %llu bytes, where 11 are %llu",
+           N_PROMPT, (unsigned long long)a.of_prompt, (unsigned long long)once * 11);
     struct answer other;
     struct run f32 = {.wire = WIRE_F32, .kv = KV_F32};
     tap_ok(answer(&f32, &other, &e) && other.n == N_PREDICT, "f32 cache and wire run");

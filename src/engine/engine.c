@@ -44,6 +44,7 @@ static void share_conf(const struct engine_conf *c, unsigned i, uint64_t budget,
         .n_seq = 1,
         .n_ctx = c->n_ctx,
         .n_batch = c->n_batch,
+        .n_sweep = c->n_sweep,
         .kv = c->kv,
         .wire = c->wire,
         .budget = budget,
@@ -90,6 +91,7 @@ static void add_memory(struct nn_memory *sum, const struct nn_memory *m) {
     sum->sweep_bytes += m->sweep_bytes;
     sum->token_bytes += m->token_bytes;
     sum->min_budget += m->min_budget;
+    if (m->n_slot > sum->n_slot) sum->n_slot = m->n_slot;
     sum->tiles.pinned_bytes += m->tiles.pinned_bytes;
     sum->tiles.streamed_bytes_per_sweep += m->tiles.streamed_bytes_per_sweep;
     sum->tiles.n_pinned += m->tiles.n_pinned;
@@ -218,10 +220,11 @@ static bool on_layer(void *ctx, uint32_t done, uint32_t n_layer) {
 
 static MUST prefill(struct slice_run *s, struct par *team, struct err *e) {
     const struct gen_request *r = &s->g->req;
-    uint32_t batch = s->g->conf.n_batch;
+    const struct engine_conf *c = &s->g->conf;
+    uint32_t most = c->n_sweep > c->n_batch ? c->n_sweep : c->n_batch;
     s->n_read = 0;
     while (s->n_read < r->n_prompt) {
-        uint32_t left = r->n_prompt - s->n_read, n = left < batch ? left : batch;
+        uint32_t left = r->n_prompt - s->n_read, n = left < most ? left : most;
         s->n_reading = n;
         if (!nn_step(s->nn, team, 0, r->prompt + s->n_read, n, n == left ? NN_LOGITS : NN_NO_LOGITS,
                      e)) {
@@ -285,7 +288,9 @@ static void generate(void *ctx, struct par *team) {
     struct slice_run *s = ctx;
     struct engine *g = s->g;
     struct gen_result *out = g->result;
+    struct store_stats at_start = {0};
     double t0 = clock_s();
+    if (!s->index) engine_stats(g, &at_start);
     nn_truncate(s->nn, 0, 0);
     picker_init(&s->picker, &g->req.sampler, g->conf.model->n_vocab);
     memcpy(s->seen, g->req.prompt, g->req.n_prompt * sizeof *s->seen);
@@ -299,6 +304,7 @@ static void generate(void *ctx, struct par *team) {
         engine_stats(g, &now);
         out->prefill_s = t1 - t0;
         out->decode_s = clock_s() - t1;
+        out->prompt_bytes = g->at_decode.read_bytes - at_start.read_bytes;
         out->streamed_bytes = now.read_bytes - g->at_decode.read_bytes;
         out->wait_ns = now.wait_ns - g->at_decode.wait_ns;
     }

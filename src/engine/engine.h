@@ -17,6 +17,7 @@ struct engine_conf {
     unsigned n_slice;         // 1..SLICE_MAX
     double share[SLICE_MAX];  // relative sizes of the slices
     uint32_t n_ctx, n_batch;
+    uint32_t n_sweep;  // see nn.h
     enum kv_type kv;
     enum wire_type wire;
     unsigned n_thread;          // compute team; with several slices each slice has one thread
@@ -67,7 +68,8 @@ struct gen_result {
     uint32_t n_token;
     enum gen_end end;
     double prefill_s, decode_s;  // decode: from the first answer token to the last
-    uint64_t streamed_bytes;     // read from the disk during decode
+    uint64_t prompt_bytes;       // read from the disk during prefill
+    uint64_t streamed_bytes;     // and during decode
     uint64_t wait_ns;            // of that time, spent waiting for the disk
     uint32_t n_step;             // decode steps (n_token - 1, as the first comes from the prefill)
 };

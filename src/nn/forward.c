@@ -20,60 +20,82 @@ static MUST embed(struct nn *n, const int32_t *token, uint32_t n_tok, struct err
                                n->embd_row_bytes, &row, e)) {
             return err_in(e, m->token_embd->name);
         }
-        n->embd_ops->dequant(n->x + (size_t)t * m->n_embd, row, m->n_embd);
+        n->embd_ops->dequant(n->x_all + (size_t)t * m->n_embd, row, m->n_embd);
     }
     return true;
 }
 
-/* Logits of the last of n_tok tokens: the residual's row goes through a batch of one. */
-static MUST output(struct nn *n, struct par *team, uint32_t n_tok, struct err *e) {
+/* Logits of the last n_logit of n_tok tokens, which go through as a batch of their own. */
+static MUST output(struct nn *n, struct par *team, uint32_t n_tok, uint32_t n_logit,
+                   struct err *e) {
     const struct matrix *mat = &n->w.output;
-    site_from_norm(n, team, &n->in, n->output_norm, n_tok - 1, 1);
+    n->x = n->x_all;
+    site_from_norm(n, team, &n->in, n->output_norm, n_tok - n_logit, n_logit);
     const void *x = mat->ops->is_float ? (const void *)n->in.f : n->in.panel;
     const struct mm_job job = {
         .mat = mat, .x = x, .y = n->logits, .ldy = round_up(n->n_vocab_own, ROW_GROUP)};
-    return matmul(&n->mm, team, &job, 1, 1, e);
+    return matmul(&n->mm, team, &job, 1, n_logit, e);
+}
+
+/* All tokens through a layer, batch by batch: the keys and values of each are there before the next
+ * one's attention reads them. Only the last batch lets the layer's tiles go. */
+static MUST run_layer(struct nn *n, struct par *team, uint32_t layer, uint32_t n_tok,
+                      struct err *e) {
+    const struct model *m = n->conf.model;
+    uint32_t first = n->n_pos[n->seq];
+    bool ok = true;
+    for (uint32_t at = 0, some; ok && at < n_tok; at += some) {
+        some = n_tok - at < n->conf.n_batch ? n_tok - at : n->conf.n_batch;
+        n->x = n->x_all + (size_t)at * m->n_embd;
+        n->angle = n->angle_all + (size_t)at * m->n_rot;
+        n->pos = first + at;
+        n->mm.keeps = at + some < n_tok;
+        ok = layer_run(n, team, layer, some, e);
+    }
+    return ok;
 }
 
 MUST nn_step(struct nn *n, struct par *team, uint32_t seq, const int32_t *token, uint32_t n_tok,
-             enum nn_want want, struct err *e) {
+             uint32_t n_logit, struct err *e) {
     const struct model *m = n->conf.model;
-    assert(seq < n->conf.n_seq);
+    assert(seq < n->conf.n_seq && n_logit <= n->conf.n_logit && n_logit <= n_tok);
     n->seq = seq;
     n->pos = n->n_pos[seq];
-    if (n_tok < 1 || n_tok > n->conf.n_batch || n_tok > n->conf.n_ctx - n->pos) {
+    if (n_tok < 1 || n_tok > n->conf.n_sweep || n_tok > n->conf.n_ctx - n->pos) {
         return err_set(e, ERR_LIMIT,
                        "the context of %u tokens is full: %u are there, %u more asked",
                        n->conf.n_ctx, n->pos, n_tok);
     }
-    n->has_logits = false;
+    n->n_logit = 0;
     if (!embed(n, token, n_tok, e)) return false;
     for (uint32_t t = 0; t < n_tok; t++) {
-        rope_angles(n->angle + (size_t)t * m->n_rot, n->freq, m->n_rot / 2, n->pos + t);
+        rope_angles(n->angle_all + (size_t)t * m->n_rot, n->freq, m->n_rot / 2, n->pos + t);
     }
     for (uint32_t i = 0; i < m->n_layer; i++) {
-        if (!layer_run(n, team, i, n_tok, e)) return false;
+        if (!run_layer(n, team, i, n_tok, e)) return false;
         if (n->progress && !n->progress(n->progress_ctx, i + 1, m->n_layer)) {
             return err_set(e, ERR_STOPPED, "stopped");
         }
     }
-    bool ok = want == NN_LOGITS ? output(n, team, n_tok, e) : matmul_skip(&n->mm, &n->w.output, e);
+    bool ok = n_logit ? output(n, team, n_tok, n_logit, e) : matmul_skip(&n->mm, &n->w.output, e);
     if (!ok) return false;
     n->n_pos[seq] += n_tok;
-    n->has_logits = want == NN_LOGITS;
+    n->n_logit = n_logit;
+    n->row = n_logit ? n_logit - 1 : 0;
     return true;
 }
 
 /* Own best: in descending order up to TOPK_MAX, beyond it all own logits as they come. */
 static uint32_t own_candidates(struct nn *n, size_t k, struct candidate *out) {
-    uint32_t first = n->conf.cuts.vocab[n->conf.self];
+    uint32_t first, count;
+    const float *logits = nn_logits(n, &first, &count);
     if (k > TOPK_MAX) {
-        for (uint32_t i = 0; i < n->n_vocab_own; i++) {
-            out[i] = (struct candidate){.id = (int32_t)(first + i), .logit = n->logits[i]};
+        for (uint32_t i = 0; i < count; i++) {
+            out[i] = (struct candidate){.id = (int32_t)(first + i), .logit = logits[i]};
         }
-        return n->n_vocab_own;
+        return count;
     }
-    size_t found = n->k->topk(n->top_id, n->top_val, k, n->logits, n->n_vocab_own);
+    size_t found = n->k->topk(n->top_id, n->top_val, k, logits, count);
     for (size_t i = 0; i < found; i++) {
         out[i] = (struct candidate){.id = (int32_t)first + n->top_id[i], .logit = n->top_val[i]};
     }
@@ -115,7 +137,7 @@ static MUST check_ids(const struct nn *n, const struct candidate *all, const siz
 
 MUST nn_candidates(struct nn *n, size_t k, struct candidate **out, size_t *n_out, struct err *e) {
     if (k > TOPK_MAX) k = n->conf.model->n_vocab;  // whoever takes so many takes all
-    if (!n->has_logits) return err_set(e, ERR_STOPPED, "no logits were computed in the last step");
+    if (!n->n_logit) return err_set(e, ERR_STOPPED, "no logits were computed in the last step");
     *out = n->cand;
     if (n->conf.n_slice == 1) {
         *n_out = own_candidates(n, k, n->cand);
@@ -148,11 +170,12 @@ static MUST named(struct nn *n, const int32_t *id, uint32_t n_id, struct candida
     const uint32_t *cut = n->conf.cuts.vocab;
     struct candidate *all = n->conf.n_slice == 1 ? out : n->cand_all;
     size_t at[SLICE_MAX + 1] = {0};
-    uint32_t i = 0;
+    uint32_t i = 0, first, count;
+    const float *logits = nn_logits(n, &first, &count);
     for (unsigned s = 0; s < n->conf.n_slice; s++) {
         for (; i < n_id && (uint32_t)id[i] < cut[s + 1]; i++) {
             all[i] = (struct candidate){.id = id[i]};
-            if (s == n->conf.self) all[i].logit = n->logits[(uint32_t)id[i] - cut[s]];
+            if (s == n->conf.self) all[i].logit = logits[(uint32_t)id[i] - cut[s]];
         }
         at[s + 1] = i * sizeof *all;
     }
@@ -170,7 +193,7 @@ static MUST named(struct nn *n, const int32_t *id, uint32_t n_id, struct candida
 
 MUST nn_wanted(struct nn *n, const struct want *w, struct candidate **out, size_t *n_out,
                struct err *e) {
-    if (!n->has_logits) return err_set(e, ERR_STOPPED, "no logits were computed in the last step");
+    if (!n->n_logit) return err_set(e, ERR_STOPPED, "no logits were computed in the last step");
     *out = n->cand;
     *n_out = 0;
     if (w->k && !nn_candidates(n, w->k, out, n_out, e)) return false;

@@ -73,7 +73,7 @@ static MUST run_unit(struct matmul_state *s, const struct mm_job *job, uint32_t 
     }
     float *y = job->y + rows->row + u->group * ROW_GROUP;
     mat->ops->matmul(y, job->ldy, w, u->n_group, mat->n_col, job->x, job->n_tok);
-    if (atomic_fetch_sub_explicit(&s->left[u->tile], 1, memory_order_acq_rel) == 1) {
+    if (!s->keeps && atomic_fetch_sub_explicit(&s->left[u->tile], 1, memory_order_acq_rel) == 1) {
         put_finished(s);
     }
     return true;
@@ -130,7 +130,7 @@ MUST matmul(struct matmul_state *s, struct par *team, const struct mm_job *job, 
 }
 
 MUST matmul_skip(struct matmul_state *s, const struct matrix *mat, struct err *e) {
-    for (uint32_t i = mat->tile0; i < mat->tile0 + mat->n_tile; i++) {
+    for (uint32_t i = mat->tile0; !s->keeps && i < mat->tile0 + mat->n_tile; i++) {
         struct view v;
         if (!store_get(s->store, i, &v, e)) return blame(s, i, e);
         atomic_store_explicit(&s->left[i], 0, memory_order_release);

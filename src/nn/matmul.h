@@ -26,6 +26,7 @@ struct matmul_state {
     uint32_t next_put;       // tiles are given back in sweep order; under lock
     pthread_mutex_t lock;
     uint8_t *scratch;  // [n_thread, w->unit_bytes] re-laid units
+    bool keeps;        // the sweep comes by here again: tiles stay
     /* the call in progress */
     struct mm_job job[MM_JOBS];
     unsigned n_job;

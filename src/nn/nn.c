@@ -124,8 +124,8 @@ static void scratch_needs(struct nn *n, struct needs *l) {
     const struct model *m = n->conf.model;
     uint32_t t = n->conf.n_batch;
     size_t hd = m->head_dim;
-    need(l, &n->x, (size_t)t * m->n_embd, sizeof(float));
-    need(l, &n->angle, (size_t)t * m->n_rot, sizeof(float));
+    need(l, &n->x_all, (size_t)n->conf.n_sweep * m->n_embd, sizeof(float));
+    need(l, &n->angle_all, (size_t)n->conf.n_sweep * m->n_rot, sizeof(float));
     need_site(l, &n->in, t, t, true);
     need_site(l, &n->att, t, t, false);
     ff_needs(n, l);
@@ -135,7 +135,8 @@ static void scratch_needs(struct nn *n, struct needs *l) {
     need(l, &n->y, (size_t)t * round_up(n->n_embd_own, ROW_GROUP), sizeof(float));
     need(l, &n->head, t * n->n_q * hd, sizeof(float));
     need(l, &n->wire, t, n->wire_stride);
-    need(l, &n->logits, round_up(n->n_vocab_own, ROW_GROUP), sizeof(float));
+    need(l, &n->logits, (size_t)n->conf.n_logit * round_up(n->n_vocab_own, ROW_GROUP),
+         sizeof(float));
     need(l, &n->cand, m->n_vocab, sizeof(struct candidate));
     if (n->conf.n_slice > 1) need(l, &n->cand_all, m->n_vocab, sizeof(struct candidate));
     need(l, &n->top_id, TOPK_MAX, sizeof(int32_t));
@@ -192,6 +193,45 @@ enum {
     EMBD_PIECE = 1 << 20,  // the embedding table is read in pieces of this size
 };
 
+/* Of any layer, the tiles that stream. */
+static uint32_t most_streamed(const struct nn *n, const uint8_t *resident) {
+    const struct weights *w = &n->w;
+    uint32_t n_layer = n->conf.model->n_layer, most = 0;
+    for (uint32_t l = 0; l < n_layer; l++) {
+        uint32_t end = l + 1 < n_layer ? w->layer[l + 1].q.tile0 : w->output.tile0, count = 0;
+        for (uint32_t i = w->layer[l].q.tile0; i < end; i++) count += !resident[i];
+        if (count > most) most = count;
+    }
+    return most;
+}
+
+/* What of the budget is the ring's and what the resident tiles'. A step of several batches wants a ring
+ * that holds what a layer streams; the larger it is, the more that becomes. */
+static MUST share_out(const struct nn *n, uint64_t budget, uint64_t base, struct nn_memory *m,
+                      struct err *e) {
+    const struct weights *w = &n->w;
+    bool holds = n->conf.n_sweep > n->conf.n_batch;
+    uint8_t *resident = malloc(w->n_tile + 1U);
+    if (!resident) return err_set(e, ERR_MEMORY, "no memory to plan %u tiles", w->n_tile);
+    for (uint32_t held = n->conf.n_slot; held > m->n_slot;) {
+        m->n_slot = held;
+        m->ring_bytes = store_ring_bytes(w->tile, w->n_tile, held);
+        if (budget < base + m->ring_bytes) break;
+        m->pin_bytes = budget - base - m->ring_bytes;
+        store_choose(w->tile, w->n_tile, m->pin_bytes, &m->tiles, resident);
+        if (holds) held = most_streamed(n, resident) + n->conf.n_slot / 2;  // and reads ahead
+    }
+    free(resident);
+    if (budget >= base + m->ring_bytes) return true;
+    return err_set(e, ERR_MEMORY,
+                   "the memory budget leaves %.1f MiB for the model's work, but %.1f MiB is "
+                   "the least: %.1f for %u tokens of context, %.1f scratch, the rest for "
+                   "tables and disk buffers; give it more --memory or a smaller --ctx",
+                   (double)budget / 1048576, (double)(base + m->ring_bytes) / 1048576,
+                   (double)m->kv_bytes / 1048576, n->conf.n_seq * n->conf.n_ctx,
+                   (double)m->scratch_bytes / 1048576);
+}
+
 /* Sizes of everything, given the directory. */
 static MUST measure(struct nn *n, uint64_t dir_bytes, struct nn_memory *m, struct err *e) {
     struct needs scratch = {0}, fixed = {0}, kv = {0};
@@ -227,31 +267,27 @@ static MUST measure(struct nn *n, uint64_t dir_bytes, struct nn_memory *m, struc
         m->embd_bytes = budget - all >= table ? table : 0;
         m->pin_bytes = w->mem_bytes + 64ULL * w->n_tile;
         if (m->min_budget > all) m->min_budget = all;
-    } else {
-        m->ring_bytes = store_ring_bytes(w->tile, w->n_tile, n->conf.n_slot);
-        if (budget < base + m->ring_bytes) {
-            return err_set(
-                e, ERR_MEMORY,
-                "the memory budget leaves %.1f MiB for the model's work, but %.1f MiB is "
-                "the least: %.1f for %u tokens of context, %.1f scratch, the rest for "
-                "tables and disk buffers; give it more --memory or a smaller --ctx",
-                (double)budget / 1048576, (double)(base + m->ring_bytes) / 1048576,
-                (double)m->kv_bytes / 1048576, n->conf.n_seq * n->conf.n_ctx,
-                (double)m->scratch_bytes / 1048576);
-        }
-        m->pin_bytes = budget - base - m->ring_bytes;
+        store_choose(w->tile, w->n_tile, m->pin_bytes, &m->tiles, NULL);
+        return true;
     }
-    store_choose(w->tile, w->n_tile, m->pin_bytes, &m->tiles, NULL);
-    return true;
+    return share_out(n, budget, base, m, e);
+}
+
+/* What was left to us. */
+static struct nn_conf complete(const struct nn_conf *c) {
+    struct nn_conf out = *c;
+    if (out.n_sweep < out.n_batch) out.n_sweep = out.n_batch;
+    if (!out.n_logit) out.n_logit = 1;
+    assert(out.n_seq >= 1 && out.n_logit <= out.n_batch);
+    return out;
 }
 
 MUST nn_measure(const struct nn_conf *c, struct nn_memory *out, struct err *e) {
-    assert(c->n_seq >= 1);
     size_t dir;
     if (!weights_size(c, &dir, e)) return false;
     struct arena a;
     if (!arena_open(&a, "directory of weights", dir, e)) return false;
-    struct nn n = {.conf = *c, .k = c->kernels};
+    struct nn n = {.conf = complete(c), .k = c->kernels};
     bool ok = weights_build(&n.w, c, &a, e) && shape_up(&n, e) && measure(&n, dir, out, e);
     arena_close(&a);
     return ok;
@@ -267,7 +303,7 @@ static MUST open_store(struct nn *n, struct err *e) {
         .tile = n->w.tile,
         .n_tile = n->w.n_tile,
         .pin_bytes = n->memory.pin_bytes,
-        .n_slot = n->conf.n_slot,
+        .n_slot = n->memory.n_slot,
         .n_reader = n->conf.n_reader,
         .pool = &n->pool,
         .convert = matmul_convert,
@@ -312,7 +348,7 @@ static MUST place_rooms(struct nn *n, struct err *e) {
 MUST nn_open(struct nn **out, const struct nn_conf *c, struct coll *coll, struct err *e) {
     struct nn *n = calloc(1, sizeof *n);
     if (!n) return err_set(e, ERR_MEMORY, "no memory for a slice's bookkeeping");
-    n->conf = *c;
+    n->conf = complete(c);
     n->k = c->kernels;
     n->coll = coll;
     pthread_mutex_init(&n->mm.lock, NULL);
@@ -364,7 +400,7 @@ static MUST load_freqs(struct nn *n, struct err *e) {
         for (uint32_t i = 0; i < m->n_rot / 2; i++) n->freq[i] /= m->rope_factor;
     }
     if (!m->rope_freqs) return true;
-    float *factor = n->angle;  // scratch of at least n_rot floats
+    float *factor = n->angle_all;  // scratch of at least n_rot floats
     if (!load_vector(n, factor, m->rope_freqs, e)) return false;
     for (uint32_t i = 0; i < m->n_rot / 2; i++) n->freq[i] /= (double)factor[i];
     return true;
@@ -392,9 +428,18 @@ MUST nn_load(struct nn *n, store_progress *progress, void *ctx, struct err *e) {
 /* --- after a step --- */
 
 const float *nn_logits(const struct nn *n, uint32_t *first, uint32_t *count) {
+    return nn_logits_at(n, n->row, first, count);
+}
+
+void nn_row(struct nn *n, uint32_t row) {
+    assert(row < n->n_logit);
+    n->row = row;
+}
+
+const float *nn_logits_at(const struct nn *n, uint32_t row, uint32_t *first, uint32_t *count) {
     *first = n->conf.cuts.vocab[n->conf.self];
     *count = n->n_vocab_own;
-    return n->logits;
+    return n->logits + (size_t)row * round_up(n->n_vocab_own, ROW_GROUP);
 }
 
 uint32_t nn_pos(const struct nn *n, uint32_t seq) {

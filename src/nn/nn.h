@@ -29,7 +29,11 @@ struct nn_conf {
     unsigned self, n_slice;  // which share of the cuts this is
     uint32_t n_seq;          // sequences in the KV cache, at least 1
     uint32_t n_ctx;          // positions of each
-    uint32_t n_batch;        // most tokens in one step
+    uint32_t n_batch;        // tokens that go through a layer together
+    /* Most tokens in one step; 0: n_batch. More than that go through each layer batch by batch while its
+     * tiles stay, so that a prompt takes one sweep; the ring then holds a layer's streamed tiles. */
+    uint32_t n_sweep;
+    uint32_t n_logit;  // most tokens of a step whose logits can be had; 0: one
     enum kv_type kv;
     enum wire_type wire;
     uint64_t budget;    // bytes this slice may use for everything in its pool
@@ -47,6 +51,7 @@ struct nn_memory {
     uint64_t weight_bytes;  // all tiles of this slice, resident form
     uint64_t sweep_bytes;   // all tiles of this slice, file form: what a sweep reads
     uint64_t token_bytes;   // of them what a token computes with: not the experts it is not sent to
+    uint32_t n_slot;        // ring buffers: those asked for, or as many as a layer streams
     struct store_stats tiles;  // what store_choose makes of it
     uint64_t min_budget;       // least budget that runs at all (every tile streamed)
 };
@@ -64,16 +69,17 @@ void nn_close(struct nn *n);
 /* Read the resident tiles and small tensors. Fails: ERR_IO, ERR_FORMAT (a scale that is not finite). */
 MUST nn_load(struct nn *n, store_progress *progress, void *ctx, struct err *e);
 
-/* Append n_tok (1..n_batch) tokens to sequence seq. want: compute the last one's logits.
+/* Append n_tok (1..n_sweep) tokens to sequence seq. n_logit (0..conf.n_logit, <= n_tok): compute the
+ * logits of so many of the last ones. The same for all slices.
  * Fails: ERR_IO, ERR_LIMIT when the context is full, or what a peer's loss says. */
-enum nn_want { NN_NO_LOGITS, NN_LOGITS };
+enum { NN_NO_LOGITS, NN_LOGITS };
 MUST nn_step(struct nn *n, struct par *team, uint32_t seq, const int32_t *token, uint32_t n_tok,
-             enum nn_want want, struct err *e);
+             uint32_t n_logit, struct err *e);
 
-/* The k best logits of the last step over all slices, in descending order, ties to the lower id:
- * *out [*n_out], valid until the next call; for a k in the thousands it may be more of them, in that
- * order. Collective. k = 1..n_vocab. Fails: as gather, and with ERR_FORMAT for a slice that names
- * tokens that are not its own. */
+/* The k best logits of the last step's last token over all slices, in descending order, ties to the
+ * lower id: *out [*n_out], valid until the next call; for a k in the thousands it may be more of them,
+ * in that order. Collective. k = 1..n_vocab. Fails: as gather, and with ERR_FORMAT for a slice that
+ * names tokens that are not its own. */
 MUST nn_candidates(struct nn *n, size_t k, struct candidate **out, size_t *n_out, struct err *e);
 
 /* What a picker wants of the last step, as picker_next() takes it; *out as from nn_candidates. May be
@@ -81,8 +87,14 @@ MUST nn_candidates(struct nn *n, size_t k, struct candidate **out, size_t *n_out
 MUST nn_wanted(struct nn *n, const struct want *w, struct candidate **out, size_t *n_out,
                struct err *e);
 
-/* This slice's logits of the last step: [n_vocab share], valid until the next step (tests). */
+/* Of which token of the last step the two above speak from now on: `row` of those whose logits were
+ * computed, 0 is the first of them. */
+void nn_row(struct nn *n, uint32_t row);
+
+/* This slice's logits of the last step's last token, or of row: [n_vocab share], valid until the next
+ * step. */
 const float *nn_logits(const struct nn *n, uint32_t *first, uint32_t *count);
+const float *nn_logits_at(const struct nn *n, uint32_t row, uint32_t *first, uint32_t *count);
 
 /* Be told after each layer of a step, and between the reads of nn_load; false ends it with ERR_STOPPED, after which the slice can
  * only be closed. NULL: nobody. */

@@ -50,9 +50,9 @@ struct nn {
     struct weights w;
     struct store *store;
     struct matmul_state mm;
-    uint32_t *n_pos;    // [n_seq] tokens of each sequence in the cache
-    uint32_t seq, pos;  // of the step under way: its sequence, its first position
-    bool has_logits;
+    uint32_t *n_pos;        // [n_seq] tokens of each sequence in the cache
+    uint32_t seq, pos;      // of the step under way: its sequence, its first position
+    uint32_t n_logit;       // rows of logits that the last step has computed
     nn_progress *progress;  // told after each layer, or NULL
     void *progress_ctx;
 
@@ -77,10 +77,13 @@ struct nn {
     uint8_t *key, *value;
     size_t kv_elem;  // bytes of one element
 
+    /* of all tokens of a step */
+    float *x_all;      // [n_sweep, n_embd] the residual stream
+    float *angle_all;  // [n_sweep, n_rot / 2, 2]
+
     /* scratch, for n_batch tokens */
     struct moe moe;           // with experts; ff then has a row for each pair
-    float *x;                 // [n_batch, n_embd] the residual stream
-    float *angle;             // [n_batch, n_rot / 2, 2]
+    float *x, *angle;         // of the batch at work, in the above
     struct site in, att, ff;  // inputs of q k v gate up output; of o; of down
     float *q, *kx, *v;        // [n_batch, own rows rounded up to 8]
     float *y;                 // [n_batch, own embd rows rounded up to 8]: output of o and down
@@ -88,7 +91,7 @@ struct nn {
     float *head;              // [n_batch, own query heads * head_dim] attention output
     uint8_t *wire;            // [n_batch, wire_stride] branch outputs as gathered
     size_t wire_stride;
-    float *logits;               // [own vocab rows rounded up to 8]
+    float *logits;               // [conf.n_logit, own vocab rows rounded up to 8]
     struct candidate *cand;      // [n_vocab]
     struct candidate *cand_all;  // [n_vocab] gathered from all slices
     int32_t *top_id;             // [TOPK_MAX]
