@@ -20,7 +20,7 @@ enum {
 
 struct run_conf {
     struct machine machine;
-    const char *prompt, *file, *system;
+    const char *prompt, *file, *system, *draft;
     uint32_t n_predict;
     struct sampling sampling;
     int think;  // enum chat_think
@@ -42,6 +42,10 @@ static const struct opt run_opt[] = {
      "whether a thinking model thinks first (auto: as its template does)", 0, 0, NULL},
     SAMPLING_OPTIONS(struct run_conf),
     MACHINE_OPTIONS(struct run_conf),
+    {"--spec", OPT_CHOICE, AT(machine.spec), "off|ngram|draft|auto",
+     "guess ahead and check several tokens at once: the same text, sooner (auto)", 0, 0, NULL},
+    {"--draft", OPT_TEXT, AT(draft), "MODEL", "a small model of the same family that guesses ahead",
+     0, 0, NULL},
     {"--workers", OPT_PEERS, AT(worker), "HOST:PORT ..", "share the work with these nodes", 0, 0,
      NULL},
     {"--cluster_key", OPT_TEXT, AT(cluster_key), "KEY",
@@ -344,6 +348,7 @@ struct figures {
     struct store_stats stats;
     uint64_t peak_rss;
     double prefill_tps, decode_tps, io_bps, per_token;
+    double per_step;            // tokens of a decode step
     double wait_s;              // of a computing thread on average, while decoding
     unsigned n_node;            // with --workers; else 0
     uint64_t pinned, streamed;  // then of this node, streamed for each token
@@ -366,9 +371,10 @@ static void take_figures(struct figures *f, const struct worker *w, const struct
     if (w->alone) engine_stats(w->alone, &f->stats);
     if (w->guest) f->n_node = guest_nodes(w->guest, &f->pinned, &f->streamed);
     f->prefill_tps = ratio((double)n_prompt, f->r.prefill_s);
-    f->decode_tps = ratio(f->r.n_step, f->r.decode_s);
+    f->decode_tps = ratio(f->r.n_drawn, f->r.decode_s);
+    f->per_step = w->guest ? 1 : ratio(f->r.n_drawn, f->r.n_step);
     f->io_bps = ratio((double)f->r.streamed_bytes, f->r.decode_s);
-    f->per_token = ratio((double)f->r.streamed_bytes, f->r.n_step);
+    f->per_token = ratio((double)f->r.streamed_bytes, f->r.n_drawn);
     f->wait_s = (double)f->r.wait_ns * 1e-9 / (c->n_slice > 1 ? c->n_slice : c->n_thread);
     f->peak_rss = host_mem(&mem, &ignored) ? mem.peak_rss : 0;
 }
@@ -397,6 +403,7 @@ static void print_summary(const struct answer *a, size_t n_prompt, const struct 
         fprintf(to, " (forecast %.*f)", s->forecast.decode_tps < 10 ? 2 : 1,
                 s->forecast.decode_tps);
     }
+    if (f->per_step > 1.005) fprintf(to, ", %.2f a step by guessing ahead", f->per_step);
     fprintf(to, "; prompt %zu tokens, %.1f tokens/s\n", n_prompt, f->prefill_tps);
     print_disk(s, f);
     fprintf(to, "memory    %s used at most, of %s\n", BYTES_TEXT(f->peak_rss),
@@ -440,7 +447,9 @@ static void json_summary(struct answer *a, size_t n_prompt, const struct figures
     json_put_real(j, "prefill_s", f->r.prefill_s);
     json_put_real(j, "decode_s", f->r.decode_s);
     json_put_u64(j, "peak_rss_bytes", f->peak_rss);
-    json_put_real(j, "accepted_per_step", 1);
+    json_put_real(j, "accepted_per_step", f->per_step);
+    json_put_u64(j, "steps", f->r.n_step);
+    json_put_u64(j, "guessed", f->r.n_guessed);
     json_work(j, a->setup, f);
     json_end(j);
     json_line(j);
@@ -544,10 +553,20 @@ static MUST answer(const struct run_conf *c, const char *path, struct setup *s, 
     struct worker w = {0};
     struct figures f = {0};
     if (!sampling_make(&c->sampling, &a->sampler, &a->stop, e)) return false;
+    if (c->worker.n && c->draft) {
+        return err_set(e, ERR_USAGE, "--draft and --workers exclude each other");
+    }
     if (c->worker.n && c->machine.slices) {
         return err_set(e, ERR_USAGE, "--slices and --workers exclude each other");
     }
+    if (c->machine.spec == SPEC_DRAFT && !c->draft) {
+        return err_set(e, ERR_USAGE, "--spec draft needs --draft MODEL");
+    }
     if (!setup_open(s, path, MODEL_ALL, e) || !setup_tok(s, e)) return false;
+    if (c->draft && c->machine.spec != SPEC_OFF && c->machine.spec != SPEC_NGRAM &&
+        !setup_draft(s, c->draft, e)) {
+        return false;
+    }
     if (!prepare_prompt(c, s, p, e) || !prepare_answer(a, c, s, p, e)) return false;
     if (!hire(c, s, p, &w, e)) return false;
     bool ok = generate(c, &w, a, p, &f, e) && finish_answer(c, &w, a, p, &f, e);

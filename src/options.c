@@ -6,8 +6,6 @@
 static const struct {
     const char *name, *what;
 } later[] = {
-    {"--draft", "guessing ahead with a small model"},
-    {"--spec", "guessing ahead"},
     {"--nodes", "planning for several machines"},
     {"--grammar", "answers held to a grammar"},
     {"--json-schema", "answers held to a JSON schema"},

@@ -17,6 +17,8 @@ enum {
     PROMPT_USUAL = 1024,  // tokens, where the prompt is not known yet
     BATCH_STREAM = 64,    // of a model that streams: its scratch takes from what stays
     SWEEP_PART = 16,      // of what a token streams: so much more, for the sake of the prompt
+    GUESS_PART = 64,
+    GUESS_RAM = 15,  // guesses in a step; more cost as much as tokens
     RING_USUAL = 8,
     RING_LEAST = 4,
     CHUNK_UNIT = 4096,
@@ -76,9 +78,27 @@ MUST setup_tok(struct setup *s, struct err *e) {
     return tok_open(&s->tok, &s->model.vocab, e);
 }
 
+/* Tokens of both models must be the same texts, or every guess would be wrong. */
+static MUST check_vocab(const struct setup *s, struct err *e) {
+    const struct vocab *a = &s->model.vocab, *b = &s->draft.vocab;
+    bool same = s->model.n_vocab == s->draft.n_vocab && a->n_token == b->n_token &&
+                !memcmp(a->start, b->start, (a->n_token + 1UL) * sizeof *a->start) &&
+                !memcmp(a->text, b->text, a->start[a->n_token]);
+    return same || err_set(e, ERR_UNSUPPORTED,
+                           "%.150s: its vocabulary is not that of the model it shall guess for; "
+                           "take one of the same family",
+                           s->draft.file.path);
+}
+
+MUST setup_draft(struct setup *s, const char *path, struct err *e) {
+    return model_open(&s->draft, path, 0, 0, e) && check_vocab(s, e);
+}
+
 void setup_close(struct setup *s) {
     if (s->tok) tok_close(s->tok);
     s->tok = NULL;
+    if (s->draft.mem.base) model_close(&s->draft);
+    memset(&s->draft, 0, sizeof s->draft);
     if (s->model.mem.base) model_close(&s->model);
     memset(&s->model, 0, sizeof s->model);
 }
@@ -147,6 +167,7 @@ static MUST measure(const struct setup *s, uint32_t batch, uint32_t slot, uint64
     struct engine_conf c = s->conf;
     c.n_batch = batch;
     if (batch < s->conf.n_batch) c.n_sweep = 0;
+    if (c.n_guess >= batch) c.n_guess = batch - 1;
     c.n_slot = slot;
     c.budget = pool;
     return engine_measure(&c, m, e);
@@ -169,6 +190,12 @@ static MUST too_small(const struct setup *s, struct err *e) {
         "%.150s needs at least %llu MiB (with a context of %u tokens), the memory budget "
         "is %s; give more --memory or a smaller --ctx",
         name, (unsigned long long)(s->least / MIB), s->conf.n_ctx, BYTES_TEXT(s->budget));
+}
+
+/* As many guesses as a 64th of the pool holds rows of logits for, the one of every step not counted. */
+static void choose_guesses(struct setup *s, uint32_t most) {
+    uint64_t rows = s->pool / GUESS_PART / (s->model.n_vocab * sizeof(float));
+    s->conf.n_guess = s->conf.spec == SPEC_OFF ? 0 : rows < most ? (uint32_t)rows : most;
 }
 
 /* Fewer tokens at once while scratch takes more than a quarter of the pool and that helps. */
@@ -196,6 +223,7 @@ static MUST choose_sweep(struct setup *s, struct err *e) {
     if (want > c->n_ctx) want = c->n_ctx;
     if (!measure(s, c->n_batch, 2, s->pool, &m, e)) return e->code == ERR_MEMORY;
     if (!m.tiles.n_streamed) return true;
+    choose_guesses(s, SPEC_MOST);
     if (c->n_batch > BATCH_STREAM) c->n_batch = BATCH_STREAM;
     if (!measure(s, c->n_batch, RING_USUAL, s->pool, &m, e)) return e->code == ERR_MEMORY;
     uint64_t most = m.tiles.streamed_bytes_per_sweep, part = s->pool / (4 * SWEEP_PART);
@@ -266,8 +294,12 @@ MUST setup_fit(struct setup *s, const struct machine *m, struct err *e) {
     c->kv = (enum kv_type)m->kv;
     c->wire = (enum wire_type)m->wire;
     c->n_thread = m->threads ? m->threads : (unsigned)s->n_core;
+    c->spec = (enum spec_kind)m->spec;
+    c->draft = s->draft.n_layer ? &s->draft : NULL;
     if (!setup_context(s, m, &c->n_ctx, e) || !set_slices(c, m->slices, e)) return false;
-    if (!setup_budget(s, m, e) || !least_pool(s, &least, e)) return false;
+    if (!setup_budget(s, m, e)) return false;
+    choose_guesses(s, GUESS_RAM);
+    if (!least_pool(s, &least, e)) return false;
     s->least = budget_for(s->program, least);
     if (least > s->pool) return too_small(s, e);
     if (!choose_batch(s, e) || !measure(s, c->n_batch, 2, ENGINE_PLENTY, &most, e)) return false;
@@ -276,7 +308,9 @@ MUST setup_fit(struct setup *s, const struct machine *m, struct err *e) {
                                                           most.fixed_bytes + most.weight_bytes +
                                                           most.tiles.n_pinned * 64));
     c->budget = s->pool;
-    return choose_sweep(s, e) && choose_ring(s, RING_USUAL, e);
+    if (!choose_sweep(s, e)) return false;
+    if (c->n_guess >= c->n_batch) c->n_guess = c->n_batch - 1;
+    return choose_ring(s, RING_USUAL, e);
 }
 
 /* Reads as long as those to come are on average: small ones are slower. */
@@ -471,6 +505,7 @@ void setup_json(const struct setup *s, struct json *j) {
     json_put_u64(j, "kv_bytes", m->kv_bytes);
     json_put_u64(j, "scratch_bytes", m->scratch_bytes);
     json_put_u64(j, "ring_bytes", m->ring_bytes);
+    json_put_u64(j, "guess_bytes", m->guess_bytes);
     json_put_u64(j, "sweep_bytes", m->sweep_bytes);
     json_put_u64(j, "token_bytes", m->token_bytes);
     json_put_u64(j, "sweep_streamed_bytes", m->tiles.streamed_bytes_per_sweep);

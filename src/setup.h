@@ -21,10 +21,11 @@ struct machine {
     uint32_t threads;      // 0: one for each core
     struct amount memory;  // 0: what the machine has to spare
     const char *slices;    // NULL: one
+    int spec;              // enum spec_kind
 };
 
 #define MACHINE_DEFAULT                                                                            \
-    { .kv = KV_F16, .wire = WIRE_Q16 }
+    { .kv = KV_F16, .wire = WIRE_Q16, .spec = SPEC_AUTO }
 #define MACHINE_OPTION(T, name, kind, field, ...)                                                  \
     { name, kind, offsetof(T, machine.field), __VA_ARGS__ }
 #define MACHINE_OPTIONS(T)                                                                         \
@@ -46,7 +47,8 @@ struct setup {
     char demo_path[4096];
     bool is_demo;
     struct model model;
-    struct tok *tok;  // NULL until setup_tok
+    struct model draft;  // guesses ahead; zeroed: there is none
+    struct tok *tok;     // NULL until setup_tok
     struct kernels kernels;
     int n_core;
     uint32_t n_prompt;  // tokens of the prompt to come, for setup_fit; 0: not known
@@ -78,6 +80,10 @@ MUST setup_kernels(struct kernels *k, struct err *e);
 MUST setup_open(struct setup *s, const char *path, enum model_part part, struct err *e);
 MUST setup_tok(struct setup *s, struct err *e);
 void setup_close(struct setup *s);  // safe after a failure, and on a zeroed struct
+
+/* The model that guesses ahead for the one that is open. Fails: as model_open; ERR_UNSUPPORTED when its
+ * vocabulary is another. */
+MUST setup_draft(struct setup *s, const char *path, struct err *e);
 
 /* The context that --ctx asks for. Fails: ERR_USAGE when the model cannot. */
 MUST setup_context(const struct setup *s, const struct machine *m, uint32_t *n_ctx, struct err *e);

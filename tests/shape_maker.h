@@ -12,6 +12,8 @@ struct shape {
     uint32_t n_embd, n_head, n_kv, head_dim, n_ff, n_vocab, n_layer;
     uint32_t type[SHAPE_LAYERS];  // of attn_output of each layer and, from the last layer back, of
                                   // ffn_down; the others are Q8_0
+    uint32_t n_ctx;               // 0: 64
+    bool has_output;              // a matrix of its own
 };
 
 static inline uint32_t shape_random(void) {  // xorshift64*, Vigna 2016
@@ -91,7 +93,7 @@ static inline struct blob shape_build(const struct shape *s) {
                 {"llama.attention.key_length", s->head_dim},
                 {"llama.attention.value_length", s->head_dim},
                 {"llama.rope.dimension_count", s->head_dim},
-                {"llama.context_length", 64}};
+                {"llama.context_length", s->n_ctx ? s->n_ctx : 64}};
     uint32_t n_key = sizeof ints / sizeof *ints + 4;
     kv_str(&keys, "general.architecture", "llama");
     for (size_t i = 0; i < sizeof ints / sizeof *ints; i++) kv_u32(&keys, ints[i].key, ints[i].v);
@@ -106,6 +108,7 @@ static inline struct blob shape_build(const struct shape *s) {
     shape_tensor(&m, "token_embd.weight", W_Q8_0, s->n_embd, s->n_vocab);
     shape_tensor(&m, "output_norm.weight", W_F32, s->n_embd, 0);
     for (uint32_t i = 0; i < s->n_layer; i++) shape_layer(&m, s, i);
+    if (s->has_output) shape_tensor(&m, "output.weight", W_Q8_0, s->n_embd, s->n_vocab);
     blob_put(&file, "GGUF", 4);
     blob_int(&file, 3, 4);
     blob_int(&file, m.n, 8);

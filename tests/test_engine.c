@@ -1,11 +1,10 @@
 /* One text whatever the split: slices, shares, threads, batch, budget. Runs the demo model. */
 #include "engine/engine.h"
+#include "parrot.h"
+#include "shape_maker.h"
 #include "tap.h"
 
-#include <stdlib.h>
-#include <string.h>
-
-enum { N_PROMPT = 41, N_PREDICT = 40 };
+enum { N_PROMPT = 41, N_PREDICT = 80 };
 
 struct run {
     unsigned n_slice;
@@ -13,6 +12,9 @@ struct run {
     unsigned n_thread;
     uint32_t n_batch, n_sweep;
     uint64_t budget;
+    enum spec_kind spec;
+    bool is_loop;  // a prompt that repeats itself
+    bool drafts;   // the model guesses for itself
     float temp;
     enum wire_type wire;
     enum kv_type kv;
@@ -23,11 +25,12 @@ struct answer {
     uint32_t n;
     uint64_t streamed, pinned, of_prompt;
     struct nn_memory memory;
+    struct gen_result result;
 };
 
 static struct model model;
 static struct kernels kernels;
-static int32_t prompt[N_PROMPT];
+static int32_t prompt[N_PROMPT], loop[N_PROMPT];
 
 static bool keep(void *ctx, int32_t id) {
     struct answer *a = ctx;
@@ -43,6 +46,9 @@ static MUST answer(const struct run *r, struct answer *a, struct err *e) {
         .n_ctx = 128,
         .n_batch = r->n_batch ? r->n_batch : 16,
         .n_sweep = r->n_sweep,
+        .spec = r->spec,
+        .n_guess = r->spec == SPEC_OFF ? 0 : 15,
+        .draft = r->drafts ? &model : NULL,
         .kv = r->kv,
         .wire = r->wire,
         .n_thread = r->n_thread ? r->n_thread : 1,
@@ -52,7 +58,7 @@ static MUST answer(const struct run *r, struct answer *a, struct err *e) {
     };
     for (unsigned i = 0; i < c.n_slice; i++) c.share[i] = r->share[i] > 0 ? r->share[i] : 1;
     struct gen_request q = {
-        .prompt = prompt,
+        .prompt = r->is_loop ? loop : prompt,
         .n_prompt = N_PROMPT,
         .n_predict = N_PREDICT,
         .sampler = {.temp = r->temp, .top_k = 40, .top_p = 0.95F, .min_p = 0.05F, .seed = 7},
@@ -66,6 +72,7 @@ static MUST answer(const struct run *r, struct answer *a, struct err *e) {
     bool ok = engine_load(g, NULL, NULL, e) && engine_generate(g, &q, &out, e);
     struct store_stats s;
     engine_stats(g, &s);
+    a->result = out;
     a->streamed = out.streamed_bytes;
     a->of_prompt = out.prompt_bytes;
     a->pinned = s.pinned_bytes;
@@ -136,6 +143,58 @@ static void check_all(float temp) {
     same(&small3, &want, "three slices on small budgets, streaming");
 }
 
+static MUST make_parrot(int fd, const char *path, struct err *e) {
+    static const struct shape s = {.n_embd = 256,
+                                   .n_head = 4,
+                                   .n_kv = 2,
+                                   .head_dim = 64,
+                                   .n_ff = 512,
+                                   .n_vocab = 512,
+                                   .n_layer = 4,
+                                   .type = {W_Q8_0, W_Q8_0, W_Q8_0, W_Q8_0},
+                                   .n_ctx = 128,
+                                   .has_output = true};
+    struct blob b = shape_build(&s);
+    bool ok = write(fd, b.p, b.n) == (ssize_t)b.n;
+    free(b.p);
+    return ok && model_open(&model, path, 0, 0, e) && parrot_make(&model);
+}
+
+/* Guessing ahead changes no token, whoever guesses and however wrong. */
+static void check_guesses(float temp, bool is_loop, bool is_sure) {
+    struct answer want, a;
+    struct err e = {0};
+    struct run r = {.temp = temp, .is_loop = is_loop, .n_thread = 2};
+    if (!tap_ok(answer(&r, &want, &e), "an answer without guessing %s", e.text)) return;
+    const uint64_t low = least_budget(1) + (512 << 10), low3 = least_budget(3) + (2 << 20);
+    const struct {
+        const char *what;
+        unsigned n_slice;
+        uint64_t budget;
+        enum spec_kind spec;
+        bool drafts;
+    } way[] = {
+        {"in memory", 1, 0, SPEC_NGRAM, false},
+        {"streaming", 1, low, SPEC_NGRAM, false},
+        {"three slices", 3, 0, SPEC_NGRAM, false},
+        {"three, streaming", 3, low3, SPEC_NGRAM, false},
+        {"draft", 1, 0, SPEC_DRAFT, true},
+        {"draft and text", 1, 0, SPEC_AUTO, true},
+        {"three slices, draft", 3, 0, SPEC_AUTO, true},
+    };
+    for (size_t i = 0; i < sizeof way / sizeof *way; i++) {
+        r.n_slice = way[i].n_slice, r.budget = way[i].budget, r.spec = way[i].spec;
+        r.drafts = way[i].drafts;
+        bool ok = answer(&r, &a, &e);
+        uint32_t n_step = a.result.n_step, guessed = a.result.n_guessed;
+        ok = ok && a.n == want.n && !memcmp(a.id, want.id, sizeof a.id);
+        tap_ok(ok, "%s, %s, temperature %.1f: %u steps, %u guesses %s", way[i].what,
+               is_loop ? "a loop" : "no loop", (double)temp, n_step, guessed, ok ? "" : e.text);
+        uint32_t right = a.result.n_drawn - n_step;
+        if (is_sure) tap_ok(right > 0 && right == guessed, "%u of %u were right", right, guessed);
+    }
+}
+
 static void check_memory(void) {
     struct answer a;
     struct err e;
@@ -192,8 +251,19 @@ int main(void) {
     for (int i = 0; i < N_PROMPT; i++) prompt[i] = (i * 37 + 11) % (int)model.n_vocab;
     check_all(0);
     check_all(0.8F);
+    for (int i = 0; i < N_PROMPT; i++) loop[i] = 288 + i % 16;
+    check_guesses(0, false, false);
+    check_guesses(0.8F, true, false);
     check_memory();
     check_prompt_too_long();
     model_close(&model);
+    char parrot[] = "/tmp/parrot-XXXXXX";
+    int fd = mkstemp(parrot);
+    if (tap_ok(fd >= 0 && make_parrot(fd, parrot, &e), "a model that repeats itself")) {
+        check_guesses(0, true, true);
+        model_close(&model);
+    }
+    if (fd >= 0) close(fd);
+    unlink(parrot);
     return tap_done();
 }

@@ -5,6 +5,7 @@
 #include "engine/engine.h"
 
 #include "base/clock.h"
+#include "engine/guesser.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -15,6 +16,7 @@ struct slice_run {
     unsigned index;
     struct nn *nn;
     struct coll alone;
+    struct guesser *guesser;     // the first slice's; NULL: no guesses are made
     uint32_t n_read, n_reading;  // prompt tokens done, and in the step under way
     struct picker picker;
     int32_t *seen;  // [n_prompt + n_predict] prompt and answer so far, while generating
@@ -45,6 +47,7 @@ static void share_conf(const struct engine_conf *c, unsigned i, uint64_t budget,
         .n_ctx = c->n_ctx,
         .n_batch = c->n_batch,
         .n_sweep = c->n_sweep,
+        .n_logit = c->n_guess + 1,
         .kv = c->kv,
         .wire = c->wire,
         .budget = budget,
@@ -58,7 +61,8 @@ static void share_conf(const struct engine_conf *c, unsigned i, uint64_t budget,
 /* Every slice gets the least that it can work with, and of the rest its part by weights. */
 MUST engine_slice_conf(const struct engine_conf *c, unsigned i, struct nn_conf *out,
                        struct err *e) {
-    uint64_t least = 0, own_least = 0, weights = 0, own_weights = 0;
+    uint64_t least = 0, own_least = 0, weights = 0, own_weights = 0, aside = 0;
+    if (!guesser_measure(c, &aside, e)) return false;
     for (unsigned s = 0; s < c->n_slice; s++) {
         struct nn_memory m;
         share_conf(c, s, ENGINE_PLENTY, out);
@@ -69,7 +73,7 @@ MUST engine_slice_conf(const struct engine_conf *c, unsigned i, struct nn_conf *
         own_least = m.min_budget;
         own_weights = m.weight_bytes;
     }
-    uint64_t budget = c->budget;
+    uint64_t budget = c->budget > aside ? c->budget - aside : 0;
     if (c->n_slice > 1 && budget >= least) {
         double part = (double)own_weights / (double)weights;
         budget = own_least + (uint64_t)((double)(budget - least) * part);
@@ -106,6 +110,8 @@ MUST engine_measure(const struct engine_conf *c, struct nn_memory *sum, struct e
         if (!engine_slice_conf(c, i, &nc, e) || !nn_measure(&nc, &m, e)) return false;
         add_memory(sum, &m);
     }
+    if (!guesser_measure(c, &sum->guess_bytes, e)) return false;
+    sum->min_budget += sum->guess_bytes;
     return true;
 }
 
@@ -141,6 +147,8 @@ MUST engine_open(struct engine **out, const struct engine_conf *c, struct err *e
         if (!engine_slice_conf(c, i, &nc, e) || !nn_open(&s->nn, &nc, coll, e)) goto fail;
         add_memory(&g->memory, nn_memory(s->nn));
     }
+    bool streams = g->memory.tiles.n_streamed > 0;
+    if (c->n_guess && !guesser_open(&g->slice[0].guesser, c, streams, e)) goto fail;
     *out = g;
     return true;
 fail:
@@ -150,6 +158,7 @@ fail:
 
 void engine_close(struct engine *g) {
     if (!g) return;
+    guesser_close(g->slice[0].guesser);
     for (unsigned i = 0; i < g->conf.n_slice; i++) nn_close(g->slice[i].nn);
     coll_local_close(g->local);
     free(g);
@@ -173,6 +182,7 @@ MUST engine_load(struct engine *g, store_progress *progress, void *ctx, struct e
     for (unsigned i = 0; i < g->conf.n_slice; i++) {
         p.total += nn_memory(g->slice[i].nn)->tiles.pinned_bytes;
     }
+    if (g->slice[0].guesser && !guesser_load(g->slice[0].guesser, e)) return false;
     for (unsigned i = 0; i < g->conf.n_slice; i++) {
         if (!nn_load(g->slice[i].nn, on_load, &p, e)) return false;
         p.before += nn_memory(g->slice[i].nn)->tiles.pinned_bytes;
@@ -237,15 +247,17 @@ static MUST prefill(struct slice_run *s, struct par *team, struct err *e) {
     return true;
 }
 
-static MUST pick(struct slice_run *s, int32_t *id, struct err *e) {
+/* The token at place `n` of the answer, from the row of logits that foretells it. */
+static MUST pick(struct slice_run *s, uint32_t row, uint32_t n, int32_t *id, struct err *e) {
     const struct gen_request *r = &s->g->req;
-    uint32_t pos = nn_pos(s->nn, 0);
+    uint32_t pos = r->n_prompt + n;
+    nn_row(s->nn, row);
     picker_begin(&s->picker, s->seen, pos);
     do {
         struct candidate *c;
-        size_t n;
-        if (!nn_wanted(s->nn, &s->picker.want, &c, &n, e)) return false;
-        if (!picker_next(&s->picker, c, n, r->sequence, pos, id, e)) return false;
+        size_t n_c;
+        if (!nn_wanted(s->nn, &s->picker.want, &c, &n_c, e)) return false;
+        if (!picker_next(&s->picker, c, n_c, r->sequence, pos, id, e)) return false;
     } while (*id < 0);
     s->seen[pos] = *id;
     return true;
@@ -261,12 +273,62 @@ static bool tell(struct slice_run *s, int32_t id) {
     return go;
 }
 
+/* A step: the answer's newest token, and behind it what may follow. */
+struct ahead {
+    uint32_t n;  // guesses in the step
+    int32_t token[SPEC_MOST + 1];
+};
+
+/* Guesses of the first slice, handed to the others, as what pays is known by the clock. */
+static MUST look_ahead(struct slice_run *s, struct par *team, uint32_t most, struct ahead *a,
+                       struct err *e) {
+    struct engine *g = s->g;
+    struct candidate box[SPEC_MOST + 1];
+    a->n = 0;
+    if (!g->conf.n_guess) return true;
+    if (s->guesser && !guesser_guess(s->guesser, team, most, a->token + 1, &a->n, e)) return false;
+    if (!g->local) return true;
+    size_t at[SLICE_MAX + 1] = {0};
+    for (unsigned i = 1; i <= g->conf.n_slice; i++) at[i] = sizeof box;
+    box[0].id = (int32_t)a->n;
+    for (uint32_t i = 1; i <= a->n; i++) box[i].id = a->token[i];
+    struct coll *c = coll_local_at(g->local, s->index);
+    if (!c->gather(c, COLL_CANDIDATE, box, sizeof box, 1, at, e)) return false;
+    a->n = (uint32_t)box[0].id;
+    for (uint32_t i = 1; i <= a->n; i++) a->token[i] = box[i].id;
+    return true;
+}
+
+/* The step that foretells what follows token n of the answer. */
+static MUST decode_step(struct slice_run *s, struct par *team, uint32_t n, struct ahead *a,
+                        struct err *e) {
+    const struct gen_request *r = &s->g->req;
+    struct gen_result *out = s->g->result;
+    uint32_t left = r->n_predict - n - 2;  // tokens wanted beyond the one that this foretells
+    if (!look_ahead(s, team, left < s->g->conf.n_guess ? left : s->g->conf.n_guess, a, e)) {
+        return false;
+    }
+    double t0 = clock_s();
+    nn_truncate(s->nn, 0, r->n_prompt + n);
+    if (!nn_step(s->nn, team, 0, a->token, a->n + 1, a->n + 1, e)) return false;
+    if (s->guesser) guesser_took(s->guesser, a->n + 1, clock_s() - t0);
+    if (s->index) return true;
+    out->n_step++;
+    out->n_guessed += a->n;
+    return true;
+}
+
+/* Of each position the sampler's draw decides; while it agrees with the guess, the next row of the same
+ * step foretells the next. */
 static MUST decode(struct slice_run *s, struct par *team, struct err *e) {
     const struct gen_request *r = &s->g->req;
     struct gen_result *out = s->g->result;
+    struct ahead a = {0};
+    uint32_t row = 0;
     for (uint32_t n = 0; n < r->n_predict; n++) {
-        int32_t id;
-        if (!pick(s, &id, e)) return false;
+        int32_t id = -1;
+        if (!pick(s, row, n, &id, e)) return false;
+        if (!s->index) out->n_drawn = n;
         if (r->is_end && r->is_end(r->ctx, id)) {
             if (!s->index) out->end = GEN_EOS;
             return true;
@@ -274,12 +336,18 @@ static MUST decode(struct slice_run *s, struct par *team, struct err *e) {
         if (!s->index) out->n_token = n + 1;
         if (!tell(s, id)) return true;
         if (n + 1 == r->n_predict) break;
-        if (!nn_step(s->nn, team, 0, &id, 1, NN_LOGITS, e)) {
+        if (s->guesser) guesser_push(s->guesser, id);
+        if (row < a.n && a.token[row + 1] == id) {
+            row++;
+            continue;
+        }
+        row = 0;
+        a.token[0] = id;
+        if (!decode_step(s, team, n, &a, e)) {
             if (!is_stopped(s)) return false;
             out->end = GEN_STOPPED;
             return true;
         }
-        if (!s->index) out->n_step++;
     }
     return true;
 }
@@ -294,6 +362,7 @@ static void generate(void *ctx, struct par *team) {
     nn_truncate(s->nn, 0, 0);
     picker_init(&s->picker, &g->req.sampler, g->conf.model->n_vocab);
     memcpy(s->seen, g->req.prompt, g->req.n_prompt * sizeof *s->seen);
+    if (s->guesser) guesser_start(s->guesser, &g->req);
     if (!s->index) nn_watch(s->nn, on_layer, s);
     s->ok = prefill(s, team, &s->err);
     double t1 = clock_s();

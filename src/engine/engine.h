@@ -7,6 +7,7 @@
 #ifndef ENGINE_ENGINE_H
 #define ENGINE_ENGINE_H
 
+#include "engine/spec.h"
 #include "nn/nn.h"
 
 #include <stdatomic.h>
@@ -18,6 +19,9 @@ struct engine_conf {
     double share[SLICE_MAX];  // relative sizes of the slices
     uint32_t n_ctx, n_batch;
     uint32_t n_sweep;  // see nn.h
+    enum spec_kind spec;
+    uint32_t n_guess;           // most guesses that a step checks, up to SPEC_MOST; < n_batch
+    const struct model *draft;  // the small model that guesses, or NULL; its vocabulary is the same
     enum kv_type kv;
     enum wire_type wire;
     unsigned n_thread;          // compute team; with several slices each slice has one thread
@@ -71,7 +75,10 @@ struct gen_result {
     uint64_t prompt_bytes;       // read from the disk during prefill
     uint64_t streamed_bytes;     // and during decode
     uint64_t wait_ns;            // of that time, spent waiting for the disk
-    uint32_t n_step;             // decode steps (n_token - 1, as the first comes from the prefill)
+    uint32_t n_drawn;            // tokens that decode steps gave: all but the first, and the end's
+    uint32_t n_step;             // decode steps: without guesses n_token - 1, as the first token
+                                 // comes from the prefill
+    uint32_t n_guessed;          // guesses that were checked
 };
 
 /* Runs to the end; starts from an empty sequence. After a failure or a stop the engine can only be

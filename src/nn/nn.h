@@ -46,6 +46,7 @@ struct nn_conf {
 struct nn_memory {
     uint64_t kv_bytes, scratch_bytes, ring_bytes;
     uint64_t fixed_bytes;   // norms, tables of tiles
+    uint64_t guess_bytes;   // of the engine: what guesses ahead, its model included; 0 for a slice
     uint64_t embd_bytes;    // the embedding table, resident only when all else is; else 0
     uint64_t pin_bytes;     // room for resident tiles
     uint64_t weight_bytes;  // all tiles of this slice, resident form

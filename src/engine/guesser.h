@@ -1,0 +1,32 @@
+/* guesser.h - what may follow an answer under way: from its own text (spec.h), or from a small model.
+ *
+ * The small model is resident and follows the text in a cache of its own; its guesses are the tokens that
+ * it would draw with the same random numbers. It rests while its guesses do not pay, and gives up after
+ * a few tries. Thread: the engine's first slice.
+ */
+#ifndef ENGINE_GUESSER_H
+#define ENGINE_GUESSER_H
+
+#include "engine/engine.h"
+
+struct guesser;
+
+/* Bytes of the engine's budget that guessing takes, 0 without. Fails: as nn_measure. */
+MUST guesser_measure(const struct engine_conf *c, uint64_t *bytes, struct err *e);
+
+/* c is borrowed. streams: the large model is read from the disk in each step. */
+MUST guesser_open(struct guesser **out, const struct engine_conf *c, bool streams, struct err *e);
+MUST guesser_load(struct guesser *g, struct err *e);  // fails as nn_load
+void guesser_close(struct guesser *g);                // NULL is fine
+
+/* A new answer to this request, borrowed until the next. */
+void guesser_start(struct guesser *g, const struct gen_request *r);
+/* A token of the answer. */
+void guesser_push(struct guesser *g, int32_t id);
+/* Up to `most` guesses that are worth checking into out. Fails: as nn_step. */
+MUST guesser_guess(struct guesser *g, struct par *team, uint32_t most, int32_t *out, uint32_t *n,
+                   struct err *e);
+/* The step of n tokens took so long. */
+void guesser_took(struct guesser *g, uint32_t n, double seconds);
+
+#endif
