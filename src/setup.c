@@ -18,7 +18,8 @@ enum {
     BATCH_STREAM = 64,    // of a model that streams: its scratch takes from what stays
     SWEEP_PART = 16,      // of what a token streams: so much more, for the sake of the prompt
     GUESS_PART = 64,
-    GUESS_RAM = 15,  // guesses in a step; more cost as much as tokens
+    SCORE_TIMES = 4,  // scoring takes so much more
+    GUESS_RAM = 15,   // guesses in a step; more cost as much as tokens
     RING_USUAL = 8,
     RING_LEAST = 4,
     CHUNK_UNIT = 4096,
@@ -168,6 +169,7 @@ static MUST measure(const struct setup *s, uint32_t batch, uint32_t slot, uint64
     c.n_batch = batch;
     if (batch < s->conf.n_batch) c.n_sweep = 0;
     if (c.n_guess >= batch) c.n_guess = batch - 1;
+    if (c.n_logit > batch) c.n_logit = batch;
     c.n_slot = slot;
     c.budget = pool;
     return engine_measure(&c, m, e);
@@ -192,10 +194,15 @@ static MUST too_small(const struct setup *s, struct err *e) {
         name, (unsigned long long)(s->least / MIB), s->conf.n_ctx, BYTES_TEXT(s->budget));
 }
 
-/* As many guesses as a 64th of the pool holds rows of logits for, the one of every step not counted. */
+/* As many guesses as a part of the pool holds rows of logits for, the one of every step not counted; and
+ * tokens to score. */
 static void choose_guesses(struct setup *s, uint32_t most) {
+    struct engine_conf *c = &s->conf;
     uint64_t rows = s->pool / GUESS_PART / (s->model.n_vocab * sizeof(float));
-    s->conf.n_guess = s->conf.spec == SPEC_OFF ? 0 : rows < most ? (uint32_t)rows : most;
+    c->n_guess = c->spec == SPEC_OFF ? 0 : rows < most ? (uint32_t)rows : most;
+    rows *= SCORE_TIMES;
+    c->n_logit = rows < s->n_logit ? (uint32_t)rows : s->n_logit;
+    if (s->n_logit && !c->n_logit) c->n_logit = 1;
 }
 
 /* Fewer tokens at once while scratch takes more than a quarter of the pool and that helps. */
@@ -310,6 +317,7 @@ MUST setup_fit(struct setup *s, const struct machine *m, struct err *e) {
     c->budget = s->pool;
     if (!choose_sweep(s, e)) return false;
     if (c->n_guess >= c->n_batch) c->n_guess = c->n_batch - 1;
+    if (c->n_logit > c->n_batch) c->n_logit = c->n_batch;
     return choose_ring(s, RING_USUAL, e);
 }
 

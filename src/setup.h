@@ -51,6 +51,7 @@ struct setup {
     struct tok *tok;     // NULL until setup_tok
     struct kernels kernels;
     int n_core;
+    uint32_t n_logit;   // tokens to score in a step, for setup_fit; 0: none are
     uint32_t n_prompt;  // tokens of the prompt to come, for setup_fit; 0: not known
 
     /* setup_fit */

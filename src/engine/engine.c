@@ -7,6 +7,8 @@
 #include "base/clock.h"
 #include "engine/guesser.h"
 
+#include <assert.h>
+#include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,7 +49,7 @@ static void share_conf(const struct engine_conf *c, unsigned i, uint64_t budget,
         .n_ctx = c->n_ctx,
         .n_batch = c->n_batch,
         .n_sweep = c->n_sweep,
-        .n_logit = c->n_guess + 1,
+        .n_logit = c->n_logit > c->n_guess + 1 ? c->n_logit : c->n_guess + 1,
         .kv = c->kv,
         .wire = c->wire,
         .budget = budget,
@@ -457,4 +459,65 @@ MUST engine_generate(struct engine *g, const struct gen_request *r, struct gen_r
     drop_seen(g);
     g->is_spent = !ok || out->end == GEN_STOPPED;
     return ok;
+}
+
+/* --- scoring --- */
+
+struct scoring {
+    struct engine *g;
+    const int32_t *token;
+    uint32_t n_token, at, n_row;  // of a step: its place, and its rows of logits
+    double *nll;
+    store_progress *progress;
+    void *ctx;
+    struct err *e;
+    bool ok;
+};
+
+/* In double arithmetic: a sum over a hundred thousand probabilities. */
+static double nll_of(const float *logit, uint32_t n, int32_t id) {
+    double max = -INFINITY, sum = 0;
+    for (uint32_t i = 0; i < n; i++) max = (double)logit[i] > max ? (double)logit[i] : max;
+    for (uint32_t i = 0; i < n; i++) sum += exp((double)logit[i] - max);
+    return max + log(sum) - (double)logit[id];
+}
+
+static void score_rows(void *ctx, int thread, int n_thread) {
+    const struct scoring *s = ctx;
+    for (uint32_t i = (uint32_t)thread; i < s->n_row; i += (uint32_t)n_thread) {
+        uint32_t first, n;
+        const float *logit = nn_logits_at(s->g->slice[0].nn, i, &first, &n);
+        s->nll[s->at + i] = nll_of(logit, n, s->token[s->at + i + 1]);
+    }
+}
+
+static void score(void *ctx, struct par *team) {
+    struct scoring *s = ctx;
+    struct nn *nn = s->g->slice[0].nn;
+    uint32_t most = s->g->conf.n_logit ? s->g->conf.n_logit : 1, n = s->n_token - 1;
+    nn_truncate(nn, 0, 0);
+    nn_watch(nn, NULL, NULL);
+    for (s->at = 0; s->at < n && s->ok; s->at += s->n_row) {
+        s->n_row = n - s->at < most ? n - s->at : most;
+        s->ok = nn_step(nn, team, 0, s->token + s->at, s->n_row, s->n_row, s->e);
+        if (!s->ok) return;
+        par_run(team, score_rows, s);
+        if (s->progress && !s->progress(s->ctx, s->at + s->n_row, n)) {
+            s->ok = err_set(s->e, ERR_STOPPED, "stopped");
+        }
+    }
+}
+
+MUST engine_score(struct engine *g, const int32_t *token, uint32_t n_token, double *nll,
+                  store_progress *progress, void *ctx, struct err *e) {
+    struct scoring s = {.g = g,
+                        .token = token,
+                        .n_token = n_token,
+                        .nll = nll,
+                        .progress = progress,
+                        .ctx = ctx,
+                        .e = e,
+                        .ok = true};
+    assert(g->conf.n_slice == 1 && n_token >= 1 && n_token <= g->conf.n_ctx);
+    return par_enter((int)g->conf.n_thread, score, &s, e) && s.ok;
 }

@@ -20,7 +20,8 @@ struct engine_conf {
     uint32_t n_ctx, n_batch;
     uint32_t n_sweep;  // see nn.h
     enum spec_kind spec;
-    uint32_t n_guess;           // most guesses that a step checks, up to SPEC_MOST; < n_batch
+    uint32_t n_logit;  // tokens of a step that engine_score scores, < n_batch; 0: only generating
+    uint32_t n_guess;  // most guesses that a step checks, up to SPEC_MOST; < n_batch
     const struct model *draft;  // the small model that guesses, or NULL; its vocabulary is the same
     enum kv_type kv;
     enum wire_type wire;
@@ -86,6 +87,12 @@ struct gen_result {
  * context (naming both lengths), or what nn_step says. */
 MUST engine_generate(struct engine *g, const struct gen_request *r, struct gen_result *out,
                      struct err *e);
+
+/* How badly the model foretells a text: -ln of the probability it gives each token but the first, into
+ * nll [n_token - 1]; from an empty sequence, in one slice. progress (may be NULL) is told of tokens done;
+ * false stops. Fails: as nn_step; ERR_STOPPED. */
+MUST engine_score(struct engine *g, const int32_t *token, uint32_t n_token, double *nll,
+                  store_progress *progress, void *ctx, struct err *e);
 
 void engine_stats(const struct engine *g, struct store_stats *sum);
 const struct nn_memory *engine_memory(const struct engine *g);
