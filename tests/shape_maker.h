@@ -12,8 +12,6 @@ struct shape {
     uint32_t n_embd, n_head, n_kv, head_dim, n_ff, n_vocab, n_layer;
     uint32_t type[SHAPE_LAYERS];  // of attn_output of each layer and, from the last layer back, of
                                   // ffn_down; the others are Q8_0
-    uint32_t n_ctx;               // 0: 64
-    bool has_output;              // a matrix of its own
 };
 
 static inline uint32_t shape_random(void) {  // xorshift64*, Vigna 2016
@@ -79,7 +77,8 @@ static inline void shape_layer(struct maker *m, const struct shape *s, uint32_t 
     }
 }
 
-static inline struct blob shape_build(const struct shape *s) {
+/* n_ctx: its context; has_output: an output matrix of its own. */
+static inline struct blob shape_build_as(const struct shape *s, uint32_t n_ctx, bool has_output) {
     struct maker m = {0};
     struct blob file = {0}, keys = {0};
     const struct {
@@ -93,7 +92,7 @@ static inline struct blob shape_build(const struct shape *s) {
                 {"llama.attention.key_length", s->head_dim},
                 {"llama.attention.value_length", s->head_dim},
                 {"llama.rope.dimension_count", s->head_dim},
-                {"llama.context_length", s->n_ctx ? s->n_ctx : 64}};
+                {"llama.context_length", n_ctx}};
     uint32_t n_key = sizeof ints / sizeof *ints + 4;
     kv_str(&keys, "general.architecture", "llama");
     for (size_t i = 0; i < sizeof ints / sizeof *ints; i++) kv_u32(&keys, ints[i].key, ints[i].v);
@@ -108,7 +107,7 @@ static inline struct blob shape_build(const struct shape *s) {
     shape_tensor(&m, "token_embd.weight", W_Q8_0, s->n_embd, s->n_vocab);
     shape_tensor(&m, "output_norm.weight", W_F32, s->n_embd, 0);
     for (uint32_t i = 0; i < s->n_layer; i++) shape_layer(&m, s, i);
-    if (s->has_output) shape_tensor(&m, "output.weight", W_Q8_0, s->n_embd, s->n_vocab);
+    if (has_output) shape_tensor(&m, "output.weight", W_Q8_0, s->n_embd, s->n_vocab);
     blob_put(&file, "GGUF", 4);
     blob_int(&file, 3, 4);
     blob_int(&file, m.n, 8);
@@ -121,6 +120,10 @@ static inline struct blob shape_build(const struct shape *s) {
     free(m.info.p);
     free(m.data.p);
     return file;
+}
+
+static inline struct blob shape_build(const struct shape *s) {
+    return shape_build_as(s, 64, false);
 }
 
 #endif

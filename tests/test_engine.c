@@ -151,10 +151,8 @@ static MUST make_parrot(int fd, const char *path, struct err *e) {
                                    .n_ff = 512,
                                    .n_vocab = 512,
                                    .n_layer = 4,
-                                   .type = {W_Q8_0, W_Q8_0, W_Q8_0, W_Q8_0},
-                                   .n_ctx = 128,
-                                   .has_output = true};
-    struct blob b = shape_build(&s);
+                                   .type = {W_Q8_0, W_Q8_0, W_Q8_0, W_Q8_0}};
+    struct blob b = shape_build_as(&s, 128, true);
     bool ok = write(fd, b.p, b.n) == (ssize_t)b.n;
     free(b.p);
     return ok && model_open(&model, path, 0, 0, e) && parrot_make(&model);

@@ -33,10 +33,10 @@ void spec_init(struct guesses *s, void *mem, uint32_t cap, uint32_t most, bool h
     assert(most <= SPEC_MOST);
     uint8_t *at = mem;
     *s = (struct guesses){.has_ngrams = has_ngrams,
-                       .most = most,
-                       .cap = cap,
-                       .mask = slots_of(cap) - 1,
-                       .slope = slope};
+                          .most = most,
+                          .cap = cap,
+                          .mask = slots_of(cap) - 1,
+                          .slope = slope};
     s->token = (int32_t *)(void *)at;
     at += aligned(cap * sizeof *s->token);
     s->pair = (uint32_t *)(void *)at;
