@@ -43,7 +43,7 @@ static const struct opt run_opt[] = {
     SAMPLING_OPTIONS(struct run_conf),
     MACHINE_OPTIONS(struct run_conf),
     {"--spec", OPT_CHOICE, AT(machine.spec), "off|ngram|draft|auto",
-     "guess ahead and check several tokens at once: the same text, sooner (auto)", 0, 0, NULL},
+     "guess ahead, check several tokens at once: the same text (auto)", 0, 0, NULL},
     {"--draft", OPT_TEXT, AT(draft), "MODEL", "a small model of the same family that guesses ahead",
      0, 0, NULL},
     {"--workers", OPT_PEERS, AT(worker), "HOST:PORT ..", "share the work with these nodes", 0, 0,

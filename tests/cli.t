@@ -50,12 +50,13 @@ sub refused {
 }
 
 # ---- help and version
-my @verbs = qw(node status run inspect plan tokenize detokenize bench synth selftest keygen);
+my @verbs = qw(node status run inspect plan tokenize detokenize perplexity bench synth selftest
+  keygen);
 my ($status, $out, $err) = dair(['--help']);
 is($status, 0, 'help: exit status 0');
 is($err, '', 'help: nothing on stderr');
 like($out, qr/^  $_ +\S/m, "help lists $_") for @verbs;
-unlike($out, qr/^  (chat|doctor|update|perplexity|render) /m, 'and nothing that is not there');
+unlike($out, qr/^  (chat|doctor|update|render) /m, 'and nothing that is not there');
 ($status, $out, $err) = dair([]);
 is($status, 2, 'no verb: exit status 2');
 is($out, '', 'no verb: the help is on stderr');
@@ -68,7 +69,7 @@ for my $verb (@verbs) {
     is($status, 0, "$verb --help: exit status 0");
     is($err, '', "$verb --help: nothing on stderr");
     like($out, qr/\Adair $verb .*\n\n.*\.\n/, "$verb --help: usage and a sentence");
-    unlike($out, qr/--(draft|grammar|nodes|spec|json-schema)\b/,
+    unlike($out, qr/--(grammar|nodes|json-schema)\b/,
         "$verb --help: only what there is");
     my @wide = grep { length > 100 } split /\n/, $out;
     is("@wide", '', "$verb --help: at most 100 columns");
@@ -83,7 +84,7 @@ refused(['help', 'chat'],      2, qr/chat \(.+\) is not in this version/);
 refused(['run', '--bogus'],    2, qr/unknown option --bogus; see dair run --help/);
 refused(['run', '--bogus=1'],  2, qr/unknown option --bogus;/);
 refused(['run', "--$_", 'x'],  2, qr/--$_ \(.+\) is not in this version/)
-  for qw(draft grammar json-schema);
+  for qw(grammar json-schema);
 refused(['plan', '--nodes', '3'], 2, qr/--nodes \(.+\) is not in this version/);
 refused(['run', '-p'],         2, qr/-p needs a value/);
 refused(['run', '--json=yes'], 2, qr/--json takes no value/);
@@ -180,7 +181,20 @@ if ($status != 0) {
     @model = ($found) if $found;
     if (!$found) {
         SKIP: { skip 'this build has no demo model, and no other was found', 1 }
-        done_testing();
+        # ---- how well a text is foretold, and guessing ahead
+write_file("$dir/text", 'Once upon a time there was a node. Once upon a time there was a node.');
+($status, $out) = dair(['perplexity', '-f', "$dir/text", '--ctx', 16, '--json']);
+is($status, 0, 'perplexity: exit status 0');
+my $ppl = eval { JSON::PP->new->decode($out) } // {};
+cmp_ok($ppl->{tokens} // 0, '>', 16, 'perplexity: more than a window');
+cmp_ok(abs(log($ppl->{perplexity} // 1) - ($ppl->{nll} // 9)), '<', 1e-4, 'perplexity: exp of nll');
+cmp_ok($ppl->{nll_error} // 0, '>', 0, 'perplexity: has an error');
+my $whole = eval { JSON::PP->new->decode((dair(['perplexity', '-f', "$dir/text", '--ctx', 400, '--json', '--memory', '7M']))[1]) } // {};
+cmp_ok($whole->{nll} // 99, '<', $ppl->{nll} // 0, 'perplexity: a longer context, a better guess; streaming');
+refused(['perplexity'], 2, qr/-f FILE/);
+refused(['run', '-p', 'x', '--spec', 'draft'], 2, qr/--draft MODEL/);
+
+done_testing();
         exit;
     }
 }
