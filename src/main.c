@@ -11,8 +11,9 @@
 #include <unistd.h>
 
 static const struct verb *const verbs[] = {
-    &verb_node,       &verb_status,     &verb_run,   &verb_inspect, &verb_plan,     &verb_tokenize,
-    &verb_detokenize, &verb_perplexity, &verb_bench, &verb_synth,   &verb_selftest, &verb_keygen,
+    &verb_node,     &verb_status,     &verb_run,        &verb_inspect, &verb_plan,
+    &verb_tokenize, &verb_detokenize, &verb_perplexity, &verb_bench,   &verb_synth,
+    &verb_selftest, &verb_doctor,     &verb_keygen,
 };
 enum { N_VERB = sizeof verbs / sizeof *verbs };
 
@@ -22,7 +23,6 @@ static const struct {
 } later[] = {
     {"chat", "a conversation on the terminal"},
     {"render", "a conversation as the model sees it"},
-    {"doctor", "what is wrong here"},
     {"update", "a new version for a cluster"},
 };
 

@@ -51,12 +51,12 @@ sub refused {
 
 # ---- help and version
 my @verbs = qw(node status run inspect plan tokenize detokenize perplexity bench synth selftest
-  keygen);
+  doctor keygen);
 my ($status, $out, $err) = dair(['--help']);
 is($status, 0, 'help: exit status 0');
 is($err, '', 'help: nothing on stderr');
 like($out, qr/^  $_ +\S/m, "help lists $_") for @verbs;
-unlike($out, qr/^  (chat|doctor|update|render) /m, 'and nothing that is not there');
+unlike($out, qr/^  (chat|update|render) /m, 'and nothing that is not there');
 ($status, $out, $err) = dair([]);
 is($status, 2, 'no verb: exit status 2');
 is($out, '', 'no verb: the help is on stderr');
@@ -78,7 +78,7 @@ for my $verb (@verbs) {
 
 # ---- wrong usage
 refused(['nonsense'],          2, qr/unknown verb "nonsense".*dair --help/);
-refused([$_],                  2, qr/$_ \(.+\) is not in this version/) for qw(chat doctor update);
+refused([$_],                  2, qr/$_ \(.+\) is not in this version/) for qw(chat update);
 refused(['help', 'nonsense'],  2, qr/unknown verb "nonsense"/);
 refused(['help', 'chat'],      2, qr/chat \(.+\) is not in this version/);
 refused(['run', '--bogus'],    2, qr/unknown option --bogus; see dair run --help/);
@@ -181,20 +181,7 @@ if ($status != 0) {
     @model = ($found) if $found;
     if (!$found) {
         SKIP: { skip 'this build has no demo model, and no other was found', 1 }
-        # ---- how well a text is foretold, and guessing ahead
-write_file("$dir/text", 'Once upon a time there was a node. Once upon a time there was a node.');
-($status, $out) = dair(['perplexity', '-f', "$dir/text", '--ctx', 16, '--json']);
-is($status, 0, 'perplexity: exit status 0');
-my $ppl = eval { JSON::PP->new->decode($out) } // {};
-cmp_ok($ppl->{tokens} // 0, '>', 16, 'perplexity: more than a window');
-cmp_ok(abs(log($ppl->{perplexity} // 1) - ($ppl->{nll} // 9)), '<', 1e-4, 'perplexity: exp of nll');
-cmp_ok($ppl->{nll_error} // 0, '>', 0, 'perplexity: has an error');
-my $whole = eval { JSON::PP->new->decode((dair(['perplexity', '-f', "$dir/text", '--ctx', 400, '--json', '--memory', '7M']))[1]) } // {};
-cmp_ok($whole->{nll} // 99, '<', $ppl->{nll} // 0, 'perplexity: a longer context, a better guess; streaming');
-refused(['perplexity'], 2, qr/-f FILE/);
-refused(['run', '-p', 'x', '--spec', 'draft'], 2, qr/--draft MODEL/);
-
-done_testing();
+        done_testing();
         exit;
     }
 }
@@ -387,5 +374,32 @@ SKIP: {
     cmp_ok($both, '>', $plain, 'tokenize --bos: with EOS where the vocabulary wants it');
     is($last->{prompt_tokens}, $both - 1, 'run --raw: all of that but EOS') or diag($err);
 }
+
+# ---- how well a text is foretold, and guessing ahead
+write_file("$dir/text", 'Once upon a time there was a node. Once upon a time there was a node.');
+($status, $out) = dair(['perplexity', '-f', "$dir/text", '--ctx', 16, '--json']);
+is($status, 0, 'perplexity: exit status 0');
+my $ppl = eval { JSON::PP->new->decode($out) } // {};
+cmp_ok($ppl->{tokens} // 0, '>', 16, 'perplexity: more than a window');
+cmp_ok(abs(log($ppl->{perplexity} // 1) - ($ppl->{nll} // 9)), '<', 1e-4, 'perplexity: exp of nll');
+cmp_ok($ppl->{nll_error} // 0, '>', 0, 'perplexity: has an error');
+my $whole = eval { JSON::PP->new->decode((dair(['perplexity', '-f', "$dir/text", '--ctx', 400, '--json', '--memory', '7M']))[1]) } // {};
+cmp_ok($whole->{nll} // 99, '<', $ppl->{nll} // 0, 'perplexity: a longer context, a better guess; streaming');
+# ---- what is wrong here
+my $cut = "$dir/cut.gguf";
+write_file($cut, substr(@model ? read_file($model[0]) : 'GGUF', 0, 100));
+($status, $out) = dair(['doctor', @model, '--json']);
+my %seen = map { my $o = eval { decode_json($_) } // {}; ($o->{what} // '') => $o } split /\n/, $out;
+ok($seen{$_} && length $seen{$_}{text}, "doctor looks at $_")
+  for qw(cpu threads memory pages clock port mdns key model disk);
+my @ill = grep { !$_->{ok} } values %seen;
+is($status ? 1 : 0, @ill ? 1 : 0, 'doctor: its exit status says whether anything is wrong');
+is(scalar(grep { !$_->{remedy} } @ill), 0, 'doctor: each with a remedy');
+ok($seen{model}{ok} && $seen{disk}{text} =~ /B\/s/, 'doctor: the model, and its disk measured') or diag($out);
+($status, $out) = dair(['doctor', $cut]);
+is($status, 1, 'doctor: a bad file is wrong');
+like($out, qr/^model +WRONG .*; .*inspect/m, 'doctor: and says what to do');
+refused(['perplexity'], 2, qr/-f FILE/);
+refused(['run', '-p', 'x', '--spec', 'draft'], 2, qr/--draft MODEL/);
 
 done_testing();
