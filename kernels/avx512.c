@@ -127,7 +127,27 @@ ALWAYS void store_floats(float *p, vf v, size_t n) {
 
 #include "vnni.inc"
 
+/* Types for which 8 lanes are no better than AVX2 (measured). */
+
+static void matmul_q3_k(float *y, size_t ldy, const void *w, size_t n_group, size_t n_col,
+                        const void *x, size_t n_tok) {
+    matmul_quantised(W_Q3_K, y, ldy, w, n_group, n_col, x, n_tok);
+}
+
+static void matmul_q5_k(float *y, size_t ldy, const void *w, size_t n_group, size_t n_col,
+                        const void *x, size_t n_tok) {
+    matmul_quantised(W_Q5_K, y, ldy, w, n_group, n_col, x, n_tok);
+}
+
+static void matmul_q6_k(float *y, size_t ldy, const void *w, size_t n_group, size_t n_col,
+                        const void *x, size_t n_tok) {
+    matmul_quantised(W_Q6_K, y, ldy, w, n_group, n_col, x, n_tok);
+}
+
 void kernels_avx512(struct kernels *k) {
     k->name = "avx512";
     install(k);
+    k->weights[W_Q3_K].matmul = matmul_q3_k;
+    k->weights[W_Q5_K].matmul = matmul_q5_k;
+    k->weights[W_Q6_K].matmul = matmul_q6_k;
 }

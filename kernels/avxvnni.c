@@ -117,6 +117,7 @@ ALWAYS void store_floats(float *p, vf v, size_t n) {
 
 #include "vnni.inc"
 
+/* Q3_K, Q5_K and Q6_K stay AVX2's, which are as fast. */
 void kernels_avxvnni(struct kernels *k) {
     k->name = "avxvnni";
     install(k);

@@ -16,6 +16,7 @@ static const struct {
     {CPU_AVX2, kernels_avx2_attend},
     {CPU_AVX2 | CPU_AVXVNNI, kernels_avxvnni},
     {CPU_AVX2 | CPU_AVX512, kernels_avx512},
+    {CPU_AVX2 | CPU_AVX512, kernels_avx512_float},
 #elif defined(__aarch64__)
     {CPU_NEON, kernels_neon}, {CPU_NEON, kernels_neon_k}, {CPU_NEON, kernels_neon_attend},
 #endif

@@ -177,6 +177,7 @@ void kernels_scalar(struct kernels *k);
 void kernels_avx2(struct kernels *k);
 void kernels_avxvnni(struct kernels *k);
 void kernels_avx512(struct kernels *k);
+void kernels_avx512_float(struct kernels *k);
 void kernels_neon(struct kernels *k);
 /* Quantised types but Q4_0 and Q8_0: those with blocks of 32, and those whose scales have scales. */
 void kernels_scalar_q(struct kernels *k);
