@@ -236,9 +236,16 @@ static void matmul_q8_0(float *y, size_t ldy, const void *w, size_t n_group, siz
 }
 
 /* Eight values at index i of an array of f32 or f16: float weights, keys, values. */
+/* Eight weights at index i of a row. */
+ALWAYS __m256 load_weights(const void *p, size_t i, enum weight_type type) {
+    if (type != W_BF16) return load_float(p, i, type == W_F16);
+    __m128i v = _mm_loadu_si128((const __m128i *)(const void *)((const uint16_t *)p + i));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(v), 16));
+}
+
 /* Two rows times n_tok tokens; the next two rows are fetched when `ahead`. */
-ALWAYS void tile_float(float *y, size_t ldy, const char *w, size_t row_bytes, bool half, bool ahead,
-                       const float *x, size_t n, size_t n_tok) {
+ALWAYS void tile_float(float *y, size_t ldy, const char *w, size_t row_bytes, enum weight_type type,
+                       bool ahead, const float *x, size_t n, size_t n_tok) {
     __m256 acc[2][FLOAT_TILE_TOK][2];
     UNROLL
     for (size_t r = 0; r < 2; r++) {
@@ -247,14 +254,14 @@ ALWAYS void tile_float(float *y, size_t ldy, const char *w, size_t row_bytes, bo
     }
     for (size_t i = 0; i < n; i += FLOAT_LANES) {
         if (ahead) {
-            const char *next = w + 2 * row_bytes + (half ? 2 * i : 4 * i);
+            const char *next = w + 2 * row_bytes + (type == W_F32 ? 4 * i : 2 * i);
             _mm_prefetch(next, _MM_HINT_T1);
             _mm_prefetch(next + row_bytes, _MM_HINT_T1);
         }
         UNROLL
         for (size_t h = 0; h < 2; h++) {
-            __m256 w0 = load_float(w, i + h * VEC, half);
-            __m256 w1 = load_float(w + row_bytes, i + h * VEC, half);
+            __m256 w0 = load_weights(w, i + h * VEC, type);
+            __m256 w1 = load_weights(w + row_bytes, i + h * VEC, type);
             UNROLL
             for (size_t t = 0; t < n_tok; t++) {
                 __m256 xt = _mm256_load_ps(x + t * n + i + h * VEC);
@@ -270,10 +277,10 @@ ALWAYS void tile_float(float *y, size_t ldy, const char *w, size_t row_bytes, bo
     }
 }
 
-ALWAYS void matmul_float(float *y, size_t ldy, const char *w, bool half, size_t n_group,
+ALWAYS void matmul_float(float *y, size_t ldy, const char *w, enum weight_type type, size_t n_group,
                          size_t n_col, const float *x, size_t n_tok) {
     size_t n = (n_col + FLOAT_LANES - 1) / FLOAT_LANES * FLOAT_LANES;
-    size_t row_bytes = n * (half ? sizeof(uint16_t) : sizeof(float));
+    size_t row_bytes = n * (type != W_F32 ? sizeof(uint16_t) : sizeof(float));
     size_t pass = PASS_BYTES / (n * sizeof(float) + 1) / FLOAT_TILE_TOK * FLOAT_TILE_TOK;
     if (pass == 0) pass = FLOAT_TILE_TOK;
     for (size_t tok = 0; tok < n_tok; tok += pass) {
@@ -284,9 +291,9 @@ ALWAYS void matmul_float(float *y, size_t ldy, const char *w, bool half, size_t 
                 float *yt = y + t * ldy + r;
                 bool ahead = t == 0;
                 switch (end - t) {
-                case 1: tile_float(yt, ldy, wr, row_bytes, half, ahead, x + t * n, n, 1); break;
-                case 2: tile_float(yt, ldy, wr, row_bytes, half, ahead, x + t * n, n, 2); break;
-                default: tile_float(yt, ldy, wr, row_bytes, half, ahead, x + t * n, n, 3); break;
+                case 1: tile_float(yt, ldy, wr, row_bytes, type, ahead, x + t * n, n, 1); break;
+                case 2: tile_float(yt, ldy, wr, row_bytes, type, ahead, x + t * n, n, 2); break;
+                default: tile_float(yt, ldy, wr, row_bytes, type, ahead, x + t * n, n, 3); break;
                 }
             }
         }
@@ -295,12 +302,17 @@ ALWAYS void matmul_float(float *y, size_t ldy, const char *w, bool half, size_t 
 
 static void matmul_f16(float *y, size_t ldy, const void *w, size_t n_group, size_t n_col,
                        const void *x, size_t n_tok) {
-    matmul_float(y, ldy, w, true, n_group, n_col, x, n_tok);
+    matmul_float(y, ldy, w, W_F16, n_group, n_col, x, n_tok);
+}
+
+static void matmul_bf16(float *y, size_t ldy, const void *w, size_t n_group, size_t n_col,
+                        const void *x, size_t n_tok) {
+    matmul_float(y, ldy, w, W_BF16, n_group, n_col, x, n_tok);
 }
 
 static void matmul_f32(float *y, size_t ldy, const void *w, size_t n_group, size_t n_col,
                        const void *x, size_t n_tok) {
-    matmul_float(y, ldy, w, false, n_group, n_col, x, n_tok);
+    matmul_float(y, ldy, w, W_F32, n_group, n_col, x, n_tok);
 }
 
 /* Activations. */
@@ -525,6 +537,7 @@ void kernels_avx2(struct kernels *k) {
     k->weights[W_Q8_0].relay = relay_q8_0;
     k->weights[W_Q8_0].matmul = matmul_q8_0;
     k->weights[W_F16].matmul = matmul_f16;
+    k->weights[W_BF16].matmul = matmul_bf16;
     k->weights[W_F32].matmul = matmul_f32;
     k->quantise = quantise;
     k->pack = pack;

@@ -15,7 +15,8 @@ struct synth_conf {
 static const struct opt synth_opt[] = {
     {"--shape", OPT_TEXT, AT(synth.shape), "NAME[,layers=N]", "llama-3.2-1b or llama-3.1-8b", 0, 0,
      NULL},
-    {"--type", OPT_TEXT, AT(synth.type), "TYPE", "q4_0, q8_0 or f16", 0, 0, NULL},
+    {"--type", OPT_TEXT, AT(synth.type), "TYPE", "q4_0, q8_0, q4_k, q6_k, mxfp4 or f16", 0, 0,
+     NULL},
     {"-o", OPT_TEXT, AT(synth.out), "FILE.gguf", "the file to write", 0, 0, NULL},
     {"--seed", OPT_U64, AT(synth.seed), "N", "another seed, other weights (0)", 0, 0, NULL},
     {"--json", OPT_FLAG, AT(is_json), NULL, "the result as a JSON object", 0, 0, NULL},

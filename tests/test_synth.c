@@ -1,4 +1,5 @@
 /* Synthetic models: readable by our own reader, the same every time, sane in their numbers. */
+#include "kernels.h"
 #include "model/model.h"
 #include "model/synth.h"
 #include "tap.h"
@@ -28,34 +29,28 @@ static uint8_t *slurp(const char *path, size_t *len) {
     return p;
 }
 
-static float half(const uint8_t *p) {
-    uint32_t h = (uint32_t)p[0] | (uint32_t)p[1] << 8, e = h >> 10 & 31, m = h & 1023;
-    float v = e ? ldexpf((float)(m + 1024), (int)e - 25) : ldexpf((float)m, -24);
-    return h & 0x8000 ? -v : v;
-}
-
-/* Value i of a tensor at p. */
-static float value(const struct tensor *t, const uint8_t *p, uint64_t i) {
+static float f32_at(const uint8_t *p, uint64_t i) {
     float f;
-    switch (t->type) {
-    case TENSOR_F16: return half(p + 2 * i);
-    case TENSOR_Q8_0: p += i / 32 * 34; return half(p) * (float)(int8_t)p[2 + i % 32];
-    case TENSOR_Q4_0:
-        p += i / 32 * 18;
-        i %= 32;
-        return half(p) * (float)((i < 16 ? p[2 + i] & 15 : p[2 + i - 16] >> 4) - 8);
-    default: memcpy(&f, p + 4 * i, 4); return f;
-    }
+    memcpy(&f, p + 4 * i, 4);
+    return f;
 }
 
 static void check_spread(const char *type, const struct tensor *t, const uint8_t *file,
                          double want) {
     double sum = 0, squares = 0;
-    uint64_t n = t->dim[0] * t->dim[1] * t->dim[2];
-    for (uint64_t i = 0; i < n; i++) {
-        double v = (double)value(t, file + t->off, i);
-        sum += v;
-        squares += v * v;
+    uint64_t rows = t->dim[1] * t->dim[2], n = t->dim[0] * rows;
+    struct kernels k;
+    float row[512];
+    kernels_init(&k, 0);
+    if (t->dim[0] > 512) abort();
+    for (uint64_t r = 0; r < rows; r++) {
+        const uint8_t *at = file + t->off + r * (t->len / rows);
+        weight_ops(&k, (int)t->type)->dequant(row, at, t->dim[0]);
+        for (uint64_t i = 0; i < t->dim[0]; i++) {
+            double v = (double)row[i];
+            sum += v;
+            squares += v * v;
+        }
     }
     double mean = sum / (double)n, std = sqrt(squares / (double)n - mean * mean);
     tap_ok(fabs(mean) < 5 * want / sqrt((double)n) && fabs(std / want - 1) < 0.02,
@@ -182,8 +177,8 @@ static void check_big(void) {
                m.n_ff == 8192 && m.n_vocab == 128256 && m.output == m.token_embd &&
                m.rope_base == 500000 && m.n_ctx == 131072,
            "llama 3.2 1b's shape, tied");
-    tap_ok(m.rope_freqs && value(m.rope_freqs, file + m.rope_freqs->off, 0) == 1 &&
-               value(m.rope_freqs, file + m.rope_freqs->off, 31) == 32,
+    tap_ok(m.rope_freqs && f32_at(file + m.rope_freqs->off, 0) == 1 &&
+               f32_at(file + m.rope_freqs->off, 31) == 32,
            "frequency factors from 1 to 32");
     check_vocabulary(&m.vocab);
     free(file);
@@ -203,6 +198,9 @@ int main(void) {
     if (!mkdtemp(dir)) return 1;
     check_tiny("q4_0");
     check_tiny("q8_0");
+    check_tiny("q4_k");
+    check_tiny("q6_k");
+    check_tiny("mxfp4");
     check_tiny("f16");
     check_experts("q4_0");
     check_experts("f16");

@@ -45,6 +45,7 @@ enum tensor_type {
     TENSOR_Q5_K = 13,
     TENSOR_Q6_K = 14,
     TENSOR_BF16 = 30,
+    TENSOR_MXFP4 = 39,
 };
 
 /* A type's name and block, e.g. {"Q4_0", 32, 18}; NULL for a type that GGUF does not define (or has

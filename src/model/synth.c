@@ -51,6 +51,10 @@ static const struct type {
 } types[] = {
     {"q4_0", TENSOR_Q4_0, 2, 3.2403703492039301},  // two numbers 0..7: sqrt(2 * 63 / 12)
     {"q8_0", TENSOR_Q8_0, 7, 52.253628582113},     // two numbers 0..127: sqrt(2 * 16383 / 12)
+    /* As q4_0, times a scale of 4..7 in a super-block. */
+    {"q4_k", TENSOR_Q4_K, 14, 3.2403703492039301 * 5.6124860801609122},  // sqrt(126 / 4)
+    {"q6_k", TENSOR_Q6_K, 18, 13.057564857206 * 5.6124860801609122},     // two numbers 0..31
+    {"mxfp4", TENSOR_MXFP4, 38, 2.9261749776799},  // all 16 values alike: sqrt(68.5 / 8)
     {"f16", TENSOR_F16, 1, 417.95095669391},       // two numbers 0..1023: sqrt(2 * 1048575 / 12)
 };
 
@@ -352,8 +356,18 @@ static MUST lay_out(struct writer *w, struct err *e) {
 
 /* ---- values ---- */
 
-/* Tables for a tensor's spread: the scales of quantised blocks are even in [0.5, 1.5) of the mean one,
- * halves follow the triangle that the sum of two numbers makes. Control tokens' rows are a quarter of
+/* E8M0: the powers of two on both sides of the unit, so often that their mean square is its square. */
+static void make_exponents(uint16_t *exponent, double unit) {
+    int e;
+    double part = frexp(unit, &e) * 2;  // unit = part * 2^(e - 1), part in [1, 2)
+    for (int i = 0; i < N_SCALE; i++) {
+        bool above = i < (part * part - 1) / 3 * N_SCALE;
+        exponent[i] = (uint16_t)(127 + e - 1 + above);
+    }
+}
+
+/* Tables for a tensor's spread: the scales of quantised blocks are even in [0.5, 1.5) of the mean one
+ * (super-blocks, which are few and have scales of their own, a quarter of that), halves follow the triangle that the sum of two numbers makes. Control tokens' rows are a quarter of
  * the size, so that greedy text does not end by chance. */
 static void make_tables(struct writer *w, const struct weight *t) {
     if (t->type == TENSOR_F32) return;
@@ -363,9 +377,14 @@ static void make_tables(struct writer *w, const struct weight *t) {
             for (int i = 0; i < N_HALF; i++) w->half[quiet][i] = to_half(unit * (i - 1023));
             continue;
         }
-        double mean = unit / sqrt(13.0 / 12);  // E[s^2] of an even s in [0.5, 1.5)
+        if (t->type == TENSOR_MXFP4) {
+            make_exponents(w->half[quiet], unit);
+            continue;
+        }
+        double width = tensor_format(t->type)->block == 256 ? 0.25 : 1;
+        double mean = unit / sqrt(1 + width * width / 12);  // E[s^2] of an even s around 1
         for (int i = 0; i < N_SCALE; i++) {
-            w->half[quiet][i] = to_half(mean * (0.5 + i / (double)N_SCALE));
+            w->half[quiet][i] = to_half(mean * (1 + width * (i / (double)N_SCALE - 0.5)));
         }
     }
 }
@@ -400,6 +419,51 @@ static void fill_q8_0(uint8_t *p, uint64_t key, uint64_t block, const uint16_t *
         uint64_t a = draw(key, block, 1 + 2 * i), b = draw(key, block, 2 + 2 * i);
         store64(p + 2 + 8 * i, ((a & low) + (b & low) + one) ^ (one << 7));  // -127..127
     }
+}
+
+/* A super-block is eight blocks of draws. Scales are 4..7 and minima 8 times that, so with dmin = d the
+ * nibble 8 stands for 0. */
+static void fill_q4_k(uint8_t *p, uint64_t key, uint64_t block, const uint16_t *half) {
+    const uint64_t low = 0x7777777777777777U, one = 0x1111111111111111U;
+    uint64_t first = draw(key, 8 * block, 0);
+    store16(p, pick_scale(half, first));
+    store16(p + 2, pick_scale(half, first));
+    for (int i = 0; i < 4; i++) {
+        uint8_t a = 4 | (first >> (8 + 2 * i) & 3), b = 4 | (first >> (16 + 2 * i) & 3);
+        p[4 + i] = a;  // scale and minimum of block i, and of 4 + i, whose bits 4-5 lie apart
+        p[8 + i] = (uint8_t)(8 * a | (b >> 1 & 3) << 6);
+        p[12 + i] = (uint8_t)(b | (8 * b & 15) << 4);
+    }
+    for (uint64_t i = 0; i < 16; i++) {
+        uint64_t a = draw(key, 8 * block + i / 2, 1 + i % 2),
+                 b = draw(key, 8 * block + i / 2, 3 + i % 2);
+        store64(p + 16 + 8 * i, (a & low) + (b & low) + one);
+    }
+}
+
+/* Eight weights of each block of a half at a time, 1..63; 32 stands for 0. */
+static void fill_q6_k(uint8_t *p, uint64_t key, uint64_t block, const uint16_t *half) {
+    const uint64_t low = 0x1f1f1f1f1f1f1f1fU, one = 0x0101010101010101U;
+    const uint64_t nibble = 0x0f0f0f0f0f0f0f0fU, two = 0x0303030303030303U;
+    uint64_t first = draw(key, 8 * block, 0);
+    for (uint64_t i = 0; i < 8; i++) {
+        uint64_t w[4], high = 0, at = i / 4 * 64 + i % 4 * 8;
+        for (uint64_t k = 0; k < 4; k++) {
+            uint64_t a = draw(key, 8 * block + i, 1 + k), b = draw(key, 8 * block + i, 5 + k);
+            w[k] = (a & low) + (b & low) + one;
+            high |= (w[k] >> 4 & two) << 2 * k;
+        }
+        store64(p + at, (w[0] & nibble) | (w[2] & nibble) << 4);
+        store64(p + at + 32, (w[1] & nibble) | (w[3] & nibble) << 4);
+        store64(p + 128 + 8 * i, high);
+    }
+    for (int i = 0; i < 16; i++) p[192 + i] = 4 | (first >> (8 + 2 * i) & 3);
+    store16(p + 208, pick_scale(half, first));
+}
+
+static void fill_mxfp4(uint8_t *p, uint64_t key, uint64_t block, const uint16_t *exponent) {
+    p[0] = (uint8_t)exponent[draw(key, block, 0) & (N_SCALE - 1)];
+    for (uint64_t i = 0; i < 2; i++) store64(p + 1 + 8 * i, draw(key, block, 1 + i));
 }
 
 enum { HALVES = 3 * DRAWS };  // a "block" of halves: three from each word
@@ -502,32 +566,23 @@ static MUST write_bytes(struct writer *w, const uint8_t *p, size_t n, struct err
 static MUST write_row(struct writer *w, const struct weight *t, uint64_t key, uint64_t row,
                       struct err *e) {
     const uint16_t *half = w->half[row >= t->quiet_from];
-    uint64_t step = t->type == TENSOR_F16 || t->type == TENSOR_F32 ? HALVES : 32;
+    const struct tensor_format *f = tensor_format(t->type);
+    uint64_t step = f->block == 1 ? HALVES : f->block;
     uint64_t n_block = (t->cols + step - 1) / step;
     for (uint64_t b = 0; b < n_block; b++) {
         uint8_t *p = w->buf + w->n_buf;
         uint64_t block = row * n_block + b, left = t->cols - b * step;
-        size_t bytes = 0;
+        size_t n = left < step ? left : step;
         switch (t->type) {
-        case TENSOR_Q4_0:
-            fill_q4_0(p, key, block, half);
-            bytes = 18;
-            break;
-        case TENSOR_Q8_0:
-            fill_q8_0(p, key, block, half);
-            bytes = 34;
-            break;
-        case TENSOR_F32:
-            left = left < HALVES ? left : HALVES;
-            fill_f32(p, key, block, t->std, left);
-            bytes = 4 * left;
-            break;
-        default:
-            left = left < HALVES ? left : HALVES;
-            fill_f16(p, key, block, half, left);
-            bytes = 2 * left;
+        case TENSOR_Q4_0: fill_q4_0(p, key, block, half); break;
+        case TENSOR_Q8_0: fill_q8_0(p, key, block, half); break;
+        case TENSOR_Q4_K: fill_q4_k(p, key, block, half); break;
+        case TENSOR_Q6_K: fill_q6_k(p, key, block, half); break;
+        case TENSOR_MXFP4: fill_mxfp4(p, key, block, half); break;
+        case TENSOR_F32: fill_f32(p, key, block, t->std, n); break;
+        default: fill_f16(p, key, block, half, n); break;
         }
-        if (!advance(w, bytes, e)) return false;
+        if (!advance(w, n / f->block * f->bytes, e)) return false;
     }
     return true;
 }
@@ -621,11 +676,14 @@ static MUST parse_shape(struct writer *w, struct err *e) {
 }
 
 static MUST parse_type(struct writer *w, struct err *e) {
+    char known[80] = "";
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        size_t at = strlen(known);
+        snprintf(known + at, sizeof known - at, "%s%s", i ? ", " : "", types[i].name);
         if (!strcasecmp(w->s->type, types[i].name)) w->type = &types[i];
     }
-    return w->type || err_set(e, ERR_USAGE, "unknown type \"%.20s\"; there are q4_0, q8_0 and f16",
-                              w->s->type);
+    return w->type ||
+           err_set(e, ERR_USAGE, "unknown type \"%.20s\"; there are %s", w->s->type, known);
 }
 
 MUST synth_write(const struct synth *s, synth_progress *progress, void *ctx, struct err *e) {
