@@ -271,66 +271,13 @@ ALWAYS void scales(enum weight_type type, struct run *r, const char *head, const
 
 /* Multiplying. */
 
-/* The panel of one block, from token `first` on of `width`. */
-struct tokens {
-    const char *d, *s8, *q;
-    size_t width;
+/* What panels of a run's blocks give besides q, for each of up to 8 tokens. */
+struct sums {
+    _Alignas(32) float x8[RUN_BLOCKS][8];  // -8 * (sum of q) * d, for minima
+    int32_t half[RUN_BLOCKS][8];           // the sums of the first and last 16 q, int16 each
 };
 
-ALWAYS struct tokens tokens_at(const char *panel, size_t width, size_t first) {
-    const char *d = panel + 4 * first;
-    return (struct tokens){d, d + 4 * width, d + 8 * width, width};
-}
-
-/* Block b of a run, 8 rows times n_tok tokens: exact sums. w: the run, or r->q when it is unpacked. In
- * halves they are two sums of int16 for each row, else one of int32. */
-ALWAYS void dots(enum weight_type type, __m256i sum[2][TILE_TOK], const char *w, size_t b,
-                 struct tokens x, size_t n_tok, bool unpacked) {
-    const __m256i one = _mm256_set1_epi16(1);
-    enum reach reach = reach_of(type);
-    size_t flush = reach == UP_TO_15 && !in_halves(type) ? 8 : reach == SIGNED ? 1 : 4;
-    __m256i part[TILE_TOK];
-    UNROLL
-    for (size_t c = 0; c < 8; c++) {
-        __m256i q = unpacked ? load_bytes(w + 256 * b + 32 * c) : weights(type, w, b, c);
-        __m256i u = reach == SIGNED ? _mm256_abs_epi8(q) : q;
-        UNROLL
-        for (size_t t = 0; t < n_tok; t++) {
-            __m256i xc = _mm256_set1_epi32(load_i32(x.q + 4 * (c * x.width + t)));
-            if (reach == SIGNED) xc = _mm256_sign_epi8(xc, q);
-            __m256i p = _mm256_maddubs_epi16(u, xc);
-            part[t] = c % flush == 0 ? p : _mm256_add_epi16(part[t], p);
-            KEEP(part[t]);
-            if (c % flush != flush - 1) continue;
-            if (in_halves(type)) {
-                sum[c / 4][t] = part[t];
-                continue;
-            }
-            p = _mm256_madd_epi16(part[t], one);
-            sum[0][t] = c < flush ? p : _mm256_add_epi32(sum[0][t], p);
-        }
-    }
-}
-
-/* acc += block b with one scale. */
-ALWAYS void add_whole(enum weight_type type, __m256 *acc, const struct run *r, size_t b,
-                      const __m256i *sum, struct tokens x, size_t n_tok) {
-    __m256 scale = _mm256_load_ps(r->d[b]);
-    UNROLL
-    for (size_t t = 0; t < n_tok; t++) {
-        __m256i s8 = _mm256_set1_epi32(load_i32(x.s8 + 4 * t)), i = sum[t];
-        __m256 dx = _mm256_set1_ps(load_f32(x.d + 4 * t));
-        if (type == W_Q5_0) i = _mm256_add_epi32(i, _mm256_add_epi32(s8, s8));
-        if (type == W_MXFP4)
-            i = _mm256_add_epi32(i, _mm256_add_epi32(s8, _mm256_srai_epi32(s8, 1)));
-        acc[t] = _mm256_fmadd_ps(_mm256_mul_ps(scale, dx), _mm256_cvtepi32_ps(i), acc[t]);
-        if (!has_min(type)) continue;
-        __m256 xs = _mm256_mul_ps(dx, _mm256_cvtepi32_ps(s8));
-        acc[t] = _mm256_fmadd_ps(_mm256_load_ps(r->m[b]), xs, acc[t]);
-    }
-}
-
-/* For each token a word: the sums of its first and last 16, int16. For one token all words alike. */
+/* For each token a word: the sums of its first and last 16. For one token all words alike. */
 ALWAYS __m256i half_sums(const char *q, size_t width) {
     const __m256i one8 = _mm256_set1_epi8(1), one = _mm256_set1_epi16(1);
     __m256i s[2];
@@ -341,36 +288,88 @@ ALWAYS __m256i half_sums(const char *q, size_t width) {
         v = _mm256_add_epi32(v, _mm256_shuffle_epi32(v, 0xb1));
         s[0] = _mm256_permute2x128_si256(v, v, 0x00);
         s[1] = _mm256_permute2x128_si256(v, v, 0x11);
-    } else {
-        UNROLL
-        for (size_t c = 0; c < 8; c++) {
-            __m256i v = _mm256_maddubs_epi16(one8, load_bytes(q + 4 * width * c));
-            s[c / 4] = c % 4 == 0 ? v : _mm256_add_epi16(s[c / 4], v);
-        }
-        s[0] = _mm256_madd_epi16(s[0], one);
-        s[1] = _mm256_madd_epi16(s[1], one);
+        return _mm256_blend_epi16(s[0], _mm256_slli_epi32(s[1], 16), 0xaa);
     }
+    UNROLL
+    for (size_t c = 0; c < 8; c++) {
+        __m256i v = _mm256_maddubs_epi16(one8, load_bytes(q + 4 * width * c));
+        s[c / 4] = c % 4 == 0 ? v : _mm256_add_epi16(s[c / 4], v);
+    }
+    s[0] = _mm256_madd_epi16(s[0], one);
+    s[1] = _mm256_madd_epi16(s[1], one);
     return _mm256_blend_epi16(s[0], _mm256_slli_epi32(s[1], 16), 0xaa);
 }
 
-/* acc += block b with two scales; first: its first token in the panel. */
-ALWAYS void add_halves(enum weight_type type, __m256 *acc, const struct run *r, size_t b,
-                       __m256i sum[2][TILE_TOK], struct tokens x, size_t first, size_t n_tok) {
-    _Alignas(32) char xsum[32];
-    __m256 d = _mm256_load_ps(r->d[0]);
-    __m256i sc0 = load_bytes((const char *)r->sc[2 * b]),
-            pair = load_bytes((const char *)r->pair[b]);
-    __m256i sc1 = load_bytes((const char *)r->sc[2 * b + 1]);
-    _mm256_store_si256((__m256i *)(void *)xsum, half_sums(x.q - 4 * first, x.width));
+/* Sums of block b of a run; its panel is of `width` tokens. */
+ALWAYS void add_up(enum weight_type type, struct sums *s, size_t b, const char *panel,
+                   size_t width) {
+    if (in_halves(type)) {
+        _mm256_store_si256((__m256i *)(void *)s->half[b], half_sums(panel + 8 * width, width));
+    } else if (has_min(type) && width == 1) {
+        s->x8[b][0] = load_f32(panel) * (float)load_i32(panel + 4);
+    } else if (has_min(type)) {
+        __m256 s8 = _mm256_cvtepi32_ps(load_bytes(panel + 32));
+        _mm256_store_ps(s->x8[b],
+                        _mm256_mul_ps(_mm256_load_ps((const float *)(const void *)panel), s8));
+    }
+}
+
+/* Block b of a run, 8 rows times n_tok tokens: exact sums, in halves times their scales. w: the run, or
+ * r->q when it is unpacked; x: the panel's q from the first token on. */
+ALWAYS void dots(enum weight_type type, __m256i *sum, const struct run *r, const char *w, size_t b,
+                 bool unpacked, const char *x, size_t width, size_t n_tok) {
+    enum reach reach = reach_of(type);
+    size_t flush = reach == SIGNED ? 1 : reach == UP_TO_15 && !in_halves(type) ? 8 : 4;
+    __m256i part[TILE_TOK], times = _mm256_set1_epi16(1);
+    UNROLL
+    for (size_t c = 0; c < 8; c++) {
+        __m256i q = unpacked ? load_bytes(w + 256 * b + 32 * c) : weights(type, w, b, c);
+        __m256i u = reach == SIGNED ? _mm256_abs_epi8(q) : q;
+        if (in_halves(type)) times = load_bytes((const char *)r->sc[2 * b + c / 4]);
+        UNROLL
+        for (size_t t = 0; t < n_tok; t++) {
+            __m256i xc = _mm256_set1_epi32(load_i32(x + 4 * (c * width + t)));
+            if (reach == SIGNED) xc = _mm256_sign_epi8(xc, q);
+            __m256i p = _mm256_maddubs_epi16(u, xc);
+            part[t] = c % flush == 0 ? p : _mm256_add_epi16(part[t], p);
+            KEEP(part[t]);
+            if (c % flush != flush - 1) continue;
+            p = _mm256_madd_epi16(part[t], times);
+            sum[t] = c < flush ? p : _mm256_add_epi32(sum[t], p);
+        }
+    }
+}
+
+/* acc += block b with one scale. d, s8: of the first token's panel; x8: its sums. */
+ALWAYS void add_whole(enum weight_type type, __m256 *acc, const struct run *r, size_t b,
+                      const __m256i *sum, const char *d, const char *s8, const float *x8,
+                      size_t n_tok) {
+    __m256 scale = _mm256_load_ps(r->d[b]);
     UNROLL
     for (size_t t = 0; t < n_tok; t++) {
-        __m256i i =
-            _mm256_add_epi32(_mm256_madd_epi16(sum[0][t], sc0), _mm256_madd_epi16(sum[1][t], sc1));
-        __m256i over = _mm256_madd_epi16(pair, _mm256_set1_epi32(load_i32(xsum + 4 * (first + t))));
-        __m256 dx = _mm256_set1_ps(load_f32(x.d + 4 * t));
+        __m256i i = sum[t], minus8 = _mm256_set1_epi32(load_i32(s8 + 4 * t));
+        if (type == W_Q5_0) i = _mm256_add_epi32(i, _mm256_add_epi32(minus8, minus8));
+        if (type == W_MXFP4)
+            i = _mm256_add_epi32(i, _mm256_add_epi32(minus8, _mm256_srai_epi32(minus8, 1)));
+        __m256 dd = _mm256_mul_ps(scale, _mm256_set1_ps(load_f32(d + 4 * t)));
+        acc[t] = _mm256_fmadd_ps(dd, _mm256_cvtepi32_ps(i), acc[t]);
+        if (!has_min(type)) continue;
+        acc[t] = _mm256_fmadd_ps(_mm256_load_ps(r->m[b]), _mm256_set1_ps(x8[t]), acc[t]);
+    }
+}
+
+/* acc += block b with two scales; d: as above, half: the first token's sums. */
+ALWAYS void add_halves(enum weight_type type, __m256 *acc, const struct run *r, size_t b,
+                       const __m256i *sum, const char *d, const int32_t *half, size_t n_tok) {
+    __m256 scale = _mm256_load_ps(r->d[0]);
+    __m256i pair = load_bytes((const char *)r->pair[b]);
+    UNROLL
+    for (size_t t = 0; t < n_tok; t++) {
+        __m256i i = sum[t], over = _mm256_madd_epi16(pair, _mm256_set1_epi32(half[t]));
+        __m256 dx = _mm256_set1_ps(load_f32(d + 4 * t));
         if (type == W_Q3_K) i = _mm256_sub_epi32(i, _mm256_slli_epi32(over, 2));
-        acc[t] = _mm256_fmadd_ps(_mm256_mul_ps(d, dx), _mm256_cvtepi32_ps(i), acc[t]);
-        if (type == W_Q3_K) continue;
+        acc[t] = _mm256_fmadd_ps(_mm256_mul_ps(scale, dx), _mm256_cvtepi32_ps(i), acc[t]);
+        if (type != W_Q2_K) continue;
         __m256 min = _mm256_mul_ps(_mm256_load_ps(r->m[0]), dx);
         acc[t] = _mm256_fmadd_ps(min, _mm256_cvtepi32_ps(over), acc[t]);
     }
@@ -378,15 +377,15 @@ ALWAYS void add_halves(enum weight_type type, __m256 *acc, const struct run *r, 
 
 /* acc += block b of a run times tokens first .. first + n_tok of its panel; w as for dots(). */
 ALWAYS void add_block(enum weight_type type, __m256 *acc, const struct run *r, const char *w,
-                      size_t b, bool unpacked, const char *panel, size_t width, size_t first,
-                      size_t n_tok) {
-    struct tokens x = tokens_at(panel, width, first);
-    __m256i sum[2][TILE_TOK];
-    dots(type, sum, w, b, x, n_tok, unpacked);
+                      size_t b, bool unpacked, const struct sums *s, const char *panel,
+                      size_t width, size_t first, size_t n_tok) {
+    const char *d = panel + 4 * first, *s8 = d + 4 * width, *x = d + 8 * width;
+    __m256i sum[TILE_TOK];
+    dots(type, sum, r, w, b, unpacked, x, width, n_tok);
     if (in_halves(type)) {
-        add_halves(type, acc, r, b, sum, x, first, n_tok);
+        add_halves(type, acc, r, b, sum, d, s->half[b] + first, n_tok);
     } else {
-        add_whole(type, acc, r, b, sum[0], x, n_tok);
+        add_whole(type, acc, r, b, sum, d, s8, s->x8[b] + first, n_tok);
     }
 }
 
@@ -396,6 +395,7 @@ ALWAYS void one_token(enum weight_type type, float *y, const char *head, const c
     size_t blocks = run_blocks(type), bytes = run_bytes(type), lines = bytes / 64 / blocks;
     __m256 acc = _mm256_setzero_ps();
     struct run r;
+    struct sums s;
     for (size_t at = 0; at < n_block; at += blocks, w += bytes, head += run_head(type)) {
         scales(type, &r, head, w);
         prefetch_lines(w + PREFETCH_AHEAD + 64 * blocks * lines, bytes / 64 - blocks * lines);
@@ -404,7 +404,8 @@ ALWAYS void one_token(enum weight_type type, float *y, const char *head, const c
         for (size_t b = 0; b < blocks; b++, panel += sizeof(struct panel1)) {
             if (type == W_MXFP4 && at + b == n_block) break;
             prefetch_lines(w + PREFETCH_AHEAD + 64 * b * lines, lines);
-            add_block(type, &acc, &r, w, b, false, panel, 1, 0, 1);
+            add_up(type, &s, b, panel, 1);
+            add_block(type, &acc, &r, w, b, false, &s, panel, 1, 0, 1);
         }
     }
     _mm256_storeu_ps(y, acc);
@@ -425,15 +426,15 @@ ALWAYS void unpack(enum weight_type type, struct run *r, const char *head, const
 
 /* The n blocks of an unpacked run times n_tok tokens; y goes on from where it is, or begins. */
 ALWAYS void tile(enum weight_type type, float *y, size_t ldy, const struct run *r, size_t n,
-                 const char *panel, size_t first, size_t n_tok, bool begin) {
+                 const struct sums *s, const char *panel, size_t first, size_t n_tok, bool begin) {
     __m256 acc[TILE_TOK];
     UNROLL
     for (size_t t = 0; t < n_tok; t++) {
         acc[t] = begin ? _mm256_setzero_ps() : _mm256_loadu_ps(y + t * ldy);
     }
     for (size_t b = 0; b < n; b++) {
-        add_block(type, acc, r, (const char *)r->q, b, true, panel + b * sizeof(struct panel8), 8,
-                  first, n_tok);
+        add_block(type, acc, r, (const char *)r->q, b, true, s, panel + b * sizeof(struct panel8),
+                  8, first, n_tok);
     }
     UNROLL
     for (size_t t = 0; t < n_tok; t++) _mm256_storeu_ps(y + t * ldy, acc[t]);
@@ -445,6 +446,7 @@ ALWAYS void many_tokens(enum weight_type type, float *y, size_t ldy, const char 
                         size_t end) {
     size_t blocks = run_blocks(type), bytes = run_bytes(type);
     struct run r;
+    struct sums s;
     for (size_t at = 0; at < n_block; at += blocks, w += bytes, head += run_head(type)) {
         size_t n = type == W_MXFP4 && n_block - at < blocks ? n_block - at : blocks;
         unpack(type, &r, head, w, n);
@@ -452,11 +454,14 @@ ALWAYS void many_tokens(enum weight_type type, float *y, size_t ldy, const char 
         for (size_t t = tok; t < end; t += TILE_TOK) {
             const char *panel = x + t / 8 * stride + at * sizeof(struct panel8);
             float *yt = y + t * ldy;
+            for (size_t b = 0; t % 8 == 0 && b < n; b++) {
+                add_up(type, &s, b, panel + b * sizeof(struct panel8), 8);
+            }
             switch (end - t) {
-            case 1: tile(type, yt, ldy, &r, n, panel, t % 8, 1, at == 0); break;
-            case 2: tile(type, yt, ldy, &r, n, panel, t % 8, 2, at == 0); break;
-            case 3: tile(type, yt, ldy, &r, n, panel, t % 8, 3, at == 0); break;
-            default: tile(type, yt, ldy, &r, n, panel, t % 8, TILE_TOK, at == 0); break;
+            case 1: tile(type, yt, ldy, &r, n, &s, panel, t % 8, 1, at == 0); break;
+            case 2: tile(type, yt, ldy, &r, n, &s, panel, t % 8, 2, at == 0); break;
+            case 3: tile(type, yt, ldy, &r, n, &s, panel, t % 8, 3, at == 0); break;
+            default: tile(type, yt, ldy, &r, n, &s, panel, t % 8, TILE_TOK, at == 0); break;
             }
         }
     }
