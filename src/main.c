@@ -11,9 +11,9 @@
 #include <unistd.h>
 
 static const struct verb *const verbs[] = {
-    &verb_node,     &verb_status,     &verb_run,        &verb_inspect, &verb_plan,
-    &verb_tokenize, &verb_detokenize, &verb_perplexity, &verb_bench,   &verb_synth,
-    &verb_selftest, &verb_doctor,     &verb_keygen,
+    &verb_node,    &verb_status, &verb_run,      &verb_chat,       &verb_render,
+    &verb_inspect, &verb_plan,   &verb_tokenize, &verb_detokenize, &verb_perplexity,
+    &verb_bench,   &verb_synth,  &verb_selftest, &verb_doctor,     &verb_keygen,
 };
 enum { N_VERB = sizeof verbs / sizeof *verbs };
 
@@ -21,8 +21,6 @@ enum { N_VERB = sizeof verbs / sizeof *verbs };
 static const struct {
     const char *name, *what;
 } later[] = {
-    {"chat", "a conversation on the terminal"},
-    {"render", "a conversation as the model sees it"},
     {"update", "a new version for a cluster"},
 };
 

@@ -9,9 +9,9 @@
 #define DAIR_VERSION "unversioned"
 #endif
 
-extern const struct verb verb_run, verb_inspect, verb_plan, verb_tokenize, verb_detokenize,
-    verb_synth, verb_bench, verb_perplexity, verb_doctor, verb_selftest, verb_keygen, verb_node,
-    verb_status;
+extern const struct verb verb_run, verb_chat, verb_render, verb_inspect, verb_plan, verb_tokenize,
+    verb_detokenize, verb_synth, verb_bench, verb_perplexity, verb_doctor, verb_selftest,
+    verb_keygen, verb_node, verb_status;
 
 /* Ends a verb: prints e as one sentence on stderr, if it has one, and returns its exit status. */
 int verb_fail(const struct verb *v, const struct err *e);

@@ -33,7 +33,7 @@ sub have { my $tool = shift; return grep { -x "$_/$tool" } split /:/, $ENV{PATH}
 sub is_sanitized { return $build =~ m{/san-} }
 
 # begin WORDS, OPTIONS: dair WORDS with its stdout in a pipe. OPTIONS: prefix => [words before dair],
-# bin => another dair, enter => what the child does first. Returns {pid, out handle, stderr's file}.
+# bin => another dair, from => a file as its stdin, enter => what the child does first. Returns {pid, out handle, stderr's file}.
 my (%running, $n_begun);
 
 sub begin {
@@ -46,7 +46,7 @@ sub begin {
         setpgrp 0, 0;
         $SIG{$_} = 'DEFAULT' for qw(INT TERM HUP);
         $o{enter}->() if $o{enter};
-        open STDIN,  '<',  '/dev/null' or POSIX::_exit(126);
+        open STDIN,  '<',  $o{from} // '/dev/null' or POSIX::_exit(126);
         open STDOUT, '>&', $w          or POSIX::_exit(126);
         open STDERR, '>&', $err        or POSIX::_exit(126);
         exec { $words[0] } @words or POSIX::_exit(127);

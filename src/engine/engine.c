@@ -20,6 +20,7 @@ struct slice_run {
     struct coll alone;
     struct guesser *guesser;     // the first slice's; NULL: no guesses are made
     uint32_t n_read, n_reading;  // prompt tokens done, and in the step under way
+    uint32_t n_sure;             // positions of the cache that hold prompt and answer
     struct picker picker;
     int32_t *seen;  // [n_prompt + n_predict] prompt and answer so far, while generating
     struct err err;
@@ -31,7 +32,8 @@ struct engine {
     struct coll_local *local;  // NULL with one slice
     struct slice_run slice[SLICE_MAX];
     struct nn_memory memory;  // sum over slices
-    bool is_spent;            // a step was broken off: its slices are in mid-sweep
+    bool is_broken;           // a step was broken off: its slice is in mid-sweep
+    bool is_spent;            // so that nothing can follow
     /* the request in progress */
     struct gen_request req;
     struct gen_result *result;
@@ -234,7 +236,7 @@ static MUST prefill(struct slice_run *s, struct par *team, struct err *e) {
     const struct gen_request *r = &s->g->req;
     const struct engine_conf *c = &s->g->conf;
     uint32_t most = c->n_sweep > c->n_batch ? c->n_sweep : c->n_batch;
-    s->n_read = 0;
+    s->n_read = nn_pos(s->nn, 0);
     while (s->n_read < r->n_prompt) {
         uint32_t left = r->n_prompt - s->n_read, n = left < most ? left : most;
         s->n_reading = n;
@@ -330,6 +332,7 @@ static MUST decode(struct slice_run *s, struct par *team, struct err *e) {
     for (uint32_t n = 0; n < r->n_predict; n++) {
         int32_t id = -1;
         if (!pick(s, row, n, &id, e)) return false;
+        s->n_sure = r->n_prompt + n;
         if (!s->index) out->n_drawn = n;
         if (r->is_end && r->is_end(r->ctx, id)) {
             if (!s->index) out->end = GEN_EOS;
@@ -347,11 +350,22 @@ static MUST decode(struct slice_run *s, struct par *team, struct err *e) {
         a.token[0] = id;
         if (!decode_step(s, team, n, &a, e)) {
             if (!is_stopped(s)) return false;
+            s->g->is_broken = true;
             out->end = GEN_STOPPED;
             return true;
         }
     }
     return true;
+}
+
+/* What the cache holds of the prompt stays; its last token is computed in any case, for the logits. */
+static void go_on(struct slice_run *s) {
+    const struct gen_request *r = &s->g->req;
+    uint32_t held = nn_pos(s->nn, 0), keep = r->n_keep < held ? r->n_keep : held;
+    if (keep > r->n_prompt - 1) keep = r->n_prompt - 1;
+    nn_truncate(s->nn, 0, keep);
+    if (!s->index) s->g->result->n_kept = keep;
+    s->n_sure = keep;
 }
 
 static void generate(void *ctx, struct par *team) {
@@ -361,7 +375,7 @@ static void generate(void *ctx, struct par *team) {
     struct store_stats at_start = {0};
     double t0 = clock_s();
     if (!s->index) engine_stats(g, &at_start);
-    nn_truncate(s->nn, 0, 0);
+    go_on(s);
     picker_init(&s->picker, &g->req.sampler, g->conf.model->n_vocab);
     memcpy(s->seen, g->req.prompt, g->req.n_prompt * sizeof *s->seen);
     if (s->guesser) guesser_start(s->guesser, &g->req);
@@ -370,6 +384,7 @@ static void generate(void *ctx, struct par *team) {
     double t1 = clock_s();
     if (!s->index) engine_stats(g, &g->at_decode);
     s->ok = s->ok && decode(s, team, &s->err);
+    if (s->ok) nn_truncate(s->nn, 0, s->n_sure);  // guesses that nobody asked for
     if (!s->index) {
         struct store_stats now;
         engine_stats(g, &now);
@@ -457,7 +472,7 @@ MUST engine_generate(struct engine *g, const struct gen_request *r, struct gen_r
                                   : par_enter((int)g->conf.n_thread, generate, &g->slice[0], e);
     ok = ok && judge(g, e);
     drop_seen(g);
-    g->is_spent = !ok || out->end == GEN_STOPPED;
+    g->is_spent = !ok || g->is_broken || (g->local && out->end == GEN_STOPPED);
     return ok;
 }
 

@@ -56,6 +56,7 @@ void engine_close(struct engine *g);
 struct gen_request {
     const int32_t *prompt;
     uint32_t n_prompt;   // >= 1; prompt and answer must fit the context
+    uint32_t n_keep;     // of the prompt, as many are those of the last request and its answer
     uint32_t n_predict;  // most tokens of the answer
     struct sampler sampler;
     uint64_t sequence;                      // number of the sequence, for the random numbers
@@ -71,6 +72,7 @@ enum gen_end { GEN_LENGTH, GEN_EOS, GEN_STOPPED };
 
 struct gen_result {
     uint32_t n_token;
+    uint32_t n_kept;  // of the prompt, what the cache still held
     enum gen_end end;
     double prefill_s, decode_s;  // decode: from the first answer token to the last
     uint64_t prompt_bytes;       // read from the disk during prefill
@@ -82,8 +84,9 @@ struct gen_result {
     uint32_t n_guessed;          // guesses that were checked
 };
 
-/* Runs to the end; starts from an empty sequence. After a failure or a stop the engine can only be
- * closed. Fails: ERR_LIMIT when the prompt does not fit the
+/* Runs to the end; starts from an empty sequence, or from what the cache holds of n_keep tokens. After
+ * a failure or a stop in mid-sweep the engine can only be closed; with one slice it goes on after
+ * on_token ended an answer. Fails: ERR_LIMIT when the prompt does not fit the
  * context (naming both lengths), or what nn_step says. */
 MUST engine_generate(struct engine *g, const struct gen_request *r, struct gen_result *out,
                      struct err *e);

@@ -133,10 +133,10 @@ static int64_t wall_clock(void) {
     return localtime_r(&now, &tm) ? (int64_t)now + tm.tm_gmtoff : (int64_t)now;
 }
 
-enum { VARS = 64 };
+enum { VARS = 64, OWN_VARS = 16 };
 
 struct vars {
-    struct jinja_var var[VARS];
+    struct jinja_var var[VARS + OWN_VARS];
     char name[VARS][64];  // of those that come from outside
     size_t n;
 };
@@ -210,9 +210,6 @@ static MUST close_thinking(const struct chat *c, struct chat_prompt *p, struct e
 
 static MUST fill_vars(const struct chat *c, const struct chat_request *r,
                       const struct json_value *gen, struct vars *v, struct err *e) {
-    add(v, "messages", r->messages);
-    add(v, "add_generation_prompt", gen);
-    if (r->tools) add(v, "tools", r->tools);
     add_text(v, "bos_token", c->bos);
     add_text(v, "eos_token", c->eos);
     add_text(v, "unk_token", c->unk);
@@ -220,7 +217,11 @@ static MUST fill_vars(const struct chat *c, const struct chat_request *r,
         const struct json_doc *d = c->switches[r->think == CHAT_THINK_ON];
         if (!add_members(v, json_root(d), true, e)) return false;
     }
-    return add_members(v, r->extra, false, e);
+    if (!add_members(v, r->extra, false, e)) return false;
+    add(v, "messages", r->messages);
+    add(v, "add_generation_prompt", gen);
+    if (r->tools) add(v, "tools", r->tools);
+    return true;
 }
 
 MUST chat_render(const struct chat *c, const struct chat_request *r, struct chat_prompt *out,

@@ -338,6 +338,7 @@ static MUST filter_map(struct vm *vm, struct call *c, struct value *out) {
     const struct value *attribute = keyword(a, "attribute"), *otherwise = keyword(a, "default");
     const struct builtin *fn = NULL;
     struct list *l, *to;
+    if (!value_truth(&c->self)) return list_new(vm, 0, &to) && as_iter(vm, to, out);
     if (!a->n_pos && attribute) {
         if (a->n_kw > 1U + (otherwise != NULL))
             return vm_fail(vm, "map does not know this argument");
@@ -368,6 +369,7 @@ static MUST filter_select(struct vm *vm, struct call *c, struct value *out) {
     size_t skip = by_attr;
     const struct builtin *test = NULL;
     struct list *l, *kept;
+    if (!value_truth(&c->self)) return list_new(vm, 0, &kept) && as_iter(vm, kept, out);
     if (a->n_pos < skip) return vm_fail(vm, "%s needs an attribute", c->name);
     if (a->n_pos > skip) {
         test = test_find(&a->pos[skip]);

@@ -1,0 +1,447 @@
+/* cmd_chat.c - a conversation on the terminal. What was said stays in the KV cache: of each turn only
+ * what is new is computed. */
+#include "base/progress.h"
+#include "model/chat.h"
+#include "sampling.h"
+#include "setup.h"
+#include "verbs.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct chat_conf {
+    struct machine machine;
+    struct sampling sampling;
+    const char *system;
+    uint32_t n_predict;
+    int think;
+    bool is_quiet;
+};
+
+#define AT(field) offsetof(struct chat_conf, field)
+static const struct opt chat_opt[] = {
+    {"--system", OPT_TEXT, AT(system), "TEXT", "what the model is told about its part", 0, 0, NULL},
+    {"--think", OPT_CHOICE, AT(think), "auto|on|off",
+     "whether a thinking model thinks first (auto: as its template does)", 0, 0, NULL},
+    {"-n", OPT_U32, AT(n_predict), "N",
+     "most tokens of an answer, 0: until the context is full (0)", 0, MODEL_MAX_CTX, NULL},
+    SAMPLING_OPTIONS(struct chat_conf),
+    MACHINE_OPTIONS(struct chat_conf),
+    {"--quiet", OPT_FLAG, AT(is_quiet), NULL, "no forecast, no prompt sign, no thoughts", 0, 0,
+     NULL},
+};
+
+static atomic_bool stop_asked;  // the signal flag
+
+static void on_signal(int sig) {
+    (void)sig;
+    atomic_store(&stop_asked, true);
+}
+
+struct message {
+    const char *role;  // static
+    char *text;        // [len], owned
+    size_t len;
+};
+
+/* Everything of a conversation. ids: of the last turn, prompt and answer, as far as they went. */
+struct talk {
+    const struct chat_conf *conf;
+    const struct setup *setup;
+    struct engine *engine;
+    struct chat *chat;
+    struct sampler sampler;
+    struct stop stop;
+    enum chat_think think;
+    const char *system;
+    struct message *message;  // [n_message], owned
+    size_t n_message, cap_message;
+    int32_t *id, *next;  // [n_ctx], owned
+    size_t n_id;
+    /* the answer under way */
+    struct detok detok;
+    struct reasoning reasoning;
+    struct progress progress;
+    char *text;  // [room]: what may yet become a stop string, the newest piece at the end
+    size_t room, n_text;
+    bool is_stop, has_thought;
+    int write_errno;
+};
+
+/* --- the answer --- */
+
+static bool is_end(void *ctx, int32_t id) {
+    const struct talk *t = ctx;
+    return tok_is_end(t->setup->tok, id);
+}
+
+static void show_part(void *ctx, enum reasoning_part part, const char *s, size_t len) {
+    struct talk *t = ctx;
+    bool is_thought = part == REASONING_THOUGHT;
+    if (is_thought && t->conf->is_quiet) return;
+    if (!is_thought && t->has_thought) fputs("\n\n", stderr);
+    t->has_thought = is_thought;
+    fwrite(s, 1, len, is_thought ? stderr : stdout);
+}
+
+static bool on_token(void *ctx, int32_t id) {
+    struct talk *t = ctx;
+    progress_end(&t->progress);
+    t->id[t->n_id++] = id;
+    t->n_text += detok_push(&t->detok, id, t->text + t->n_text, t->room - t->n_text);
+    size_t sure = stop_scan(&t->stop, t->text, t->n_text, &t->is_stop);
+    reasoning_push(&t->reasoning, t->text, sure, show_part, t);
+    t->n_text -= sure;
+    memmove(t->text, t->text + sure, t->n_text);
+    errno = 0;
+    bool ok = fflush(stdout) == 0 && !ferror(stdout);
+    if (!ok) t->write_errno = errno ? errno : EIO;
+    return ok && !t->is_stop && !atomic_load(&stop_asked);
+}
+
+static void on_prefill(void *ctx, uint32_t done, uint32_t total) {
+    struct talk *t = ctx;
+    progress_update(&t->progress, done, total);
+}
+
+/* The first Ctrl-C ends the answer, a second one the program. */
+static void catch_interrupt(bool is_on) {
+    struct sigaction act = {.sa_handler = is_on ? on_signal : SIG_DFL,
+                            .sa_flags = (int)(SA_RESETHAND | SA_RESTART)};
+    atomic_store(&stop_asked, false);
+    sigaction(SIGINT, &act, NULL);
+}
+
+/* --- history --- */
+
+static MUST add_message(struct talk *t, const char *role, const char *text, size_t len,
+                        struct err *e) {
+    if (t->n_message == t->cap_message) {
+        size_t cap = t->cap_message ? 2 * t->cap_message : 16;
+        struct message *more = realloc(t->message, cap * sizeof *more);
+        if (!more) return err_set(e, ERR_MEMORY, "no memory for the conversation");
+        t->message = more;
+        t->cap_message = cap;
+    }
+    char *copy = malloc(len + 1);
+    if (!copy) return err_set(e, ERR_MEMORY, "no memory for the conversation");
+    memcpy(copy, text, len);
+    copy[len] = '\0';
+    t->message[t->n_message++] = (struct message){role, copy, len};
+    return true;
+}
+
+static void drop_messages(struct talk *t, size_t keep) {
+    while (t->n_message > keep) free(t->message[--t->n_message].text);
+}
+
+static void put_messages(struct json *j, const struct talk *t) {
+    json_array(j);
+    for (size_t i = 0; i <= t->n_message; i++) {
+        struct message m = {"system", (char *)(uintptr_t)t->system, 0};
+        if (i) m = t->message[i - 1];
+        if (!i && !t->system) continue;
+        json_object(j);
+        json_put_text(j, "role", m.role);
+        json_key(j, "content");
+        json_string(j, m.text, i ? m.len : strlen(m.text));
+        json_end(j);
+    }
+    json_end(j);
+}
+
+static MUST messages_json(const struct talk *t, struct json_doc **d, struct err *e) {
+    struct json j;
+    char none[1];
+    json_mem(&j, none, sizeof none);
+    put_messages(&j, t);
+    size_t len = j.len;
+    char *text = malloc(len + 1);
+    if (!text) return err_set(e, ERR_MEMORY, "no memory for the conversation");
+    json_mem(&j, text, len + 1);
+    put_messages(&j, t);
+    bool ok = json_read(d, text, len, len, e);
+    free(text);
+    return ok;
+}
+
+/* --- a turn --- */
+
+/* The whole conversation as tokens, to t->next. Fails when it leaves no room for an answer. */
+static MUST encode(struct talk *t, size_t *n, struct err *e) {
+    struct json_doc *d = NULL;
+    struct chat_prompt p = {0};
+    uint32_t n_ctx = t->setup->conf.n_ctx;
+    if (!messages_json(t, &d, e)) return false;
+    struct chat_request r = {
+        .messages = json_root(d), .add_generation_prompt = true, .think = t->think};
+    bool ok = chat_render(t->chat, &r, &p, e);
+    json_free(d);
+    if (!ok) return false;
+    ok = chat_encode(t->chat, &p, t->next, n_ctx, n, e);
+    chat_split(t->chat, &p, &t->reasoning);
+    chat_prompt_free(&p);
+    if (*n < n_ctx) return ok;
+    return err_set(e, ERR_UNSUPPORTED,
+                   "the conversation has %zu tokens, the context holds %u with the answer; /clear "
+                   "begins anew, --ctx makes it longer",
+                   *n, n_ctx);
+}
+
+/* What of the new prompt the cache already holds. */
+static uint32_t common(const struct talk *t, size_t n) {
+    size_t k = 0;
+    while (k < n && k < t->n_id && t->id[k] == t->next[k]) k++;
+    return (uint32_t)k;
+}
+
+static void begin_answer(struct talk *t) {
+    detok_init(&t->detok, t->setup->tok, chat_has_controls(t->chat));
+    t->n_text = 0;
+    t->is_stop = t->has_thought = false;
+}
+
+static void end_answer(struct talk *t) {
+    if (!t->is_stop) {
+        t->n_text += detok_flush(&t->detok, t->text + t->n_text, t->room - t->n_text);
+        size_t n = stop_end(&t->stop, t->text, t->n_text, &t->is_stop);
+        reasoning_push(&t->reasoning, t->text, n, show_part, t);
+    }
+    reasoning_end(&t->reasoning, show_part, t);
+    fputc('\n', stdout);
+    fflush(stdout);
+}
+
+struct kept {
+    char *text;  // [cap]
+    size_t len, cap;
+};
+
+static void keep_part(void *ctx, enum reasoning_part part, const char *s, size_t len) {
+    struct kept *k = ctx;
+    if (part == REASONING_THOUGHT || len > k->cap - k->len) return;
+    memcpy(k->text + k->len, s, len);
+    k->len += len;
+}
+
+/* The answer for the history: its tokens once more, without thoughts and what follows a stop string. */
+static MUST keep_answer(struct talk *t, size_t from, struct reasoning split, struct err *e) {
+    size_t cap = DETOK_MAX, len = 0;
+    const char *piece;
+    for (size_t i = from; i < t->n_id; i++)
+        cap += tok_piece(t->setup->tok, t->id[i], true, &piece) + 4;
+    char *all = malloc(cap);
+    struct kept k = {.text = malloc(cap), .cap = cap};
+    struct detok d;
+    bool is_stop, ok = all && k.text;
+    if (ok) {
+        detok_init(&d, t->setup->tok, chat_has_controls(t->chat));
+        for (size_t i = from; i < t->n_id; i++)
+            len += detok_push(&d, t->id[i], all + len, cap - len);
+        len += detok_flush(&d, all + len, cap - len);
+        reasoning_push(&split, all, stop_end(&t->stop, all, len, &is_stop), keep_part, &k);
+        reasoning_end(&split, keep_part, &k);
+        ok = add_message(t, "assistant", k.text, k.len, e);
+    } else {
+        ok = err_set(e, ERR_MEMORY, "no memory for the conversation");
+    }
+    free(all);
+    free(k.text);
+    return ok;
+}
+
+static MUST answer(struct talk *t, struct err *e) {
+    size_t n;
+    if (!encode(t, &n, e)) return false;
+    uint32_t keep = common(t, n), room = t->setup->conf.n_ctx - (uint32_t)n;
+    uint32_t most = t->conf->n_predict;
+    struct gen_result out;
+    struct reasoning split = t->reasoning;
+    int32_t *swap = t->id;
+    t->id = t->next;
+    t->next = swap;
+    t->n_id = n;
+    struct gen_request r = {.prompt = t->id,
+                            .n_prompt = (uint32_t)n,
+                            .n_keep = keep,
+                            .n_predict = most && most < room ? most : room,
+                            .sampler = t->sampler,
+                            .is_end = is_end,
+                            .on_token = on_token,
+                            .on_prefill = on_prefill,
+                            .ctx = t};
+    begin_answer(t);
+    progress_start(&t->progress, "reading", PROGRESS_TOKENS, t->conf->is_quiet ? NULL : stderr);
+    catch_interrupt(true);
+    bool ok = engine_generate(t->engine, &r, &out, e);
+    bool is_stopped = atomic_load(&stop_asked);
+    catch_interrupt(false);
+    progress_end(&t->progress);
+    if (!ok) return false;
+    if (t->write_errno) {
+        errno = t->write_errno;
+        return t->write_errno == EPIPE ? err_set(e, ERR_STOPPED, "%s", "")
+                                       : err_sys(e, "cannot write the answer");
+    }
+    end_answer(t);
+    if (!t->conf->is_quiet) {
+        fprintf(stderr, "[%zu tokens read, %u kept, %u answered%s]\n", n - out.n_kept, out.n_kept,
+                out.n_token, is_stopped ? ", stopped" : "");
+    }
+    return keep_answer(t, n, split, e);
+}
+
+/* --- the terminal --- */
+
+static const char help_text[] =
+    "/help         this\n"
+    "/clear        forget what was said\n"
+    "/system TEXT  begin anew with this about the model's part\n"
+    "/think WORD   auto, on or off: whether it thinks first\n"
+    "/quit         leave (so does Ctrl-D)\n"
+    "Ctrl-C ends an answer, twice the program. Else: what the model is told.\n";
+
+static void clear(struct talk *t) {
+    drop_messages(t, 0);
+}
+
+static bool set_think(struct talk *t, const char *word) {
+    static const char *const words[] = {"auto", "on", "off"};
+    for (int i = 0; i < 3; i++) {
+        if (strcmp(words[i], word) != 0) continue;
+        t->think = (enum chat_think)i;
+        return true;
+    }
+    return false;
+}
+
+/* A line that begins with a slash. False: leave. */
+static MUST command(struct talk *t, char *line) {
+    static char system[4096];
+    if (!strcmp(line, "/quit") || !strcmp(line, "/exit")) return false;
+    if (!strcmp(line, "/help")) {
+        fputs(help_text, stderr);
+    } else if (!strcmp(line, "/clear")) {
+        clear(t);
+    } else if (!strncmp(line, "/think ", 7) && set_think(t, line + 7)) {
+        return true;
+    } else if (!strncmp(line, "/system ", 8) && strlen(line + 8) < sizeof system) {
+        snprintf(system, sizeof system, "%s", line + 8);
+        t->system = system;
+        clear(t);
+    } else {
+        fprintf(stderr, "there is no command \"%.40s\"; /help lists them\n", line);
+    }
+    return true;
+}
+
+/* A failure that leaves the conversation going: what was said last is taken back. */
+static bool goes_on(const struct err *e) {
+    return e->code == ERR_UNSUPPORTED || e->code == ERR_FORMAT || e->code == ERR_LIMIT;
+}
+
+static MUST converse(struct talk *t, struct err *e) {
+    char *line = NULL;
+    size_t room = 0;
+    bool ok = true, is_shown = !t->conf->is_quiet;
+    for (;;) {
+        if (is_shown) fputs("> ", stderr);
+        ssize_t n = getline(&line, &room, stdin);
+        if (n < 0) break;
+        while (n && (line[n - 1] == '\n' || line[n - 1] == '\r')) line[--n] = '\0';
+        if (!n) continue;
+        if (*line == '/') {
+            if (!command(t, line)) break;
+            continue;
+        }
+        size_t before = t->n_message;
+        ok = add_message(t, "user", line, (size_t)n, e) && answer(t, e);
+        if (ok) continue;
+        if (!goes_on(e)) break;
+        drop_messages(t, before);
+        fprintf(stderr, "dair chat: %s\n", e->text);
+        ok = true;
+    }
+    free(line);
+    if (is_shown && isatty(STDERR_FILENO)) fputc('\n', stderr);
+    return ok;
+}
+
+/* --- start --- */
+
+static bool on_load(void *ctx, uint64_t done, uint64_t total) {
+    progress_update(ctx, done, total);
+    return true;
+}
+
+static MUST prepare(struct talk *t, struct setup *s, struct err *e) {
+    static char out[64 << 10];  // stdout's buffer, so that printing never allocates
+    uint32_t n_ctx;
+    setvbuf(stdout, out, _IOFBF, sizeof out);
+    if (!setup_context(s, &t->conf->machine, &n_ctx, e)) return false;
+    t->room = tok_longest(s->tok) + DETOK_MAX + STOP_BYTES;
+    t->text = calloc(1, t->room);
+    t->id = calloc(n_ctx, sizeof *t->id);
+    t->next = calloc(n_ctx, sizeof *t->next);
+    if (!t->text || !t->id || !t->next) {
+        return err_set(e, ERR_MEMORY, "no memory for a conversation of %u tokens", n_ctx);
+    }
+    return setup_budget(s, &t->conf->machine, e) && setup_fit(s, &t->conf->machine, e) &&
+           setup_probe(s, DISK_IF_NEEDED, e);
+}
+
+static MUST open_engine(struct talk *t, struct setup *s, struct err *e) {
+    FILE *bars = t->conf->is_quiet ? NULL : stderr;
+    if (bars) setup_print(s, bars);
+    if (bars && chat_note(t->chat)) fprintf(bars, "note      %s\n", chat_note(t->chat));
+    if (bars) fputs("chat      /help lists the commands\n\n", bars);
+    if (!engine_open(&t->engine, &s->conf, e)) return false;
+    progress_start(&t->progress, "loading", PROGRESS_BYTES, bars);
+    bool ok = engine_load(t->engine, on_load, &t->progress, e);
+    progress_end(&t->progress);
+    return ok;
+}
+
+static MUST chat(void *conf, const char *path, struct setup *s, struct err *e) {
+    const struct chat_conf *c = conf;
+    struct talk *t = calloc(1, sizeof *t);
+    if (!t) return err_set(e, ERR_MEMORY, "no memory to start with");
+    t->conf = c;
+    t->setup = s;
+    t->system = c->system;
+    t->think = (enum chat_think)c->think;
+    bool ok = sampling_make(&c->sampling, &t->sampler, &t->stop, e) &&
+              setup_open(s, path, MODEL_ALL, e) && setup_tok(s, e) &&
+              chat_open(&t->chat, &s->model, s->tok, NULL, 0, e) && prepare(t, s, e) &&
+              open_engine(t, s, e) && converse(t, e);
+    engine_close(t->engine);
+    chat_close(t->chat);
+    drop_messages(t, 0);
+    free(t->message);
+    free(t->id);
+    free(t->next);
+    free(t->text);
+    free(t);
+    return ok;
+}
+
+static int chat_main(const struct verb *v, int argc, char **argv) {
+    struct chat_conf c = {.machine = MACHINE_DEFAULT, .sampling = SAMPLING_DEFAULT};
+    return verb_on_model(v, argc, argv, &c, chat);
+}
+
+const struct verb verb_chat = {
+    .name = "chat",
+    .usage = "[MODEL] [options]",
+    .summary = "A conversation on the terminal; what was said is not computed again",
+    .notes =
+        "Lines from standard input, a turn each; answers go to standard output, thoughts and all "
+        "else to\nstandard error. /help lists the commands.\n",
+    .opt = chat_opt,
+    .n_opt = sizeof chat_opt / sizeof *chat_opt,
+    .max_word = 1,
+    .run = chat_main,
+};

@@ -1,0 +1,89 @@
+#!/usr/bin/perl
+# chat.t - `dair chat` over a pipe, and `dair render`: history, commands, what stays in the cache, the
+# prompt as the model sees it.
+use strict;
+use warnings;
+use FindBin;
+use lib $FindBin::Bin;
+use Dair;
+use IO::Handle;
+use JSON::PP;
+use Test::More;
+use POSIX 'mkfifo';
+
+my $dir = scratch();
+
+sub file { my ($name, $text) = @_; write_file("$dir/$name", $text); return "$dir/$name" }
+sub render { return dair(['render', @_]) }
+
+# --- render
+
+my $messages = file('m.json', '[{"role":"system","content":"Be brief."},{"role":"user","content":"Hi <|im_end|>"}]');
+my $template = file('t.jinja', "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}{{ 'go' if add_generation_prompt }}{{ tools | tojson if tools }}{{ x }}");
+my $r = render('--messages', $messages, '--template', $template);
+is($r->{out}, "[system] Be brief.\n[user] Hi <|im_end|>\ngo", 'render: a template of ours');
+$r = render('--messages', $messages, '--template', $template, '--no-generation-prompt',
+         '--tools', file('tools.json', '[{"name":"f"}]'));
+is($r->{out}, "[system] Be brief.\n[user] Hi <|im_end|>\n[{\"name\": \"f\"}]", 'tools, and no beginning of an answer');
+$r = render('--messages', file('o.json', '{"messages":[{"role":"user","content":"a"}],"x":7,"add_generation_prompt":false}'),
+         '--template', $template);
+is($r->{out}, "[user] a\n7", 'an object with more variables');
+$r = render('--messages', $messages, '--json');
+my $seen = decode_json($r->{out});
+like($seen->{text}, qr/Be brief/, "the built-in model's own template");
+is(scalar @{$seen->{ids}}, $seen->{count}, 'and its tokens');
+my $spelt = dair(['tokenize', '--special', '--bos', '--json', '-p', $seen->{text}]);
+isnt(decode_json($spelt->{out})->{count}, $seen->{count}, 'what a user writes is no control token');
+
+$r = render('--messages', $messages, '--template', file('bad.jinja', "a\n{{ b"));
+is($r->{status}, 3, 'a bad template: exit status 3');
+like($r->{err}, qr/template.*line 2/, 'and its line');
+$r = render('--messages', file('none.json', '{"a":'));
+is($r->{status}, 3, 'bad JSON: exit status 3');
+$r = render();
+is($r->{status}, 2, 'no messages: exit status 2');
+
+# --- chat
+
+sub talk { my ($lines, @more) = @_; return dair(['chat', '--temp', 0, @more], from => file('lines', $lines)) }
+
+my $one = dair(['run', '-p', 'What are you?', '--temp', 0, '--quiet']);
+my $c = talk("What are you?\n", '--quiet');
+is($c->{status}, 0, 'chat: the end of input ends it') or diag $c->{err};
+is($c->{out}, "$one->{out}\n", 'the first answer is that of run');
+is($c->{err}, '', '--quiet says nothing else');
+
+$c = talk("What are you?\nWhat are you?\n");
+my @note = $c->{err} =~ /\[(\d+) tokens read, (\d+) kept/g;
+is($note[1], 0, 'the first turn is read whole') or diag $c->{err};
+cmp_ok($note[3], '>', $note[0], 'of the second what was said is kept');
+cmp_ok($note[2], '<', $note[3], 'and less is read than kept');
+
+# An answer must not depend on what the cache kept.
+my $text = (split /\n/, $c->{out})[1];
+my $again = talk("What are you?\nWhat are you?\n/clear\nWhat are you?\n");
+my @said = split /\n/, $again->{out};
+is($said[1], $text, 'the same second answer again');
+is($said[2], $said[0], '/clear forgets');
+
+$c = talk("/help\n/nonsense\n/quit\nWhat are you?\n");
+like($c->{err}, qr{/clear.*there is no command "/nonsense"}s, '/help, and what is no command');
+is($c->{out}, '', '/quit leaves');
+$c = talk("What are you?\n" x 40, '--ctx', 200);
+is($c->{status}, 0, 'a full context ends no conversation');
+like($c->{err}, qr{/clear begins anew}, 'but says what to do');
+
+# Ctrl-C ends the answer, not the program.
+mkfifo("$dir/lines.fifo", 0600) or die "mkfifo: $!";
+my $p = begin(['chat', '--temp', 0], from => "$dir/lines.fifo");
+open my $to, '>', "$dir/lines.fifo" or die "lines.fifo: $!";
+$to->autoflush;
+print $to "Tell me a story.\n";
+sysread $p->{from}, my $first, 1;
+kill 'INT', $p->{pid};
+print $to "What are you?\n/quit\n";
+finish($p, 60);
+is($p->{status}, 0, 'Ctrl-C ends an answer, and the conversation goes on') or diag $p->{err};
+my $turns = () = $p->{err} =~ /tokens read/g;
+is($turns, 2, 'with another turn');
+done_testing();
