@@ -56,7 +56,7 @@ my ($status, $out, $err) = dair(['--help']);
 is($status, 0, 'help: exit status 0');
 is($err, '', 'help: nothing on stderr');
 like($out, qr/^  $_ +\S/m, "help lists $_") for @verbs;
-unlike($out, qr/^  (chat|update|render) /m, 'and nothing that is not there');
+unlike($out, qr/^  update /m, 'and nothing that is not there');
 ($status, $out, $err) = dair([]);
 is($status, 2, 'no verb: exit status 2');
 is($out, '', 'no verb: the help is on stderr');
@@ -78,9 +78,9 @@ for my $verb (@verbs) {
 
 # ---- wrong usage
 refused(['nonsense'],          2, qr/unknown verb "nonsense".*dair --help/);
-refused([$_],                  2, qr/$_ \(.+\) is not in this version/) for qw(chat update);
+refused([$_],                  2, qr/$_ \(.+\) is not in this version/) for qw(update);
 refused(['help', 'nonsense'],  2, qr/unknown verb "nonsense"/);
-refused(['help', 'chat'],      2, qr/chat \(.+\) is not in this version/);
+refused(['help', 'update'],      2, qr/update \(.+\) is not in this version/);
 refused(['run', '--bogus'],    2, qr/unknown option --bogus; see dair run --help/);
 refused(['run', '--bogus=1'],  2, qr/unknown option --bogus;/);
 refused(['run', "--$_", 'x'],  2, qr/--$_ \(.+\) is not in this version/)
