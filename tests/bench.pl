@@ -4,7 +4,7 @@
 # Models are synthesised into DAIR_BENCH_DIR (default build/bench, 6 GB). llama-bench and
 # llama-completion (llama.cpp) are measured beside us when they are on the PATH; the streaming part
 # needs root for a memory group and a disk throttle (cgroup v1 or v2). What cannot be measured is said.
-# BENCH_PARTS=ram,stream,throttle,kernels,gather,cluster chooses parts; the machine should be otherwise idle.
+# BENCH_PARTS=ram,stream,throttle,guess,memory,kernels,gather,cluster chooses parts; the machine should be otherwise idle.
 use strict;
 use warnings;
 use JSON::PP;
@@ -13,7 +13,7 @@ use List::Util qw(max min);
 
 my $dair = $ENV{DAIR_BIN} || 'build/x86_64/dair';
 my $dir = $ENV{DAIR_BENCH_DIR} || 'build/bench';
-my %part = map { $_ => 1 } split /,/, $ENV{BENCH_PARTS} || 'kernels,ram,stream,throttle,gather,cluster';
+my %part = map { $_ => 1 } split /,/, $ENV{BENCH_PARTS} || 'kernels,ram,stream,throttle,guess,memory,gather,cluster';
 my $threads = $ENV{BENCH_THREADS} || 2;
 my $GIB = 1 << 30;
 make_path($dir);
@@ -205,6 +205,48 @@ sub stream {
     row('  beside the best of them', $how, $best ? sprintf('we are %.2f x', $r->{decode_tps} / $best) : '');
 }
 
+# Guessing ahead: a model that repeats itself streamed, and one that does not in RAM. Off and on take turns.
+sub guess {
+    my $build = $ENV{DAIR_BUILD} || 'build/x86_64';
+    my $file = "$dir/parrot.gguf";
+    -f $file
+        or system($dair, 'synth', '--shape', 'llama-3.1-8b,layers=6', '--type', 'q4_0', '-o', $file) == 0
+        && system("$build/tests/bench_parrot", $file) == 0
+        or return row('a model that repeats itself', 'FAILED', '');
+    for (['repeating itself, 0.3 of it in RAM', $file, 120, '--memory', '400M'],
+         ['random text in RAM', model('llama-3.2-1b', 'q4_0'), 96, '--temp', 1, '--top-k', 0]) {
+        my ($name, $model, $n, @more) = @$_;
+        my (%tps, %ids, $r);
+        for my $spec (('off', 'ngram') x 3) {
+            $r = dair_json(answer($model, $n, '--spec', $spec, @more));
+            push @{$tps{$spec}}, $r->{decode_tps} // 0;
+            $ids{$r->{ids} // ''} = 1;
+        }
+        my ($on, $off) = (max(@{$tps{ngram}}), max(@{$tps{off}}));
+        row("$name, guessing ahead", sprintf('%.2f tokens/s', $on), sprintf('%.2f x off (%.2f), %.2f tokens a sweep, %s',
+            $off ? $on / $off : 0, $off, $r->{accepted_per_step} // 0, keys %ids == 1 ? 'same tokens' : 'TOKENS DIFFER'));
+    }
+}
+
+# What was foretold beside what came, and what was allowed beside what was used, over budgets.
+sub memory {
+    for (['llama-3.2-1b', 'q4_0'], ['llama-3.2-1b', 'q8_0'], ['llama-3.1-8b,layers=6', 'q4_0'], ['llama-3.1-8b', 'q4_0']) {
+        my $file = model(@$_);
+        my ($last, $bad) = (0, '');
+        for my $part (0.3, 0.45, 0.6, 0.75, 0.9, 1.05, 1.2) {
+            my $mib = int($part * (-s $file) / 1048576);
+            my $r = dair_json(answer($file, 12, '--spec', 'off', '--memory', "${mib}M"));
+            next if $r->{failed} && row("@$_, $part of it", 'FAILED', '');
+            my $off = $r->{decode_tps} / $r->{forecast_tps};
+            $bad .= " over by $part" if $r->{peak_rss_bytes} > $r->{budget_bytes};
+            $bad .= " slower at $part" if $r->{decode_tps} < 0.97 * $last;
+            $last = $r->{decode_tps};
+            row("@$_, $part of it", sprintf('%.2f tokens/s', $last), sprintf('%.2f x the forecast, limited by %s', $off, $r->{limited_by}));
+        }
+        row("@$_", $bad ? 'NOT' : 'yes', "within budgets, faster with more$bad");
+    }
+}
+
 # Nodes in namespaces of their own, their lines as fast as veth goes or 100 Mbit/s.
 sub gather {
     local $ENV{DAIR_BUILD} = $ENV{DAIR_BUILD} || 'build/x86_64';
@@ -257,5 +299,7 @@ row('-' x 44, '-' x 14, '-' x 40);
 ram() if $part{ram};
 stream(0, 12) if $part{stream};
 stream(400e6, 12) if $part{throttle};
+guess() if $part{guess};
+memory() if $part{memory};
 gather() if $part{gather};
 cluster() if $part{cluster};
