@@ -124,7 +124,7 @@ static void put_machine(struct bench *b) {
     json_put_u64(&b->json, "cores", (uint64_t)s->n_core);
     json_put_u64(&b->json, "ram_bytes", s->mem.total);
     json_put_text(&b->json, "kernels", s->kernels.name);
-    json_put_text(&b->json, "model", s->model.file.path);
+    json_put_text(&b->json, "model", s->model.file[0].path);
     json_put_u64(&b->json, "budget_bytes", s->budget);
     json_end(&b->json);
     json_line(&b->json);
@@ -144,13 +144,12 @@ static MUST bench_memory(struct bench *b, struct err *e) {
 
 static MUST bench_disk(struct bench *b, struct err *e) {
     static const uint32_t reader[] = {1, 2, 4};
-    const struct model *m = &b->s->model;
+    const struct model_file *f = model_main_file(&b->s->model);
     uint64_t chunk = b->s->pool / 16 < TILE_MAX ? b->s->pool / 16 : TILE_MAX;
     chunk = chunk < TILE_MIN ? TILE_MIN : chunk / TILE_MIN * TILE_MIN;
     for (size_t i = 0; i < 3; i++) {
         struct disk_speed d;
-        if (!disk_probe(m->file.path, m->data_off, m->data_len, (uint32_t)chunk, reader[i], 1, &d,
-                        e)) {
+        if (!disk_probe(f->path, f->data_off, f->data_len, (uint32_t)chunk, reader[i], 1, &d, e)) {
             return false;
         }
         if (d.bytes_per_s > b->disk_bps) b->disk_bps = d.bytes_per_s;

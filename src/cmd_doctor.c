@@ -180,12 +180,13 @@ static void look_at_key(struct doctor *d) {
 
 static void look_at_disk(struct doctor *d, const struct setup *s) {
     const struct model *m = &s->model;
+    const struct model_file *f = model_main_file(m);
     struct disk_speed speed;
     struct direct file;
     struct err e;
     uint32_t chunk = m->data_len < TILE_MAX ? TILE_MIN : TILE_MAX;
-    if (!direct_open(&file, m->file.path, &e) ||
-        !disk_probe(m->file.path, m->data_off, m->data_len, chunk, 2, PROBE_SECONDS, &speed, &e)) {
+    if (!direct_open(&file, f->path, &e) ||
+        !disk_probe(f->path, f->data_off, f->data_len, chunk, 2, PROBE_SECONDS, &speed, &e)) {
         say(d, "disk", "check the disk, or copy the model to another", "%s", e.text);
         return;
     }
@@ -206,7 +207,7 @@ static void look_at_model(struct doctor *d, struct setup *s, const char *path) {
         say(d, "model", "get the file anew, or another; `dair inspect` says more", "%s", e.text);
         return;
     }
-    say(d, "model", NULL, "%s: %s, %s", s->is_demo ? "the one inside" : s->model.file.path,
+    say(d, "model", NULL, "%s: %s, %s", s->is_demo ? "the one inside" : s->model.file[0].path,
         s->model.arch_name, BYTES_TEXT(s->model.data_len));
     look_at_disk(d, s);
 }

@@ -97,7 +97,9 @@ static void print_tensors(const struct model *m) {
         for (uint32_t k = 1; k < t->n_dim && k < 4; k++) {
             printf(" x %llu", (unsigned long long)t->dim[k]);
         }
-        printf("] at %llu, %llu bytes\n", (unsigned long long)t->off, (unsigned long long)t->len);
+        printf("] at %llu", (unsigned long long)t->off);
+        if (m->n_file > 1) printf(" of file %u", t->file + 1);
+        printf(", %llu bytes\n", (unsigned long long)t->len);
     }
 }
 
@@ -116,9 +118,11 @@ static void print_all(const struct setup *s, const struct inspect_conf *c,
     char name[128], arch[64];
     text_printable(name, sizeof name, m->name);
     text_printable(arch, sizeof arch, m->arch_name);
-    printf("file      %s, GGUF version %u, %s\n",
-           s->is_demo ? "the model inside this program" : m->file.path, m->version,
-           BYTES_TEXT(m->file.len));
+    printf("file      %s, GGUF version %u, %s",
+           s->is_demo ? "the model inside this program" : m->file[0].path, m->version,
+           BYTES_TEXT(model_bytes(m)));
+    if (m->n_file > 1) printf(" in %u files", m->n_file);
+    putchar('\n');
     printf("model     %s%s%s, %s weights\n", name, *name ? ", " : "", arch, COUNT_TEXT(m->n_param));
     if (m->n_layer) {
         printf(
@@ -187,6 +191,7 @@ static void json_tensors(const struct model *m, struct json *j) {
         json_array(j);
         for (uint32_t k = 0; k < t->n_dim && k < 4; k++) json_u64(j, t->dim[k]);
         json_end(j);
+        json_put_u64(j, "file", t->file);
         json_put_u64(j, "offset", t->off);
         json_put_u64(j, "bytes", t->len);
         json_end(j);
@@ -212,9 +217,10 @@ static void json_all(const struct setup *s, const struct inspect_conf *c, const 
     struct json j;
     json_file(&j, stdout);
     json_object(&j);
-    json_put_text(&j, "file", m->file.path);
+    json_put_text(&j, "file", m->file[0].path);
+    json_put_u64(&j, "files", m->n_file);
     json_put_u64(&j, "version", m->version);
-    json_put_u64(&j, "bytes", m->file.len);
+    json_put_u64(&j, "bytes", model_bytes(m));
     json_put_text(&j, "name", m->name);
     json_put_text(&j, "arch", m->arch_name);
     json_put_u64(&j, "parameters", m->n_param);

@@ -151,9 +151,20 @@ static MUST open_ident(struct service *s, struct err *e) {
 static const char without_model[] =
     "this node goes on without a model, answering no requests itself";
 
+/* One of the later files of a split set: "...-00002-of-00003.gguf". */
+static bool is_later_part(const char *name, size_t len) {
+    enum { SUFFIX = 20 };  // "-00002-of-00003.gguf"
+    unsigned no, count;
+    char dot;
+    if (len < SUFFIX) return false;
+    return sscanf(name + len - SUFFIX, "-%5u-of-%5u%c", &no, &count, &dot) == 3 && dot == '.' &&
+           no > 1;
+}
+
 static int is_gguf(const struct dirent *d) {
     size_t n = strlen(d->d_name);
-    return n > 5 && d->d_name[0] != '.' && strcasecmp(d->d_name + n - 5, ".gguf") == 0;
+    return n > 5 && d->d_name[0] != '.' && strcasecmp(d->d_name + n - 5, ".gguf") == 0 &&
+           !is_later_part(d->d_name, n);
 }
 
 /* The only model of the folder, or the first by name. s->model "": there is none. */

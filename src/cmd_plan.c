@@ -119,7 +119,7 @@ static MUST json_plan(const struct setup *s, struct err *e) {
     unsigned n = ladder(s, budget);
     json_file(&j, stdout);
     json_object(&j);
-    json_put_text(&j, "file", s->model.file.path);
+    json_put_text(&j, "file", s->model.file[0].path);
     json_put_text(&j, "name", s->model.name);
     setup_json(s, &j);
     json_put_real(&j, "compute_s", s->forecast.compute_s);

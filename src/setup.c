@@ -88,7 +88,7 @@ static MUST check_vocab(const struct setup *s, struct err *e) {
     return same || err_set(e, ERR_UNSUPPORTED,
                            "%.150s: its vocabulary is not that of the model it shall guess for; "
                            "take one of the same family",
-                           s->draft.file.path);
+                           s->draft.file[0].path);
 }
 
 MUST setup_draft(struct setup *s, const char *path, struct err *e) {
@@ -179,14 +179,14 @@ static MUST measure(const struct setup *s, uint32_t batch, uint32_t slot, uint64
 static MUST least_pool(const struct setup *s, uint64_t *pool, struct err *e) {
     struct nn_memory m;
     if (!measure(s, 1, 2, ENGINE_PLENTY, &m, e)) {
-        return err_in(e, s->is_demo ? "demo model" : s->model.file.path);
+        return err_in(e, s->is_demo ? "demo model" : s->model.file[0].path);
     }
     *pool = m.min_budget;
     return true;
 }
 
 static MUST too_small(const struct setup *s, struct err *e) {
-    const char *name = s->is_demo ? "the demo model" : s->model.file.path;
+    const char *name = s->is_demo ? "the demo model" : s->model.file[0].path;
     return err_set(
         e, ERR_MEMORY,
         "%.150s needs at least %llu MiB (with a context of %u tokens), the memory budget "
@@ -335,9 +335,10 @@ static uint32_t probe_chunk(const struct setup *s) {
 
 static MUST probe_disk(struct setup *s, struct err *e) {
     struct disk_speed d;
+    const struct model_file *f = model_main_file(&s->model);
     s->disk_chunk = probe_chunk(s);
-    if (!disk_probe(s->model.file.path, s->model.data_off, s->model.data_len, s->disk_chunk,
-                    s->conf.n_reader, 0.3, &d, e)) {
+    if (!disk_probe(f->path, f->data_off, f->data_len, s->disk_chunk, s->conf.n_reader, 0.3, &d,
+                    e)) {
         return false;
     }
     s->disk_bps = d.bytes_per_s;
@@ -454,13 +455,15 @@ const char *setup_type(const struct model *m) {
 
 void setup_print_model(const struct setup *s, FILE *to) {
     const struct model *m = &s->model;
-    const char *file = strrchr(m->file.path, '/');
+    const char *file = strrchr(m->file[0].path, '/');
     char name[80];
-    file = s->is_demo ? "the model inside this program" : file ? file + 1 : m->file.path;
+    file = s->is_demo ? "the model inside this program" : file ? file + 1 : m->file[0].path;
     text_printable(name, sizeof name, m->name);
-    fprintf(to, "model     %s%s%s: %s, %u layers, %s weights in %s, %s\n", name, *name ? ", " : "",
+    fprintf(to, "model     %s%s%s: %s, %u layers, %s weights in %s, %s", name, *name ? ", " : "",
             file, m->arch_name, m->n_layer, COUNT_TEXT(m->n_param), setup_type(m),
             BYTES_TEXT(m->data_len));
+    if (m->n_file > 1) fprintf(to, " in %u files", m->n_file);
+    fputc('\n', to);
 }
 
 static void print_memory(const struct setup *s, FILE *to) {

@@ -15,7 +15,9 @@ static unsigned use(const struct model *m) {
     for (uint32_t i = 0; model_meta(m, i, &key, &value); i++)
         sum += (uint8_t)*key + (uint8_t)*value;
     for (uint32_t i = 0; i < m->n_tensor; i++) {
-        if (m->tensor[i].off + m->tensor[i].len > m->file.base + m->file.len) abort();
+        if (m->tensor[i].file >= m->n_file) abort();
+        const struct model_file *f = &m->file[m->tensor[i].file];
+        if (m->tensor[i].off + m->tensor[i].len > f->base + f->len) abort();
     }
     const struct vocab *v = &m->vocab;
     for (uint32_t i = 0; i < v->n_token && v->type; i++) {
@@ -30,7 +32,7 @@ static unsigned use(const struct model *m) {
     for (uint32_t i = 0; m->layer && i < m->n_layer; i++) {
         sum += m->layer[i].down->type;
         for (uint32_t x = 0; x < N_EXPERT_PART * m->n_expert; x++) {
-            uint64_t off = 0, end = m->file.base + m->file.len;
+            uint64_t off = 0, end = m->file[0].base + m->file[0].len;
             const struct tensor *t =
                 model_expert(m, i, x / N_EXPERT_PART, (enum expert_part)(x % N_EXPERT_PART), &off);
             if (off > end || t->len / (t->dim[2] * t->dim[3]) > end - off) abort();

@@ -75,7 +75,9 @@ struct spec {
     const char *add_tensor;   // [32] F32
     const char *retype;       // this tensor's type is
     uint32_t type;
-    uint64_t shift;  // added to the second tensor's offset
+    uint64_t shift;     // added to the second tensor's offset
+    uint32_t from, to;  // only these of the tensors; to 0: all
+    bool bare;          // without the model's keys: one of the later files of a split set
 };
 
 enum { MAKER_E = 32, MAKER_VOCAB = 8 };
@@ -94,6 +96,10 @@ static inline uint32_t maker_keys(struct blob *b, const struct spec *s) {
                 {"llama.feed_forward_length", 64}, {"llama.attention.head_count", 4},
                 {"llama.context_length", 128},     {"llama.attention.head_count_kv", 2}};
     uint32_t n = 0;
+    if (s->bare) {
+        blob_put(b, s->kv.p, s->kv.n);
+        return s->n_kv;
+    }
     if (maker_keeps(&n, s, "general.architecture")) kv_str(b, "general.architecture", "llama");
     for (size_t i = 0; i < sizeof ints / sizeof *ints; i++) {
         if (maker_keeps(&n, s, ints[i].key)) kv_u32(b, ints[i].key, ints[i].v);
@@ -136,6 +142,7 @@ static inline struct blob maker_build(const struct spec *s) {
     for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
         bool added = i == sizeof t / sizeof *t - 1;
         const char *name = added ? s->add_tensor : t[i].name;
+        if (s->to && !added && (i < s->from || i >= s->to)) continue;
         if (!name || (s->drop_tensor && !strcmp(s->drop_tensor, name))) continue;
         uint32_t type = s->retype && !strcmp(s->retype, name) ? s->type : 0;
         blob_text(&infos, name);

@@ -100,7 +100,8 @@ sub judge_run {
 
 for my $file (sort glob "$dir/C-models/*.gguf") {
     my $name = basename($file, '.gguf');
-    my $text = slurp("$dir/G-golden/$name.json") or next;
+    (my $golden = $name) =~ s/^split-(.+)-00001-of-\d{5}$/$1/;    # cut from the file of that name
+    my $text = slurp("$dir/G-golden/$golden.json") or next;
     my $g = decode_json($text);
     my @runs = @{$g->{runs}};
     my @ask;

@@ -27,7 +27,7 @@ static inline bool parrot_erase(int fd, const struct tensor *t) {
 static inline bool parrot_make(const struct model *m) {
     const struct tensor *from = m->token_embd, *to = m->output;
     if (from == to || from->type != to->type) return false;
-    int fd = open(m->file.path, O_RDWR);
+    int fd = open(m->file[0].path, O_RDWR);
     size_t row = to->len / m->n_vocab;
     uint8_t *one = malloc(row);
     bool ok = fd >= 0 && one;

@@ -93,7 +93,7 @@ static size_t data_of(const struct blob *f) {
     int fd;
     size_t at = 0;
     blob_file(f->p, f->n, &fd, path);
-    if (model_open(&m, path, 0, 0, &e)) at = m.data_off, model_close(&m);
+    if (model_open(&m, path, 0, 0, &e)) at = m.file[0].data_off, model_close(&m);
     close(fd);
     return at;
 }

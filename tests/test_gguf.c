@@ -46,7 +46,8 @@ static void check_base(void) {
     tap_ok(m.n_tensor == 12 && m.output != m.token_embd && m.rope_freqs == NULL, "directory");
     tap_ok(m.layer[0].k->dim[0] == 32 && m.layer[0].k->dim[1] == 16 && m.layer[0].k->len == 2048,
            "a tensor's size");
-    tap_ok(m.token_embd->off == m.data_off && m.data_off + m.data_len == b.n, "data's place");
+    tap_ok(m.token_embd->off == m.file[0].data_off && m.file[0].data_off + m.data_len == b.n,
+           "data's place");
     const struct vocab *v = &m.vocab;
     tap_ok(v->n_token == 8 && !memcmp(v->text + v->start[5], "ab", 2) &&
                v->start[6] == v->start[7] && v->start[8] == strlen("<unk><s></s>ababc"),
@@ -78,7 +79,8 @@ static void check_range(void) {
     blob_int(&outer, 0, 8);
     blob_file(outer.p, outer.n, &fd, path);
     bool ok = model_open(&m, path, 777, b.n, &e);
-    tap_ok(ok && m.token_embd->off == m.data_off && m.data_off + m.data_len == 777 + b.n,
+    tap_ok(ok && m.token_embd->off == m.file[0].data_off &&
+               m.file[0].data_off + m.data_len == 777 + b.n,
            "a model inside another file has absolute offsets");
     if (ok) model_close(&m);
     tap_ok(!model_open(&m, path, 777, b.n + 100, &e) && e.code == ERR_FORMAT, "range: %s", e.text);
@@ -110,7 +112,7 @@ static void check_keys(void) {
     expect("an array of arrays", &s, ERR_FORMAT, "array of arrays");
     s = (struct spec){.n_kv = 1};
     kv_u32(&s.kv, "split.count", 3);
-    expect("a split set", &s, ERR_UNSUPPORTED, "3 files");
+    expect("a split set whose files cannot be found by name", &s, ERR_FORMAT, "set of 3 files");
     s = (struct spec){.drop_key = "general.architecture"};
     expect("no architecture", &s, ERR_FORMAT, "general.architecture");
     s = (struct spec){.drop_key = "llama.context_length"};
@@ -277,7 +279,8 @@ static const struct {
     {"stories260K-Q8_0.gguf", 5, 64, 8, 4, 8, 172, ERR_NONE},
     {"rnd-mixtral-Q8_0.gguf", 2, 256, 4, 2, 64, 256, ERR_NONE},
     {"rnd-qwen3-Q8_0.gguf", 0, 0, 0, 0, 0, 0, ERR_UNSUPPORTED},
-    {"split-rnd-llama-Q8_0-00001-of-00003.gguf", 0, 0, 0, 0, 0, 0, ERR_UNSUPPORTED},
+    {"split-rnd-llama-Q8_0-00001-of-00003.gguf", 2, 256, 4, 2, 64, 512, ERR_NONE},
+    {"split-rnd-llama-Q8_0-00002-of-00003.gguf", 0, 0, 0, 0, 0, 0, ERR_UNSUPPORTED},
 };
 
 static void check_facts(void) {

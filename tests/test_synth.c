@@ -85,8 +85,8 @@ static void check_tiny(const char *type) {
     if (tap_ok(model_open(&m, a, 0, 0, &e), "%s: opens %s", type, e.text)) {
         tap_ok(m.n_layer == 2 && m.n_embd == 256 && m.n_vocab == 512 && m.output != m.token_embd,
                "%s: shape", type);
-        tap_ok(m.data_off + m.data_len <= la && la - m.data_off - m.data_len < 64, "%s: size",
-               type);
+        tap_ok(m.file[0].data_off + m.data_len <= la && la - m.file[0].data_off - m.data_len < 64,
+               "%s: size", type);
         check_spread(type, find(&m, "blk.1.attn_q.weight"), pa, 1.5 / 16);
         check_spread(type, find(&m, "blk.1.ffn_down.weight"), pa, 1 / sqrt(512.0));
         model_close(&m);

@@ -432,6 +432,17 @@ static MUST sort_keys(struct gguf *g, struct err *e) {
     return true;
 }
 
+MUST gguf_sort_tensors(struct gguf *g, struct err *e) {
+    char shown[64];
+    if (g->n_tensor) qsort(g->tensor_by_name, g->n_tensor, sizeof *g->tensor_by_name, tensor_cmp);
+    for (uint32_t i = 1; i < g->n_tensor; i++) {
+        if (strcmp(g->tensor_by_name[i - 1]->name, g->tensor_by_name[i]->name) != 0) continue;
+        return err_set(e, ERR_FORMAT, "tensor %s is there twice",
+                       gguf_show(shown, g->tensor_by_name[i]->name));
+    }
+    return true;
+}
+
 /* Every tensor aligned, inside the file and clear of the others; offsets become the file's. */
 static MUST place_tensors(struct gguf *g, struct err *e) {
     char shown[64], other[64];
@@ -464,13 +475,7 @@ static MUST place_tensors(struct gguf *g, struct err *e) {
         return err_set(e, ERR_FORMAT, "tensors %s and %s overlap at byte %" PRIu64,
                        gguf_show(shown, a->name), gguf_show(other, b->name), b->off);
     }
-    qsort(g->tensor_by_name, g->n_tensor, sizeof *g->tensor_by_name, tensor_cmp);
-    for (uint32_t i = 1; i < g->n_tensor; i++) {
-        if (strcmp(g->tensor_by_name[i - 1]->name, g->tensor_by_name[i]->name) != 0) continue;
-        return err_set(e, ERR_FORMAT, "tensor %s is there twice",
-                       gguf_show(shown, g->tensor_by_name[i]->name));
-    }
-    return true;
+    return gguf_sort_tensors(g, e);
 }
 
 MUST gguf_read(struct gguf *g, struct arena *mem, int fd, uint64_t base, uint64_t len,

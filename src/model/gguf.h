@@ -86,6 +86,18 @@ MUST gguf_array(struct gguf *g, const char *key, enum gguf_type elem, const stru
  * Fails: ERR_FORMAT, ERR_LIMIT, ERR_UNSUPPORTED (another tokenizer kind), ERR_IO. */
 MUST vocab_read(struct vocab *v, struct gguf *g, struct arena *mem, struct err *e);
 
+/* Open a model's file for reading; base and *len choose a range of it (*len 0: all, set here).
+ * Fails: ERR_IO, ERR_FORMAT for what is no regular file or shorter than the range. */
+MUST gguf_open_file(const char *path, uint64_t base, uint64_t *len, int *fd, struct err *e);
+
+/* gguf_read, and of the first file of a split set the directories of all, as one: g->tensor then names
+ * their files. Fills m->mem, m->file and m->n_file. m->file[0] of the caller's is path and range. */
+MUST gguf_read_set(struct gguf *g, struct model *m, const struct model_file *first, int fd,
+                   uint8_t *window, enum model_part part, struct err *e);
+
+/* Sort the directory by name, for gguf_tensor. Fails: ERR_FORMAT when a name is there twice. */
+MUST gguf_sort_tensors(struct gguf *g, struct err *e);
+
 /* Text from a file as it may be shown: cut to fit out, bytes that are not printable ASCII as '?'. */
 const char *gguf_show(char out[static 64], const char *text);
 

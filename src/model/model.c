@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 enum { ARCH_NAME_MAX = 48, LAYER_TENSORS = 9 };  // the least that a layer has
@@ -405,7 +404,6 @@ static MUST read_tensors(struct reader *r, struct err *e) {
 static MUST read_arch(struct reader *r, struct err *e) {
     struct model *m = r->m;
     char shown[64];
-    uint32_t n_split = 0;
     if (!gguf_find(&r->g, "general.architecture")) {
         return err_set(e, ERR_FORMAT, "key general.architecture is missing: not a language model?");
     }
@@ -414,12 +412,7 @@ static MUST read_arch(struct reader *r, struct err *e) {
                        gguf_show(shown, m->arch_name));
     }
     m->arch = ARCH_LLAMA;
-    if (!gguf_u32(&r->g, "split.count", UINT32_MAX, &n_split, e)) return false;
-    if (n_split <= 1) return true;
-    return err_set(e, ERR_UNSUPPORTED,
-                   "one of a set of %" PRIu32 " files; split sets are not "
-                   "supported yet (llama-gguf-split --merge makes one file of them)",
-                   n_split);
+    return true;
 }
 
 /* Everything that running needs. */
@@ -446,8 +439,7 @@ static MUST read_directory(struct reader *r, struct err *e) {
     m->tensor = g->tensor;
     m->n_kv = g->n_kv;
     m->kv = g->kv;
-    m->data_off = g->data_off + m->file.base;
-    for (uint32_t i = 0; i < g->n_tensor; i++) {  // no overflow: they lie apart in one file
+    for (uint32_t i = 0; i < g->n_tensor; i++) {  // no overflow: they lie apart in their files
         const struct tensor *t = &g->tensor[i];
         const struct tensor_format *f = tensor_format(t->type);
         m->n_param += t->len / f->bytes * f->block;
@@ -475,64 +467,49 @@ static void read_what_is_there(struct reader *r) {
     if (!m->n_vocab) m->n_vocab = m->vocab.n_token;
 }
 
-static MUST read_part(struct model *m, int fd, enum model_part part, struct err *e) {
+/* Of all files: one file's alone, or a hash over those of the set. */
+static MUST take_fingerprint(struct model *m, uint8_t *window, struct err *e) {
+    struct hash h;
+    hash_init(&h, 2);
+    for (uint32_t i = 0; i < m->n_file; i++) {
+        const struct model_file *f = &m->file[i];
+        struct fingerprint_of of = {-1, f->base, f->len, f->meta_len, f->data_off - f->base};
+        uint64_t len = f->len;
+        bool ok = gguf_open_file(f->path, f->base, &len, &of.fd, e) &&
+                  fingerprint_take(&of, window, &m->fingerprint, e);
+        if (of.fd >= 0) close(of.fd);
+        if (!ok) return i ? err_in(e, f->path) : false;
+        hash_put(&h, &m->fingerprint, sizeof m->fingerprint);
+    }
+    if (m->n_file > 1) m->fingerprint = hash_end(&h);
+    return true;
+}
+
+static MUST read_part(struct model *m, const struct model_file *first, int fd, enum model_part part,
+                      struct err *e) {
     struct reader r = {.m = m};
-    size_t path_len = strlen(m->file.path) + 1;
     uint8_t *window = malloc(CURSOR_WINDOW);
     if (!window) return err_set(e, ERR_MEMORY, "no memory to read the metadata");
-    /* 1 KiB: alignment of the tables pushed here. */
-    bool ok = gguf_read(&r.g, &m->mem, fd, m->file.base, m->file.len, window, path_len + 1024, e);
-    if (ok) {
-        char *path = arena_push(&m->mem, path_len, 1);
-        if (path) {
-            m->file.path = memcpy(path, m->file.path, path_len);
-        } else {
-            ok = err_set(e, ERR_MEMORY, "no memory for the path");
-        }
-    }
-    ok = ok && read_directory(&r, e);
-    if (ok && part == MODEL_ALL) {
-        const struct fingerprint_of f = {fd, m->file.base, m->file.len, r.g.meta_len, r.g.data_off};
-        ok = read_all(&r, e) && fingerprint_take(&f, window, &m->fingerprint, e);
-    }
+    bool ok = gguf_read_set(&r.g, m, first, fd, window, part, e) && read_directory(&r, e);
+    if (ok && part == MODEL_ALL) ok = read_all(&r, e) && take_fingerprint(m, window, e);
     if (ok && part == MODEL_VOCAB) {
         ok = vocab_read(&m->vocab, &r.g, &m->mem, e);
         m->n_vocab = m->vocab.n_token;
     }
     if (ok && part == MODEL_DIRECTORY) read_what_is_there(&r);
     /* The page cache counts against the cgroup, and nobody reads the metadata again. */
-    (void)posix_fadvise(fd, (off_t)m->file.base, (off_t)(r.g.meta_len + CURSOR_WINDOW),
+    (void)posix_fadvise(fd, (off_t)first->base, (off_t)(r.g.meta_len + CURSOR_WINDOW),
                         POSIX_FADV_DONTNEED);
     free(window);
     return ok;
 }
 
-static MUST open_file(struct model *m, int *fd, struct err *e) {
-    /* NONBLOCK: a path may be a FIFO, whose open would wait for a writer. */
-    *fd = open(m->file.path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (*fd < 0) return err_sys(e, "cannot open the file");
-    struct stat st;
-    if (fstat(*fd, &st) != 0) return err_sys(e, "cannot stat the file");
-    if (!S_ISREG(st.st_mode)) {
-        return err_set(e, ERR_FORMAT, "%s",
-                       S_ISDIR(st.st_mode) ? "a folder, not a model file" : "not a regular file");
-    }
-    uint64_t size = (uint64_t)st.st_size;
-    if (m->file.base > size || m->file.len > size - m->file.base) {
-        return err_set(e, ERR_FORMAT,
-                       "%" PRIu64 " bytes at %" PRIu64 " are not in a file of %" PRIu64,
-                       m->file.len, m->file.base, size);
-    }
-    if (!m->file.len) m->file.len = size - m->file.base;
-    (void)posix_fadvise(*fd, 0, 0, POSIX_FADV_RANDOM);  // no readahead into the weights
-    return true;
-}
-
 MUST model_open_part(struct model *m, const char *path, uint64_t base, uint64_t len,
                      enum model_part part, struct err *e) {
     int fd = -1;
-    *m = (struct model){.file = {.path = path, .base = base, .len = len}};
-    bool ok = open_file(m, &fd, e) && read_part(m, fd, part, e);
+    struct model_file first = {.path = path, .base = base, .len = len};
+    *m = (struct model){0};
+    bool ok = gguf_open_file(path, base, &first.len, &fd, e) && read_part(m, &first, fd, part, e);
     if (fd >= 0) close(fd);
     if (ok) return true;
     model_close(m);
@@ -541,6 +518,20 @@ MUST model_open_part(struct model *m, const char *path, uint64_t base, uint64_t 
 
 MUST model_open(struct model *m, const char *path, uint64_t base, uint64_t len, struct err *e) {
     return model_open_part(m, path, base, len, MODEL_ALL, e);
+}
+
+uint64_t model_bytes(const struct model *m) {
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < m->n_file; i++) sum += m->file[i].len;
+    return sum;
+}
+
+const struct model_file *model_main_file(const struct model *m) {
+    const struct model_file *best = &m->file[0];
+    for (uint32_t i = 1; i < m->n_file; i++) {
+        if (m->file[i].data_len > best->data_len) best = &m->file[i];
+    }
+    return best;
 }
 
 void model_close(struct model *m) {

@@ -5,7 +5,8 @@
  * The directory is validated here, once: after model_open() every tensor of the architecture is
  * there, has the right shape and lies inside its file, so later layers need not ask again.
  *
- * Format: GGUF v2 and v3 (ggml docs/gguf.md). Threads: read-only after open.
+ * Formats: GGUF v2 and v3 (ggml docs/gguf.md), also split into a set of files, of which the first is
+ * opened and names the others. Threads: read-only after open.
  */
 #ifndef MODEL_MODEL_H
 #define MODEL_MODEL_H
@@ -28,6 +29,7 @@ enum {
     MODEL_MAX_META = 1 << 28,  // bytes of metadata kept: strings and arrays
     MODEL_MAX_EXPERT = 256,    // of a layer
     MODEL_MAX_USED = 16,       // of them for one token
+    MODEL_MAX_FILE = 512,      // of a split set
 };
 
 /* GGUF tensor types; all sizes are known, kernels exist for some (see weight_ops). */
@@ -62,14 +64,18 @@ struct tensor {
     uint32_t type;  // enum tensor_type or any other GGUF number with a tensor_format
     uint32_t n_dim;
     uint64_t dim[4];  // dim[0] is the row length (columns), dim[1] the rows; absent ones are 1
-    uint64_t off;     // in the file, absolute (a model embedded in another file included)
+    uint32_t file;    // index into model.file
+    uint64_t off;     // in that file, absolute (a model embedded in another file included)
     uint64_t len;     // bytes
 };
 
-/* One file of weights. The demo model is a range of our own executable. */
+/* One file of weights. The demo model is a range of our own executable. Of the range's bytes the first
+ * meta_len describe the model and those from data_off (absolute) on are weights. */
 struct model_file {
     const char *path;
     uint64_t base, len;  // bytes of the file that are the model
+    uint64_t meta_len, data_off;
+    uint64_t data_len;  // bytes of the tensors in it
 };
 
 enum arch { ARCH_LLAMA, N_ARCH };
@@ -114,9 +120,10 @@ struct vocab {
 
 struct model {
     struct arena mem;
-    struct model_file file;
-    const char *name;       // general.name or ""
-    const char *arch_name;  // general.architecture
+    uint32_t n_file;
+    const struct model_file *file;  // [n_file]; the first is what was opened
+    const char *name;               // general.name or ""
+    const char *arch_name;          // general.architecture
     enum arch arch;
     uint32_t version;  // GGUF version
     /* shape */
@@ -133,27 +140,33 @@ struct model {
     const struct tensor *token_embd, *output_norm, *output;  // output == token_embd when tied
     const struct layer_tensors *layer;                       // [n_layer]
     struct vocab vocab;
-    const char *chat_template;    // "" when absent
-    uint64_t n_param;             // weights in all tensors
-    uint64_t data_off, data_len;  // where tensor data lies, bytes of all tensors
-    uint64_t fingerprint;         // the same for copies of a file only (MODEL_ALL; else 0)
+    const char *chat_template;  // "" when absent
+    uint64_t n_param;           // weights in all tensors
+    uint64_t data_len;          // bytes of all tensors
+    uint64_t fingerprint;       // the same for copies of the files only (MODEL_ALL; else 0)
     uint32_t n_kv;
     const struct gguf_kv *kv;  // the file's keys, see model_meta()
 };
 
 /* Read and validate a model's metadata. Opens `path`; base and len choose a range of it (len 0: all).
+ * Of a split set path is the first file; the others are looked for beside it.
  * Fails: ERR_IO; ERR_FORMAT, ERR_LIMIT for a bad file; ERR_UNSUPPORTED for an architecture, tokenizer
  * kind or option that this version cannot run. The sentence begins with the path. */
 MUST model_open(struct model *m, const char *path, uint64_t base, uint64_t len, struct err *e);
 
 /* As model_open, but stops after the directory: for inspect on files that run refuses, and for files
- * that hold only a vocabulary. Shape and tensors are filled as far as they are there. */
+ * that hold only a vocabulary. Shape and tensors are filled as far as they are there. MODEL_DIRECTORY
+ * takes any file of a split set and then describes that one; MODEL_VOCAB reads the first only. */
 enum model_part { MODEL_ALL, MODEL_VOCAB, MODEL_DIRECTORY };
 MUST model_open_part(struct model *m, const char *path, uint64_t base, uint64_t len,
                      enum model_part part, struct err *e);
 void model_close(struct model *m);
 
-/* The tensor that holds a matrix of an expert, and where in the file the matrix begins. */
+/* Bytes of all files of the model, and the file that holds most of its weights. */
+uint64_t model_bytes(const struct model *m);
+const struct model_file *model_main_file(const struct model *m);
+
+/* The tensor that holds a matrix of an expert, and where in its file the matrix begins. */
 const struct tensor *model_expert(const struct model *m, uint32_t layer, uint32_t expert,
                                   enum expert_part part, uint64_t *off);
 

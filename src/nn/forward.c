@@ -16,7 +16,7 @@ static MUST embed(struct nn *n, const int32_t *token, uint32_t n_tok, struct err
         uint8_t *row;
         if (n->embd) {
             row = n->embd + off;
-        } else if (!store_read(n->store, 0, n->embd_row, m->token_embd->off + off,
+        } else if (!store_read(n->store, m->token_embd->file, n->embd_row, m->token_embd->off + off,
                                n->embd_row_bytes, &row, e)) {
             return err_in(e, m->token_embd->name);
         }

@@ -151,6 +151,7 @@ static void fixed_needs(struct nn *n, struct needs *l) {
     need(l, &n->norm, m->n_layer, sizeof *n->norm);
     need(l, &n->output_norm, m->n_embd, sizeof(float));
     need(l, &n->freq, m->n_rot / 2, sizeof(double));
+    need(l, &n->path, m->n_file, sizeof *n->path);
     need(l, &n->embd_room, n->embd_row_bytes + 4 * DISK_ALIGN, 1);
     /* the norms of all layers, carved in load order */
     need(l, &n->layer_norm_mem, (size_t)m->n_layer * 2 * round_up(m->n_embd, FLOAT_LANES),
@@ -296,10 +297,11 @@ MUST nn_measure(const struct nn_conf *c, struct nn_memory *out, struct err *e) {
 /* --- open --- */
 
 static MUST open_store(struct nn *n, struct err *e) {
-    const char *path[1] = {n->conf.model->file.path};
+    const struct model *m = n->conf.model;
+    for (uint32_t i = 0; i < m->n_file; i++) n->path[i] = m->file[i].path;
     struct store_conf c = {
-        .file = path,
-        .n_file = 1,
+        .file = n->path,
+        .n_file = m->n_file,
         .tile = n->w.tile,
         .n_tile = n->w.n_tile,
         .pin_bytes = n->memory.pin_bytes,
@@ -338,7 +340,7 @@ static MUST place_rooms(struct nn *n, struct err *e) {
     if (row > n->embd_row_bytes + 3 * DISK_ALIGN) {
         return err_set(e, ERR_UNSUPPORTED,
                        "%s lies on a disk with blocks of more than %d bytes; copy it to another",
-                       n->conf.model->file.path, DISK_ALIGN);
+                       n->conf.model->file[n->conf.model->token_embd->file].path, DISK_ALIGN);
     }
     n->embd_row = n->embd_room + (-(uintptr_t)n->embd_room & (DISK_ALIGN - 1));
     if (n->embd) n->embd_piece += -(uintptr_t)n->embd_piece & (DISK_ALIGN - 1);
@@ -382,7 +384,8 @@ static MUST read_into(struct nn *n, uint8_t *dst, const struct tensor *t, uint8_
         if (n->progress && !n->progress(n->progress_ctx, 0, n->conf.model->n_layer)) {
             return err_set(e, ERR_STOPPED, "stopped");
         }
-        if (!store_read(n->store, 0, room, t->off + done, len, &at, e)) return err_in(e, t->name);
+        if (!store_read(n->store, t->file, room, t->off + done, len, &at, e))
+            return err_in(e, t->name);
         memcpy(dst + done, at, len);
     }
     return true;

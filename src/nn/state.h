@@ -62,6 +62,7 @@ struct nn {
     float *layer_norm_mem;     // what norm[] points into
     float *output_norm;        // [n_embd]
     double *freq;              // [n_rot / 2]
+    const char **path;         // [model.n_file]
     uint8_t *embd;        // the embedding table in file order, or NULL: rows are read when needed
     uint8_t *embd_piece;  // room to read a piece of the table, when it is resident
     uint8_t *embd_room;   // memory to read one row into

@@ -36,6 +36,7 @@ static void add_tiles(struct weights *w, const struct model *m, struct matrix *m
         uint32_t n_unit = (n_group + groups - 1) / groups;
         if (w->tile) {
             w->tile[c->n_tile] = (struct tile){
+                .file = mat->tensor->file,
                 .len = (uint32_t)(n_row * mat->row_bytes),
                 .off = mat->off + (uint64_t)row * mat->row_bytes,
                 .mem = (uint64_t)n_group * mat->group_bytes,
