@@ -18,25 +18,11 @@ size_t unicode_decode(const uint8_t *s, size_t len, int32_t *cp) {
 }
 
 bool unicode_is_letter(int32_t cp) {
-    if (cp < 0x80) return (cp >= 'a' && cp <= 'z') || (cp >= 'A' && cp <= 'Z');
-    switch (utf8proc_category(cp)) {
-    case UTF8PROC_CATEGORY_LU:
-    case UTF8PROC_CATEGORY_LL:
-    case UTF8PROC_CATEGORY_LT:
-    case UTF8PROC_CATEGORY_LM:
-    case UTF8PROC_CATEGORY_LO: return true;
-    default: return false;
-    }
+    return cp >= 0 && unicode_classes(cp) & UNI_LETTER;
 }
 
 bool unicode_is_number(int32_t cp) {
-    if (cp < 0x80) return cp >= '0' && cp <= '9';
-    switch (utf8proc_category(cp)) {
-    case UTF8PROC_CATEGORY_ND:
-    case UTF8PROC_CATEGORY_NL:
-    case UTF8PROC_CATEGORY_NO: return true;
-    default: return false;
-    }
+    return cp >= 0 && unicode_classes(cp) & UNI_NUMBER;
 }
 
 bool ascii_is_space(char c) {
@@ -93,5 +79,57 @@ bool unicode_is_printable(int32_t cp) {
     case UTF8PROC_CATEGORY_ZP:
     case UTF8PROC_CATEGORY_ZS: return false;
     default: return true;
+    }
+}
+
+static unsigned ascii_classes(int32_t cp) {
+    if (cp >= 'a' && cp <= 'z') return UNI_LOWER;
+    if (cp >= 'A' && cp <= 'Z') return UNI_UPPER;
+    if (cp >= '0' && cp <= '9') return UNI_NUMBER;
+    if (cp == '\r' || cp == '\n') return UNI_SPACE | UNI_LINE;
+    if (ascii_is_space((char)cp)) return UNI_SPACE;
+    if (cp < 0x20 || cp == 0x7f) return UNI_OTHER;
+    switch (cp) {
+    case '$':
+    case '+':
+    case '<':
+    case '=':
+    case '>':
+    case '^':
+    case '`':
+    case '|':
+    case '~': return UNI_SYMBOL;
+    default: return UNI_PUNCT;
+    }
+}
+
+unsigned unicode_classes(int32_t cp) {
+    if (cp < 0) return UNI_SYMBOL;
+    if (cp < 0x80) return ascii_classes(cp);
+    if (unicode_is_space(cp)) return UNI_SPACE;
+    switch (utf8proc_category(cp)) {
+    case UTF8PROC_CATEGORY_LU:
+    case UTF8PROC_CATEGORY_LT: return UNI_UPPER;
+    case UTF8PROC_CATEGORY_LL: return UNI_LOWER;
+    case UTF8PROC_CATEGORY_LM:
+    case UTF8PROC_CATEGORY_LO: return UNI_PLAIN;
+    case UTF8PROC_CATEGORY_MN:
+    case UTF8PROC_CATEGORY_MC:
+    case UTF8PROC_CATEGORY_ME: return UNI_MARK;
+    case UTF8PROC_CATEGORY_ND:
+    case UTF8PROC_CATEGORY_NL:
+    case UTF8PROC_CATEGORY_NO: return UNI_NUMBER;
+    case UTF8PROC_CATEGORY_PC:
+    case UTF8PROC_CATEGORY_PD:
+    case UTF8PROC_CATEGORY_PS:
+    case UTF8PROC_CATEGORY_PE:
+    case UTF8PROC_CATEGORY_PI:
+    case UTF8PROC_CATEGORY_PF:
+    case UTF8PROC_CATEGORY_PO: return UNI_PUNCT;
+    case UTF8PROC_CATEGORY_SM:
+    case UTF8PROC_CATEGORY_SC:
+    case UTF8PROC_CATEGORY_SK:
+    case UTF8PROC_CATEGORY_SO: return UNI_SYMBOL;
+    default: return UNI_OTHER;
     }
 }

@@ -130,9 +130,7 @@ MUST tok_encode_parts(const struct tok *t, const struct tok_part *part, size_t n
     bool ok = encode_all(&en, joined ? joined : n_part ? part[0].text : "", len, part, n_part, e);
     if (flags & TOK_EOS && t->add_eos && t->eos >= 0) tok_emit(&en, t->eos);
     free(joined);
-    free(en.sym);
-    free(en.heap);
-    free(en.copy);
+    encoder_free(&en);
     *n = en.n;
     if (!ok) return false;
     if (en.n <= cap) return true;

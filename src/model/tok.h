@@ -4,8 +4,7 @@
  * caller's, so that it neither allocates nor recurses, and takes O(n log n) on any text.
  * Whatever the vocabulary: to find the special tokens takes at most log2(their number) comparisons for
  * each byte of the text, of no more bytes than the longest has, and 91 lookups more (tok_special.c).
- * Pre-tokenizers by name: llama-bpe (llama 3), gpt-2 and their aliases; Unicode classes come from
- * base/unicode. Threads: read-only after open.
+ * Pre-tokenizers by name: see pretok_names.c; Unicode classes come from base/unicode. Threads: read-only after open.
  *
  * Sources: SentencePiece (Kudo & Richardson 2018) greedy merge by score; byte-level BPE (Radford et
  * al. 2019); the pre-tokenizer patterns are those that the models' own tokenizer files publish.

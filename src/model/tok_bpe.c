@@ -137,7 +137,7 @@ static int32_t whole(const struct tok *t, const char *s, size_t len) {
 
 static MUST encode_word(struct encoder *en, const char *s, size_t len, struct err *e) {
     const struct tok *t = en->t;
-    if (t->pre->whole_words) {
+    if (t->pre.whole_words) {
         int32_t id = whole(t, s, len);
         if (id >= 0) {
             tok_emit(en, id);
@@ -161,10 +161,10 @@ static MUST encode_word(struct encoder *en, const char *s, size_t len, struct er
 }
 
 MUST bpe_encode(struct encoder *en, const char *s, size_t len, struct err *e) {
-    for (size_t at = 0; at < len;) {
-        size_t n = pretok_next(en->t->pre->cut, (const uint8_t *)s + at, len - at);
+    struct pretok_words w;
+    pretok_begin(&w, en->t->pre.cut, (const uint8_t *)s, len);
+    for (size_t at = 0, n; (n = pretok_next(&w)); at = w.at) {
         if (!encode_word(en, s + at, n, e)) return false;
-        at += n;
     }
     return true;
 }

@@ -79,6 +79,12 @@ MUST encoder_reserve(struct encoder *en, size_t n, struct err *e) {
     return true;
 }
 
+void encoder_free(struct encoder *en) {
+    free(en->sym);
+    free(en->heap);
+    free(en->copy);
+}
+
 MUST encoder_copy(struct encoder *en, size_t n, struct err *e) {
     if (n <= en->cap_copy) return true;
     free(en->copy);

@@ -55,8 +55,7 @@ static void mark_ends(struct tok *t, const struct vocab *v) {
     if (message >= 0 && find_name(t, "<|return|>") >= 0 && find_name(t, "<|call|>") >= 0) {
         t->attr[message] &= (uint8_t)~ATTR_END;
     }
-    /* </s> is also an HTML tag and as such a word of some vocabularies; SentencePiece's own is one
-     * of its first three tokens. */
+    /* SentencePiece's own is one of its first three tokens; another is an HTML tag. */
     int32_t s = find_name(t, "</s>");
     if (s < 3) mark_end(t, s, true);
     mark_end(t, t->eos, false);
@@ -201,6 +200,18 @@ static MUST build_pieces(struct tok *t, struct err *e) {
     return true;
 }
 
+/* </s> of a byte-level vocabulary is a word where the tag in a text becomes it; else it was put in to
+ * end texts. Before special_build. */
+static MUST mark_tag(struct tok *t, struct err *e) {
+    int32_t id = find_name(t, "</s>"), out[4];
+    struct encoder en = {.t = t, .out = out, .cap = sizeof out / sizeof *out};
+    if (id < 0) return true;
+    bool ok = bpe_encode(&en, "</s>", 4, e);
+    if (ok && (en.n != 1 || out[0] != id)) mark_end(t, id, true);
+    encoder_free(&en);
+    return ok;
+}
+
 static MUST build(struct tok *t, const struct vocab *v, struct err *e) {
     t->n_token = v->n_token;
     t->bos = in_range(v, v->bos);
@@ -215,25 +226,26 @@ static MUST build(struct tok *t, const struct vocab *v, struct err *e) {
         mark_strips(t);
         spm_mark_bytes(t);
     }
-    if (!build_pieces(t, e) || !special_build(t, e)) return false;
-    return t->bpe ? bpe_build(t, v, e) : spm_build(t, v, e);
+    if (!build_pieces(t, e)) return false;
+    if (!t->bpe) return spm_build(t, v, e) && special_build(t, e);
+    return bpe_build(t, v, e) && mark_tag(t, e) && special_build(t, e);
 }
 
-static MUST choose_kind(const struct vocab *v, bool *bpe, const struct pretok **pre,
-                        struct err *e) {
+static MUST choose_kind(const struct vocab *v, bool *bpe, struct pretok *pre, struct err *e) {
     char shown[64];
     *bpe = !strcmp(v->kind, "gpt2");
-    *pre = NULL;
+    *pre = (struct pretok){0};
     if (!*bpe && strcmp(v->kind, "llama")) {
         return err_set(e, ERR_UNSUPPORTED, "tokenizer kind \"%s\" is not supported",
                        gguf_show(shown, v->kind));
     }
     if (!*bpe) return true;
-    *pre = pretok_find(v->pre);
-    if (*pre) return true;
+    if (pretok_find(pre, v->pre)) return true;
     if (v->pre[0]) {
-        return err_set(e, ERR_UNSUPPORTED, "pre-tokenizer \"%s\" is not supported",
-                       gguf_show(shown, v->pre));
+        return err_set(e, ERR_UNSUPPORTED,
+                       "pre-tokenizer \"%s\" is not one of the %zu that this version knows; with "
+                       "another one the model would be given words cut in a way it has not learnt",
+                       gguf_show(shown, v->pre), pretok_count());
     }
     return err_set(e, ERR_UNSUPPORTED,
                    "the file names no pre-tokenizer (tokenizer.ggml.pre): convert the model again "
@@ -243,7 +255,7 @@ static MUST choose_kind(const struct vocab *v, bool *bpe, const struct pretok **
 MUST tok_open(struct tok **t, const struct vocab *v, struct err *e) {
     enum { MERGE_MAX = 4 * MODEL_MAX_VOCAB };
     bool bpe;
-    const struct pretok *pre;
+    struct pretok pre;
     *t = NULL;
     if (!choose_kind(v, &bpe, &pre, e)) return false;
     if (!v->n_token || v->n_token > MODEL_MAX_VOCAB || v->n_merge > MERGE_MAX) {

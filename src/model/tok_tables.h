@@ -51,8 +51,8 @@ struct special {
 
 struct tok {
     struct arena mem;
-    bool bpe;                  // byte-level BPE; otherwise SentencePiece
-    const struct pretok *pre;  // byte-level only
+    bool bpe;           // byte-level BPE; otherwise SentencePiece
+    struct pretok pre;  // byte-level only
     uint32_t n_token;
     uint32_t longest;             // bytes of the longest text or piece
     const char *text;             // as the vocabulary spells them
@@ -109,6 +109,7 @@ void tok_emit(struct encoder *en, int32_t id);
 /* Room for n symbols, or for a copy of n bytes. Fails: ERR_MEMORY. */
 MUST encoder_reserve(struct encoder *en, size_t n, struct err *e);
 MUST encoder_copy(struct encoder *en, size_t n, struct err *e);
+void encoder_free(struct encoder *en);
 
 /* What special_mark says about each byte of a text: an id where a special token begins, MARK_TAKEN - k
  * for the byte k > 0 bytes after, and for the others what they were before. */

@@ -1,6 +1,7 @@
 /* The vocabulary as the file has it: lengths checked against each other, texts packed end to end. What
  * the tokens mean is model/tok's business. */
 #include "model/gguf.h"
+#include "model/pretok.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -98,12 +99,8 @@ static MUST read_ids(struct vocab *v, const struct gguf *g, bool spm, struct err
 
 /* Where the file does not say: SentencePiece vocabularies and llama 3's begin a text with BOS. */
 static bool bos_by_default(const struct vocab *v, bool spm) {
-    static const char *const with[] = {"llama3", "llama-v3", "llama-bpe", "falcon3", "pixtral"};
-    if (spm) return true;
-    for (size_t i = 0; i < sizeof with / sizeof *with; i++) {
-        if (!strcmp(v->pre, with[i])) return true;
-    }
-    return false;
+    struct pretok pre;
+    return spm || (pretok_find(&pre, v->pre) && pre.bos);
 }
 
 MUST vocab_read(struct vocab *v, struct gguf *g, struct arena *mem, struct err *e) {
