@@ -61,7 +61,7 @@ static void check_names(void) {
 /* Seconds that one cut of the text takes; the best of some. */
 static double seconds(enum pretok_cut cut, const uint8_t *s, size_t len, size_t *words) {
     double best = 1e9;
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < 3; i++) {
         struct timespec a, b;
         struct pretok_words w;
         size_t sum = 0;
@@ -79,7 +79,7 @@ static double seconds(enum pretok_cut cut, const uint8_t *s, size_t len, size_t 
 
 /* A unit over and over, then an end: 16 times the text takes 16 times as long, and not 256. */
 static void check_linear(void) {
-    enum { SMALL = 20000, TIMES = 16 };
+    enum { SMALL = 4000, TIMES = 16 };
     static const char *const unit[] = {"a",
                                        "A",
                                        " ",
@@ -113,7 +113,7 @@ static void check_linear(void) {
                                        "$",
                                        "½",
                                        "a \n b!"};
-    static const char *const end[] = {"", "x", "1", "!", "\n", " "};
+    static const char *const end[] = {"", "x", "\n"};
     char *text = malloc(SMALL * TIMES + 64);
     if (!text) abort();
     for (int cut = 0; cut < N_PRETOK_CUT; cut++) {
