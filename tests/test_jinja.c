@@ -164,7 +164,7 @@ static void test_nesting(void) {
         char *text = malloc(len * DEEP + 16);
         if (!is_block) n += (size_t)sprintf(text, "{{ ");
         for (int i = 0; i < DEEP; i++, n += len) memcpy(text + n, kind[k].open, len);
-        strcpy(text + n, is_block ? "" : " }}");
+        memcpy(text + n, is_block ? "" : " }}", is_block ? 1 : 4);
         refused(text, ERR_LIMIT, "deep");
         free(text);
     }

@@ -227,7 +227,7 @@ static MUST hash_key(struct vm *vm, const struct value *k, unsigned depth, uint6
         return vm_charge(vm, k->len);
     case V_TUPLE:
         if (depth == TUPLE_DEPTH) return vm_limit(vm, "a key is nested too deep");
-        for (size_t i = 0; i < k->list->n; i++) {
+        for (size_t i = 0; k->list->item && i < k->list->n; i++) {
             if (!hash_key(vm, &k->list->item[i], depth + 1, h)) return false;
         }
         return true;
@@ -303,6 +303,7 @@ MUST dict_put(struct vm *vm, struct dict *d, const struct value *key, struct val
         if (!dict_slot(vm, d, key, &slot)) return false;
         *slot = d->n + 1;
     }
+    if (!d->key || !d->val) return false;  // not after dict_grow()
     d->key[d->n] = *key;
     d->val[d->n++] = v;
     return true;

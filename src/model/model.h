@@ -112,8 +112,8 @@ struct vocab {
     const float *score;     // [n_token] or NULL
     const uint8_t *type;    // [n_token] enum token_type, TOKEN_NORMAL when the file has none
     uint32_t n_merge;
-    const char *merge_text;      // "left right" pairs
-    const uint32_t *merge;       // [n_merge + 1] into merge_text
+    const char *merge_text;           // "left right" pairs
+    const uint32_t *merge;            // [n_merge + 1] into merge_text
     int32_t bos, eos, eot, eom, unk;  // -1: none
     bool add_bos, add_eos, add_space_prefix;
 };
