@@ -39,10 +39,13 @@ static unsigned cpu_probe(void) {
 #elif defined(__aarch64__)
 #include <sys/auxv.h>
 
-enum { HWCAP_BIT_ASIMD = 1 << 1 };  // asm/hwcap.h, which musl does not bring along
+/* asm/hwcap.h, which musl does not bring along */
+enum { HWCAP_BIT_ASIMD = 1 << 1, HWCAP_BIT_ASIMDDP = 1 << 20 };
 
 static unsigned cpu_probe(void) {
-    return getauxval(AT_HWCAP) & HWCAP_BIT_ASIMD ? CPU_NEON : 0;
+    unsigned long have = getauxval(AT_HWCAP);
+    if (!(have & HWCAP_BIT_ASIMD)) return 0;
+    return have & HWCAP_BIT_ASIMDDP ? CPU_NEON | CPU_DOTPROD : CPU_NEON;
 }
 #else
 static unsigned cpu_probe(void) {
@@ -59,6 +62,7 @@ static const struct {
     {"avxvnni", CPU_AVX2 | CPU_AVXVNNI},
     {"avx512", CPU_AVX2 | CPU_AVX512},
     {"neon", CPU_NEON},
+    {"dotprod", CPU_NEON | CPU_DOTPROD},
 };
 
 const char *cpu_variant(size_t i) {

@@ -18,7 +18,11 @@ static const struct {
     {CPU_AVX2 | CPU_AVX512, kernels_avx512},
     {CPU_AVX2 | CPU_AVX512, kernels_avx512_float},
 #elif defined(__aarch64__)
-    {CPU_NEON, kernels_neon}, {CPU_NEON, kernels_neon_k}, {CPU_NEON, kernels_neon_attend},
+    {CPU_NEON, kernels_neon},
+    {CPU_NEON, kernels_neon_relay},
+    {CPU_NEON, kernels_neon_q},
+    {CPU_NEON, kernels_neon_attend},
+    {CPU_NEON | CPU_DOTPROD, kernels_dotprod},
 #endif
 };
 

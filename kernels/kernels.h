@@ -44,6 +44,7 @@ enum cpu_feature {
     CPU_NEON = 1 << 1,
     CPU_AVXVNNI = 1 << 2,  // dpbusd in AVX2's encoding
     CPU_AVX512 = 1 << 3,   // F, BW, DQ, VL and VNNI
+    CPU_DOTPROD = 1 << 4,  // ARMv8.2's sdot
 };
 
 /* How keys and values are kept. KV_Q8_0: struct act, a head's last block padded with zeros. */
@@ -164,7 +165,7 @@ void rope_freqs(double *freq, double base, size_t n_rot);
 /* Features of this CPU and kernel. DAIR_CPU=NAME restricts them to a variant's (see cpu.c). */
 unsigned cpu_features(void);
 /* Name i of the variants, those of other machines too, worst first: scalar, avx2, avxvnni, avx512,
- * neon. NULL behind the last. */
+ * neon, dotprod. NULL behind the last. */
 const char *cpu_variant(size_t i);
 /* What is left of the features `have` for the variant `name`; all of them when the name is NULL or
  * unknown. known: set if not NULL. */
@@ -179,17 +180,20 @@ void kernels_avxvnni(struct kernels *k);
 void kernels_avx512(struct kernels *k);
 void kernels_avx512_float(struct kernels *k);
 void kernels_neon(struct kernels *k);
+void kernels_dotprod(struct kernels *k);
 /* Quantised types but Q4_0 and Q8_0: those with blocks of 32, and those whose scales have scales. */
 void kernels_scalar_q(struct kernels *k);
 void kernels_scalar_k(struct kernels *k);
 void kernels_avx2_q(struct kernels *k);
 void kernels_avx2_k(struct kernels *k);
-void kernels_neon_k(struct kernels *k);
 
 /* The same for attention and what only some architectures use. */
 void kernels_scalar_attend(struct kernels *k);
 void kernels_avx2_attend(struct kernels *k);
 void kernels_neon_attend(struct kernels *k);
+/* Matrices of quantised weights, and what brings weights and activations into kernel order. */
+void kernels_neon_q(struct kernels *k);
+void kernels_neon_relay(struct kernels *k);
 
 /* Run every kernel of got and of the reference on seeded input, edge values included, and compare
  * bits. Returns the number of mismatches; *digest (FNV-1a over all reference results) is one value on

@@ -1,4 +1,4 @@
-/* neon.h - what the AArch64 files share: the tree of sums, exp of a register, loads of floats. */
+/* neon.h - what the AArch64 files share: the tree of sums, exp of a register, loads and lanes. */
 #ifndef KERNELS_NEON_H
 #define KERNELS_NEON_H
 
@@ -7,6 +7,7 @@
 #include <arm_neon.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <string.h>
 
 #define ALWAYS static inline __attribute__((always_inline))
 #ifdef __clang__
@@ -15,7 +16,15 @@
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
-enum { VEC = 4 };  // floats in a register
+/* Tells gcc that v is used here, in a register, and that memory is, too: it would load and unpack ahead
+ * and spill. Emits nothing. */
+#define KEEP(v) __asm__ volatile("" : "+w"(v) : : "memory")
+
+enum {
+    VEC = 4,                  // floats in a register
+    PREFETCH_AHEAD = 1536,    // about the latency of a Pi's memory times its bandwidth
+    PASS_BYTES = 128 * 1024,  // activations that go over the weights in one pass (L2)
+};
 
 ALWAYS float sum_tree(const float32x4_t lane[4]) {
     float32x4_t a = vaddq_f32(vaddq_f32(lane[0], lane[2]), vaddq_f32(lane[1], lane[3]));
@@ -51,6 +60,39 @@ ALWAYS float32x4_t exp4(float32x4_t x) {
 ALWAYS float32x4_t load_float(const void *p, size_t i, bool half) {
     if (!half) return vld1q_f32((const float *)p + i);
     return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16((const uint16_t *)p + i)));
+}
+
+ALWAYS int32_t load_int(const char *p) {
+    int32_t v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+/* v times lane t of x. */
+ALWAYS float32x4_t mul_lane(float32x4_t v, float32x4_t x, size_t t) {
+    switch (t) {
+    case 0: return vmulq_laneq_f32(v, x, 0);
+    case 1: return vmulq_laneq_f32(v, x, 1);
+    case 2: return vmulq_laneq_f32(v, x, 2);
+    default: return vmulq_laneq_f32(v, x, 3);
+    }
+}
+
+/* a + v times lane t of x, rounded once. */
+ALWAYS float32x4_t fma_lane(float32x4_t a, float32x4_t v, float32x4_t x, size_t t) {
+    switch (t) {
+    case 0: return vfmaq_laneq_f32(a, v, x, 0);
+    case 1: return vfmaq_laneq_f32(a, v, x, 1);
+    case 2: return vfmaq_laneq_f32(a, v, x, 2);
+    default: return vfmaq_laneq_f32(a, v, x, 3);
+    }
+}
+
+/* n floats, 1, 2 or 4 (what is behind them may be anything). */
+ALWAYS float32x4_t load_lanes(const char *p, size_t n) {
+    const float *f = (const float *)(const void *)p;
+    if (n == 1) return vsetq_lane_f32(*f, vdupq_n_f32(0), 0);
+    return n == 2 ? vcombine_f32(vld1_f32(f), vdup_n_f32(0)) : vld1q_f32(f);
 }
 
 #endif
