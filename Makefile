@@ -108,7 +108,7 @@ MAKEFLAGS := $(MAKEFLAGS) --no-builtin-rules $(if $(filter -j%,$(MAKEFLAGS)),,-j
 .SECONDEXPANSION:
 .SECONDARY:
 .DELETE_ON_ERROR:
-.PHONY: default all deps run test check soak golden lint format bench fuzz clean install repin FORCE
+.PHONY: default all deps run test check soak golden lint format bench mca fuzz clean install repin FORCE
 default: build/$C/dair
 all: $(BOTH:%=build/%/dair)
 
@@ -160,6 +160,9 @@ golden: build/$C/dair $(GOLD:%=build/$C/%) need-test
 	@DAIR_BIN=$(CURDIR)/build/$C/dair DAIR_BUILD=$(CURDIR)/build/$C perl tests/golden.pl $(DAIR_TESTDATA)
 bench: build/$C/dair $(BENCH:%=build/$C/%)
 	@DAIR_BIN=$(CURDIR)/build/$C/dair DAIR_BUILD=$(CURDIR)/build/$C perl tests/bench.pl
+# What llvm-mca predicts for the loops of the ARM kernels, beside the bounds of the boards.
+mca: build/aarch64/kernels/neon_q.o build/aarch64/kernels/dotprod.o need-mca
+	@perl tests/mca.pl $(TC)/bin/aarch64-linux-musl-objdump $(filter %.o,$^)
 fuzz: $(FUZZ:%=build/fuzz/%)
 	@bad=0; for f in $(FUZZ:tests/fuzz_%=%); do sh tests/fuzz.sh build/fuzz/tests/fuzz_$$f tests/corpus/$$f $(T) || bad=1; done; exit $$bad
 

@@ -1,6 +1,7 @@
 #!/bin/sh
 # deps.sh GROUP... - what the named work needs from the host; installs what is missing, with apt.
-# Groups: build test interop boot (machines in an emulator) lint host (sanitizers) fuzz. Silent when all is there.
+# Groups: build test interop boot (machines in an emulator) lint host (sanitizers) fuzz
+# mca (predictions for ARM cores). Silent when all is there.
 set -eu
 
 fail() {
@@ -50,6 +51,7 @@ check() { # check GROUP...: what they lack, into $missing
             need clang have clang
             need libclang-rt-dev fuzzer
             ;;
+        mca) need llvm-19 have llvm-mca-19 ;; # older ones take a Cortex-A76 for an A57
         *) fail "deps.sh: no such group: $group" ;;
         esac
     done
