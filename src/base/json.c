@@ -307,6 +307,19 @@ const struct json_value *json_find(const struct json_value *object, const char *
     return yyjson_is_null(v) ? NULL : value(v);
 }
 
+const struct json_value *json_member(const struct json_value *object, const char *key) {
+    return value(yyjson_obj_get(val(object), key));
+}
+
+bool json_is_true(const struct json_value *v) {
+    return yyjson_is_true(val(v));
+}
+
+MUST json_print(const struct json_value *v, char **text, size_t *len, struct err *e) {
+    *text = yyjson_val_write(val(v), YYJSON_WRITE_NOFLAG, len);
+    return *text || err_set(e, ERR_MEMORY, "no memory for a JSON value");
+}
+
 size_t json_size(const struct json_value *v) {
     return yyjson_get_len(val(v));
 }

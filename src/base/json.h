@@ -79,6 +79,11 @@ enum json_kind json_kind(const struct json_value *v);  // NULL: JSON_NULL
 const char *json_kind_name(enum json_kind k);          // "a string"
 /* The value at `key` of an object; NULL when there is none, or null. */
 const struct json_value *json_find(const struct json_value *object, const char *key);
+/* The same, where null is a value like others. */
+const struct json_value *json_member(const struct json_value *object, const char *key);
+bool json_is_true(const struct json_value *v);  // the value true
+/* The value as JSON without white space, NUL-terminated; *text is owned, free() it. Fails: ERR_MEMORY. */
+MUST json_print(const struct json_value *v, char **text, size_t *len, struct err *e);
 /* Number of items of an array or object, and item i of an array (the first ones are quick). */
 size_t json_size(const struct json_value *v);
 const struct json_value *json_item(const struct json_value *array, size_t i);
