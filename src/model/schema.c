@@ -1,0 +1,512 @@
+/* schema.c - a JSON schema to trees of rules whose texts are documents valid under it.
+ *
+ * Properties come in the order of the schema; what it does not name comes after them, where it allows
+ * such at all by saying so. Sound, not complete: every document that can be written is valid, but not
+ * every valid one can be written (an object with named properties has no others unless
+ * additionalProperties says so; oneOf is taken as anyOf, so that no document may fit two is the author's
+ * to see). A keyword that is not understood is refused by name, as an answer that ignores it would be
+ * wrong. White space: none, a blank, or a new line and up to 20 blanks or tabs, where people put some. */
+#include "model/schema_own.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --- sentences --- */
+
+MUST schema_refuse(const struct schema *r, enum err_code code, const char *what, struct err *e) {
+    return err_set(e, code, "schema at %s: %s", *r->path ? r->path : "its root", what);
+}
+
+MUST schema_refuse_key(const struct schema *r, enum err_code code, struct json_chars key,
+                       const char *what, struct err *e) {
+    return err_set(e, code, "schema at %s: \"%.*s\" %s", *r->path ? r->path : "its root",
+                   (int)(key.len < 40 ? key.len : 40), key.s, what);
+}
+
+/* One step down; the length before it, to come back to. */
+static size_t enter(struct schema *r, const char *name, size_t len) {
+    size_t n = strlen(r->path);
+    snprintf(r->path + n, sizeof r->path - n, "/%.*s", (int)(len < 60 ? len : 60), name);
+    return n;
+}
+
+MUST schema_visit_at(struct schema *r, const char *name, size_t len, const struct json_value *v,
+                     uint32_t *out, struct err *e) {
+    size_t n = enter(r, name, len);
+    bool ok = schema_visit(r, v, out, e);
+    if (ok) r->path[n] = '\0';
+    return ok;
+}
+
+/* --- keywords --- */
+
+/* What a schema may have beside: notes to the reader, and what others refer to. */
+static bool is_note(const char *key) {
+    static const char *const note[] = {"title",      "description", "default",  "examples",
+                                       "$schema",    "$id",         "$comment", "$anchor",
+                                       "deprecated", "readOnly",    "$defs",    "definitions",
+                                       "writeOnly",  "example",     "strict"};
+    for (size_t i = 0; i < sizeof note / sizeof *note; i++) {
+        if (!strcmp(note[i], key)) return true;
+    }
+    return false;
+}
+
+static bool is_in(const char *key, const char *const *list) {
+    for (; *list; list++) {
+        if (!strcmp(*list, key)) return true;
+    }
+    return false;
+}
+
+MUST schema_check_keys(struct schema *r, const struct json_value *v, const char *const *list,
+                       const char *what, struct err *e) {
+    struct json_iter at;
+    struct json_chars key;
+    const struct json_value *value;
+    json_members(&at, v);
+    while (json_next(&at, &key, &value)) {
+        bool is_false = json_kind(value) == JSON_BOOL && !json_is_true(value);
+        if (is_note(key.s) || is_in(key.s, list)) continue;
+        if (is_false &&
+            (!strcmp(key.s, "uniqueItems") || !strcmp(key.s, "unevaluatedProperties"))) {
+            continue;
+        }
+        return schema_refuse_key(r, ERR_UNSUPPORTED, key, what, e);
+    }
+    return true;
+}
+
+static MUST want_count(const struct json_value *v, const char *key, int32_t *out, struct err *e) {
+    int64_t n = *out;
+    if (!json_want_int(v, key, 0, INT64_MAX, &n, e)) return false;
+    *out = n > GREPEAT_MAX ? GREPEAT_MAX : (int32_t)n;
+    return true;
+}
+
+MUST schema_counts(struct schema *r, const struct json_value *v, const char *min, const char *max,
+                   int32_t *from, int32_t *to, struct err *e) {
+    int64_t least = 0;
+    *from = 0;
+    *to = GREPEAT_ANY;
+    if (!json_want_int(v, min, 0, INT64_MAX, &least, e) || !want_count(v, max, to, e)) {
+        return err_in(e, "schema");
+    }
+    if (least > GREPEAT_MAX)
+        return schema_refuse(r, ERR_LIMIT, "more than 10000 are wanted at least", e);
+    *from = (int32_t)least;
+    return true;
+}
+
+/* --- strings and numbers --- */
+
+static MUST visit_string(struct schema *r, const struct json_value *v, uint32_t *out,
+                         struct err *e) {
+    int32_t from, to;
+    struct json_chars pattern = {NULL, 0}, format = {NULL, 0};
+    if (!schema_counts(r, v, "minLength", "maxLength", &from, &to, e)) return false;
+    if (!json_want_chars(v, "pattern", &pattern, e) || !json_want_chars(v, "format", &format, e)) {
+        return err_in(e, "schema");
+    }
+    bool has_counts = from || to >= 0;
+    if ((pattern.s != NULL) + (format.s != NULL) + has_counts > 1) {
+        return schema_refuse(r, ERR_UNSUPPORTED,
+                             "\"pattern\", \"format\" and a length cannot stand together here", e);
+    }
+    if (pattern.s) {
+        schema_common(r, RULE_CHARACTER);
+        if (!schema_pattern(&r->tree, pattern.s, pattern.len, r->common[RULE_CHARACTER], out, e)) {
+            return err_in(e, "schema");
+        }
+    } else if (format.s) {
+        *out = schema_format(&r->tree, format.s, format.len);
+        if (!*out && !r->tree.is_full) {
+            return schema_refuse_key(r, ERR_UNSUPPORTED, format,
+                                     "is not a \"format\" that is known here", e);
+        }
+    } else if (!has_counts) {
+        *out = schema_common(r, RULE_STRING);
+        return true;
+    } else {
+        if (to >= 0 && from > to)
+            *out = gtree_never(&r->tree);
+        else
+            *out = gtree_repeat(&r->tree, schema_common(r, RULE_CHARACTER), (uint32_t)from, to);
+    }
+    *out = schema_quoted(r, *out);
+    return true;
+}
+
+/* A bound, rounded to whole numbers inwards. */
+static MUST read_bound(const struct json_value *v, const char *key, int side, int64_t *bound,
+                       bool *is_there, struct err *e) {
+    const struct json_value *b = json_find(v, key);
+    double x = 0;
+    struct err ignored;
+    *is_there = b != NULL;
+    if (!b || json_as_int(b, key, INT64_MIN, INT64_MAX, bound, &ignored)) return true;
+    if (!json_as_real(b, key, -1e300, 1e300, &x, e)) return err_in(e, "schema");
+    x = side < 0 ? ceil(x) : floor(x);
+    *bound = x > (double)NUMBER_MOST    ? INT64_MAX
+             : x < -(double)NUMBER_MOST ? INT64_MIN
+                                        : (int64_t)x;
+    return true;
+}
+
+static bool is_whole(const struct json_value *v, const char *key) {
+    int64_t n;
+    struct err ignored;
+    const struct json_value *b = json_find(v, key);
+    return b && json_as_int(b, key, INT64_MIN, INT64_MAX, &n, &ignored);
+}
+
+static MUST read_bounds(const struct json_value *v, struct bounds *b, bool *has_any,
+                        struct err *e) {
+    int64_t out = 0;
+    bool has[4];
+    *b = (struct bounds){.from = -NUMBER_MOST, .to = NUMBER_MOST};
+    if (!read_bound(v, "minimum", -1, &b->from, &has[0], e) ||
+        !read_bound(v, "maximum", 1, &b->to, &has[1], e) ||
+        !read_bound(v, "exclusiveMinimum", -1, &out, &has[2], e)) {
+        return false;
+    }
+    /* One that is no whole number is out by rounding already. */
+    if (has[2] && out >= b->from) {
+        b->from = out;
+        b->not_from = is_whole(v, "exclusiveMinimum");
+    }
+    if (!read_bound(v, "exclusiveMaximum", 1, &out, &has[3], e)) return false;
+    if (has[3] && out <= b->to) {
+        b->to = out;
+        b->not_to = is_whole(v, "exclusiveMaximum");
+    }
+    *has_any = has[0] || has[1] || has[2] || has[3];
+    return true;
+}
+
+static MUST visit_number(struct schema *r, const struct json_value *v, bool is_integer,
+                         uint32_t *out, struct err *e) {
+    struct bounds b;
+    bool has_any;
+    if (!read_bounds(v, &b, &has_any, e)) return false;
+    if (b.from > b.to) {
+        return schema_refuse(r, ERR_UNSUPPORTED, "no whole number lies between its bounds", e);
+    }
+    if (!has_any && !is_integer) {
+        *out = schema_any_number(r);
+    } else if (is_integer) {
+        if (b.not_from && b.from < INT64_MAX) b.from++;
+        if (b.not_to && b.to > INT64_MIN) b.to--;
+        *out = schema_integer(&r->tree, &b);
+    } else {
+        *out = schema_number(&r->tree, &b);
+    }
+    return true;
+}
+
+/* --- kinds of schemas --- */
+
+enum type { T_NULL, T_BOOL, T_INTEGER, T_NUMBER, T_STRING, T_ARRAY, T_OBJECT, N_TYPE };
+
+static const char *const type_name[N_TYPE] = {"null",   "boolean", "integer", "number",
+                                              "string", "array",   "object"};
+
+static MUST visit_type(struct schema *r, const struct json_value *v, enum type type, uint32_t *out,
+                       struct err *e) {
+    switch (type) {
+    case T_NULL: *out = schema_text(r, "null"); return true;
+    case T_BOOL:
+        *out = schema_either(r, schema_text(r, "true"), schema_text(r, "false"));
+        return true;
+    case T_INTEGER: return visit_number(r, v, true, out, e);
+    case T_NUMBER: return visit_number(r, v, false, out, e);
+    case T_STRING: return visit_string(r, v, out, e);
+    case T_ARRAY: return schema_array(r, v, out, e);
+    case T_OBJECT: return schema_object(r, v, out, e);
+    case N_TYPE: break;
+    }
+    return true;
+}
+
+static MUST read_type(struct schema *r, struct json_chars name, bool *has, struct err *e) {
+    for (unsigned i = 0; i < N_TYPE; i++) {
+        if (strlen(type_name[i]) != name.len || memcmp(type_name[i], name.s, name.len)) continue;
+        has[i] = true;
+        return true;
+    }
+    return schema_refuse_key(r, ERR_FORMAT, name, "is no \"type\"", e);
+}
+
+/* The types that the schema names, or those that its other keywords are about. */
+static MUST read_types(struct schema *r, const struct json_value *v, bool *has, struct err *e) {
+    static const struct {
+        const char *key;
+        enum type type;
+    } about[] = {
+        {"properties", T_OBJECT},      {"required", T_OBJECT},  {"additionalProperties", T_OBJECT},
+        {"allOf", T_OBJECT},           {"items", T_ARRAY},      {"prefixItems", T_ARRAY},
+        {"minItems", T_ARRAY},         {"maxItems", T_ARRAY},   {"pattern", T_STRING},
+        {"format", T_STRING},          {"minLength", T_STRING}, {"maxLength", T_STRING},
+        {"minimum", T_NUMBER},         {"maximum", T_NUMBER},   {"exclusiveMinimum", T_NUMBER},
+        {"exclusiveMaximum", T_NUMBER}};
+    const struct json_value *type = json_find(v, "type");
+    struct json_chars name[N_TYPE];
+    size_t n = 0;
+    bool nullable = false;
+    memset(has, 0, N_TYPE * sizeof *has);
+    if (!json_want_bool(v, "nullable", &nullable, e)) return err_in(e, "schema");
+    if (type && !json_as_strings(type, "type", name, N_TYPE, &n, e)) return err_in(e, "schema");
+    for (size_t i = 0; i < n; i++) {
+        if (!read_type(r, name[i], has, e)) return false;
+    }
+    for (size_t i = 0; !n && i < sizeof about / sizeof *about; i++) {
+        has[about[i].type] |= json_find(v, about[i].key) != NULL;
+    }
+    has[T_NULL] |= nullable;
+    return true;
+}
+
+static bool has_type(const struct json_value *v, const bool *has) {
+    int64_t n;
+    struct err ignored;
+    switch (json_kind(v)) {
+    case JSON_NULL: return has[T_NULL];
+    case JSON_BOOL: return has[T_BOOL];
+    case JSON_NUMBER:
+        return has[T_NUMBER] ||
+               (has[T_INTEGER] && json_as_int(v, "", INT64_MIN, INT64_MAX, &n, &ignored));
+    case JSON_STRING: return has[T_STRING];
+    case JSON_ARRAY: return has[T_ARRAY];
+    case JSON_OBJECT: return has[T_OBJECT];
+    }
+    return false;
+}
+
+/* A value as it stands, if the schema's type allows it. */
+static MUST add_value(struct schema *r, const struct json_value *v, const bool *has, uint32_t alt,
+                      struct err *e) {
+    char *s;
+    size_t len;
+    if (has && !has_type(v, has)) return true;
+    if (!json_print(v, &s, &len, e)) return false;
+    gtree_add(&r->tree, alt, gtree_bytes(&r->tree, s, len));
+    free(s);
+    return true;
+}
+
+static MUST visit_values(struct schema *r, const struct json_value *v, uint32_t *out,
+                         struct err *e) {
+    static const char *const keys[] = {"enum", "const", "type", "nullable", NULL};
+    bool has[N_TYPE];
+    if (!schema_check_keys(r, v, keys, "beside \"enum\" or \"const\" is not supported here", e))
+        return false;
+    if (!read_types(r, v, has, e)) return false;
+    const struct json_value *list = json_find(v, "enum");
+    const bool *types = json_find(v, "type") ? has : NULL;
+    *out = gtree_list(&r->tree, GNODE_ALT);
+    if (!list) return add_value(r, json_member(v, "const"), types, *out, e);
+    if (json_member(v, "const")) {
+        return schema_refuse(r, ERR_UNSUPPORTED,
+                             "\"enum\" and \"const\" together are not supported here", e);
+    }
+    if (json_kind(list) != JSON_ARRAY)
+        return schema_refuse(r, ERR_FORMAT, "\"enum\" must be a list", e);
+    if (json_size(list) > GRAMMAR_WAYS)
+        return schema_refuse(r, ERR_LIMIT, "\"enum\" has more than 2048 values", e);
+    for (size_t i = 0; i < json_size(list); i++) {
+        if (!add_value(r, json_item(list, i), types, *out, e)) return false;
+    }
+    return true;
+}
+
+static MUST visit_any_of(struct schema *r, const struct json_value *v, const char *key,
+                         uint32_t *out, struct err *e) {
+    const char *const keys[] = {key, "nullable", NULL};
+    const struct json_value *list = json_find(v, key);
+    bool nullable = false;
+    if (!schema_check_keys(r, v, keys, "beside \"anyOf\" or \"oneOf\" is not supported here", e))
+        return false;
+    if (!json_want_bool(v, "nullable", &nullable, e)) return err_in(e, "schema");
+    if (json_kind(list) != JSON_ARRAY)
+        return schema_refuse(r, ERR_FORMAT, "\"anyOf\" or \"oneOf\" must be a list", e);
+    *out = gtree_list(&r->tree, GNODE_ALT);
+    for (size_t i = 0; i < json_size(list); i++) {
+        uint32_t one;
+        if (!schema_visit_at(r, key, strlen(key), json_item(list, i), &one, e)) return false;
+        gtree_add(&r->tree, *out, one);
+    }
+    if (nullable) gtree_add(&r->tree, *out, schema_text(r, "null"));
+    return true;
+}
+
+/* Of "/a/b~1c" the part from `at` to the next slash, unescaped; false: too long. */
+static bool next_part(struct json_chars ref, size_t *at, char *out, size_t cap) {
+    size_t n = 0;
+    for (++*at; *at < ref.len && ref.s[*at] != '/'; ++*at) {
+        char c = ref.s[*at];
+        if (c == '~' && *at + 1 < ref.len) c = ref.s[++*at] == '1' ? '/' : '~';
+        if (n + 1 == cap) return false;
+        out[n++] = c;
+    }
+    out[n] = '\0';
+    return true;
+}
+
+const struct json_value *schema_target(const struct schema *r, struct json_chars ref) {
+    const struct json_value *v = r->root;
+    char part[128];
+    if (!ref.len || ref.s[0] != '#' || (ref.len > 1 && ref.s[1] != '/')) return NULL;
+    for (size_t at = 1; at < ref.len && v;) {
+        if (!next_part(ref, &at, part, sizeof part)) return NULL;
+        if (json_kind(v) == JSON_OBJECT) {
+            v = json_find(v, part);
+        } else if (json_kind(v) == JSON_ARRAY && *part &&
+                   strspn(part, "0123456789") == strlen(part)) {
+            v = json_item(v, strtoul(part, NULL, 10));
+        } else {
+            v = NULL;
+        }
+    }
+    return v;
+}
+
+/* A rule for each place that is referred to; it is read when all others are, so that schemas may go in
+ * circles. */
+static MUST visit_ref(struct schema *r, const struct json_value *v, struct json_chars ref,
+                      uint32_t *out, struct err *e) {
+    static const char *const keys[] = {"$ref", NULL};
+    if (!schema_check_keys(r, v, keys, "beside \"$ref\" is not supported here", e)) return false;
+    const struct json_value *to = schema_target(r, ref);
+    if (!to)
+        return schema_refuse_key(r, ERR_FORMAT, ref, "leads nowhere; only #/.. is supported here",
+                                 e);
+    unsigned i = 0;
+    while (i < r->n_ref && r->ref[i].to != to) i++;
+    if (i == SCHEMA_REFS)
+        return schema_refuse(r, ERR_LIMIT, "more than 512 places are referred to", e);
+    if (i == r->n_ref) r->ref[r->n_ref++] = (struct schema_ref){to, gtree_rule(&r->tree)};
+    *out = gtree_call(&r->tree, r->ref[i].rule);
+    return true;
+}
+
+static MUST visit_types(struct schema *r, const struct json_value *v, uint32_t *out,
+                        struct err *e) {
+    static const char *const keys[] = {"type",
+                                       "nullable",
+                                       "properties",
+                                       "required",
+                                       "additionalProperties",
+                                       "allOf",
+                                       "items",
+                                       "minItems",
+                                       "maxItems",
+                                       "pattern",
+                                       "prefixItems",
+                                       "format",
+                                       "minimum",
+                                       "maximum",
+                                       "minLength",
+                                       "maxLength",
+                                       "exclusiveMinimum",
+                                       "exclusiveMaximum",
+                                       NULL};
+    bool has[N_TYPE];
+    unsigned n = 0;
+    if (!schema_check_keys(r, v, keys, "is not supported here", e)) return false;
+    if (!read_types(r, v, has, e)) return false;
+    for (unsigned i = 0; i < N_TYPE; i++) n += has[i];
+    if (!n) {
+        *out = schema_common(r, RULE_ANY);
+        return true;
+    }
+    if (has[T_NUMBER]) has[T_INTEGER] = false;
+    *out = gtree_list(&r->tree, GNODE_ALT);
+    for (unsigned i = 0; i < N_TYPE; i++) {
+        uint32_t one;
+        if (!has[i]) continue;
+        if (!visit_type(r, v, (enum type)i, &one, e)) return false;
+        gtree_add(&r->tree, *out, one);
+    }
+    return true;
+}
+
+/* allOf of one schema and nothing else is that schema, whatever it is. */
+static const struct json_value *unwrap(const struct json_value *v) {
+    const struct json_value *list = json_find(v, "allOf");
+    struct json_iter at;
+    struct json_chars key;
+    const struct json_value *value;
+    if (json_kind(list) != JSON_ARRAY || json_size(list) != 1) return v;
+    json_members(&at, v);
+    while (json_next(&at, &key, &value)) {
+        if (strcmp(key.s, "allOf") && !is_note(key.s)) return v;
+    }
+    return json_item(list, 0);
+}
+
+MUST schema_visit(struct schema *r, const struct json_value *v, uint32_t *out, struct err *e) {
+    struct json_chars ref = {NULL, 0};
+    bool ok;
+    if (++r->nest > GRAMMAR_NEST) return schema_refuse(r, ERR_LIMIT, "it nests too deeply", e);
+    for (unsigned i = 0; i < GRAMMAR_NEST; i++) v = unwrap(v);
+    if (json_kind(v) == JSON_BOOL) {
+        *out = json_is_true(v) ? schema_common(r, RULE_ANY) : gtree_never(&r->tree);
+        ok = true;
+    } else if (json_kind(v) != JSON_OBJECT) {
+        return schema_refuse(r, ERR_FORMAT, "a schema must be an object, true or false", e);
+    } else if (!json_want_chars(v, "$ref", &ref, e)) {
+        return err_in(e, "schema");
+    } else if (ref.s) {
+        ok = visit_ref(r, v, ref, out, e);
+    } else if (json_find(v, "enum") || json_member(v, "const")) {
+        ok = visit_values(r, v, out, e);
+    } else if (json_find(v, "anyOf")) {
+        ok = visit_any_of(r, v, "anyOf", out, e);
+    } else if (json_find(v, "oneOf")) {
+        ok = visit_any_of(r, v, "oneOf", out, e);
+    } else {
+        ok = visit_types(r, v, out, e);
+    }
+    r->nest--;
+    return ok;
+}
+
+static MUST read_all(struct schema *r, struct err *e) {
+    uint32_t body;
+    uint32_t root = gtree_rule(&r->tree);
+    if (!schema_visit(r, r->root, &body, e)) return false;
+    gtree_define(&r->tree, root, body);
+    for (; r->n_read < r->n_ref && !r->tree.is_full; r->n_read++) {
+        snprintf(r->path, sizeof r->path, "a $ref");
+        if (!schema_visit(r, r->ref[r->n_read].to, &body, e)) return false;
+        gtree_define(&r->tree, r->ref[r->n_read].rule, body);
+    }
+    return true;
+}
+
+static const char *name_of(const void *ctx, uint32_t rule) {
+    (void)ctx, (void)rule;
+    return "$ref";
+}
+
+static MUST read_document(const struct json_value *root, struct grammar **g, struct err *e) {
+    struct schema *r = calloc(1, sizeof *r);
+    if (!r) return err_set(e, ERR_MEMORY, "no memory for a schema");
+    r->root = root;
+    gtree_init(&r->tree);
+    bool ok = read_all(r, e);
+    if (ok && !grammar_compile(g, &r->tree, name_of, NULL, e)) ok = err_in(e, "schema");
+    gtree_free(&r->tree);
+    free(r);
+    return ok;
+}
+
+MUST schema_read(struct grammar **g, const char *text, size_t len, struct err *e) {
+    struct json_doc *doc;
+    if (!json_read(&doc, text, len, GRAMMAR_TEXT, e)) return err_in(e, "schema");
+    bool ok = read_document(json_root(doc), g, e);
+    json_free(doc);
+    return ok;
+}

@@ -1,0 +1,100 @@
+/* schema_own.h - what schema*.c share. Nodes are gtree's; each is used once, what is wanted more often is a
+ * rule. */
+#ifndef MODEL_SCHEMA_OWN_H
+#define MODEL_SCHEMA_OWN_H
+
+#include "base/json.h"
+#include "model/grammar_own.h"
+
+/* ---- the reader */
+
+enum { SCHEMA_REFS = 512, SCHEMA_PATH = 160 };
+
+/* Rules that many schemas want, made when first wanted. */
+enum schema_rule {
+    RULE_SPACE,
+    RULE_CHARACTER,
+    RULE_STRING,
+    RULE_ANY,
+    RULE_OBJECT,
+    RULE_ARRAY,
+    N_SCHEMA_RULE
+};
+
+struct schema_ref {
+    const struct json_value *to;
+    uint32_t rule;
+};
+
+struct schema {
+    struct gtree tree;
+    const struct json_value *root;
+    struct schema_ref ref[SCHEMA_REFS];
+    unsigned n_ref, n_read;
+    uint32_t common[N_SCHEMA_RULE];  // rule, 0: not yet (that is the root's)
+    unsigned nest;
+    char path[SCHEMA_PATH];  // of the schema at hand, for sentences
+};
+
+/* A schema at v, or at the member or item of that name of the one at hand. Depth: GRAMMAR_NEST. */
+MUST schema_visit(struct schema *r, const struct json_value *v, uint32_t *out, struct err *e);
+MUST schema_visit_at(struct schema *r, const char *name, size_t len, const struct json_value *v,
+                     uint32_t *out, struct err *e);
+MUST schema_object(struct schema *r, const struct json_value *v, uint32_t *out, struct err *e);
+MUST schema_array(struct schema *r, const struct json_value *v, uint32_t *out, struct err *e);
+
+/* Where "#/$defs/x" leads; NULL: nowhere here. */
+const struct json_value *schema_target(const struct schema *r, struct json_chars ref);
+/* Every key must be a note or one of the list, which NULL ends; what: for the sentence. */
+MUST schema_check_keys(struct schema *r, const struct json_value *v, const char *const *list,
+                       const char *what, struct err *e);
+/* From and to, of minLength and its like; to GREPEAT_ANY: not said. */
+MUST schema_counts(struct schema *r, const struct json_value *v, const char *min, const char *max,
+                   int32_t *from, int32_t *to, struct err *e);
+/* Sentences that begin with the place. */
+MUST schema_refuse(const struct schema *r, enum err_code code, const char *what, struct err *e);
+MUST schema_refuse_key(const struct schema *r, enum err_code code, struct json_chars key,
+                       const char *what, struct err *e);
+
+/* ---- texts */
+
+uint32_t schema_text(struct schema *r, const char *s);
+uint32_t schema_cat(struct schema *r, const uint32_t *what, size_t n);
+#define CAT(r, ...)                                                                                \
+    schema_cat(r, (const uint32_t[]){__VA_ARGS__},                                                 \
+               sizeof((uint32_t[]){__VA_ARGS__}) / sizeof(uint32_t))
+
+uint32_t schema_maybe(struct schema *r, uint32_t what);
+uint32_t schema_either(struct schema *r, uint32_t a, uint32_t b);
+uint32_t schema_quoted(struct schema *r, uint32_t inside);
+uint32_t schema_any_number(struct schema *r);
+/* A call of the rule. */
+uint32_t schema_common(struct schema *r, enum schema_rule which);
+
+/* ---- numbers, patterns, formats */
+
+/* Whole numbers: a bound that is not there is as far as numbers go here. */
+struct bounds {
+    int64_t from, to;
+    bool not_from, not_to;  // of numbers with a fraction: the bound itself is out
+};
+
+enum { NUMBER_DIGITS = 18 };  // of a whole number
+#define NUMBER_MOST ((int64_t)999999999999999999)
+
+/* Texts of the whole numbers within the bounds (never if there are none). */
+uint32_t schema_integer(struct gtree *t, const struct bounds *b);
+/* Those, and between them such with a fraction. */
+uint32_t schema_number(struct gtree *t, const struct bounds *b);
+
+/* The inside of a JSON string whose text matches the ECMAScript pattern; any: rule for any character.
+ * Fails: ERR_UNSUPPORTED, ERR_FORMAT, ERR_LIMIT naming what of it. */
+MUST schema_pattern(struct gtree *t, const char *pattern, size_t len, uint32_t any, uint32_t *out,
+                    struct err *e);
+/* One character of a JSON string out of a set, escaped where JSON wants it. */
+uint32_t schema_char(struct gtree *t, const struct grange *range, size_t n, bool is_not);
+
+/* The inside of a string of that format; 0: a format that is not known here. */
+uint32_t schema_format(struct gtree *t, const char *name, size_t len);
+
+#endif

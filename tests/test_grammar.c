@@ -1,0 +1,374 @@
+/* Grammars: what texts GBNF and JSON schemas take and refuse, sentences for what is wrong with them, and
+ * masks: whatever a run keeps, what it allows is what a new one allows, token by token. */
+#include "json_vocab.h"
+#include "tap.h"
+
+#include <stdlib.h>
+
+static struct toy toy;
+static struct tok *tok;
+static struct lexicon *lex;
+static uint64_t seed = 21;
+
+static uint32_t rnd(void) {  // xorshift64*, Vigna 2016
+    seed ^= seed >> 12, seed ^= seed << 25, seed ^= seed >> 27;
+    return (uint32_t)((seed * 0x2545F4914F6CDD1DULL) >> 32);
+}
+
+static struct grammar *open_text(enum grammar_kind kind, const char *text, struct err *e) {
+    struct grammar *g;
+    *e = (struct err){0};
+    return grammar_open(&g, kind, text, strlen(text), e) ? g : NULL;
+}
+
+static struct grammar_run *run_of(const struct grammar *g) {
+    struct grammar_run *r;
+    struct err e;
+    return g && grammar_run_open(&r, g, lex, &e) ? r : NULL;
+}
+
+/* 2: a text of the grammar; 1: the beginning of one; 0: neither. */
+static int takes(const struct grammar *g, const char *text) {
+    int32_t id[2048];
+    size_t n = 0;
+    struct err e;
+    for (; text[n]; n++) id[n] = JSON_BYTE0 + (unsigned char)text[n];
+    struct grammar_run *r = run_of(g);
+    int how = !r ? -1 : !grammar_run_sync(r, id, n, &e) ? 0 : grammar_is_whole(r) ? 2 : 1;
+    grammar_run_close(r);
+    return how;
+}
+
+struct language {
+    enum grammar_kind kind;
+    const char *grammar;
+    const char *good[12], *bad[14];  // bad: not even a beginning, or with a ~ before it only that
+};
+
+static const struct language language[] = {
+    {GRAMMAR_GBNF, "root ::= \"ab\" | \"c\"+", {"ab", "c", "ccc"}, {"~a", "b", "abc", "ca", "~"}},
+    {GRAMMAR_GBNF,
+     "# a comment\nroot ::= item (\",\" item)* # another\nitem ::=\n  [a-z]{2,3} | (\n \"1\" |\n\"2\"\n)\n",
+     {"ab", "abc,1", "1,2,zz"},
+     {"~a", "abcd", "~1,", ",", "3"}},
+    {GRAMMAR_GBNF,
+     "root ::= [^a-y\"\\n]*\n",
+     {"", "z", "世é", "~\t"},
+     {"a", "\"", "\n", "~\xe4\xb8"}},
+    {GRAMMAR_GBNF,
+     "root ::= .{2} \"\\x41\\u00e9\\U00004e16\\n\\\"\\\\\\t\\r\\[\\]\"",
+     {"世\nAé世\n\"\\\t\r[]"},
+     {"~世", "~世x", "世xB", "\xff"}},
+    {GRAMMAR_GBNF,
+     "root ::= \"(\" root \")\" | \"x\"",
+     {"x", "(x)", "((x))"},
+     {"()", "~(", ")", "(x))"}},
+    {GRAMMAR_GBNF,
+     "root ::= a b? a{0} a{3}\na ::= \"a\"?\nb ::= \"b\"{1,}",
+     {"", "a", "ab", "bbaaa", "abaaa", "aaaa"},
+     {"aaaaa", "abba~"}},
+    {GRAMMAR_GBNF, "root ::= (\"a\"* \"b\"*)* \"c\"", {"c", "abbac"}, {"~ab", "cc"}},
+    {GRAMMAR_GBNF, "root ::= \"a\"\n | \"b\"\n | \"\"", {"a", "b", ""}, {"ab"}},
+    {GRAMMAR_GBNF, "root ::= x | \"y\"\nx ::= \"x\" x", {"y"}, {"x", "~"}},  // x has no end
+    {GRAMMAR_GBNF,
+     "root ::= [\xf0\x9f\x98\x80-\xf0\x9f\x99\x8f\xc3\xa9]",
+     {"\xf0\x9f\x98\x81", "é"},
+     {"e", "\xf0\x9f\x9a\x80", "~\xf0\x9f\x99"}},
+    {GRAMMAR_SCHEMA,
+     "{\"type\":\"integer\"}",
+     {"0", "-7", "120"},
+     {"01", "~-", "1.0", "\"1\"", " 1"}},
+    {GRAMMAR_SCHEMA,
+     "{\"type\":\"integer\",\"minimum\":-12,\"maximum\":134}",
+     {"-12", "-1", "0", "9", "99", "100", "134"},
+     {"-13", "-2x", "135", "140", "200", "-0", "1000", "-20"}},
+    {GRAMMAR_SCHEMA,
+     "{\"type\":\"integer\",\"exclusiveMinimum\":7}",
+     {"8", "10", "70", "1000"},
+     {"7", "0", "-1"}},
+    {GRAMMAR_SCHEMA,
+     "{\"type\":\"number\",\"exclusiveMinimum\":0,\"maximum\":2}",
+     {"0.5", "1", "2", "1.25"},
+     {"~0", "2.5", "-1", "3", "~0.0"}},
+    {GRAMMAR_SCHEMA,
+     "{\"type\":\"number\"}",
+     {"1e5", "-0.5E-2", "0"},
+     {"~1.", "~1e", ".5", "1e123"}},
+    {GRAMMAR_SCHEMA,
+     "{\"type\":[\"string\",\"null\"],\"maxLength\":3}",
+     {"null", "\"\"", "\"abc\"", "\"世\\n\\u00e9\"", "\"\\ud83d\\uDE00ab\""},
+     {"\"abcd", "true", "\"\\x", "\"\n", "\"\\ud83dx", "\"\\udc00"}},
+    {GRAMMAR_SCHEMA,
+     "{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"boolean\"},\"b\":{\"const\":[1,{\"x\":null}]},"
+     "\"c\\\"\":{\"enum\":[\"p\",2,null]}},\"required\":[\"b\"]}",
+     {"{\"b\":[1,{\"x\":null}]}", "{\"a\": true, \"b\":[1,{\"x\":null}],\n\"c\\\"\":\"p\"}",
+      "{ \"b\":[1,{\"x\":null}],\"c\\\"\":null }"},
+     {"{}", "{\"a\":1", "{\"b\":[1,{\"x\":null}],\"a\"", "{\"c", "~{\"a\":true,\"b\":"}},
+    {GRAMMAR_SCHEMA,
+     "{\"type\":\"object\",\"properties\":{\"ab\":true,\"ac\":true,\"b\":true},"
+     "\"additionalProperties\":{\"type\":\"null\"}}",
+     {"{\"ab\":1,\"a\":null}", "{\"\":null,\"abc\":null,\"世\":null}", "{}", "{\"ac\":[]}",
+      "{\"c\":null}"},
+     {"{\"a\":1", "{\"x\":null,\"ab\"", "{\"x\":null,\"b\"", "{\"\\u"}},
+    {GRAMMAR_SCHEMA,
+     "{\"items\":{\"type\":\"integer\",\"maximum\":1,\"minimum\":0},\"minItems\":1,\"maxItems\":3}",
+     {"[0]", "[0, 1,0]", "[ 1 ]"},
+     {"[]", "[0,1,0,", "[2", "[0,]"}},
+    {GRAMMAR_SCHEMA,
+     "{\"prefixItems\":[{\"const\":1},{\"const\":2}],\"items\":{\"const\":3},\"minItems\":1,\"maxItems\":4}",
+     {"[1]", "[1,2]", "[1,2,3,3]"},
+     {"[]", "[2", "[1,3", "[1,2,3,3,"}},
+    {GRAMMAR_SCHEMA,
+     "{\"prefixItems\":[{\"const\":1},{\"const\":2}]}",
+     {"[]", "[1]", "[1,2]"},
+     {"[1,2,"}},
+    {GRAMMAR_SCHEMA,
+     "{\"$ref\":\"#/$defs/node\",\"$defs\":{\"node\":{\"type\":\"object\",\"properties\":{\"v\":"
+     "{\"type\":\"boolean\"},\"next\":{\"anyOf\":[{\"type\":\"null\"},{\"$ref\":\"#/$defs/node\"}]}},"
+     "\"required\":[\"v\",\"next\"],\"additionalProperties\":false}}}",
+     {"{\"v\":true,\"next\":null}", "{\"v\":true,\"next\":{\"v\":false,\"next\":null}}"},
+     {"{\"v\":true}", "{\"next\"", "{\"v\":true,\"next\":{}"}},
+    {GRAMMAR_SCHEMA,
+     "{\"allOf\":[{\"type\":\"object\",\"properties\":{\"a\":{\"const\":1}},\"required\":[\"a\"]},"
+     "{\"$ref\":\"#/$defs/b\"}],\"$defs\":{\"b\":{\"properties\":{\"b\":{\"const\":2}}}}}",
+     {"{\"a\":1}", "{\"a\":1,\"b\":2}"},
+     {"{}", "{\"b\""}},
+    {GRAMMAR_SCHEMA,
+     "{\"type\":\"string\",\"pattern\":\"^(?:[A-F]{2}-\\\\d+|\\\"x\\\\\\\\)$\"}",
+     {"\"AB-12\"", "\"\\\"x\\\\\""},
+     {"\"A-", "\"AG", "\"x", "~\"AB-"}},
+    {GRAMMAR_SCHEMA,
+     "{\"type\":\"string\",\"pattern\":\"b+\"}",
+     {"\"b\"", "\"abba\\n\""},
+     {"~\"a", "\"\""}},
+    {GRAMMAR_SCHEMA,
+     "{\"format\":\"date\"}",
+     {"\"2024-02-28\"", "\"1999-12-31\""},
+     {"\"2024-02-29", "\"2024-13", "\"2024-04-31", "\"0000"}},
+    {GRAMMAR_SCHEMA,
+     "{\"format\":\"time\"}",
+     {"\"23:59:59Z\"", "\"00:00:00.25+01:30\""},
+     {"\"24", "\"00:60", "\"00:00:00\""}},
+    {GRAMMAR_SCHEMA,
+     "{\"format\":\"uuid\"}",
+     {"\"01234567-89ab-cdef-0123-456789ABCDEF\""},
+     {"\"0123456-", "\"g"}},
+    {GRAMMAR_SCHEMA,
+     "{}",
+     {"null", "[1,{\"a\":[\"\"]}]", "-0.5e1", "{\"\":\"\\\\\"}"},
+     {"[,", "{1", "nul1", "{\"a\" :"}},
+    {GRAMMAR_SCHEMA,
+     "{\"anyOf\":[false,{\"oneOf\":[{\"const\":\"a\"},{\"const\":\"b\"}]}]}",
+     {"\"a\"", "\"b\""},
+     {"\"c"}},
+};
+
+/* Its first line, for the test's own lines. */
+static const char *shown(const char *text) {
+    static char line[48];
+    snprintf(line, sizeof line, "%.*s", (int)strcspn(text, "\n"), text);
+    return line;
+}
+
+static void test_languages(void) {
+    for (size_t i = 0; i < sizeof language / sizeof *language; i++) {
+        const struct language *l = &language[i];
+        struct err e;
+        struct grammar *g = open_text(l->kind, l->grammar, &e);
+        const char *wrong = g ? NULL : e.text;
+        for (size_t k = 0; g && l->good[k] && k < 12; k++) {
+            bool is_begun = l->good[k][0] == '~';
+            if (takes(g, l->good[k] + is_begun) != 2) wrong = l->good[k];
+        }
+        for (size_t k = 0; g && k < 14 && l->bad[k]; k++) {
+            bool is_begun = l->bad[k][0] == '~';
+            if (takes(g, l->bad[k] + is_begun) == 2 || (is_begun && takes(g, l->bad[k] + 1) != 1)) {
+                wrong = l->bad[k];
+            }
+        }
+        tap_ok(!wrong, "language %zu, %s%s%s", i, shown(l->grammar), wrong ? ": " : "",
+               wrong ? wrong : "");
+        grammar_close(g);
+    }
+}
+
+static const struct {
+    enum grammar_kind kind;
+    const char *grammar;
+    enum err_code code;
+    const char *says;
+} refused[] = {
+    {GRAMMAR_GBNF, "", ERR_FORMAT, "no rule \"root\""},
+    {GRAMMAR_GBNF, "a ::= \"x\"", ERR_FORMAT, "no rule \"root\""},
+    {GRAMMAR_GBNF, "root ::= \"x\"\nroot ::= \"y\"", ERR_FORMAT, "2:1"},
+    {GRAMMAR_GBNF, "root ::= x\n", ERR_FORMAT, "1:10: a rule of this name is not defined"},
+    {GRAMMAR_GBNF, "root ::= \"x", ERR_FORMAT, "1:10: this quote"},
+    {GRAMMAR_GBNF, "root ::= [x", ERR_FORMAT, "1:10: this bracket"},
+    {GRAMMAR_GBNF, "root ::= (\"x\"", ERR_FORMAT, "1:10: this parenthesis"},
+    {GRAMMAR_GBNF, "root ::= \"x\")", ERR_FORMAT, "1:13"},
+    {GRAMMAR_GBNF, "root ::= [z-a]", ERR_FORMAT, "backwards"},
+    {GRAMMAR_GBNF, "root ::= \"\\q\"", ERR_FORMAT, "1:12: an unknown escape"},
+    {GRAMMAR_GBNF, "root ::= \"\\ud800\"", ERR_FORMAT, "no character"},
+    {GRAMMAR_GBNF, "root ::= \"\xff\"", ERR_FORMAT, "UTF-8"},
+    {GRAMMAR_GBNF, "root ::= \"x\"{3,2}", ERR_FORMAT, "at least more often"},
+    {GRAMMAR_GBNF, "root ::= \"x\"{99999}", ERR_FORMAT, "10000"},
+    {GRAMMAR_GBNF, "root = \"x\"", ERR_FORMAT, "::= is missing"},
+    {GRAMMAR_GBNF, "root ::= <think>", ERR_FORMAT, "tokens by name"},
+    {GRAMMAR_GBNF, "root ::= root \"x\" | \"y\"", ERR_FORMAT, "\"root\" begins with itself"},
+    {GRAMMAR_GBNF, "root ::= a\na ::= b? c\nb ::= \"b\"\nc ::= (a | \"x\") \"y\"", ERR_FORMAT,
+     "left recursion"},
+    {GRAMMAR_GBNF, "root ::= \"x\" root", ERR_FORMAT, "no text"},
+    {GRAMMAR_GBNF, "root ::= []", ERR_FORMAT, "no text"},
+    {GRAMMAR_GBNF,
+     "root ::= ((\"x\"{10000} \"yy\"){9} [a世]{9999} \"zzz\"){3} (\"x\"{10000} \"yy\"{9999}){3}",
+     ERR_LIMIT, "places"},
+    {GRAMMAR_SCHEMA, "[", ERR_FORMAT, "not JSON"},
+    {GRAMMAR_SCHEMA, "3", ERR_FORMAT, "must be an object"},
+    {GRAMMAR_SCHEMA, "false", ERR_FORMAT, "no text"},
+    {GRAMMAR_SCHEMA, "{\"not\":{}}", ERR_UNSUPPORTED, "\"not\" is not supported"},
+    {GRAMMAR_SCHEMA, "{\"properties\":{\"a\":{\"type\":\"string\",\"contains\":1}}}",
+     ERR_UNSUPPORTED, "at /a: \"contains\""},
+    {GRAMMAR_SCHEMA, "{\"type\":\"strong\"}", ERR_FORMAT, "\"strong\" is no \"type\""},
+    {GRAMMAR_SCHEMA, "{\"$ref\":\"#/nowhere\"}", ERR_FORMAT, "leads nowhere"},
+    {GRAMMAR_SCHEMA, "{\"$ref\":\"http://x/y\"}", ERR_FORMAT, "leads nowhere"},
+    {GRAMMAR_SCHEMA, "{\"$ref\":\"#\"}", ERR_FORMAT, "begins with itself"},
+    {GRAMMAR_SCHEMA, "{\"properties\":{\"a\":{\"$ref\":\"#\"}},\"required\":[\"a\"]}", ERR_FORMAT,
+     "no text"},
+    {GRAMMAR_SCHEMA,
+     "{\"properties\":{\"a\":true},\"required\":[\"b\"],\"additionalProperties\":false}",
+     ERR_FORMAT, "\"b\" is required"},
+    {GRAMMAR_SCHEMA, "{\"type\":\"integer\",\"minimum\":3,\"maximum\":2}", ERR_UNSUPPORTED,
+     "bounds"},
+    {GRAMMAR_SCHEMA, "{\"type\":\"string\",\"format\":\"ipv4\"}", ERR_UNSUPPORTED, "ipv4"},
+    {GRAMMAR_SCHEMA, "{\"type\":\"string\",\"pattern\":\"(?=a)b\"}", ERR_UNSUPPORTED, "only (?: )"},
+    {GRAMMAR_SCHEMA, "{\"type\":\"string\",\"pattern\":\"^a|b$\"}", ERR_UNSUPPORTED,
+     "need a group"},
+    {GRAMMAR_SCHEMA, "{\"type\":\"string\",\"pattern\":\"a\\\\b\"}", ERR_UNSUPPORTED, "escape"},
+    {GRAMMAR_SCHEMA, "{\"type\":\"string\",\"pattern\":\"(a\"}", ERR_FORMAT, "not closed"},
+    {GRAMMAR_SCHEMA, "{\"type\":\"array\",\"minItems\":20000}", ERR_LIMIT, "10000"},
+    {GRAMMAR_SCHEMA, "{\"type\":\"array\",\"minItems\":\"a\"}", ERR_FORMAT, "minItems"},
+    {GRAMMAR_SCHEMA, "{\"enum\":[1],\"minimum\":3}", ERR_UNSUPPORTED, "\"minimum\" beside"},
+};
+
+static void test_refused(void) {
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        struct err e;
+        struct grammar *g = open_text(refused[i].kind, refused[i].grammar, &e);
+        tap_ok(!g && e.code == refused[i].code && strstr(e.text, refused[i].says), "%s: %s",
+               shown(refused[i].grammar), g ? "taken" : e.text);
+        grammar_close(g);
+    }
+    char *long_text = calloc(1, GRAMMAR_TEXT + 2);
+    memset(long_text, ' ', GRAMMAR_TEXT + 1);
+    struct err e;
+    tap_ok(!open_text(GRAMMAR_GBNF, long_text, &e) && e.code == ERR_LIMIT, "%s", e.text);
+    long_text[GRAMMAR_TEXT] = '\0';
+    memset(long_text, '(', GRAMMAR_TEXT);
+    memcpy(long_text, "root ::=", 8);
+    tap_ok(!open_text(GRAMMAR_GBNF, long_text, &e) && e.code == ERR_FORMAT, "%s", e.text);
+    memset(long_text, '?', GRAMMAR_TEXT);
+    memcpy(long_text, "root ::= \"x\"", 12);
+    tap_ok(!open_text(GRAMMAR_GBNF, long_text, &e) && e.code == ERR_FORMAT, "%s", e.text);
+    free(long_text);
+}
+
+/* --- masks --- */
+
+static int32_t allowed[TOY_TOKENS + 1];
+
+/* What a run that has seen nothing else allows after id [n]. */
+static size_t by_hand(const struct grammar *g, const int32_t *id, size_t n, int32_t *out) {
+    struct grammar_run *r = run_of(g);
+    struct err e;
+    size_t n_out = 0;
+    if (!r || !grammar_run_sync(r, id, n, &e)) return SIZE_MAX;
+    for (int32_t i = 0; i < (int32_t)tok_count(tok); i++) {
+        if (grammar_allows(r, i)) out[n_out++] = i;
+    }
+    grammar_run_close(r);
+    return n_out;
+}
+
+static bool same_masks(const struct grammar *g, struct grammar_run *r, const int32_t *id,
+                       size_t n) {
+    static int32_t want[TOY_TOKENS + 1];
+    const int32_t *kept;
+    size_t n_want = by_hand(g, id, n, want), n_kept;
+    size_t n_got = grammar_allowed(r, allowed, TOY_TOKENS);
+    bool ok = n_got == n_want && !memcmp(allowed, want, n_got * sizeof *want);
+    ok = ok && grammar_recalls(r, &kept, &n_kept) && n_kept == n_got;
+    ok = ok && !memcmp(kept, want, n_got * sizeof *want);
+    return ok && (!n_got || grammar_allowed(r, want, n_got - 1) == n_got);
+}
+
+/* Random walks: `every` steps the mask is compared. */
+static void walk(const char *what, const struct grammar *g, int walks, size_t most, size_t every) {
+    static int32_t id[8192];
+    struct grammar_run *r = run_of(g);
+    int wrong = 0, checked = 0;
+    for (int i = 0; r && i < walks; i++) {
+        struct err e;
+        for (size_t n = 0; n <= most; n++) {
+            if (!grammar_run_sync(r, id, n, &e)) {
+                wrong++;
+                break;
+            }
+            if (n % every == 0) wrong += !same_masks(g, r, id, n), checked++;
+            size_t n_allowed = grammar_allowed(r, allowed, TOY_TOKENS);
+            if (!n_allowed) wrong += !grammar_is_whole(r);
+            if (!n_allowed || wrong) break;
+            id[n] = allowed[rnd() % n_allowed];
+            if (tok_is_end(tok, id[n])) break;
+        }
+    }
+    tap_ok(r && !wrong, "%s: %d masks as a new run makes them, %d not", shown(what), checked,
+           wrong);
+    grammar_run_close(r);
+}
+
+static void test_masks(void) {
+    struct err e;
+    for (size_t i = 0; i < sizeof language / sizeof *language; i++) {
+        struct grammar *g = open_text(language[i].kind, language[i].grammar, &e);
+        walk(language[i].grammar, g, 4, 40, 1);
+        grammar_close(g);
+    }
+    /* More modes, places and cells than there is room for. */
+    static const char *const wide[] = {"root ::= [a-z0-9.]{4000}",
+                                       "root ::= (\"a\" root | \"b\") [abx]{0,300}",
+                                       "root ::= ([abx]{0,40} [abxe]){0,40}"};
+    for (size_t i = 0; i < 3; i++) {
+        struct grammar *g = open_text(GRAMMAR_GBNF, wide[i], &e);
+        walk(wide[i], g, 2, 3000, 97);
+        grammar_close(g);
+    }
+}
+
+static void test_taken_back(void) {
+    struct err e;
+    struct grammar *g = open_text(GRAMMAR_GBNF, "root ::= \"ab\" \"c\"* \"d\"", &e);
+    struct grammar_run *r = run_of(g);
+    int32_t a = JSON_BYTE0 + 'a', b = JSON_BYTE0 + 'b', c = JSON_BYTE0 + 'c', d = JSON_BYTE0 + 'd';
+    int32_t id[4] = {a, b, c, d}, other[4] = {a, b, d, d};
+    bool ok = grammar_run_sync(r, id, 4, &e) && grammar_is_whole(r) && grammar_allows(r, 2);
+    ok = ok && grammar_run_sync(r, id, 2, &e) && grammar_allows(r, d) && !grammar_allows(r, 2);
+    ok = ok && grammar_run_sync(r, other, 3, &e) && grammar_is_whole(r);
+    tap_ok(ok, "an answer may be taken back and go on in another way");
+    tap_ok(!grammar_run_sync(r, other, 4, &e) && e.code == ERR_FORMAT, "%s", e.text);
+    tap_ok(!grammar_allows(r, -1) && !grammar_allows(r, (int32_t)tok_count(tok)) &&
+               !grammar_allows(r, toy.v.bos),
+           "no such token, and control tokens: never allowed");
+    grammar_run_close(r);
+    grammar_close(g);
+}
+
+int main(void) {
+    if (!json_lexicon(&toy, &tok, &lex)) return 1;
+    test_languages();
+    test_refused();
+    test_masks();
+    test_taken_back();
+    lexicon_close(lex);
+    tok_close(tok);
+    return tap_done();
+}
