@@ -39,6 +39,13 @@ static uint64_t pack_bytes(const struct model *m, uint64_t n_batch) {
     return chunk > all ? chunk : all;
 }
 
+/* For answers that are held to grammars: what following them takes. */
+static uint64_t grammar_part(uint64_t budget) {
+    const uint64_t least = 1 << 20, most = 48 << 20;
+    uint64_t part = budget / 64;
+    return part < least ? least : part > most ? most : part;
+}
+
 static void take(struct setup *s, uint64_t bytes) {
     s->pool = s->pool > bytes ? s->pool - bytes : 0;
     s->program += bytes;
@@ -51,12 +58,14 @@ MUST nodesetup_measure(struct setup *s, const struct machine *m, unsigned n_peer
     uint64_t peers = is_alone ? 0 : n_peer ? n_peer : PEERS_MOST;
     take(s, peers * 2 * CHANNEL_BYTES);
     if (http) take(s, nodesetup_http(s->budget));
+    if (s->model.n_layer) take(s, grammar_part(s->budget));
     if (!setup_speeds(s, m, e)) return false;
     if (s->model.n_layer && !is_alone) take(s, pack_bytes(&s->model, s->conf.n_batch));
     c->model = s->model.n_layer ? &s->model : NULL;
     c->tok = s->tok;
     c->kernels = &s->kernels;
     c->model_file = s->is_demo ? "demo" : s->model.file[0].path;
+    c->grammars = grammar_part(s->budget);
     c->pool = s->pool;
     c->budget = s->budget;
     c->ram = s->mem.total;

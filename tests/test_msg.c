@@ -98,6 +98,9 @@ static void make(struct msg *m, enum msg_type type) {
         m->u.ask.id = prompt;
         m->u.ask.n_predict = 100;
         m->u.ask.sampler = sampler;
+        m->u.ask.grammar = GRAMMAR_GBNF;
+        m->u.ask.grammar_text = "root ::= [a-z]";
+        m->u.ask.n_grammar = 14;
         m->u.ask.sequence = 6;
         break;
     case MSG_TOKENS:
@@ -140,7 +143,9 @@ static bool is_same_beat(const struct beat *a, const struct beat *b) {
 static bool is_same_ask(const struct ask *a, const struct ask *b) {
     return a->ticket == b->ticket && a->age_ms == b->age_ms && a->n_prompt == b->n_prompt &&
            a->n_id == b->n_id && !memcmp(a->id, b->id, a->n_id * sizeof *a->id) &&
-           a->n_predict == b->n_predict && a->sequence == b->sequence &&
+           a->n_predict == b->n_predict && a->sequence == b->sequence && a->grammar == b->grammar &&
+           a->n_grammar == b->n_grammar &&
+           !memcmp(a->grammar_text, b->grammar_text, a->n_grammar) &&
            !memcmp(&a->sampler, &b->sampler,
                    offsetof(struct sampler, bias) + a->sampler.n_bias * sizeof(struct bias));
 }
@@ -215,9 +220,9 @@ static void check_heads(void) {
     bool ok = refuses(b, 4, ERR_FORMAT);
     b[0] = N_MSG;
     ok = ok && refuses(b, 4, ERR_FORMAT);
-    b[0] = MSG_READY, b[1] = 0x20;
+    b[0] = MSG_READY, b[1] = 0x10;
     ok = ok && refuses(b, 4, ERR_FORMAT);
-    b[1] = 0x11;
+    b[1] = 0x21;
     ok = ok && refuses(b, 4, ERR_FORMAT);
     b[1] = 0x20, b[3] = 0;
     ok = ok && refuses(b, 4, ERR_FORMAT);

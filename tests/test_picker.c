@@ -4,6 +4,7 @@
 #include "tap.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -86,7 +87,7 @@ static int32_t by_picker(struct picker *p, size_t n_seen, uint64_t position, uin
     static struct candidate c[VOCAB];
     struct err e;
     int32_t id = -1;
-    picker_begin(p, seen, n_seen);
+    if (!picker_begin(p, seen, 0, n_seen, &e)) return -1;
     *most = p->want.k + p->want.n_id;
     while (id < 0) {
         if (*most > VOCAB) return -1;
@@ -107,7 +108,7 @@ static void test_exact(void) {
         for (int k = 0; k < VOCAB; k++) logit[k] = is_flat ? (float)(rnd() % 4) : some(-8, 12);
         for (int k = 0; k < SEEN; k++) seen[k] = (int32_t)(rnd() % (rnd() % 2 ? 40 : VOCAB));
         size_t n_seen = rnd() % SEEN;
-        picker_init(&p, &s, VOCAB);
+        picker_init(&p, &s, NULL, VOCAB);
         int32_t want = by_all(&s, n_seen, (uint64_t)i);
         int32_t got = by_picker(&p, n_seen, (uint64_t)i, &most);
         wrong += got != want || !sampler_check(&s, &e);
@@ -127,13 +128,143 @@ static void test_numbers(void) {
     int32_t id;
     for (int k = 0; k < VOCAB; k++) logit[k] = NAN;
     logit[17] = -3;
-    picker_init(&p, &s, VOCAB);
+    picker_init(&p, &s, NULL, VOCAB);
     tap_ok(by_picker(&p, 0, 0, &most) == 17, "one number among them is the choice");
     tap_ok(!picker_next(&p, NULL, 0, 0, 0, &id, &e) && e.code == ERR_FORMAT, "none: %s", e.text);
+}
+
+/* --- with a grammar: a vocabulary with more words than can be asked for by name --- */
+
+enum { WORDS = 6000, HELD = WORDS + 259, HELD_BYTES = 6 * WORDS + 8 * 259 };
+
+static struct {
+    struct vocab v;
+    char text[HELD_BYTES];
+    uint32_t start[HELD + 1];
+    float score[HELD];
+    uint8_t type[HELD];
+} held;
+
+static float held_logit[HELD];
+
+static void add_word(const char *text, size_t len, enum token_type type) {
+    uint32_t i = held.v.n_token++;
+    memcpy(held.text + held.start[i], text, len);
+    held.start[i + 1] = held.start[i] + (uint32_t)len;
+    held.type[i] = (uint8_t)type;
+}
+
+static void make_vocabulary(void) {
+    char word[8];
+    held.v = (struct vocab){.kind = "llama",
+                            .pre = "",
+                            .text = held.text,
+                            .start = held.start,
+                            .score = held.score,
+                            .type = held.type,
+                            .bos = 1,
+                            .eos = 2,
+                            .eot = -1,
+                            .unk = 0};
+    add_word("<unk>", 5, TOKEN_UNKNOWN);
+    add_word("<s>", 3, TOKEN_CONTROL);
+    add_word("</s>", 4, TOKEN_CONTROL);
+    for (unsigned b = 0; b < 256; b++) {
+        add_word(word, (size_t)snprintf(word, sizeof word, "<0x%02X>", b), TOKEN_BYTE);
+    }
+    for (int i = 0; i < WORDS; i++) {
+        size_t len = 2 + rnd() % 4;
+        for (size_t k = 0; k < len; k++) word[k] = (char)('a' + rnd() % 8);
+        add_word(word, len, TOKEN_NORMAL);
+    }
+}
+
+static size_t bring_held(const struct want *w, struct candidate *c) {
+    size_t n = HELD;
+    for (int32_t i = 0; i < HELD; i++) c[i] = (struct candidate){.id = i, .logit = held_logit[i]};
+    sample_sort(c, n);
+    if (w->k < n) n = w->k;
+    for (uint32_t i = 0; i < w->n_id; i++) {
+        c[n++] = (struct candidate){.id = w->id[i], .logit = held_logit[w->id[i]]};
+    }
+    return n;
+}
+
+/* All that the grammar allows, and of these the choice. */
+static int32_t by_all_held(const struct sampler *s, struct grammar_run *r, size_t n_seen) {
+    static struct candidate c[HELD];
+    static struct adjust a;
+    size_t n = 0;
+    for (int32_t i = 0; i < HELD; i++) {
+        if (grammar_allows(r, i)) c[n++] = (struct candidate){.id = i, .logit = held_logit[i]};
+    }
+    adjust_make(&a, s, seen, n_seen);
+    sample_sort(c, n);
+    sample_adjust(s, &a, c, n);
+    return n ? sample(s, c, n, 3, n_seen) : PICK_END;
+}
+
+static int32_t by_picker_held(struct picker *p, size_t n_seen, int *asked) {
+    static struct candidate c[HELD + WANT_IDS];
+    struct err e;
+    int32_t id = PICK_MORE;
+    if (!picker_begin(p, seen, 0, n_seen, &e)) return -9;
+    while (id == PICK_MORE) {
+        ++*asked;
+        if (!picker_next(p, c, bring_held(&p->want, c), 3, n_seen, &id, &e)) return -9;
+    }
+    return id;
+}
+
+static void test_held(const char *text, const struct tok *tok, const struct lexicon *lex) {
+    static struct picker p;
+    struct grammar *g;
+    struct grammar_run *mine, *other;
+    struct err e;
+    int wrong = 0, asked = 0, n = 0;
+    if (!grammar_open(&g, GRAMMAR_GBNF, text, strlen(text), &e)) abort();
+    if (!grammar_run_open(&mine, g, lex, &e) || !grammar_run_open(&other, g, lex, &e)) abort();
+    for (int answer = 0; answer < 12; answer++) {
+        struct sampler s;
+        invent(&s);
+        if (answer % 3 == 0) s.top_n_sigma = 0, s.typical = 0, s.top_k = 5, s.temp_range = 0;
+        picker_init(&p, &s, mine, HELD);
+        for (size_t n_seen = 0; n_seen < 25; n_seen++) {
+            for (int k = 0; k < HELD; k++) held_logit[k] = some(-8, 12);
+            if (!grammar_run_sync(other, seen, n_seen, &e)) abort();
+            int32_t want = by_all_held(&s, other, n_seen), id = by_picker_held(&p, n_seen, &asked);
+            wrong += id != want;
+            n++;
+            seen[n_seen] = id;
+            if (wrong || id < 0 || tok_is_end(tok, id)) break;
+        }
+    }
+    tap_ok(!wrong,
+           "%s: %d of %d choices differ from those of all that is allowed; %.2f askings each", text,
+           wrong, n, (double)asked / n);
+    grammar_run_close(mine);
+    grammar_run_close(other);
+    grammar_close(g);
+}
+
+static void test_grammars(void) {
+    struct tok *tok;
+    struct lexicon *lex;
+    struct err e;
+    make_vocabulary();
+    if (!tok_open(&tok, &held.v, &e) || !lexicon_open(&lex, tok, &e)) abort();
+    test_held("root ::= [a-h]*", tok, lex);
+    test_held("root ::= [a-g]{0,60} \"!\"", tok, lex);
+    test_held("root ::= (\"ab\" [c-e]+ | [fgh]{2}){1,30}", tok, lex);
+    test_held("root ::= (\"a\" | \"bcd\")+", tok, lex);
+    test_held("root ::= \"abcdefgh\" [^a-h]{3}", tok, lex);
+    lexicon_close(lex);
+    tok_close(tok);
 }
 
 int main(void) {
     test_exact();
     test_numbers();
+    test_grammars();
     return tap_done();
 }

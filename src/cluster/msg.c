@@ -254,6 +254,26 @@ static void take_sampler(struct cursor *c, struct sampler *s) {
     }
 }
 
+static void put_grammar(struct bytes *b, const struct ask *a) {
+    bool is_none = a->grammar == GRAMMAR_NONE;
+    if ((unsigned)a->grammar >= N_GRAMMAR_KIND || a->n_grammar > GRAMMAR_TEXT) b->is_bad = true;
+    put_u8(b, (uint8_t)a->grammar);
+    if (is_none || b->is_bad) return;
+    put_var(b, a->n_grammar);
+    put_bytes(b, a->grammar_text, a->n_grammar);
+}
+
+static void take_grammar(struct cursor *c, struct ask *a, const uint8_t *in) {
+    a->grammar = (enum grammar_kind)take_upto(c, N_GRAMMAR_KIND - 1);
+    a->grammar_text = NULL;
+    a->n_grammar = 0;
+    if (a->grammar == GRAMMAR_NONE) return;
+    a->n_grammar = (uint32_t)take_upto(c, GRAMMAR_TEXT);
+    a->grammar_text = (const char *)in + c->pos;
+    cursor_skip(c, a->n_grammar);
+    if (c->failed) a->n_grammar = 0;
+}
+
 static void put_ask(struct bytes *b, const struct ask *a) {
     if (!a->n_prompt || a->n_prompt > a->n_id) b->is_bad = true;
     put_var(b, a->ticket);
@@ -262,10 +282,12 @@ static void put_ask(struct bytes *b, const struct ask *a) {
     put_tokens(b, a->id, a->n_id);
     put_var(b, a->n_predict);
     put_sampler(b, &a->sampler);
+    put_grammar(b, a);
     put_var(b, a->sequence);
 }
 
-static void take_ask(struct cursor *c, struct ask *a, int32_t *ids, size_t n_ids) {
+static void take_ask(struct cursor *c, struct ask *a, const uint8_t *in, int32_t *ids,
+                     size_t n_ids) {
     a->ticket = take_var(c);
     a->age_ms = take_var(c);
     a->n_prompt = (uint32_t)take_upto(c, MSG_TOKENS_MAX);
@@ -274,6 +296,7 @@ static void take_ask(struct cursor *c, struct ask *a, int32_t *ids, size_t n_ids
     if (!a->n_prompt || a->n_prompt > a->n_id) c->failed = true;
     a->n_predict = (uint32_t)take_upto(c, UINT32_MAX);
     take_sampler(c, &a->sampler);
+    take_grammar(c, a, in);
     a->sequence = take_var(c);
 }
 
@@ -334,7 +357,7 @@ static MUST take_fields(struct cursor *c, struct msg *m, const uint8_t *in, int3
         take_text(c, m->u.refused.why, sizeof m->u.refused.why);
         break;
     case MSG_BROKEN: take_id(c, &m->u.suspect); break;
-    case MSG_ASK: take_ask(c, &m->u.ask, ids, n_ids); break;
+    case MSG_ASK: take_ask(c, &m->u.ask, in, ids, n_ids); break;
     case MSG_TOKENS:
         m->u.tokens.ticket = take_var(c);
         m->u.tokens.at = (uint32_t)take_upto(c, MSG_TOKENS_MAX);

@@ -11,6 +11,7 @@
 
 #include "base/status.h"
 #include "cluster/plan.h"
+#include "model/grammar.h"
 #include "model/sampler.h"
 
 enum {
@@ -68,7 +69,10 @@ struct ask {
     const int32_t *id;   // [n_id], after decoding: in the caller's room
     uint32_t n_predict;  // answer tokens wanted in all
     struct sampler sampler;
-    uint64_t sequence;  // for the random numbers
+    enum grammar_kind grammar;  // that the answer is held to
+    const char *grammar_text;   // [n_grammar] bytes, after decoding: in those of the message
+    uint32_t n_grammar;         // at most GRAMMAR_TEXT
+    uint64_t sequence;          // for the random numbers
 };
 
 struct tokens {

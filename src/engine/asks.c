@@ -12,13 +12,20 @@ MUST asks_add(struct asks *s, const struct ask_request *r, uint64_t now_ns, uint
     if (!a) return err_set(e, ERR_LIMIT, "%d requests are under way; try again later", NODE_ASKS);
     size_t cap = (size_t)r->n_prompt + r->n_predict;
     int32_t *id = malloc(cap * sizeof *id);
-    if (!id) return err_set(e, ERR_MEMORY, "no memory for a request of %zu tokens", cap);
+    char *grammar = malloc(r->n_grammar + 1);
+    if (!id || !grammar) {
+        free(id);
+        free(grammar);
+        return err_set(e, ERR_MEMORY, "no memory for a request of %zu tokens", cap);
+    }
     memcpy(id, r->prompt, r->n_prompt * sizeof *id);
+    if (r->n_grammar) memcpy(grammar, r->grammar_text, r->n_grammar);
     *a = (struct front_ask){.is_used = true,
                             .ticket = ++s->last_ticket,
                             .asked_ns = now_ns,
                             .id = id,
                             .n_id = r->n_prompt,
+                            .grammar = grammar,
                             .request = *r};
     *ticket = a->ticket;
     return true;
@@ -33,6 +40,7 @@ struct front_ask *asks_find(struct asks *s, uint64_t ticket) {
 
 void asks_drop(struct front_ask *a) {
     free(a->id);
+    free(a->grammar);
     *a = (struct front_ask){0};
 }
 
@@ -52,6 +60,9 @@ void asks_message(const struct front_ask *a, uint64_t epoch, uint64_t now_ns, st
                             .id = a->id,
                             .n_predict = a->request.n_predict,
                             .sampler = a->request.sampler,
+                            .grammar = a->request.grammar,
+                            .grammar_text = a->grammar,
+                            .n_grammar = a->request.n_grammar,
                             .sequence = a->request.sequence};
 }
 

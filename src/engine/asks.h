@@ -16,7 +16,8 @@ struct front_ask {
     unsigned n_handed;
     int32_t *id;  // [n_prompt + n_predict], owned
     uint32_t n_id;
-    struct ask_request request;  // its prompt pointer is not used after asks_add
+    char *grammar;               // [request.n_grammar], owned
+    struct ask_request request;  // its pointers to others' memory are not used after asks_add
 };
 
 struct asks {

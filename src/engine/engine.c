@@ -22,7 +22,8 @@ struct slice_run {
     uint32_t n_read, n_reading;  // prompt tokens done, and in the step under way
     uint32_t n_sure;             // positions of the cache that hold prompt and answer
     struct picker picker;
-    int32_t *seen;  // [n_prompt + n_predict] prompt and answer so far, while generating
+    struct grammar_run *run;  // NULL: no grammar
+    int32_t *seen;            // [n_prompt + n_predict] prompt and answer so far, while generating
     struct err err;
     bool ok;
 };
@@ -256,13 +257,13 @@ static MUST pick(struct slice_run *s, uint32_t row, uint32_t n, int32_t *id, str
     const struct gen_request *r = &s->g->req;
     uint32_t pos = r->n_prompt + n;
     nn_row(s->nn, row);
-    picker_begin(&s->picker, s->seen, pos);
+    if (!picker_begin(&s->picker, s->seen, r->n_prompt, pos, e)) return false;
     do {
         struct candidate *c;
         size_t n_c;
         if (!nn_wanted(s->nn, &s->picker.want, &c, &n_c, e)) return false;
         if (!picker_next(&s->picker, c, n_c, r->sequence, pos, id, e)) return false;
-    } while (*id < 0);
+    } while (*id == PICK_MORE);
     s->seen[pos] = *id;
     return true;
 }
@@ -334,7 +335,7 @@ static MUST decode(struct slice_run *s, struct par *team, struct err *e) {
         if (!pick(s, row, n, &id, e)) return false;
         s->n_sure = r->n_prompt + n;
         if (!s->index) out->n_drawn = n;
-        if (r->is_end && r->is_end(r->ctx, id)) {
+        if (id == PICK_END || (r->is_end && r->is_end(r->ctx, id))) {
             if (!s->index) out->end = GEN_EOS;
             return true;
         }
@@ -376,7 +377,7 @@ static void generate(void *ctx, struct par *team) {
     double t0 = clock_s();
     if (!s->index) engine_stats(g, &at_start);
     go_on(s);
-    picker_init(&s->picker, &g->req.sampler, g->conf.model->n_vocab);
+    picker_init(&s->picker, &g->req.sampler, s->run, g->conf.model->n_vocab);
     memcpy(s->seen, g->req.prompt, g->req.n_prompt * sizeof *s->seen);
     if (s->guesser) guesser_start(s->guesser, &g->req);
     if (!s->index) nn_watch(s->nn, on_layer, s);
@@ -433,23 +434,28 @@ static MUST judge(const struct engine *g, struct err *e) {
     return false;
 }
 
-static void drop_seen(struct engine *g) {
+static void drop_notes(struct engine *g) {
     for (unsigned i = 0; i < g->conf.n_slice; i++) {
         free(g->slice[i].seen);
+        grammar_run_close(g->slice[i].run);
         g->slice[i].seen = NULL;
+        g->slice[i].run = NULL;
     }
 }
 
-static MUST take_seen(struct engine *g, struct err *e) {
-    size_t n = g->req.n_prompt + g->req.n_predict;
-    for (unsigned i = 0; i < g->conf.n_slice; i++) {
+/* What each slice writes down while it generates. */
+static MUST take_notes(struct engine *g, struct err *e) {
+    const struct gen_request *r = &g->req;
+    size_t n = r->n_prompt + r->n_predict;
+    bool ok = true;
+    for (unsigned i = 0; ok && i < g->conf.n_slice; i++) {
         struct slice_run *s = &g->slice[i];
         s->seen = malloc(n * sizeof *s->seen);
-        if (s->seen) continue;
-        drop_seen(g);
-        return err_set(e, ERR_MEMORY, "no memory for %zu tokens", n);
+        ok = s->seen != NULL || err_set(e, ERR_MEMORY, "no memory for %zu tokens", n);
+        ok = ok && (!r->grammar || grammar_run_open(&s->run, r->grammar, r->lexicon, e));
     }
-    return true;
+    if (!ok) drop_notes(g);
+    return ok;
 }
 
 MUST engine_generate(struct engine *g, const struct gen_request *r, struct gen_result *out,
@@ -467,11 +473,11 @@ MUST engine_generate(struct engine *g, const struct gen_request *r, struct gen_r
     g->req = *r;
     if (r->n_predict > room) g->req.n_predict = room;
     g->result = out;
-    if (!take_seen(g, e)) return false;
+    if (!take_notes(g, e)) return false;
     bool ok = g->conf.n_slice > 1 ? run_slices(g, e)
                                   : par_enter((int)g->conf.n_thread, generate, &g->slice[0], e);
     ok = ok && judge(g, e);
-    drop_seen(g);
+    drop_notes(g);
     g->is_spent = !ok || g->is_broken || (g->local && out->end == GEN_STOPPED);
     return ok;
 }

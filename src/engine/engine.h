@@ -59,6 +59,11 @@ struct gen_request {
     uint32_t n_keep;     // of the prompt, as many are those of the last request and its answer
     uint32_t n_predict;  // most tokens of the answer
     struct sampler sampler;
+    const struct grammar *grammar;   // that the answer is held to; NULL: none
+    const struct lexicon *lexicon;   // of the model's vocabulary, with a grammar
+    enum grammar_kind grammar_kind;  // the same grammar as a text, for who computes elsewhere
+    const char *grammar_text;        // [n_grammar]
+    uint32_t n_grammar;
     uint64_t sequence;                      // number of the sequence, for the random numbers
     bool (*is_end)(void *ctx, int32_t id);  // ends the answer (that token is not part of it)
     /* Called from the engine's thread for each token of the answer; false stops. */

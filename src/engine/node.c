@@ -42,6 +42,10 @@ static MUST check_ask(const struct node *n, const struct ask_request *r, struct 
                        "an answer",
                        r->n_prompt, n->conf.n_ctx);
     }
+    if (r->n_grammar > GRAMMAR_TEXT) {
+        return err_set(e, ERR_LIMIT, "a grammar of %u bytes, and %d is the most taken here",
+                       r->n_grammar, GRAMMAR_TEXT);
+    }
     return sampler_check(&r->sampler, e);
 }
 
@@ -127,10 +131,7 @@ static void send_product(struct node *n, const struct product *p) {
         m.type = MSG_DONE;
         m.u.done.ticket = p->ticket;
         m.u.done.why = p->why;
-        if (p->why == DONE_FAILED) {
-            snprintf(m.u.done.text, sizeof m.u.done.text,
-                     "the model's output is not a number at any token");
-        }
+        snprintf(m.u.done.text, sizeof m.u.done.text, "%s", p->text);
     } else {
         m.type = MSG_TOKENS;
         m.u.tokens = (struct tokens){.ticket = p->ticket, .at = p->at, .n = 1, .id = &p->id};
@@ -327,6 +328,7 @@ static MUST open_worker(struct node *n, struct err *e) {
                                    .kernels = c->kernels,
                                    .tok = c->tok,
                                    .pool = c->pool,
+                                   .grammars = c->grammars,
                                    .n_thread = c->n_thread,
                                    .n_reader = c->n_reader,
                                    .n_slot = c->n_slot,

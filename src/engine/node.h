@@ -34,6 +34,7 @@ struct node_conf {
     const struct kernels *kernels;
     const char *model_file;
     uint64_t pool, budget, ram;  // bytes for the engine, for the process, of the machine
+    uint64_t grammars;           // bytes for the grammars of answers under way
     uint32_t n_ctx, n_batch, n_seq, n_thread, n_reader, n_slot;
     enum kv_type kv;
     enum wire_type wire;
@@ -56,6 +57,9 @@ struct ask_request {
     const int32_t *prompt;  // [n_prompt], copied
     uint32_t n_prompt, n_predict;
     struct sampler sampler;
+    enum grammar_kind grammar;  // that the answer is held to
+    const char *grammar_text;   // [n_grammar], copied; grammar_open() takes it
+    uint32_t n_grammar;
     uint64_t sequence;  // for the random numbers: 0 gives what `dair run` gives
     /* The next n ids of the answer, in order, each once. */
     void (*on_tokens)(void *ctx, const int32_t *id, uint32_t n);

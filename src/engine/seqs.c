@@ -9,9 +9,18 @@ void seqs_open(struct seqs *s, uint32_t n_slot) {
     for (unsigned i = 0; i < SEQ_SLOTS; i++) s->in_slot[i] = -1;
 }
 
+void seqs_forget(struct seq *q) {
+    grammar_run_close(q->run);
+    grammar_close(q->grammar);
+    q->run = NULL;
+    q->grammar = NULL;
+}
+
 void seqs_drop(struct seqs *s, struct seq *q) {
     if (q->slot >= 0) s->in_slot[q->slot] = -1;
     free(q->id);
+    free(q->grammar_text);
+    seqs_forget(q);
     *q = (struct seq){.slot = -1};
 }
 
@@ -66,8 +75,14 @@ MUST seqs_add(struct seqs *s, const struct node_id *front, const struct ask *a, 
     uint32_t room = n_ctx - a->n_prompt, n_predict = a->n_predict < room ? a->n_predict : room;
     uint32_t cap = a->n_prompt + n_predict;
     int32_t *id = malloc((cap > a->n_id ? cap : a->n_id) * sizeof *id);
-    if (!id) return err_set(e, ERR_MEMORY, "no memory for a request of %u tokens", a->n_id);
+    char *text = malloc(a->n_grammar + 1);
+    if (!id || !text) {
+        free(id);
+        free(text);
+        return err_set(e, ERR_MEMORY, "no memory for a request of %u tokens", a->n_id);
+    }
     memcpy(id, a->id, a->n_id * sizeof *id);
+    if (a->n_grammar) memcpy(text, a->grammar_text, a->n_grammar);
     uint64_t age_ns = a->age_ms < 86400000 ? a->age_ms * 1000000 : 86400000000000;
     *q = (struct seq){.is_used = true,
                       .front = *front,
@@ -79,6 +94,9 @@ MUST seqs_add(struct seqs *s, const struct node_id *front, const struct ask *a, 
                       .n_predict = n_predict,
                       .sampler = a->sampler,
                       .sequence = a->sequence,
+                      .kind = a->grammar,
+                      .grammar_text = text,
+                      .n_grammar = a->n_grammar,
                       .slot = -1};
     return true;
 }

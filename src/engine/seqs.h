@@ -19,7 +19,12 @@ struct seq {
     uint32_t n_prompt, n_id, n_fed, n_predict;
     struct sampler sampler;
     uint64_t sequence;
-    int slot;  // place in the KV cache, -1: parked
+    enum grammar_kind kind;
+    char *grammar_text;  // [n_grammar], owned
+    uint32_t n_grammar;
+    struct grammar *grammar;  // owned; NULL: none, or not yet needed
+    struct grammar_run *run;  // the same
+    int slot;                 // place in the KV cache, -1: parked
 };
 
 struct seqs {
@@ -31,6 +36,9 @@ struct seqs {
 
 void seqs_open(struct seqs *s, uint32_t n_slot);
 void seqs_close(struct seqs *s);  // drops all
+
+/* Where it stands in its grammar is found again from its tokens when that is next needed. */
+void seqs_forget(struct seq *q);
 
 /* A copy of what was asked; one with the same front and ticket is replaced. n_ctx: positions that a
  * sequence can have. Fails: ERR_LIMIT (too many, does not fit the context), ERR_FORMAT (ids that the

@@ -7,10 +7,12 @@
 #include "base/par.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum {
+    NO_CHOICE = -3,     // beside PICK_MORE and PICK_END
     STEP_TOKENS = 256,  // most tokens of one step, whatever a plan says
     PRODUCTS = 1024,
     IDLE_S = 10,  // without a token for so long: no work, no rate
@@ -52,6 +54,7 @@ struct worker {
     struct step step;
     struct want want;
     struct picker picker;
+    struct lexicon *lexicon;  // once a grammar was asked for
     bool is_leaders_fault;
     uint64_t disk_ns, net_ns;  // totals when the step began
 };
@@ -164,12 +167,13 @@ bool worker_take(struct worker *w, struct product *out) {
     return has;
 }
 
-static void end_seq(struct worker *w, struct seq *q, enum done_why why) {
+static void end_seq(struct worker *w, struct seq *q, enum done_why why, const char *text) {
     struct product p = {.epoch = w->now->plan.epoch,
                         .ticket = q->ticket,
                         .front = q->front,
                         .is_end = true,
                         .why = why};
+    snprintf(p.text, sizeof p.text, "%.*s", (int)sizeof p.text - 1, text);
     pthread_mutex_lock(&w->lock);
     seqs_drop(&w->seqs, q);
     pthread_mutex_unlock(&w->lock);
@@ -210,7 +214,7 @@ static void count_start(struct worker *w) {
 
 static void take_token(struct worker *w, struct seq *q, int32_t id) {
     if (tok_is_end(w->conf.tok, id)) {
-        end_seq(w, q, DONE_END);
+        end_seq(w, q, DONE_END, "");
         return;
     }
     struct product p = {.epoch = w->now->plan.epoch,
@@ -220,7 +224,7 @@ static void take_token(struct worker *w, struct seq *q, int32_t id) {
                         .id = id};
     q->id[q->n_id++] = id;
     produce(w, &p);
-    if (q->n_id - q->n_prompt >= q->n_predict) end_seq(w, q, DONE_LENGTH);
+    if (q->n_id - q->n_prompt >= q->n_predict) end_seq(w, q, DONE_LENGTH, "");
 }
 
 static MUST cast_step(struct worker *w, struct candidate **c, size_t *n, struct err *e) {
@@ -235,14 +239,51 @@ static void put_want(struct step *s, const struct want *want) {
     memcpy(s->token + s->n_tok, want->id, want->n_id * sizeof want->id[0]);
 }
 
+/* Only sequences with a place in the cache have a run. */
+static uint64_t grammars_taken(const struct worker *w) {
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < w->seqs.n_slot; i++) {
+        const struct seq *q = w->seqs.in_slot[i] < 0 ? NULL : &w->seqs.seq[w->seqs.in_slot[i]];
+        if (q && q->run) sum += grammar_bytes(q->grammar) + grammar_run_bytes(q->grammar);
+    }
+    return sum;
+}
+
+/* Compiled when it is first needed, which is where the answer begins or goes on after a change of epochs:
+ * then the tokens so far are read once more. */
+static MUST follow_grammar(struct worker *w, struct seq *q, struct err *e) {
+    if (q->kind == GRAMMAR_NONE || q->run) return true;
+    if (!w->lexicon && !lexicon_open(&w->lexicon, w->conf.tok, e)) return false;
+    if (!grammar_open(&q->grammar, q->kind, q->grammar_text, q->n_grammar, e)) {
+        return err_in(e, "the grammar");
+    }
+    uint64_t taken = grammars_taken(w), bytes = grammar_bytes(q->grammar);
+    bytes += grammar_run_bytes(q->grammar) + lexicon_bytes(w->lexicon);
+    if (taken && taken + bytes > w->conf.grammars) {  // one is always possible
+        return err_set(
+            e, ERR_LIMIT,
+            "other answers are held to grammars, and the node that leads has no memory for "
+            "more of them at a time");
+    }
+    return grammar_run_open(&q->run, q->grammar, w->lexicon, e) || err_in(e, "the grammar");
+}
+
+static MUST begin_choice(struct worker *w, struct seq *q, struct err *e) {
+    if (!follow_grammar(w, q, e)) return false;
+    picker_init(&w->picker, &q->sampler, q->run, w->conf.model->n_vocab);
+    return picker_begin(&w->picker, q->id, q->n_prompt, q->n_id, e);
+}
+
 /* The next token of q from the candidates of the step just done, or from more of them. e then says why
  * this sequence cannot go on; false: the epoch cannot. */
 static MUST choose(struct worker *w, const struct seq *q, struct candidate *c, size_t n,
                    int32_t *id, struct err *why, struct err *e) {
-    *id = -1;
     for (;;) {
-        if (!picker_next(&w->picker, c, n, q->sequence, q->n_fed, id, why)) return true;
-        if (*id >= 0) return true;
+        if (!picker_next(&w->picker, c, n, q->sequence, q->n_fed, id, why)) {
+            *id = NO_CHOICE;
+            return true;
+        }
+        if (*id != PICK_MORE) return true;
         w->step.n_tok = 0;
         put_want(&w->step, &w->picker.want);
         if (!cast_step(w, &c, &n, e)) return false;
@@ -255,7 +296,7 @@ static MUST lead_step(struct worker *w, struct seq *q, struct err *e) {
     struct candidate *c = NULL;
     size_t n;
     if (q->n_id - q->n_prompt >= q->n_predict) {
-        end_seq(w, q, DONE_LENGTH);
+        end_seq(w, q, DONE_LENGTH, "");
         return true;
     }
     uint32_t left = q->n_id - q->n_fed;
@@ -265,9 +306,12 @@ static MUST lead_step(struct worker *w, struct seq *q, struct err *e) {
     s->k = s->n_id = 0;
     memcpy(s->token, q->id + q->n_fed, s->n_tok * sizeof s->token[0]);
     bool is_last = s->n_tok == left;
+    struct err why;
     if (is_last) {
-        picker_init(&w->picker, &q->sampler, w->conf.model->n_vocab);
-        picker_begin(&w->picker, q->id, q->n_id);
+        if (!begin_choice(w, q, &why)) {
+            end_seq(w, q, why.code == ERR_FORMAT ? DONE_FAILED : DONE_REFUSED, why.text);
+            return true;
+        }
         put_want(s, &w->picker.want);
     }
     double start = clock_s();
@@ -277,11 +321,14 @@ static MUST lead_step(struct worker *w, struct seq *q, struct err *e) {
     if (!is_last) return true;
     bool is_decode = s->n_tok == 1;
     int32_t id;
-    struct err why;
     if (!choose(w, q, c, n, &id, &why, e)) return false;
-    if (id < 0) {
+    if (id == PICK_END) {
+        end_seq(w, q, DONE_END, "");
+        return true;
+    }
+    if (id == NO_CHOICE) {
         log_error("engine", "%s", why.text);
-        end_seq(w, q, DONE_FAILED);
+        end_seq(w, q, DONE_FAILED, why.text);
         return true;
     }
     if (is_decode) count_token(w, clock_s() - start);
@@ -482,6 +529,7 @@ void worker_close(struct worker *w) {
     pthread_mutex_unlock(&w->lock);
     if (w->has_thread) pthread_join(w->thread, NULL);
     epoch_release(w->order);
+    lexicon_close(w->lexicon);
     seqs_close(&w->seqs);
     pthread_mutex_destroy(&w->lock);
     pthread_cond_destroy(&w->changed);

@@ -18,7 +18,8 @@ struct worker_conf {
     const struct model *model;
     const struct kernels *kernels;
     const struct tok *tok;
-    uint64_t pool;  // bytes for everything an epoch needs
+    uint64_t pool;      // bytes for everything an epoch needs
+    uint64_t grammars;  // bytes for all grammars that are followed at one time
     uint32_t n_thread, n_reader, n_slot;
     /* Called on the worker's thread. on_loading: bytes of weights that are in memory so far. */
     void (*on_loading)(void *ctx, uint64_t done);
@@ -38,6 +39,7 @@ struct product {
     uint32_t at;  // place of the token in the answer
     int32_t id;
     enum done_why why;
+    char text[160];  // of DONE_FAILED and DONE_REFUSED
 };
 
 struct worker_figures {
