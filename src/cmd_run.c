@@ -70,6 +70,7 @@ static void on_signal(int sig) {
 struct answer {
     const struct setup *setup;
     struct sampler sampler;
+    struct held held;
     struct detok detok;
     struct json json;
     struct progress progress;
@@ -324,7 +325,8 @@ static MUST prepare_answer(struct answer *a, const struct run_conf *c, const str
     a->is_json = c->is_json;
     a->is_quiet = c->is_quiet;
     json_file(&a->json, stdout);
-    if (p->is_continued) {
+    /* What is shown must be what the grammar saw, a blank in front included. */
+    if (p->is_continued || a->held.grammar) {
         detok_init_within(&a->detok, s->tok, false);
     } else {
         detok_init(&a->detok, s->tok, p->shows_controls);
@@ -480,6 +482,11 @@ static MUST generate(const struct run_conf *c, const struct worker *w, struct an
         .n_prompt = (uint32_t)p->n,
         .n_predict = c->n_predict && c->n_predict < room ? c->n_predict : room,
         .sampler = a->sampler,
+        .grammar = a->held.grammar,
+        .lexicon = a->held.lexicon,
+        .grammar_kind = a->held.kind,
+        .grammar_text = a->held.text,
+        .n_grammar = (uint32_t)a->held.len,
         .is_end = is_end,
         .on_token = on_token,
         .on_prefill = on_prefill,
@@ -556,6 +563,7 @@ static MUST answer(const struct run_conf *c, const char *path, struct setup *s, 
     if (c->worker.n && c->draft) {
         return err_set(e, ERR_USAGE, "--draft and --workers exclude each other");
     }
+    if (!held_open(&a->held, &c->sampling, e)) return false;
     if (c->worker.n && c->machine.slices) {
         return err_set(e, ERR_USAGE, "--slices and --workers exclude each other");
     }
@@ -567,6 +575,7 @@ static MUST answer(const struct run_conf *c, const char *path, struct setup *s, 
         !setup_draft(s, c->draft, e)) {
         return false;
     }
+    if (!held_vocabulary(&a->held, s->tok, e)) return false;
     if (!prepare_prompt(c, s, p, e) || !prepare_answer(a, c, s, p, e)) return false;
     if (!hire(c, s, p, &w, e)) return false;
     bool ok = generate(c, &w, a, p, &f, e) && finish_answer(c, &w, a, p, &f, e);
@@ -582,6 +591,7 @@ static MUST run(void *conf, const char *path, struct setup *s, struct err *e) {
     bool ok = answer(conf, path, s, &p, a, e);
     free(a->text);
     for (int k = 0; k < 2; k++) free(a->part[k]);
+    held_close(&a->held);
     free(p.id);
     free(a);
     return ok;

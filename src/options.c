@@ -7,8 +7,6 @@ static const struct {
     const char *name, *what;
 } later[] = {
     {"--nodes", "planning for several machines"},
-    {"--grammar", "answers held to a grammar"},
-    {"--json-schema", "answers held to a JSON schema"},
     {"--tokenizer", "a tokenizer in a file of its own"},
     {"--template", "chat templates from a file"},
     {"--tools", "tools in the prompt"},

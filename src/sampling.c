@@ -1,6 +1,10 @@
 #include "sampling.h"
 
+#include "verbs.h"
+
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* ID:VALUE. Which ids there are is known once the model is open; one that is not there changes nothing. */
 static MUST read_bias(const char *text, struct bias *b, struct err *e) {
@@ -54,4 +58,41 @@ MUST sampling_make(const struct sampling *c, struct sampler *s, struct stop *sto
         if (!read_bias(c->bias.text[i], &s->bias[i], e)) return false;
     }
     return sampler_check(s, e) && read_stop(&c->stop, stop, e);
+}
+
+/* A file where there is one of that name; what cannot be a grammar or schema was meant to be one. */
+static MUST read_held(struct held *h, const char *given, const char *must_have, struct err *e) {
+    bool is_text = strstr(given, must_have) != NULL && access(given, F_OK) != 0;
+    if (!is_text) return verb_read_all(given, GRAMMAR_TEXT, &h->text, &h->len, e);
+    h->len = strlen(given);
+    h->text = strdup(given);
+    return h->text || err_set(e, ERR_MEMORY, "no memory for a grammar");
+}
+
+MUST held_open(struct held *h, const struct sampling *c, struct err *e) {
+    *h = (struct held){.kind = c->schema ? GRAMMAR_SCHEMA : GRAMMAR_GBNF};
+    const char *given = c->schema ? c->schema : c->grammar;
+    const char *option = c->schema ? "--json-schema" : "--grammar";
+    if (c->schema && c->grammar) {
+        return err_set(e, ERR_USAGE, "--grammar and --json-schema exclude each other");
+    }
+    if (!given) {
+        h->kind = GRAMMAR_NONE;
+        return true;
+    }
+    if (!read_held(h, given, c->schema ? "{" : "::=", e)) return err_in(e, option);
+    if (grammar_open(&h->grammar, h->kind, h->text, h->len, e)) return true;
+    if (e->code != ERR_MEMORY) e->code = ERR_USAGE;
+    return err_in(e, option);
+}
+
+MUST held_vocabulary(struct held *h, const struct tok *t, struct err *e) {
+    return !h->grammar || lexicon_open(&h->lexicon, t, e);
+}
+
+void held_close(struct held *h) {
+    lexicon_close(h->lexicon);
+    grammar_close(h->grammar);
+    free(h->text);
+    *h = (struct held){0};
 }

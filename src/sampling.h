@@ -3,6 +3,7 @@
 #ifndef SAMPLING_H
 #define SAMPLING_H
 
+#include "model/grammar.h"
 #include "model/sampler.h"
 #include "model/stop.h"
 #include "options.h"
@@ -14,6 +15,7 @@ struct sampling {
     uint32_t top_k, last_n;
     uint64_t seed;
     struct text_list bias, stop;
+    const char *grammar, *schema;
 };
 
 #define SAMPLING_DEFAULT                                                                           \
@@ -56,9 +58,29 @@ struct sampling {
         SAMPLING_OPTION(T, "--seed", OPT_U64, seed, "N",                                           \
                         "another seed, another answer (0, so that runs repeat)", 0, 0, NULL),      \
         SAMPLING_OPTION(T, "--stop", OPT_LIST, stop, "TEXT",                                       \
-                        "end the answer before this text; may come again", 0, STOP_MAX, NULL)
+                        "end the answer before this text; may come again", 0, STOP_MAX, NULL),     \
+        SAMPLING_OPTION(T, "--grammar", OPT_TEXT, grammar, "FILE|TEXT",                            \
+                        "hold the answer to this grammar (GBNF)", 0, 0, NULL),                     \
+        SAMPLING_OPTION(T, "--json-schema", OPT_TEXT, schema, "FILE|TEXT",                         \
+                        "the answer is JSON that this schema allows", 0, 0, NULL)
 
 /* Fails: ERR_USAGE naming the option. */
 MUST sampling_make(const struct sampling *c, struct sampler *s, struct stop *stop, struct err *e);
+
+/* What an answer is held to. */
+struct held {
+    enum grammar_kind kind;
+    char *text;  // [len], owned
+    size_t len;
+    struct grammar *grammar;  // NULL: no grammar
+    struct lexicon *lexicon;  // NULL until held_vocabulary
+};
+
+/* The grammar or schema of the options. Fails: ERR_USAGE, the sentence naming the option and the place in
+ * it; ERR_IO for a file. held_close() also after a failure. */
+MUST held_open(struct held *h, const struct sampling *c, struct err *e);
+/* Before the memory budget is drawn up, so that it counts. */
+MUST held_vocabulary(struct held *h, const struct tok *t, struct err *e);
+void held_close(struct held *h);
 
 #endif

@@ -69,7 +69,7 @@ for my $verb (@verbs) {
     is($status, 0, "$verb --help: exit status 0");
     is($err, '', "$verb --help: nothing on stderr");
     like($out, qr/\Adair $verb .*\n\n.*\.\n/, "$verb --help: usage and a sentence");
-    unlike($out, qr/--(grammar|nodes|json-schema)\b/,
+    unlike($out, qr/--(nodes)\b/,
         "$verb --help: only what there is");
     my @wide = grep { length > 100 } split /\n/, $out;
     is("@wide", '', "$verb --help: at most 100 columns");
@@ -84,7 +84,7 @@ refused(['help', 'update'],      2, qr/update \(.+\) is not in this version/);
 refused(['run', '--bogus'],    2, qr/unknown option --bogus; see dair run --help/);
 refused(['run', '--bogus=1'],  2, qr/unknown option --bogus;/);
 refused(['run', "--$_", 'x'],  2, qr/--$_ \(.+\) is not in this version/)
-  for qw(grammar json-schema);
+  for qw(tokenizer);
 refused(['plan', '--nodes', '3'], 2, qr/--nodes \(.+\) is not in this version/);
 refused(['run', '-p'],         2, qr/-p needs a value/);
 refused(['run', '--json=yes'], 2, qr/--json takes no value/);
@@ -97,6 +97,10 @@ refused(['run', '-p', 'x', '--presence-penalty', 'nan'], 2, qr/--presence-penalt
 refused(['run', '-p', 'x', '--frequency-penalty', '1e308'], 2, qr/--frequency-penalty takes -100/);
 refused(['run', '-p', 'x', '--logit-bias', $_],  2, qr/--logit-bias takes ID:VALUE/) for qw(1 1: :1 a:1 1:b);
 refused(['run', '-p', 'x', '--logit-bias', '1:1e308'], 2, qr/logit bias inf is out of range/);
+refused(['run', '-p', 'x', '--grammar', 'root ::= x'], 2, qr/--grammar: grammar 1:10: .* not defined/);
+refused(['run', '-p', 'x', '--grammar', "$dir/none"],  1, qr/--grammar: .*none.*No such file/);
+refused(['run', '-p', 'x', '--json-schema', '{"type":3}'], 2, qr/--json-schema: schema.*type/);
+refused(['run', '-p', 'x', '--json-schema', '{}', '--grammar', 'root ::= "x"'], 2, qr/exclude each other/);
 refused(['run', '-p', 'x', '--stop', ''],        2, qr/--stop takes a text that is not empty/);
 refused(['run', '-p', 'x', ('--stop', 'a') x 17], 2, qr/--stop can be given 16 times/);
 refused(['run', '-p', 'x', '--stop', 'a' x 1025], 2, qr/1024 bytes/);

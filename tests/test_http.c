@@ -204,7 +204,11 @@ static void test_refusals(void) {
     refused("{\"prompt\":\"a\",\"logit_bias\":{\"x\":2}}", 400, "by id");
     refused("{\"prompt\":\"a\",\"logit_bias\":{\"1\":2e9}}", 400, "logit_bias");
     refused("{\"prompt\":\"a\",\"logit_bias\":[[1]]}", 400, "pairs");
-    refused("{\"prompt\":\"a\",\"response_format\":{\"type\":\"json_object\"}}", 400, "format");
+    refused("{\"prompt\":\"a\",\"response_format\":{\"type\":\"xml\"}}", 400, "format");
+    refused("{\"prompt\":\"a\",\"response_format\":{\"type\":\"json_schema\"}}", 400, "no schema");
+    refused("{\"prompt\":\"a\",\"grammar\":\"root ::= x\"}", 400, "grammar 1:10");
+    refused("{\"prompt\":\"a\",\"json_schema\":{\"not\":{}}}", 400, "\\\"not\\\" is not supported");
+    refused("{\"prompt\":\"a\",\"json_schema\":{},\"grammar\":\"root ::= x\"}", 400, "only one");
     refused("{\"prompt\":5}", 400, "prompt");
     refused("{\"prompt\":[]}", 400, "prompt");
     refused("{\"prompt\":[1,\"a\"]}", 400, "prompt");

@@ -107,7 +107,7 @@ void guesser_start(struct guesser *g, const struct gen_request *r) {
     g->is_open = false;
     if (g->draft) {
         nn_truncate(g->draft, 0, 0);
-        picker_init(&g->picker, &r->sampler, g->conf->draft->n_vocab);
+        picker_init(&g->picker, &r->sampler, NULL, g->conf->draft->n_vocab);
     }
     spec_clear(&g->spec);
     for (uint32_t i = 0; i < r->n_prompt; i++) spec_push(&g->spec, r->prompt[i]);
@@ -139,13 +139,13 @@ void guesser_took(struct guesser *g, uint32_t n, double seconds) {
 
 /* The guess at place n of the text, of which what was guessed before it stands behind the end. */
 static MUST draft_pick(struct guesser *g, uint32_t n, int32_t *id, struct err *e) {
-    picker_begin(&g->picker, g->spec.token, n);
+    if (!picker_begin(&g->picker, g->spec.token, 0, n, e)) return false;
     do {
         struct candidate *c;
         size_t n_c;
         if (!nn_wanted(g->draft, &g->picker.want, &c, &n_c, e)) return false;
         if (!picker_next(&g->picker, c, n_c, g->req->sequence, n, id, e)) return false;
-    } while (*id < 0);
+    } while (*id == PICK_MORE);
     g->spec.token[n] = *id;
     return true;
 }

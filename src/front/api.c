@@ -40,6 +40,9 @@ void api_destroy(struct api *a) {
 struct options {
     struct sampler sampler;
     struct stop stop;
+    enum grammar_kind grammar;
+    char *grammar_text;  // owned, until a job takes it
+    size_t n_grammar;
     int64_t max_tokens;
     bool is_stream, has_usage, is_echo;
     char model[JOB_NAME];
@@ -67,8 +70,7 @@ static MUST check_unserved(const struct json_value *root, struct err *e) {
     static const struct {
         const char *key;
         double neutral;
-    } unserved[] = {{"n", 1},      {"best_of", 1}, {"logprobs", -1},
-                    {"suffix", 0}, {"grammar", 0}, {"json_schema", 0}};
+    } unserved[] = {{"n", 1}, {"best_of", 1}, {"logprobs", -1}, {"suffix", 0}};
     for (size_t i = 0; i < sizeof unserved / sizeof *unserved; i++) {
         if (is_neutral(root, unserved[i].key, unserved[i].neutral)) continue;
         if (i == 0) {
@@ -79,12 +81,7 @@ static MUST check_unserved(const struct json_value *root, struct err *e) {
         return err_set(e, ERR_UNSUPPORTED, "\"%s\" is not supported here; leave it out",
                        unserved[i].key);
     }
-    const struct json_value *format = NULL;
-    struct json_chars type = {"text", 4};
-    if (!json_want_object(root, "response_format", &format, e)) return false;
-    if (format && !json_want_chars(format, "type", &type, e)) return false;
-    if (type.len == 4 && memcmp(type.s, "text", 4) == 0) return true;
-    return err_set(e, ERR_UNSUPPORTED, "\"response_format\" can only be text here");
+    return true;
 }
 
 static MUST read_stop(const struct json_value *root, struct stop *stop, struct err *e) {
@@ -113,7 +110,8 @@ static MUST read_options(const struct json_value *root, struct options *o, struc
     memcpy(o->model, model.s, model.len);
     o->model[model.len] = '\0';
     return sampling_read(root, &o->sampler, e) && read_stop(root, &o->stop, e) &&
-           check_unserved(root, e);
+           check_unserved(root, e) &&
+           grammar_read(root, &o->grammar, &o->grammar_text, &o->n_grammar, e);
 }
 
 /* --- prompts --- */
@@ -261,14 +259,18 @@ static MUST start(struct api *a, struct http_request *q, const struct json_value
         return err_set(&r->err, ERR_FORMAT, "the body must be a JSON object, not %s",
                        json_kind_name(json_kind(root)));
     }
-    if (!read_options(root, &o, &r->err) || !list_prompts(root, prompt, &n, &r->err)) return false;
+    if (!list_prompts(root, prompt, &n, &r->err) || !read_options(root, &o, &r->err)) return false;
     struct job *j = job_new(&a->jobs, q, n);
     if (!j) {
+        free(o.grammar_text);
         r->status = 503;
         return err_set(&r->err, ERR_MEMORY, "no memory for another request");
     }
     j->stop = o.stop;
     j->sampler = o.sampler;
+    j->grammar = o.grammar;
+    j->grammar_text = o.grammar_text;
+    j->n_grammar = (uint32_t)o.n_grammar;
     j->is_stream = o.is_stream;
     j->has_usage = o.has_usage;
     memcpy(j->model, o.model, sizeof j->model);

@@ -53,6 +53,7 @@ void job_free(struct job *j) {
         free(c->id);
         free(c->text);
     }
+    free(j->grammar_text);
     free(j);
 }
 
@@ -323,6 +324,9 @@ static MUST ask(struct job *j, struct choice *c, struct err *e) {
                             .n_prompt = c->n_prompt,
                             .n_predict = c->n_predict,
                             .sampler = j->sampler,
+                            .grammar = j->grammar,
+                            .grammar_text = j->grammar_text,
+                            .n_grammar = j->n_grammar,
                             .sequence = (uint64_t)(c - j->choice),
                             .on_tokens = on_tokens,
                             .on_end = on_end,
@@ -332,7 +336,8 @@ static MUST ask(struct job *j, struct choice *c, struct err *e) {
         return true;
     }
     struct job_shared *s = j->shared;
-    c->bytes = ASK_BYTES + c->n_prompt * sizeof *c->prompt + (uint64_t)c->n_predict * TOKEN_BYTES;
+    c->bytes = ASK_BYTES + j->n_grammar + c->n_prompt * sizeof *c->prompt +
+               (uint64_t)c->n_predict * TOKEN_BYTES;
     s->bytes += c->bytes;
     if (s->n_ask && s->bytes > s->most_bytes) {
         return err_set(e, ERR_LIMIT,

@@ -55,6 +55,9 @@ struct job {
     struct http_request *q;
     struct stop stop;
     struct sampler sampler;
+    enum grammar_kind grammar;
+    char *grammar_text;  // [n_grammar], owned
+    uint32_t n_grammar;
     bool is_stream, has_usage;
     char id[40], model[JOB_NAME];
     uint64_t created;

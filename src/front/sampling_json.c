@@ -3,6 +3,7 @@
 #include "base/text.h"
 #include "model/model.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 
@@ -106,4 +107,83 @@ MUST sampling_read(const struct json_value *root, struct sampler *s, struct err 
     s->top_k = (int32_t)top_k;
     s->last_n = (int32_t)last_n;
     return sampler_check(s, e);
+}
+
+/* --- grammars --- */
+
+/* The schema that a response_format asks for; json_object: any object. */
+static MUST read_format(const struct json_value *root, const struct json_value **schema,
+                        bool *is_object, struct err *e) {
+    const struct json_value *format = NULL, *named = NULL;
+    struct json_chars type = {"text", 4};
+    if (!json_want_object(root, "response_format", &format, e)) return false;
+    if (!format) return true;
+    if (!json_want_chars(format, "type", &type, e)) return false;
+    if (!strcmp(type.s, "text")) return true;
+    *schema = json_find(format, "schema");  // llama.cpp's place for it
+    if (!strcmp(type.s, "json_object")) {
+        *is_object = !*schema;
+        return true;
+    }
+    if (strcmp(type.s, "json_schema")) {
+        return err_set(e, ERR_UNSUPPORTED,
+                       "\"response_format\" can be text, json_object or json_schema here");
+    }
+    if (!json_want_object(format, "json_schema", &named, e)) return false;
+    if (named) *schema = json_find(named, "schema");
+    return *schema || err_set(e, ERR_FORMAT, "\"response_format\" has no schema");
+}
+
+static MUST take_text(enum grammar_kind kind, struct json_chars s, enum grammar_kind *kind_out,
+                      char **text, size_t *len, struct err *e) {
+    char *copy = malloc(s.len + 1);
+    if (!copy) return err_set(e, ERR_MEMORY, "no memory for a grammar");
+    memcpy(copy, s.s, s.len);
+    copy[s.len] = '\0';
+    *kind_out = kind;
+    *text = copy;
+    *len = s.len;
+    return true;
+}
+
+static MUST find_grammar(const struct json_value *root, enum grammar_kind *kind, char **text,
+                         size_t *len, struct err *e) {
+    static const struct json_chars object = {"{\"type\":\"object\"}", 17};
+    const struct json_value *schema = NULL, *own = json_find(root, "json_schema");
+    struct json_chars gbnf = {"", 0};
+    bool is_object = false;
+    if (!json_want_chars(root, "grammar", &gbnf, e)) return false;
+    if (!read_format(root, &schema, &is_object, e)) return false;
+    if ((gbnf.len > 0) + (own != NULL) + (schema || is_object) > 1) {
+        return err_set(
+            e, ERR_USAGE,
+            "of \"grammar\", \"json_schema\" and \"response_format\" only one can be given");
+    }
+    if (own) schema = own;
+    if (gbnf.len) return take_text(GRAMMAR_GBNF, gbnf, kind, text, len, e);
+    if (is_object) return take_text(GRAMMAR_SCHEMA, object, kind, text, len, e);
+    if (!schema) return true;
+    *kind = GRAMMAR_SCHEMA;
+    if (json_kind(schema) != JSON_STRING) return json_print(schema, text, len, e);
+    struct json_chars s;  // a schema as a text
+    size_t n;
+    return json_as_strings(schema, "json_schema", &s, 1, &n, e) &&
+           take_text(GRAMMAR_SCHEMA, s, kind, text, len, e);
+}
+
+MUST grammar_read(const struct json_value *root, enum grammar_kind *kind, char **text, size_t *len,
+                  struct err *e) {
+    struct grammar *g;
+    *kind = GRAMMAR_NONE;
+    *text = NULL;
+    *len = 0;
+    if (!find_grammar(root, kind, text, len, e)) return false;
+    if (*kind == GRAMMAR_NONE) return true;
+    if (grammar_open(&g, *kind, *text, *len, e)) {
+        grammar_close(g);
+        return true;
+    }
+    free(*text);
+    *text = NULL;
+    return false;
 }

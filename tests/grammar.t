@@ -1,0 +1,70 @@
+#!/usr/bin/perl
+# grammar.t - answers of the built-in model that are held to a schema or a grammar: what comes out is
+# read by a parser of others and compared with what was asked for; the same on slices.
+use strict;
+use warnings;
+use FindBin;
+use lib $FindBin::Bin;
+use Dair;
+use JSON::PP;
+use Test::More;
+
+my $dir = scratch();
+my $json = JSON::PP->new->utf8->allow_nonref;
+my $schema = $json->encode({
+    type       => 'object',
+    properties => {
+        name   => {type => 'string', minLength => 2, maxLength => 12},
+        kind   => {enum => ['Pi', 'NUC', undef]},
+        ram    => {type => 'integer', minimum => 1, maximum => 64},
+        disks  => {type => 'array', items => {type => 'number', exclusiveMinimum => 0, maximum => 8}, minItems => 1, maxItems => 3},
+        since  => {type => 'string', format => 'date'},
+        ok     => {type => 'boolean'},
+    },
+    required             => [qw(name kind ram disks since ok)],
+    additionalProperties => JSON::PP::false,
+});
+write_file("$dir/node.json", $schema);
+
+sub run_text {
+    my @words = @_;
+    my $run = dair(['run', '-p', 'Tell me about a node.', '-n', 400, '--quiet', @words], seconds => 120);
+    is($run->{status}, '0', "run @words[0 .. 1]") or diag($run->{err});
+    return $run->{out};
+}
+
+sub is_number { my $v = shift; return defined $v && !ref $v && $json->encode($v) =~ /^-?[0-9.eE+-]+$/ }
+
+sub check {
+    my ($name, $text) = @_;
+    my $o = eval { $json->decode($text) };
+    ok(ref $o eq 'HASH', "$name: a JSON object") or return diag($text);
+    is(join(' ', sort keys %$o), 'disks kind name ok ram since', "$name: its properties");
+    my $length = length($o->{name} // '');
+    ok($length >= 2 && $length <= 12, "$name: the name has $length characters");
+    like($o->{kind} // 'null', qr/^(Pi|NUC|null)$/, "$name: one of the kinds");
+    ok(is_number($o->{ram}) && $o->{ram} =~ /^\d+$/ && $o->{ram} >= 1 && $o->{ram} <= 64, "$name: ram");
+    my @disks = @{$o->{disks} // []};
+    ok(@disks >= 1 && @disks <= 3 && !grep({ !is_number($_) || $_ <= 0 || $_ > 8 } @disks), "$name: disks");
+    like($o->{since} // '', qr/^\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])$/, "$name: a date");
+    ok(JSON::PP::is_bool($o->{ok}), "$name: true or false");
+}
+
+# ---- a schema, likeliest and sampled, from a file and as a text
+check('greedy', run_text('--json-schema', "$dir/node.json", '--temp', 0));
+for my $seed (1 .. 4) {
+    check("seed $seed", run_text('--json-schema', $schema, '--temp', 1.5, '--top-k', 0, '--top-p', 1, '--min-p', 0, '--seed', $seed));
+}
+my @way = ('--json-schema', $schema, '--temp', 0.9, '--repeat-penalty', 1.2, '--seed', 7);
+my $one = run_text(@way);
+check('penalties beside it', $one);
+is(run_text(@way, '--slices', 3), $one, 'the same text from three slices');
+
+# ---- a grammar
+write_file("$dir/list.gbnf", "# names\nroot ::= word (\", \" word){2} \".\"\nword ::= [A-Z] [a-zé]{1,8}\n");
+like(run_text('--grammar', "$dir/list.gbnf", '--temp', 1), qr/^[A-Z][a-z\xc3\xa9]{1,16}(, [A-Z][a-z\xc3\xa9]{1,16}){2}\.$/,
+    'a grammar from a file');
+is(run_text('--grammar', 'root ::= "世界" "!"', '--temp', 0), '世界!', 'characters that no token holds whole');
+my $run = dair(['run', '-p', 'x', '-n', 5, '--json', '--grammar', 'root ::= "a"'], seconds => 60);
+is(figures($run)->{end}, 'eos', 'an answer ends where the grammar does');
+done_testing();
