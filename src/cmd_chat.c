@@ -54,6 +54,7 @@ struct talk {
     struct engine *engine;
     struct chat *chat;
     struct sampler sampler;
+    struct held held;
     struct stop stop;
     enum chat_think think;
     const char *system;
@@ -269,6 +270,8 @@ static MUST answer(struct talk *t, struct err *e) {
                             .n_keep = keep,
                             .n_predict = most && most < room ? most : room,
                             .sampler = t->sampler,
+                            .grammar = t->held.grammar,
+                            .lexicon = t->held.lexicon,
                             .is_end = is_end,
                             .on_token = on_token,
                             .on_prefill = on_prefill,
@@ -414,10 +417,12 @@ static MUST chat(void *conf, const char *path, struct setup *s, struct err *e) {
     t->system = c->system;
     t->think = (enum chat_think)c->think;
     bool ok = sampling_make(&c->sampling, &t->sampler, &t->stop, e) &&
-              setup_open(s, path, MODEL_ALL, e) && setup_tok(s, e) &&
+              held_open(&t->held, &c->sampling, e) && setup_open(s, path, MODEL_ALL, e) &&
+              setup_tok(s, e) && held_vocabulary(&t->held, s->tok, e) &&
               chat_open(&t->chat, &s->model, s->tok, NULL, 0, e) && prepare(t, s, e) &&
               open_engine(t, s, e) && converse(t, e);
     engine_close(t->engine);
+    held_close(&t->held);
     chat_close(t->chat);
     drop_messages(t, 0);
     free(t->message);
