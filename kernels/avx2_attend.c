@@ -64,12 +64,15 @@ ALWAYS __m128 score_four(const float *q, const void *k, const size_t row[4], siz
 }
 
 /* k_tanh(s / cap) * cap. */
-ALWAYS __m128 cap_four(__m128 s, float cap) {
+ALWAYS __m256 cap8(__m256 s, float cap) {
     const __m256 one = _mm256_set1_ps(1.0f), two = _mm256_set1_ps(2.0f);
-    __m256 x = _mm256_mul_ps(_mm256_zextps128_ps256(s), _mm256_set1_ps(1.0f / cap));
-    __m256 e = exp8(_mm256_mul_ps(x, two));
+    __m256 e = exp8(_mm256_mul_ps(_mm256_mul_ps(s, _mm256_set1_ps(1.0f / cap)), two));
     __m256 t = _mm256_sub_ps(one, _mm256_div_ps(two, _mm256_add_ps(one, e)));
-    return _mm256_castps256_ps128(_mm256_mul_ps(t, _mm256_set1_ps(cap)));
+    return _mm256_mul_ps(t, _mm256_set1_ps(cap));
+}
+
+ALWAYS __m128 cap_four(__m128 s, float cap) {
+    return _mm256_castps256_ps128(cap8(_mm256_zextps128_ps256(s), cap));
 }
 
 /* Scores of positions [from, to) of the block at `at` to p, -infinity to the others of its registers;
@@ -269,10 +272,17 @@ static void swiglu_oai(float *y, const float *gate, const float *up, size_t n) {
     for (; i < n; i++) y[i] = k_swiglu_oai(gate[i], up[i]);
 }
 
+static void softcap(float *x, size_t n, float cap) {
+    size_t i = 0;
+    for (; i + VEC <= n; i += VEC) _mm256_storeu_ps(x + i, cap8(_mm256_loadu_ps(x + i), cap));
+    for (; i < n; i++) x[i] = k_tanh(x[i] * (1.0f / cap)) * cap;
+}
+
 void kernels_avx2_attend(struct kernels *k) {
     k->attend = attend;
     k->rope_halves = rope_halves;
     k->layernorm = layernorm;
     k->gelu_mul = gelu_mul;
     k->swiglu_oai = swiglu_oai;
+    k->softcap = softcap;
 }

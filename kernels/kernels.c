@@ -82,6 +82,15 @@ size_t weight_group_bytes(int type, size_t n_col) {
     return weight_head_bytes(type, n_col) + (n_col + unit - 1) / unit * forms[type].kern_bytes;
 }
 
+size_t kv_row_bytes(enum kv_type type, size_t hd) {
+    switch (type) {
+    case KV_F32: return hd * sizeof(float);
+    case KV_F16: return hd * sizeof(uint16_t);
+    case KV_Q8_0: return round_up(hd, Q_BLOCK) / Q_BLOCK * sizeof(struct act);
+    }
+    return 0;
+}
+
 size_t panel_bytes(size_t n_col, size_t n_tok) {
     size_t n_block = round_up(n_col, COL_UNIT) / Q_BLOCK;
     size_t bytes = n_tok == 1 ? n_block * sizeof(struct panel1)

@@ -116,6 +116,8 @@ struct kernels {
     void (*gelu_mul)(float *y, const float *gate, const float *up, size_t n);
     /* k_swiglu_oai() of exp.h. y may be gate or up. */
     void (*swiglu_oai)(float *y, const float *gate, const float *up, size_t n);
+    /* x = tanh(x * (1 / cap)) * cap, tanh as k_tanh() of exp.h. */
+    void (*softcap)(float *x, size_t n, float cap);
 
     /* Round to binary16 for the KV cache, clamped to +-65504 first (NaN gives -65504). */
     void (*to_f16)(uint16_t *y, const float *x, size_t n);
@@ -162,6 +164,22 @@ void rope_angles(float *cs, const double *freq, size_t n_pair, uint32_t pos);
  * normal number > 0. */
 void rope_freqs(double *freq, double base, size_t n_rot);
 
+/* YaRN (Peng et al. 2023, "YaRN: Efficient Context Window Extension", 3.2 and 3.3): pair i of n_rot / 2
+ * turns n_ctx_orig * freq / 2 pi times in the training's context; those that turn beta_fast times keep
+ * their frequency, those that turn beta_slow times get it divided by factor, between them a ramp. Its
+ * ends are whole pairs, as other programs have them. ext: how much of it all is done, 1: all.
+ * base > 1, betas > 0, n_ctx_orig > 0. Without libm. */
+struct yarn {
+    double factor, ext, beta_fast, beta_slow;
+    uint32_t n_ctx_orig;
+};
+void rope_yarn(double *freq, double base, size_t n_rot, const struct yarn *y);
+/* What the same makes of the length of queries and keys: 1 + 0.1 * mul * ln(factor); 1 for factor <= 1. */
+double rope_yarn_length(double factor, double mul);
+
+/* Bytes of one position's key (or value) of one head in the cache. */
+size_t kv_row_bytes(enum kv_type type, size_t hd);
+
 /* Features of this CPU and kernel. DAIR_CPU=NAME restricts them to a variant's (see cpu.c). */
 unsigned cpu_features(void);
 /* Name i of the variants, those of other machines too, worst first: scalar, avx2, avxvnni, avx512,
@@ -199,7 +217,7 @@ void kernels_neon_relay(struct kernels *k);
  * bits. Returns the number of mismatches; *digest (FNV-1a over all reference results) is one value on
  * every CPU. `say`, if not NULL, gets a line for each mismatch. scratch: SELFTEST_BYTES, 64-aligned. */
 enum { SELFTEST_BYTES = 1 << 20 };
-#define SELFTEST_DIGEST 0xfce2b6ccffeb8e3fULL  // what *digest is, for CONTRACT_VERSION
+#define SELFTEST_DIGEST 0x5016cee85d4033b3ULL  // what *digest is, for CONTRACT_VERSION
 size_t kernels_selftest(const struct kernels *got, void *scratch, uint64_t *digest,
                         void (*say)(void *ctx, const char *line), void *ctx);
 

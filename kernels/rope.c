@@ -70,6 +70,33 @@ void rope_freqs(double *freq, double base, size_t n_rot) {
     }
 }
 
+/* Which pair (a fraction of one) turns `turns` times in the context. */
+static double pair_of(double turns, double base, size_t n_rot, uint32_t n_ctx) {
+    const double pi = 2 * (HALF_PI_1 + HALF_PI_2);
+    return (double)n_rot * ln_of(n_ctx / (turns * 2 * pi)) / (2 * ln_of(base));
+}
+
+void rope_yarn(double *freq, double base, size_t n_rot, const struct yarn *y) {
+    double low = pair_of(y->beta_fast, base, n_rot, y->n_ctx_orig);
+    double high = pair_of(y->beta_slow, base, n_rot, y->n_ctx_orig), last = (double)n_rot - 1;
+    low = low < 0 ? 0 : low > last ? last : low;
+    high = high < 0 ? 0 : high > last ? last : high;
+    low = (double)(int64_t)low;
+    double up = (double)(int64_t)high;
+    high = up < high ? up + 1 : up;
+    if (high > last) high = last;
+    double width = high - low > 0.001 ? high - low : 0.001;
+    for (size_t i = 0; i < n_rot / 2; i++) {
+        double at = ((double)i - low) / width;
+        double keep = (1 - (at < 0 ? 0 : at > 1 ? 1 : at)) * y->ext;
+        freq[i] = freq[i] / y->factor * (1 - keep) + freq[i] * keep;
+    }
+}
+
+double rope_yarn_length(double factor, double mul) {
+    return factor > 1 ? 1 + 0.1 * mul * ln_of(factor) : 1;
+}
+
 void rope_angles(float *cs, const double *freq, size_t n_pair, uint32_t pos) {
     for (size_t i = 0; i < n_pair; i++) {
         double angle = (double)pos * freq[i];

@@ -109,10 +109,15 @@ static void swiglu_oai(float *y, const float *gate, const float *up, size_t n) {
     for (size_t i = 0; i < n; i++) y[i] = k_swiglu_oai(gate[i], up[i]);
 }
 
+static void softcap(float *x, size_t n, float cap) {
+    for (size_t i = 0; i < n; i++) x[i] = k_tanh(x[i] * (1.0f / cap)) * cap;
+}
+
 void kernels_scalar_attend(struct kernels *k) {
     k->attend = attend;
     k->rope_halves = rope_halves;
     k->layernorm = layernorm;
     k->gelu_mul = gelu_mul;
     k->swiglu_oai = swiglu_oai;
+    k->softcap = softcap;
 }

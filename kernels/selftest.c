@@ -375,6 +375,11 @@ static void check_vectors(struct selftest *s, size_t n, bool hostile) {
     ref->swiglu_oai(a, w, x, n);
     got->swiglu_oai(b, w, x, n);
     compare_floats(s, "swiglu_oai", name, a, b, n);
+    memcpy(a, x, n * sizeof *x);
+    memcpy(b, x, n * sizeof *x);
+    ref->softcap(a, n, 30.0f);
+    got->softcap(b, n, 30.0f);
+    compare_floats(s, "softcap", name, a, b, n);
     ref->layernorm(a, x, w, w + n / 2, n / 2, 1e-5f);
     got->layernorm(b, x, w, w + n / 2, n / 2, 1e-5f);
     compare_floats(s, "layernorm", name, a, b, n / 2);
@@ -472,6 +477,8 @@ static void check_angles(struct selftest *s) {
     float *cs = take(s, 64 * sizeof *cs, 0);
     rope_freqs(freq, 500000.0, 64);
     compare(s, "rope_freqs", "digest", freq, freq, 32 * sizeof *freq);
+    rope_yarn(freq, 500000.0, 64, &(struct yarn){16, 1, 32, 1, 8192});
+    compare(s, "rope_yarn", "digest", freq, freq, 32 * sizeof *freq);
     for (size_t i = 0; i < sizeof pos / sizeof *pos; i++) {
         rope_angles(cs, freq, 32, pos[i]);
         compare(s, "rope_angles", "digest", cs, cs, 64 * sizeof *cs);

@@ -13,8 +13,8 @@ enum {
 };
 
 static uint64_t kv_bytes(const struct model *m, const struct engine_conf *c) {
-    uint64_t one = c->kv == KV_F32 ? 4 : 2;
-    return 2 * one * m->n_layer * m->n_head_kv * m->head_dim * c->n_ctx;
+    uint64_t one = kv_row_bytes((enum kv_type)c->kv, m->head_dim);
+    return 2 * one * m->n_layer * m->n_head_kv * c->n_ctx;
 }
 
 static uint32_t choose_seq(const struct setup *s) {
@@ -34,6 +34,7 @@ static uint64_t pack_bytes(const struct model *m, uint64_t n_batch) {
     uint64_t ff = (uint64_t)m->n_ff * (m->n_used ? m->n_used : 1);
     uint64_t heads = (uint64_t)m->n_head * m->head_dim;
     uint64_t most = ff > heads ? ff : heads;
+    if (most < m->n_ff_shared) most = m->n_ff_shared;
     if (most < m->n_embd) most = m->n_embd;
     uint64_t chunk = n_batch * most * sizeof(float), all = m->n_vocab * sizeof(struct candidate);
     return chunk > all ? chunk : all;

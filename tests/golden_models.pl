@@ -1,9 +1,10 @@
 #!/usr/bin/perl
 # golden_models.pl DIR: C-models run against G-golden, one verdict a run (prompt) of each file.
 #
-# Float weights must be within 1e-3 of `exact`; quantised ones within 1.25 x of the error that the
-# oracle's own quantised kernels show against `exact`: of the mean of the same run, and of the largest of
-# the same file, as one run's largest is a single logit. Greedy ids are compared up to
+# Float weights must be within 1e-3 of `exact` (1e-2 where GELU is, which the oracle takes from a table of
+# halves); quantised ones, against the error that the oracle's own quantised kernels show: the mean within
+# 1.25 x that of the same run, the largest, which is a single logit, within 1.5 x that of the same file.
+# Greedy ids are compared up to
 # the first margin that the allowed error could overturn. What tests/supported.txt does not list counts
 # as unsupported when dair refuses it, and as failed when it answers wrongly.
 use strict;
@@ -76,11 +77,12 @@ sub nll {
 }
 
 sub judge_run {
-    my ($run, $float, $largest, $logits, $greedy, $golden) = @_;
+    my ($run, $float, $gelu, $largest, $logits, $greedy, $golden) = @_;
     my $exact = $run->{exact} || $run->{native};
     my ($max, $mean) = errors($run, $exact, $logits, $golden);
     my $nve = $run->{native_vs_exact};
-    my ($max_ok, $mean_ok) = $float ? (1e-3, 1e-3) : (1.25 * $largest, 1.25 * $nve->{mean_abs});
+    my ($max_ok, $mean_ok) =
+        $float ? $gelu ? (1e-2, 2e-3) : (1e-3, 1e-3) : (1.5 * $largest, 1.25 * $nve->{mean_abs});
     my @bad;
     push @bad, sprintf('max error %.4g > %.4g', $max, $max_ok) if $max > $max_ok;
     # the mean is only comparable where all logits are known
@@ -109,10 +111,10 @@ for my $file (sort glob "$dir/C-models/*.gguf") {
         'greedy ' . scalar(@{($_->{exact} || $_->{native})->{greedy}}) . " @{$_->{tokens}}" for @runs;
     my ($status, @answers) = ask($file, @ask);
     my $listed = $supported{"model $name"};
-    if (!$listed) {
-        # a wider match: architecture and all weight types are listed
-        my $head = slurp($file);
-        my $arch = $head =~ /general\.architecture.{12}(\w+)/s ? $1 : '';
+    my $head = slurp($file);
+    my $arch = $head =~ /general\.architecture.{12}([\w-]+)/s ? $1 : '';
+    my $gelu = $arch =~ /^(gemma|phi2)/;
+    if (!$listed) {    # a wider match: architecture and all weight types are listed
         $arch .= '+experts' if $head =~ /\Q$arch\E\.expert_count/;
         $listed = $supported{"arch $arch"} && !grep { !$supported{"type $_"} } keys %{$g->{types}};
     }
@@ -126,7 +128,7 @@ for my $file (sort glob "$dir/C-models/*.gguf") {
     my ($largest) = sort { $b <=> $a } map { $_->{native_vs_exact}{max_abs} || 0 } @runs;
     for my $i (0 .. $#runs) {
         my ($max, $mean, @bad) =
-            judge_run($runs[$i], $float, $largest, $answers[2 * $i], $answers[2 * $i + 1], "$dir/G-golden");
+            judge_run($runs[$i], $float, $gelu, $largest, @answers[2 * $i, 2 * $i + 1], "$dir/G-golden");
         my $line = sprintf '%s %s: max error %.3g, mean %.3g', $name, $runs[$i]{prompt}, $max, $mean;
         if (@bad) { $failed++; print "not ok - $line: ", join('; ', @bad), "\n" }
         else { $passed++; print "# $line\n" if $ENV{VERBOSE} }

@@ -179,8 +179,12 @@ static void check_rope(void) {
     free(b.p);
     free(s.kv.p);
     s = (struct spec){.n_kv = 1};
+    kv_str(&s.kv, "llama.rope.scaling.type", "dynamic");
+    expect("an unknown scaling", &s, ERR_UNSUPPORTED, "\"dynamic\"");
+    s = (struct spec){.n_kv = 2};
     kv_str(&s.kv, "llama.rope.scaling.type", "yarn");
-    expect("yarn", &s, ERR_UNSUPPORTED, "\"yarn\"");
+    kv_f32(&s.kv, "llama.rope.scaling.yarn_beta_fast", 0);
+    expect("YaRN that divides by zero", &s, ERR_FORMAT, "yarn_beta_fast is 0");
     s = (struct spec){.add_tensor = "rope_freqs.weight"};
     expect("rope_freqs of another length", &s, ERR_FORMAT, "rope_freqs.weight is [32]");
 }
@@ -193,7 +197,9 @@ static void check_tensors(void) {
     s = (struct spec){.add_tensor = "output.weight"};
     expect("a tensor twice", &s, ERR_FORMAT, "output.weight is there twice");
     s = (struct spec){.add_tensor = "blk.0.attn_q.bias"};
-    expect("a bias", &s, ERR_UNSUPPORTED, "biases");
+    expect("a bias that attention may have", &s, ERR_NONE, "");
+    s = (struct spec){.add_tensor = "blk.0.ffn_down.bias"};
+    expect("a bias that it may not", &s, ERR_UNSUPPORTED, "blk.0.ffn_down.bias");
     s = (struct spec){.add_tensor = "blk.0.attn_q_norm.weight"};
     expect("a tensor of another architecture", &s, ERR_UNSUPPORTED, "attn_q_norm");
     s = (struct spec){.retype = "output_norm.weight", .type = TENSOR_F16};
@@ -278,7 +284,11 @@ static const struct {
     {"stories260K-Q5_1.gguf", 5, 64, 8, 4, 8, 172, ERR_NONE},
     {"stories260K-Q8_0.gguf", 5, 64, 8, 4, 8, 172, ERR_NONE},
     {"rnd-mixtral-Q8_0.gguf", 2, 256, 4, 2, 64, 256, ERR_NONE},
-    {"rnd-qwen3-Q8_0.gguf", 0, 0, 0, 0, 0, 0, ERR_UNSUPPORTED},
+    {"rnd-qwen3-Q8_0.gguf", 2, 256, 4, 2, 128, 512, ERR_NONE},
+    {"rnd-qwen2moe-Q8_0.gguf", 2, 256, 4, 2, 64, 256, ERR_NONE},
+    {"rnd-gemma-Q8_0.gguf", 2, 256, 4, 1, 64, 512, ERR_NONE},
+    {"rnd-ph2-Q8_0.gguf", 2, 256, 4, 4, 64, 512, ERR_NONE},
+    {"rnd-ph3-Q8_0.gguf", 2, 256, 4, 4, 64, 512, ERR_NONE},
     {"split-rnd-llama-Q8_0-00001-of-00003.gguf", 2, 256, 4, 2, 64, 512, ERR_NONE},
     {"split-rnd-llama-Q8_0-00002-of-00003.gguf", 0, 0, 0, 0, 0, 0, ERR_UNSUPPORTED},
 };

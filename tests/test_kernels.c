@@ -540,6 +540,11 @@ static void test_vectors(const struct kernels *k) {
         good &= is_near(y[i], g / (1 + exp(-(double)1.702f * g)) * (up + 1), 2e-6, 1e-6);
     }
     tap_ok(good, "swiglu_oai: near binary64");
+    memcpy(y, gate, sizeof y);
+    k->softcap(y, N, 20);
+    good = true;
+    for (size_t i = 0; i < N; i++) good &= is_near(y[i], 20 * tanh(gate[i] / 20.0), 0, 5e-6);
+    tap_ok(good, "softcap: near binary64");
     sum = 0;
     double var = 0;
     for (size_t i = 0; i < N; i++) sum += x[i] / N;
@@ -555,6 +560,27 @@ static void test_vectors(const struct kernels *k) {
     good = h[0] == 0x7bff && h[1] == 0xfbff && h[2] == 0xfbff && h[3] == 0 && h[4] == 0x7bff;
     for (size_t i = 5; i < N; i++) good &= fabsf(f16_to_f32(h[i]) - x[i]) <= fabsf(x[i]) * 0x1p-11f;
     tap_ok(good, "to_f16: nearest, clamped, NaN is -65504");
+}
+
+/* Against the formula with libm's log, for pairs before, on and behind the ramp. */
+static void test_yarn(void) {
+    double freq[32], was[32], worst = 0;
+    const struct yarn y = {8, 1, 32, 1, 4096};
+    const double two_pi = 8 * atan(1);
+    rope_freqs(was, 150000, 64);
+    memcpy(freq, was, sizeof freq);
+    rope_yarn(freq, 150000, 64, &y);
+    double low = floor(64 * log(4096 / (32 * two_pi)) / (2 * log(150000)));
+    double high = ceil(64 * log(4096 / two_pi) / (2 * log(150000)));
+    for (int i = 0; i < 32; i++) {
+        double ramp = fmin(1, fmax(0, (i - low) / (high - low)));
+        worst = fmax(worst, fabs(freq[i] / (was[i] * ((1 - ramp) + ramp / 8)) - 1));
+    }
+    tap_ok(worst < 1e-13 && freq[0] == was[0] && freq[31] == was[31] / 8 && low > 4 && high < 28,
+           "rope_yarn: a ramp from whole to divided frequencies");
+    tap_ok(fabs(rope_yarn_length(32, 1) - (1 + 0.1 * log(32))) < 1e-14 &&
+               rope_yarn_length(0.5, 1) == 1 && rope_yarn_length(32, 0) == 1,
+           "rope_yarn_length: one and a tenth of a logarithm");
 }
 
 static void test_rope(const struct kernels *k) {
@@ -771,6 +797,7 @@ int main(void) {
     test_fma();
     test_exp();
     test_tanh();
+    test_yarn();
     test_table();
     test_variants(cpu_features());
     return tap_done();

@@ -39,6 +39,7 @@ static size_t widest(const struct plan *p, const struct model *m) {
     size_t most = m->n_embd > ff ? m->n_embd : ff;
     size_t heads = (size_t)m->n_head * m->head_dim;
     if (heads > most) most = heads;
+    if (m->n_ff_shared > most) most = m->n_ff_shared;
     size_t chunk = p->n_batch * most * sizeof(float);
     size_t all = m->n_vocab * sizeof(struct candidate);
     return chunk > all ? chunk : all;

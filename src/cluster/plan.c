@@ -340,6 +340,9 @@ double plan_wire_bytes(const struct plan *p, const struct model *m, unsigned sli
             const struct layer_tensors *t = &m->layer[l];
             if (r->rows == ROWS_KV_HEAD) sum += own * width * read_bytes(t->o);
             if (r->rows == ROWS_FF) sum += own * read_bytes(t->down) * used;
+            if (r->rows == ROWS_FF && t->sh_down) {  // about: its cuts follow the others'
+                sum += own * m->n_ff_shared / m->n_ff * read_bytes(t->sh_down);
+            }
             if (r->rows == ROWS_EMBD) sum += 2 * own * branch[p->wire];
         }
     }

@@ -70,7 +70,7 @@ static bool are_runs_sound(const struct plan *p) {
 
 static bool is_sound(const struct plan *p) {
     return p->epoch && p->n_ctx && p->n_ctx <= MODEL_MAX_CTX && p->n_batch &&
-           p->n_batch <= BATCH_MAX && p->n_seq && p->n_seq <= SEQ_MAX && p->kv <= KV_F16 &&
+           p->n_batch <= BATCH_MAX && p->n_seq && p->n_seq <= SEQ_MAX && p->kv <= KV_Q8_0 &&
            p->wire <= WIRE_F32 && are_nodes_sound(p) && are_runs_sound(p);
 }
 

@@ -490,7 +490,7 @@ MUST gguf_read(struct gguf *g, struct arena *mem, int fd, uint64_t base, uint64_
     p->g = g;
     bool ok = walk(p, e);
     if (ok) {
-        size_t tables = g->n_tensor * (2 * sizeof(void *) + 1);
+        size_t tables = g->n_tensor * (size_t)GGUF_TENSOR_ROOM;
         ok = arena_open(mem, "model directory", p->need + tables + extra, e);
         p->mem = mem;
     }

@@ -12,6 +12,9 @@
 #include "base/cursor.h"
 #include "model/model.h"
 
+/* Bytes of the arena kept free for each tensor: what model.c makes of them. */
+enum { GGUF_TENSOR_ROOM = 6 * sizeof(void *) + 1 };
+
 enum gguf_type {
     GGUF_U8,
     GGUF_I8,
@@ -56,7 +59,7 @@ struct gguf {
 };
 
 /* Read the metadata of fd's bytes [base, base + len) into mem, which is opened here with room for the
- * vocabulary's arrays, for two pointers and a byte to every tensor, and for `extra` bytes more.
+ * vocabulary's arrays, for GGUF_TENSOR_ROOM of every tensor, and for `extra` bytes more.
  * window: CURSOR_WINDOW bytes, borrowed as long as g is used.
  * Fails: ERR_FORMAT, ERR_LIMIT, ERR_UNSUPPORTED, ERR_IO, ERR_MEMORY; mem is then closed. */
 MUST gguf_read(struct gguf *g, struct arena *mem, int fd, uint64_t base, uint64_t len,

@@ -163,7 +163,7 @@ static MUST read_parts(struct set *s, const struct gguf *first, const struct mod
                        said, s->n, s->n_tensor);
     }
     /* The directory, its order by name, and what model.c makes of it: see gguf_read. */
-    s->room += s->n_tensor * (sizeof(struct tensor) + 3 * sizeof(void *) + 1);
+    s->room += s->n_tensor * (sizeof(struct tensor) + sizeof(void *) + GGUF_TENSOR_ROOM);
     return true;
 }
 

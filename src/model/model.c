@@ -1,5 +1,6 @@
 /* From a container to a model: what the keys mean, and whether the tensors fit them. */
 #include "model/model.h"
+#include "model/arch.h"
 #include "model/fingerprint.h"
 #include "model/gguf.h"
 
@@ -11,16 +12,23 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { ARCH_NAME_MAX = 48, LAYER_TENSORS = 9 };  // the least that a layer has
+enum {
+    ARCH_NAME_MAX = 48,
+    LAYER_TENSORS = 6,   // the least that a layer has
+    AROUND_EXPERTS = 5,  // and besides its experts' matrices
+};
 
-_Static_assert(sizeof(struct layer_tensors) <= 2 * LAYER_TENSORS * sizeof(void *),
-               "gguf_read leaves room for two pointers to every tensor, and a layer has as many");
+_Static_assert(sizeof(struct layer_tensors) + N_EXPERT_PART * sizeof(void *) <=
+                   LAYER_TENSORS * (GGUF_TENSOR_ROOM - 1),
+               "a layer's entry fits what is kept free for its tensors");
 
 struct reader {
     struct model *m;
     struct gguf g;
-    uint8_t *known;  // [n_tensor] whether the architecture asked for it
-    char key[96];    // "llama.block_count"
+    const struct arch *arch;         // llama's where it is not known
+    uint8_t *known;                  // [n_tensor] whether the architecture asked for it
+    uint8_t local[MODEL_MAX_LAYER];  // which layers see a window only
+    char key[96];                    // "llama.block_count"
 };
 
 static const char *arch_key(struct reader *r, const char *suffix) {
@@ -57,6 +65,11 @@ static MUST per_layer(struct reader *r, const char *suffix, uint32_t max, uint32
     return true;
 }
 
+static const char *eps_key(const struct reader *r) {
+    return r->arch->traits.norm == NORM_LAYER ? "attention.layer_norm_epsilon"
+                                              : "attention.layer_norm_rms_epsilon";
+}
+
 /* The integers of the shape as the file gives them; 0 where it does not. */
 static MUST read_shape(struct reader *r, struct err *e) {
     struct model *m = r->m;
@@ -80,61 +93,32 @@ static MUST read_shape(struct reader *r, struct err *e) {
     m->rope_base = 10000;
     if (!gguf_u32(g, arch_key(r, "rope.dimension_count"), MODEL_MAX_EMBD, &m->n_rot, e) ||
         !gguf_f64(g, arch_key(r, "rope.freq_base"), &m->rope_base, e) ||
-        !gguf_f64(g, arch_key(r, "attention.layer_norm_rms_epsilon"), &eps, e)) {
+        !gguf_f64(g, arch_key(r, eps_key(r)), &eps, e)) {
         return false;
     }
     m->norm_eps = (float)eps;
     return true;
 }
 
-/* Scaling of positions. Without a type, a factor means linear: that is what the key's first writers
- * meant, and other programs follow. */
-static MUST read_rope_scaling(struct reader *r, struct err *e) {
-    struct model *m = r->m;
-    const char *type = "linear";
-    char shown[64];
-    double factor = 1;
-    m->rope_factor = 1;
-    if (!gguf_str(&r->g, arch_key(r, "rope.scaling.type"), &type, e) ||
-        !gguf_f64(&r->g, arch_key(r, "rope.scale_linear"), &factor, e) ||
-        !gguf_f64(&r->g, arch_key(r, "rope.scaling.factor"), &factor, e)) {
-        return false;
-    }
-    if (!strcmp(type, "none")) return true;
-    if (strcmp(type, "linear") != 0) {
-        return err_set(e, ERR_UNSUPPORTED,
-                       "rope scaling of type \"%s\" (this version knows none and "
-                       "linear)",
-                       gguf_show(shown, type));
-    }
-    if (factor == 0) factor = 1;  // "off" in some writers
-    if (!isfinite(factor) || factor < 0) {
-        return err_set(e, ERR_FORMAT, "key %s is %g", arch_key(r, "rope.scaling.factor"), factor);
-    }
-    m->rope_scaling = factor == 1 ? ROPE_NONE : ROPE_LINEAR;
-    m->rope_factor = factor;
-    return true;
-}
-
-/* What this version does with experts is what Mixtral's files mean: the best by the router's softmax,
- * weighted by it, the weights adding up to 1. Keys that ask for another way are refused by name. */
+/* Experts are chosen by the router's softmax and weighted by it. Keys that ask for another way are
+ * refused by name. */
 static MUST check_routing(struct reader *r, struct err *e) {
     static const struct {
         const char *suffix;
         uint32_t most;
     } plain[] = {{"expert_gating_func", 1},  // 0: not said, 1: softmax
                  {"expert_group_count", 1},
-                 {"expert_shared_count", 0}};
+                 {"expert_shared_count", 0}};  // but where the architecture has one
     double scale = 0;
     for (size_t i = 0; i < sizeof plain / sizeof *plain; i++) {
-        uint32_t v = 0;
+        uint32_t v = 0, more = r->arch->flags & ARCH_SHARED && i == 2;
         const char *key = arch_key(r, plain[i].suffix);
         if (!gguf_u32(&r->g, key, UINT32_MAX, &v, e)) return false;
-        if (v <= plain[i].most) continue;
+        if (v <= plain[i].most + more) continue;
         return err_set(e, ERR_UNSUPPORTED,
                        "key %s is %" PRIu32 "; this version routes to experts by softmax only, "
-                       "without groups and without shared ones",
-                       key, v);
+                       "without groups and, in architecture %s, %s shared",
+                       key, v, r->arch->name, more ? "one" : "none");
     }
     const char *key = arch_key(r, "expert_weights_scale");
     if (!gguf_f64(&r->g, key, &scale, e)) return false;
@@ -148,6 +132,21 @@ static MUST read_experts(struct reader *r, struct err *e) {
     if (!gguf_u32(&r->g, arch_key(r, "expert_count"), MODEL_MAX_EXPERT, &m->n_expert, e) ||
         !gguf_u32(&r->g, arch_key(r, "expert_used_count"), UINT32_MAX, &m->n_used, e)) {
         return false;
+    }
+    uint32_t dense = m->n_ff;
+    if (r->arch->flags & ARCH_EXPERTS) {
+        if (dense && m->n_used) m->n_ff = dense / m->n_used;  // where the file says nothing else
+        if (!gguf_u32(&r->g, arch_key(r, "expert_feed_forward_length"), MODEL_MAX_EMBD, &m->n_ff,
+                      e)) {
+            return false;
+        }
+    }
+    if (r->arch->flags & ARCH_SHARED) {
+        m->n_ff_shared = dense;
+        if (!gguf_u32(&r->g, arch_key(r, "expert_shared_feed_forward_length"), MODEL_MAX_EMBD,
+                      &m->n_ff_shared, e)) {
+            return false;
+        }
     }
     if (m->n_used > m->n_expert) {
         return err_set(e, ERR_FORMAT, "%" PRIu32 " experts of %" PRIu32 " are to be used",
@@ -200,6 +199,22 @@ static MUST check_heads(struct reader *r, struct err *e) {
     return true;
 }
 
+static MUST check_experts(struct reader *r, struct err *e) {
+    struct model *m = r->m;
+    unsigned flags = r->arch->flags;
+    if (flags & ARCH_EXPERTS && !required(r, "expert_count", m->n_expert, e)) return false;
+    if (flags & ARCH_SHARED &&
+        !required(r, "expert_shared_feed_forward_length", m->n_ff_shared, e)) {
+        return false;
+    }
+    if (!m->n_expert) return true;
+    if (!(flags & (ARCH_EXPERTS | ARCH_MAY_EXPERTS))) {
+        return err_set(e, ERR_UNSUPPORTED, "architecture %s with %" PRIu32 " experts",
+                       r->arch->name, m->n_expert);
+    }
+    return required(r, "expert_used_count", m->n_used, e) && check_routing(r, e);
+}
+
 static MUST check_shape(struct reader *r, struct err *e) {
     struct model *m = r->m;
     if (!required(r, "block_count", m->n_layer, e) ||
@@ -211,10 +226,8 @@ static MUST check_shape(struct reader *r, struct err *e) {
         !required(r, "context_length", m->n_ctx, e) || !check_heads(r, e)) {
         return false;
     }
-    if (m->n_expert && (!required(r, "expert_used_count", m->n_used, e) || !check_routing(r, e))) {
-        return false;
-    }
-    const char *key = arch_key(r, "attention.layer_norm_rms_epsilon");
+    if (!check_experts(r, e)) return false;
+    const char *key = arch_key(r, eps_key(r));
     if (!gguf_find(&r->g, key)) return err_set(e, ERR_FORMAT, "key %s is missing", key);
     if (!(m->norm_eps > 0 && m->norm_eps <= 1)) {
         return err_set(e, ERR_FORMAT, "key %s is %g", key, (double)m->norm_eps);
@@ -253,7 +266,9 @@ static MUST take(struct reader *r, const char *name, struct want w, const struct
         t->dim[2] != (w.deep ? w.deep : 1) || t->dim[3] != 1) {
         return wrong_shape(t, &w, e);
     }
-    if (!w.rows && t->type != TENSOR_F32) {
+    size_t len = strlen(name);
+    bool is_bias = len > 5 && !strcmp(name + len - 5, ".bias");
+    if ((!w.rows || is_bias) && t->type != TENSOR_F32) {
         return err_set(e, ERR_UNSUPPORTED, "tensor %s is %s; vectors must be F32", name,
                        tensor_format(t->type)->name);
     }
@@ -270,28 +285,87 @@ struct layer_want {
     const char *name;
     struct want want;
     const struct tensor **out;
+    bool is_bias, is_optional;
 };
 
 static MUST need_all(struct reader *r, uint32_t layer, const struct layer_want *w, size_t n,
                      struct err *e) {
     for (size_t k = 0; k < n; k++) {
         char name[64];
-        snprintf(name, sizeof name, "blk.%" PRIu32 ".%s.weight", layer, w[k].name);
-        if (!need(r, name, w[k].want, w[k].out, e)) return false;
+        snprintf(name, sizeof name, "blk.%" PRIu32 ".%s.%s", layer, w[k].name,
+                 w[k].is_bias ? "bias" : "weight");
+        bool ok = w[k].is_optional ? take(r, name, w[k].want, w[k].out, e)
+                                   : need(r, name, w[k].want, w[k].out, e);
+        if (!ok) return false;
     }
     return true;
+}
+
+static bool layer_has(struct reader *r, uint32_t layer, const char *what) {
+    char name[64];
+    snprintf(name, sizeof name, "blk.%" PRIu32 ".%s.weight", layer, what);
+    return gguf_tensor(&r->g, name) != NULL;
+}
+
+/* Queries, keys and values: three tensors, or the rows of one. */
+static MUST read_qkv(struct reader *r, uint32_t i, struct layer_tensors *l, struct err *e) {
+    const struct model *m = r->m;
+    uint64_t d = m->n_embd, q = (uint64_t)m->n_head * m->head_dim;
+    uint64_t kv = (uint64_t)m->n_head_kv * m->head_dim;
+    bool may = !(r->arch->flags & ARCH_QKV_BIAS);
+    const struct layer_want apart[] = {
+        {"attn_q", {d, q, 1}, &l->q, false, false},
+        {"attn_k", {d, kv, 1}, &l->k, false, false},
+        {"attn_v", {d, kv, 1}, &l->v, false, false},
+        {"attn_q", {q, 0, 1}, &l->q_bias, true, may},
+        {"attn_k", {kv, 0, 1}, &l->k_bias, true, may},
+        {"attn_v", {kv, 0, 1}, &l->v_bias, true, may},
+    };
+    const struct layer_want one[] = {{"attn_qkv", {d, q + 2 * kv, 1}, &l->q, false, false},
+                                     {"attn_qkv", {q + 2 * kv, 0, 1}, &l->q_bias, true, may}};
+    if (!layer_has(r, i, "attn_qkv")) {
+        return need_all(r, i, apart, sizeof apart / sizeof *apart, e);
+    }
+    if (!need_all(r, i, one, sizeof one / sizeof *one, e)) return false;
+    l->k = l->v = l->q;
+    l->k_bias = l->v_bias = l->q_bias;
+    l->k_row = (uint32_t)q;
+    l->v_row = (uint32_t)(q + kv);
+    return true;
+}
+
+static MUST read_norms(struct reader *r, uint32_t i, struct layer_tensors *l, struct err *e) {
+    const struct model *m = r->m;
+    unsigned flags = r->arch->flags;
+    const char *ffn = r->arch->ffn_norm ? r->arch->ffn_norm : "ffn_norm";
+    const struct want row = {m->n_embd, 0, 1}, head = {m->head_dim, 0, 1};
+    bool has_bias = m->traits.norm == NORM_LAYER, has_ffn = !m->traits.is_parallel;
+    const struct layer_want want[] = {{"attn_norm", row, &l->attn_norm, false, false},
+                                      {"attn_norm", row, &l->attn_norm_bias, true, false},
+                                      {ffn, row, &l->ffn_norm, false, false},
+                                      {ffn, row, &l->ffn_norm_bias, true, false}};
+    const struct layer_want heads[] = {{"attn_q_norm", head, &l->q_norm, false, false},
+                                       {"attn_k_norm", head, &l->k_norm, false, false}};
+    const struct layer_want post[] = {{"post_attention_norm", row, &l->post_attn, false, false},
+                                      {"post_ffw_norm", row, &l->post_ffn, false, false}};
+    return need_all(r, i, want, has_bias ? 2 : 1, e) &&
+           (!has_ffn || need_all(r, i, want + 2, has_bias ? 2 : 1, e)) &&
+           (!(flags & ARCH_QK_NORM) || need_all(r, i, heads, 2, e)) &&
+           (!(flags & ARCH_POST_NORMS) || need_all(r, i, post, 2, e));
 }
 
 static MUST read_attention(struct reader *r, uint32_t i, struct layer_tensors *l, struct err *e) {
     const struct model *m = r->m;
     uint64_t d = m->n_embd, q = (uint64_t)m->n_head * m->head_dim;
-    uint64_t kv = (uint64_t)m->n_head_kv * m->head_dim;
+    unsigned flags = r->arch->flags;
     const struct layer_want want[] = {
-        {"attn_norm", {d, 0, 1}, &l->attn_norm}, {"attn_q", {d, q, 1}, &l->q},
-        {"attn_k", {d, kv, 1}, &l->k},           {"attn_v", {d, kv, 1}, &l->v},
-        {"attn_output", {q, d, 1}, &l->o},       {"ffn_norm", {d, 0, 1}, &l->ffn_norm},
+        {"attn_output", {q, d, 1}, &l->o, false, false},
+        {"attn_output", {d, 0, 1}, &l->o_bias, true, !(flags & ARCH_ALL_BIAS)},
+        {"attn_sinks", {m->n_head, 0, 1}, &l->sinks, false, false},
     };
-    return need_all(r, i, want, sizeof want / sizeof *want, e);
+    l->is_local = r->local[i];
+    return read_norms(r, i, l, e) && read_qkv(r, i, l, e) &&
+           need_all(r, i, want, flags & ARCH_SINKS ? 3 : 2, e);
 }
 
 /* A tensor for each expert, as the first files had it. */
@@ -304,12 +378,46 @@ static MUST read_apart(struct reader *r, uint32_t i, const struct tensor *(*apar
         snprintf(gate, sizeof gate, "ffn_gate.%" PRIu32, x);
         snprintf(up, sizeof up, "ffn_up.%" PRIu32, x);
         snprintf(down, sizeof down, "ffn_down.%" PRIu32, x);
-        const struct layer_want want[] = {{gate, {d, ff, 1}, &apart[x][EXPERT_GATE]},
-                                          {up, {d, ff, 1}, &apart[x][EXPERT_UP]},
-                                          {down, {ff, d, 1}, &apart[x][EXPERT_DOWN]}};
+        const struct layer_want want[] = {{gate, {d, ff, 1}, &apart[x][EXPERT_GATE], false, false},
+                                          {up, {d, ff, 1}, &apart[x][EXPERT_UP], false, false},
+                                          {down, {ff, d, 1}, &apart[x][EXPERT_DOWN], false, false}};
         if (!need_all(r, i, want, sizeof want / sizeof *want, e)) return false;
     }
     return true;
+}
+
+/* A feed-forward part without experts; without a gate, or with it before up in one tensor. */
+static MUST read_dense(struct reader *r, uint32_t i, struct layer_tensors *l, struct err *e) {
+    const struct model *m = r->m;
+    uint64_t d = m->n_embd, ff = m->n_ff;
+    bool is_one = r->arch->flags & ARCH_GATE_IN_UP;
+    bool has_gate = !m->traits.is_ungated && !is_one;
+    const struct layer_want want[] = {
+        {"ffn_up", {d, is_one ? 2 * ff : ff, 1}, &l->up, false, false},
+        {"ffn_down", {ff, d, 1}, &l->down, false, false},
+        {"ffn_up", {ff, 0, 1}, &l->up_bias, true, false},
+        {"ffn_down", {d, 0, 1}, &l->down_bias, true, false},
+    };
+    const struct layer_want gate = {"ffn_gate", {d, ff, 1}, &l->gate, false, false};
+    if (has_gate && !need_all(r, i, &gate, 1, e)) return false;
+    if (!need_all(r, i, want, r->arch->flags & ARCH_ALL_BIAS ? 4 : 2, e)) return false;
+    if (!is_one) return true;
+    l->gate = l->up;
+    l->up_row = (uint32_t)ff;
+    return true;
+}
+
+/* An expert that all tokens go to, weighted by a router of one row. */
+static MUST read_shared(struct reader *r, uint32_t i, struct layer_tensors *l, struct err *e) {
+    const struct model *m = r->m;
+    uint64_t d = m->n_embd, ff = m->n_ff_shared;
+    const struct layer_want want[] = {
+        {"ffn_gate_inp_shexp", {d, 0, 1}, &l->sh_router, false, false},
+        {"ffn_gate_shexp", {d, ff, 1}, &l->sh_gate, false, false},
+        {"ffn_up_shexp", {d, ff, 1}, &l->sh_up, false, false},
+        {"ffn_down_shexp", {ff, d, 1}, &l->sh_down, false, false},
+    };
+    return !ff || need_all(r, i, want, sizeof want / sizeof *want, e);
 }
 
 /* apart: of this layer, when experts have tensors of their own; else NULL. */
@@ -317,21 +425,27 @@ static MUST read_ffn(struct reader *r, uint32_t i, struct layer_tensors *l,
                      const struct tensor *(*apart)[N_EXPERT_PART], struct err *e) {
     const struct model *m = r->m;
     uint64_t d = m->n_embd, ff = m->n_ff, n = m->n_expert;
-    const struct layer_want dense[] = {{"ffn_gate", {d, ff, 1}, &l->gate},
-                                       {"ffn_up", {d, ff, 1}, &l->up},
-                                       {"ffn_down", {ff, d, 1}, &l->down}};
-    const struct layer_want experts[] = {{"ffn_gate_inp", {d, n, 1}, &l->router},
-                                         {"ffn_gate_exps", {d, ff, n}, &l->gate},
-                                         {"ffn_up_exps", {d, ff, n}, &l->up},
-                                         {"ffn_down_exps", {ff, d, n}, &l->down}};
-    if (!n) return need_all(r, i, dense, sizeof dense / sizeof *dense, e);
-    if (!apart) return need_all(r, i, experts, sizeof experts / sizeof *experts, e);
+    const struct layer_want experts[] = {
+        {"ffn_gate_inp", {d, n, 1}, &l->router, false, false},
+        {"ffn_gate_exps", {d, ff, n}, &l->gate, false, false},
+        {"ffn_up_exps", {d, ff, n}, &l->up, false, false},
+        {"ffn_down_exps", {ff, d, n}, &l->down, false, false},
+    };
+    const struct layer_want biases[] = {
+        {"ffn_gate_inp", {n, 0, 1}, &l->router_bias, true, false},
+        {"ffn_gate_exps", {ff, n, 1}, &l->gate_bias, true, false},
+        {"ffn_up_exps", {ff, n, 1}, &l->up_bias, true, false},
+        {"ffn_down_exps", {d, n, 1}, &l->down_bias, true, false},
+    };
+    if (!n) return read_dense(r, i, l, e);
+    if (r->arch->flags & ARCH_ALL_BIAS && !need_all(r, i, biases, 4, e)) return false;
+    if (!apart) return need_all(r, i, experts, 4, e) && read_shared(r, i, l, e);
     if (!need_all(r, i, experts, 1, e) || !read_apart(r, i, apart, e)) return false;
     l->gate = apart[0][EXPERT_GATE];
     l->up = apart[0][EXPERT_UP];
     l->down = apart[0][EXPERT_DOWN];
     l->apart = (const struct tensor *const(*)[N_EXPERT_PART])apart;
-    return true;
+    return read_shared(r, i, l, e);
 }
 
 static MUST read_layers(struct reader *r, struct err *e) {
@@ -339,8 +453,8 @@ static MUST read_layers(struct reader *r, struct err *e) {
     struct layer_tensors *layer;
     const struct tensor *(*apart)[N_EXPERT_PART] = NULL;
     bool is_apart = m->n_expert && gguf_tensor(&r->g, "blk.0.ffn_gate.0.weight");
-    uint64_t least =
-        (uint64_t)m->n_layer * (is_apart ? m->n_expert * N_EXPERT_PART : LAYER_TENSORS);
+    uint64_t least = (uint64_t)m->n_layer *
+                     (is_apart ? m->n_expert * N_EXPERT_PART + AROUND_EXPERTS : LAYER_TENSORS);
     if (least > r->g.n_tensor) {
         return err_set(e, ERR_FORMAT, "%" PRIu32 " layers cannot be made of %" PRIu32 " tensors",
                        m->n_layer, r->g.n_tensor);
@@ -367,14 +481,10 @@ static MUST check_known(const struct reader *r, struct err *e) {
     for (uint32_t i = 0; i < r->g.n_tensor; i++) {
         if (r->known[i]) continue;
         const char *name = gguf_show(shown, r->g.tensor[i].name);
-        size_t len = strlen(name);
-        if (len > 5 && !strcmp(name + len - 5, ".bias")) {
-            return err_set(e, ERR_UNSUPPORTED, "tensor %s: biases are not supported", name);
-        }
         return err_set(e, ERR_UNSUPPORTED,
                        "tensor %s is not one that this version knows in a model "
-                       "of architecture llama",
-                       name);
+                       "of architecture %s",
+                       name, r->arch->name);
     }
     return true;
 }
@@ -389,12 +499,21 @@ static MUST read_tensors(struct reader *r, struct err *e) {
                        rows, MODEL_MAX_VOCAB);
     }
     const struct want table = {m->n_embd, rows, 1}, norm = {m->n_embd, 0, 1};
-    const struct want freqs = {m->n_rot / 2, 0, 1};
+    const struct want freqs = {m->n_rot / 2, 0, 1}, bias = {rows, 0, 1};
+    bool has_bias = m->traits.norm == NORM_LAYER;
     if (!need(r, "token_embd.weight", table, &m->token_embd, e) ||
         !need(r, "output_norm.weight", norm, &m->output_norm, e) ||
+        (has_bias && !need(r, "output_norm.bias", norm, &m->output_norm_bias, e)) ||
         !take(r, "output.weight", table, &m->output, e) ||
-        !take(r, "rope_freqs.weight", freqs, &m->rope_freqs, e)) {
+        !take(r, "output.bias", bias, &m->output_bias, e) ||
+        !take(r, "rope_freqs.weight", freqs, &m->rope_freqs, e) ||
+        !take(r, "rope_factors_long.weight", freqs, &m->rope_long, e) ||
+        !take(r, "rope_factors_short.weight", freqs, &m->rope_short, e)) {
         return false;
+    }
+    if (!m->rope_long != !m->rope_short) {
+        return err_set(e, ERR_FORMAT, "tensor rope_factors_%s.weight is missing",
+                       m->rope_long ? "short" : "long");
     }
     if (!m->output) m->output = m->token_embd;
     m->n_vocab = (uint32_t)rows;
@@ -403,15 +522,15 @@ static MUST read_tensors(struct reader *r, struct err *e) {
 
 static MUST read_arch(struct reader *r, struct err *e) {
     struct model *m = r->m;
-    char shown[64];
+    char shown[64], names[160];
     if (!gguf_find(&r->g, "general.architecture")) {
         return err_set(e, ERR_FORMAT, "key general.architecture is missing: not a language model?");
     }
-    if (strcmp(m->arch_name, "llama") != 0) {
-        return err_set(e, ERR_UNSUPPORTED, "architecture \"%s\" (this version runs llama)",
-                       gguf_show(shown, m->arch_name));
+    r->arch = arch_find(m->arch_name);
+    if (!r->arch) {
+        return err_set(e, ERR_UNSUPPORTED, "architecture \"%s\" (this version runs %s)",
+                       gguf_show(shown, m->arch_name), arch_names(names));
     }
-    m->arch = ARCH_LLAMA;
     return true;
 }
 
@@ -419,7 +538,7 @@ static MUST read_arch(struct reader *r, struct err *e) {
 static MUST read_all(struct reader *r, struct err *e) {
     struct model *m = r->m;
     if (!read_arch(r, e) || !read_shape(r, e) || !read_experts(r, e) || !check_shape(r, e) ||
-        !read_rope_scaling(r, e) || !read_tensors(r, e) ||
+        !arch_read(m, r->arch, &r->g, r->local, e) || !read_tensors(r, e) ||
         !vocab_read(&m->vocab, &r->g, &m->mem, e)) {
         return false;
     }
@@ -454,9 +573,10 @@ static MUST read_directory(struct reader *r, struct err *e) {
 static void read_what_is_there(struct reader *r) {
     struct model *m = r->m;
     struct err ignored;
+    r->arch = arch_find(m->arch_name);
+    if (!r->arch) r->arch = arch_find("llama");
     if (strlen(m->arch_name) <= ARCH_NAME_MAX) {
-        (void)!(read_shape(r, &ignored) && read_experts(r, &ignored) &&
-                read_rope_scaling(r, &ignored));
+        (void)!(read_shape(r, &ignored) && read_experts(r, &ignored));
     }
     (void)!vocab_read(&m->vocab, &r->g, &m->mem, &ignored);
     m->token_embd = gguf_tensor(&r->g, "token_embd.weight");

@@ -78,18 +78,45 @@ struct model_file {
     uint64_t data_len;  // bytes of the tensors in it
 };
 
-enum arch { ARCH_LLAMA, N_ARCH };
+/* How an architecture's layers differ from llama's, which are all zero. What they have besides (biases,
+ * norms of queries and keys, norms of the branches, sinks, a shared expert) is there or NULL in
+ * struct layer_tensors. */
+enum norm_kind { NORM_RMS, NORM_LAYER };            // the latter with biases
+enum rope_pairs { ROPE_NEIGHBOURS, ROPE_HALVES };   // value 2i with 2i + 1, or i with i + n_rot / 2
+enum gate_kind { GATE_SILU, GATE_GELU, GATE_OAI };  // see the kernels
+enum routing { ROUTE_CHOSEN, ROUTE_ALL };           // softmax over the experts chosen, or over all
 
-enum rope_scaling { ROPE_NONE, ROPE_LINEAR };
+struct traits {
+    enum norm_kind norm;
+    enum rope_pairs pairs;
+    enum gate_kind gate;
+    enum routing routing;
+    bool is_ungated;   // up and down only
+    bool is_parallel;  // attention and feed-forward read the same norm of the residual
+};
+
+enum rope_scaling { ROPE_NONE, ROPE_LINEAR, ROPE_YARN, ROPE_LONG };
 
 enum expert_part { EXPERT_GATE, EXPERT_UP, EXPERT_DOWN, N_EXPERT_PART };
 
 struct layer_tensors {
-    const struct tensor *attn_norm, *q, *k, *v, *o, *ffn_norm;
-    const struct tensor *gate, *up, *down;  // of experts: of them all, or of the first (see apart)
+    const struct tensor *attn_norm, *q, *k, *v, *o;
+    const struct tensor *ffn_norm;          // NULL where parallel
+    const struct tensor *gate, *up, *down;  // of experts: of them all, or of the first (see apart);
+                                            // gate NULL where ungated
+    uint32_t k_row, v_row, up_row;          // where they begin in tensors that they share
+    bool is_local;                          // attention sees model.window positions only
     const struct tensor *router;            // [n_expert rows], NULL: no experts
     const struct tensor *const (*apart)[N_EXPERT_PART];  // [n_expert] where the file has a tensor
                                                          // for each, else NULL
+    /* all F32; NULL: none */
+    const struct tensor *attn_norm_bias, *ffn_norm_bias, *post_attn, *post_ffn;  // [n_embd]
+    const struct tensor *q_norm, *k_norm;                                        // [head_dim]
+    const struct tensor *q_bias, *k_bias, *v_bias, *o_bias;  // from k_row, v_row on as the weights
+    const struct tensor *sinks;                              // [n_head]
+    const struct tensor *gate_bias, *up_bias, *down_bias;    // of experts: [n_expert] of them
+    const struct tensor *router_bias;                        // [n_expert]
+    const struct tensor *sh_router, *sh_gate, *sh_up, *sh_down;  // shared expert; its router: a row
 };
 
 enum token_type {
@@ -124,20 +151,30 @@ struct model {
     const struct model_file *file;  // [n_file]; the first is what was opened
     const char *name;               // general.name or ""
     const char *arch_name;          // general.architecture
-    enum arch arch;
+    struct traits traits;
     uint32_t version;  // GGUF version
     /* shape */
     uint32_t n_layer, n_embd, n_head, n_head_kv, head_dim, n_ff, n_vocab, n_ctx, n_rot;
     uint32_t n_expert, n_used;  // experts of a layer, and of them for a token; 0: dense
+    uint32_t n_ff_shared;  // of the expert that all tokens go to, 0: none; n_ff is of the others
     float norm_eps;
-    double rope_base;
+    float embd_scale, attn_scale;       // of embeddings; of q . k
+    float attn_softcap, final_softcap;  // of scores, of logits; 0: none
+    uint32_t window;                    // positions that local layers see
+    double rope_base,
+        rope_base_local;  // the latter for local layers and unscaled; 0: as the others
     enum rope_scaling rope_scaling;
-    double rope_factor;               // linear scaling: positions are divided by it
-    const struct tensor *rope_freqs;  // llama 3: factors [n_rot / 2] f32, or NULL
+    double rope_factor;       // positions are divided by it; YaRN: those of slow pairs
+    double rope_attn_factor;  // on cosines and sines
+    uint32_t n_ctx_orig;      // context of the training before it was stretched (YaRN, ROPE_LONG)
+    double yarn_ext, yarn_beta_fast, yarn_beta_slow, yarn_log_mul;
+    const struct tensor *rope_freqs;              // llama 3: divisors [n_rot / 2] f32, or NULL
+    const struct tensor *rope_long, *rope_short;  // LongRoPE: the same, by the context's length
     /* tensors */
     uint32_t n_tensor;
     const struct tensor *tensor;                             // [n_tensor] in file order
     const struct tensor *token_embd, *output_norm, *output;  // output == token_embd when tied
+    const struct tensor *output_norm_bias, *output_bias;     // or NULL
     const struct layer_tensors *layer;                       // [n_layer]
     struct vocab vocab;
     const char *chat_template;  // "" when absent

@@ -20,9 +20,26 @@ static MUST embed(struct nn *n, const int32_t *token, uint32_t n_tok, struct err
                                n->embd_row_bytes, &row, e)) {
             return err_in(e, m->token_embd->name);
         }
-        n->embd_ops->dequant(n->x_all + (size_t)t * m->n_embd, row, m->n_embd);
+        float *x = n->x_all + (size_t)t * m->n_embd;
+        n->embd_ops->dequant(x, row, m->n_embd);
+        for (uint32_t i = 0; m->embd_scale != 1 && i < m->n_embd; i++) x[i] *= m->embd_scale;
     }
     return true;
+}
+
+/* cos and sin of n_tok positions from n->pos on, for each table of frequencies. */
+static void angles(struct nn *n, uint32_t n_tok) {
+    const struct model *m = n->conf.model;
+    float *local = n->angle_all + (size_t)n->conf.n_sweep * m->n_rot;
+    for (uint32_t t = 0; t < n_tok; t++) {
+        float *cs = n->angle_all + (size_t)t * m->n_rot;
+        rope_angles(cs, n->freq, m->n_rot / 2, n->pos + t);
+        for (uint32_t i = 0; n->rope_length != 1 && i < m->n_rot; i++) cs[i] *= n->rope_length;
+        if (m->rope_base_local > 0) {
+            rope_angles(local + (size_t)t * m->n_rot, n->freq + m->n_rot / 2, m->n_rot / 2,
+                        n->pos + t);
+        }
+    }
 }
 
 /* Logits of the last n_logit of n_tok tokens, which go through as a batch of their own. */
@@ -30,11 +47,17 @@ static MUST output(struct nn *n, struct par *team, uint32_t n_tok, uint32_t n_lo
                    struct err *e) {
     const struct matrix *mat = &n->w.output;
     n->x = n->x_all;
-    site_from_norm(n, team, &n->in, n->output_norm, n_tok - n_logit, n_logit);
+    site_from_norm(n, team, &n->in, n->output_norm, n->output_norm_bias, n_tok - n_logit, n_logit);
     const void *x = mat->ops->is_float ? (const void *)n->in.f : n->in.panel;
     const struct mm_job job = {
         .mat = mat, .x = x, .y = n->logits, .ldy = round_up(n->n_vocab_own, ROW_GROUP)};
-    return matmul(&n->mm, team, &job, 1, n_logit, e);
+    if (!matmul(&n->mm, team, &job, 1, n_logit, e)) return false;
+    for (uint32_t t = 0; t < n_logit; t++) {
+        float *y = n->logits + (size_t)t * job.ldy, cap = n->conf.model->final_softcap;
+        if (n->output_bias) n->k->add(y, n->output_bias, n->n_vocab_own);
+        if (cap > 0) n->k->softcap(y, n->n_vocab_own, cap);
+    }
+    return true;
 }
 
 /* All tokens through a layer, batch by batch: the keys and values of each are there before the next
@@ -68,9 +91,7 @@ MUST nn_step(struct nn *n, struct par *team, uint32_t seq, const int32_t *token,
     }
     n->n_logit = 0;
     if (!embed(n, token, n_tok, e)) return false;
-    for (uint32_t t = 0; t < n_tok; t++) {
-        rope_angles(n->angle_all + (size_t)t * m->n_rot, n->freq, m->n_rot / 2, n->pos + t);
-    }
+    angles(n, n_tok);
     for (uint32_t i = 0; i < m->n_layer; i++) {
         if (!run_layer(n, team, i, n_tok, e)) return false;
         if (n->progress && !n->progress(n->progress_ctx, i + 1, m->n_layer)) {

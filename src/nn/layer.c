@@ -1,5 +1,11 @@
 /* layer.c - one transformer block on a slice (Touvron et al. 2023: pre-norm, rotary, grouped-query
- * attention, SwiGLU). Reads top to bottom; every gather is the place where the slices meet.
+ * attention, SwiGLU). Reads top to bottom; every gather is the place where the slices meet. What an
+ * architecture does differently is a trait of the model or a vector that it has.
+ *
+ * The order of what is optional, which is part of the contract. A bias is added to a matrix' output by
+ * whoever has the row, before anything else is done with it. Queries and keys: bias, norm of each head,
+ * rotation; then keys are rounded into the cache. A branch's norm reads the whole output as it was
+ * rounded to the wire type, on every slice alike, and its result is added to the residual.
  *
  * What is gathered is exactly what the next kernel eats (act blocks, or f32 where weights are floats);
  * branch outputs are rounded to the wire type even when there is one slice, so that any number of
@@ -12,8 +18,9 @@
 struct token_work {
     struct nn *n;
     struct site *site;
-    const float *weight;
-    const float *src;  // [n_tok, src_ld]
+    const float *weight, *bias;  // of a norm
+    const float *add, *post;     // bias and norm of a branch's output, or NULL
+    const float *src;            // [n_tok, src_ld]
     size_t src_ld;
     uint32_t first, n_tok, layer;
     uint32_t from, to;  // of the own columns, these
@@ -27,7 +34,7 @@ static void run_tokens(struct par *team, par_work *f, struct token_work *w) {
 }
 
 /* Panels from the act blocks, for the matrices that eat them: a copy, too short to share out. */
-static void site_pack(const struct nn *n, const struct site *s, uint32_t n_tok) {
+void site_pack(const struct nn *n, const struct site *s, uint32_t n_tok) {
     if (s->quants) n->k->pack(s->panel, s->a, s->n_block, s->n_block, n_tok);
 }
 
@@ -37,16 +44,21 @@ static void norm_tokens(void *ctx, int thread, int n_thread) {
     const struct model *m = w->n->conf.model;
     for (uint32_t t = (uint32_t)thread; t < w->n_tok; t += (uint32_t)n_thread) {
         float *y = s->f + t * s->ld;
-        w->n->k->rmsnorm(y, w->src + (w->first + t) * w->src_ld, w->weight, m->n_embd, m->norm_eps);
+        const float *x = w->src + (w->first + t) * w->src_ld;
+        if (w->bias)
+            w->n->k->layernorm(y, x, w->weight, w->bias, m->n_embd, m->norm_eps);
+        else
+            w->n->k->rmsnorm(y, x, w->weight, m->n_embd, m->norm_eps);
         if (s->quants) w->n->k->quantise(s->a + (size_t)t * s->n_block, y, s->n_col);
     }
 }
 
 void site_from_norm(struct nn *n, struct par *team, struct site *s, const float *weight,
-                    uint32_t first, uint32_t n_tok) {
+                    const float *bias, uint32_t first, uint32_t n_tok) {
     struct token_work w = {.n = n,
                            .site = s,
                            .weight = weight,
+                           .bias = bias,
                            .first = first,
                            .n_tok = n_tok,
                            .src = n->x,
@@ -173,7 +185,8 @@ static void to_wire(void *ctx, int thread, int n_thread) {
     uint32_t col = n->conf.cuts.embd[n->conf.self] + w->from, n_col = w->to - w->from;
     for (uint32_t t = (uint32_t)thread; t < w->n_tok; t += (uint32_t)n_thread) {
         uint8_t *row = n->wire + t * n->wire_stride + col / Q_BLOCK * wire_block(n->conf.wire);
-        const float *y = n->y + t * w->src_ld + w->from;
+        float *y = n->y + t * w->src_ld + w->from;
+        if (w->add) n->k->add(y, w->add + w->from, n_col);
         switch (n->conf.wire) {
         case WIRE_Q16: n->k->to_wire16((struct wire16 *)(void *)row, y, n_col); break;
         case WIRE_Q8: n->k->quantise((struct act *)(void *)row, y, n_col); break;
@@ -189,11 +202,16 @@ static void add_wire(void *ctx, int thread, int n_thread) {
     for (uint32_t t = (uint32_t)thread; t < w->n_tok; t += (uint32_t)n_thread) {
         const void *row = n->wire + t * n->wire_stride;
         float *x = n->x + (size_t)t * d;
+        float *to = w->post ? n->in.f + t * n->in.ld : x;  // what was in there is used up
+        if (w->post) memset(to, 0, d * sizeof *to);
         switch (n->conf.wire) {
-        case WIRE_Q16: n->k->add_wire16(x, row, d); break;
-        case WIRE_Q8: n->k->add_act(x, row, d); break;
-        case WIRE_F32: n->k->add(x, row, d); break;
+        case WIRE_Q16: n->k->add_wire16(to, row, d); break;
+        case WIRE_Q8: n->k->add_act(to, row, d); break;
+        case WIRE_F32: n->k->add(to, row, d); break;
         }
+        if (!w->post) continue;
+        n->k->rmsnorm(to, to, w->post, d, n->conf.model->norm_eps);
+        n->k->add(x, to, d);
     }
 }
 
@@ -203,9 +221,10 @@ static enum coll_kind wire_kind(enum wire_type type) {
 
 /* The output of a branch: own rows of mat, gathered and added. */
 static MUST add_branch(struct nn *n, struct par *team, const struct matrix *mat,
-                       const struct site *in, uint32_t n_tok, struct err *e) {
+                       const struct site *in, const float *bias, const float *post, uint32_t n_tok,
+                       struct err *e) {
     uint32_t ld = round_up(n->n_embd_own, ROW_GROUP);
-    struct token_work w = {.n = n, .n_tok = n_tok, .src_ld = ld};
+    struct token_work w = {.n = n, .n_tok = n_tok, .src_ld = ld, .add = bias, .post = post};
     struct mm_job job = {.mat = mat, .x = site_input(in, mat), .y = n->y, .ldy = ld};
     struct spans p;
     spans_make(&p, n, wire_kind(n->conf.wire), n->conf.cuts.embd, n_tok);
@@ -216,9 +235,9 @@ static MUST add_branch(struct nn *n, struct par *team, const struct matrix *mat,
     return true;
 }
 
-MUST branch_end(struct nn *n, struct par *team, uint32_t n_tok, struct err *e) {
+MUST branch_end(struct nn *n, struct par *team, const float *post, uint32_t n_tok, struct err *e) {
     uint32_t ld = round_up(n->n_embd_own, ROW_GROUP);
-    struct token_work w = {.n = n, .n_tok = n_tok, .src_ld = ld};
+    struct token_work w = {.n = n, .n_tok = n_tok, .src_ld = ld, .post = post};
     struct spans p;
     spans_make(&p, n, wire_kind(n->conf.wire), n->conf.cuts.embd, 0);
     run_columns(team, to_wire, &w, 0, p.n_own);
@@ -231,34 +250,52 @@ MUST branch_end(struct nn *n, struct par *team, uint32_t n_tok, struct err *e) {
 
 /* Where the cache of own KV head h of a layer starts, for the step's sequence, in bytes. */
 static size_t kv_at(const struct nn *n, uint32_t layer, uint32_t h) {
-    const struct model *m = n->conf.model;
-    size_t head = ((size_t)n->seq * m->n_layer + layer) * n->n_kv + h;
-    return head * n->conf.n_ctx * m->head_dim * n->kv_elem;
+    size_t head = ((size_t)n->seq * n->conf.model->n_layer + layer) * n->n_kv + h;
+    return head * n->conf.n_ctx * n->kv_row;
 }
 
 static void kv_store(const struct nn *n, uint8_t *dst, const float *src, uint32_t count) {
-    if (n->conf.kv == KV_F32)
-        memcpy(dst, src, count * sizeof(float));
-    else
-        n->k->to_f16((uint16_t *)(void *)dst, src, count);
+    switch (n->conf.kv) {
+    case KV_F32: memcpy(dst, src, count * sizeof(float)); break;
+    case KV_F16: n->k->to_f16((uint16_t *)(void *)dst, src, count); break;
+    case KV_Q8_0: n->k->quantise((struct act *)(void *)dst, src, count); break;
+    }
 }
 
-/* Rotate own queries and keys, and put keys and values into the cache. */
+/* Norm, if there is one, and rotation of a head. */
+static void turn(const struct nn *n, float *x, const float *norm, const float *cs) {
+    const struct model *m = n->conf.model;
+    if (norm) n->k->rmsnorm(x, x, norm, m->head_dim, m->norm_eps);
+    if (m->traits.pairs == ROPE_HALVES)
+        n->k->rope_halves(x, cs, m->n_rot / 2);
+    else
+        n->k->rope(x, cs, m->n_rot / 2);
+}
+
+/* Complete own queries and keys, and put keys and values into the cache. */
 static void rotate_and_cache(void *ctx, int thread, int n_thread) {
     const struct token_work *w = ctx;
     const struct nn *n = w->n;
     const struct model *m = n->conf.model;
-    uint32_t hd = m->head_dim, n_pair = m->n_rot / 2;
-    uint32_t ldq = round_up(n->n_q * hd, ROW_GROUP), ldk = round_up(n->n_kv * hd, ROW_GROUP);
+    const struct layer_vectors *v = &n->vec[w->layer];
+    uint32_t hd = m->head_dim, n_q = n->n_q * hd, n_k = n->n_kv * hd;
+    uint32_t ldq = round_up(n_q, ROW_GROUP), ldk = round_up(n_k, ROW_GROUP);
+    const float *angle = n->angle;
+    if (m->rope_base_local > 0 && m->layer[w->layer].is_local) {
+        angle += (size_t)n->conf.n_sweep * m->n_rot;
+    }
     for (uint32_t t = (uint32_t)thread; t < w->n_tok; t += (uint32_t)n_thread) {
-        const float *cs = n->angle + (size_t)t * n_pair * 2;
-        for (uint32_t h = 0; h < n->n_q; h++) n->k->rope(n->q + t * ldq + h * hd, cs, n_pair);
+        const float *cs = angle + (size_t)t * m->n_rot;
+        float *q = n->q + t * ldq, *k = n->kx + t * ldk, *value = n->v + t * ldk;
+        if (v->q_bias) n->k->add(q, v->q_bias, n_q);
+        if (v->k_bias) n->k->add(k, v->k_bias, n_k);
+        if (v->v_bias) n->k->add(value, v->v_bias, n_k);
+        for (uint32_t h = 0; h < n->n_q; h++) turn(n, q + h * hd, v->q_norm, cs);
         for (uint32_t h = 0; h < n->n_kv; h++) {
-            float *k = n->kx + t * ldk + h * hd;
-            size_t at = kv_at(n, w->layer, h) + (size_t)(n->pos + t) * hd * n->kv_elem;
-            n->k->rope(k, cs, n_pair);
-            kv_store(n, n->key + at, k, hd);
-            kv_store(n, n->value + at, n->v + t * ldk + h * hd, hd);
+            size_t at = kv_at(n, w->layer, h) + (n->pos + t) * n->kv_row;
+            turn(n, k + h * hd, v->k_norm, cs);
+            kv_store(n, n->key + at, k + h * hd, hd);
+            kv_store(n, n->value + at, value + h * hd, hd);
         }
     }
 }
@@ -268,14 +305,21 @@ static void attend_heads(void *ctx, int thread, int n_thread) {
     const struct token_work *w = ctx;
     const struct nn *n = w->n;
     const struct model *m = n->conf.model;
+    const float *sinks = n->vec[w->layer].sinks;
     uint32_t hd = m->head_dim, group = m->n_head / m->n_head_kv;
     uint32_t ldq = round_up(n->n_q * hd, ROW_GROUP);
-    struct attention a = {
-        .type = n->conf.kv, .hd = hd, .stride = hd, .scale = 1.0F / __builtin_sqrtf((float)hd)};
+    bool is_local = m->layer[w->layer].is_local;
+    struct attention a = {.type = n->conf.kv,
+                          .hd = hd,
+                          .stride = n->conf.kv == KV_Q8_0 ? round_up(hd, Q_BLOCK) : hd,
+                          .scale = m->attn_scale,
+                          .softcap = m->attn_softcap};
     for (uint32_t i = (uint32_t)thread; i < w->n_tok * n->n_q; i += (uint32_t)n_thread) {
         uint32_t t = i / n->n_q, h = i % n->n_q;
         size_t at = kv_at(n, w->layer, h / group);
         a.n_pos = n->pos + t + 1;
+        a.first = is_local && a.n_pos > m->window ? a.n_pos - m->window : 0;
+        a.sink = sinks ? &sinks[h] : NULL;
         n->k->attend(n->head + (size_t)i * hd, n->q + t * ldq + h * hd, n->key + at, n->value + at,
                      &a);
     }
@@ -295,7 +339,8 @@ static MUST attention(struct nn *n, struct par *team, uint32_t layer, uint32_t n
                       struct err *e) {
     const struct layer_matrices *l = &n->w.layer[layer];
     uint32_t hd = n->conf.model->head_dim;
-    site_from_norm(n, team, &n->in, n->norm[layer].attn, 0, n_tok);
+    const struct layer_vectors *v = &n->vec[layer];
+    site_from_norm(n, team, &n->in, v->attn_norm, v->attn_norm_bias, 0, n_tok);
     const struct mm_job qkv[] = {
         {.mat = &l->q,
          .x = site_input(&n->in, &l->q),
@@ -322,18 +367,31 @@ static MUST attention(struct nn *n, struct par *team, uint32_t layer, uint32_t n
     for (unsigned i = 0; i <= n->conf.n_slice; i++) cut[i] = n->conf.cuts.kv_head[i] * width;
     if (!site_gather(n, &n->att, &l->o, cut, n_tok, e)) return false;
     if (!l->o.ops->is_float) site_pack(n, &n->att, n_tok);
-    return add_branch(n, team, &l->o, &n->att, n_tok, e);
+    return add_branch(n, team, &l->o, &n->att, v->o_bias, v->post_attn, n_tok, e);
 }
 
 /* --- feed-forward --- */
 
+void activate(const struct nn *n, float *gate, const float *up, uint32_t count) {
+    switch (n->conf.model->traits.gate) {
+    case GATE_SILU: n->k->silu_mul(gate, gate, up, count); break;
+    case GATE_GELU: n->k->gelu_mul(gate, gate, up, count); break;
+    case GATE_OAI: n->k->swiglu_oai(gate, gate, up, count); break;
+    }
+}
+
 static void gate_tokens(void *ctx, int thread, int n_thread) {
     const struct token_work *w = ctx;
     const struct nn *n = w->n;
+    const struct layer_vectors *v = &n->vec[w->layer];
+    bool is_ungated = n->conf.model->traits.is_ungated;
     uint32_t col = n->conf.cuts.ff[n->conf.self] + w->from, n_col = w->to - w->from;
     for (uint32_t t = (uint32_t)thread; t < w->n_tok; t += (uint32_t)n_thread) {
-        float *g = n->gate + t * w->src_ld + w->from;
-        n->k->silu_mul(g, g, n->up + t * w->src_ld + w->from, n_col);
+        float *up = n->up + t * w->src_ld + w->from, *g = n->gate + t * w->src_ld + w->from;
+        if (v->up_bias) n->k->add(up, v->up_bias + w->from, n_col);
+        if (v->gate_bias) n->k->add(g, v->gate_bias + w->from, n_col);
+        if (is_ungated) g = up;
+        activate(n, g, is_ungated ? NULL : up, n_col);
         site_put(n, &n->ff, &n->w.layer[w->layer].down, t, col, g, n_col);
     }
 }
@@ -341,22 +399,29 @@ static void gate_tokens(void *ctx, int thread, int n_thread) {
 static MUST feed_forward(struct nn *n, struct par *team, uint32_t layer, uint32_t n_tok,
                          struct err *e) {
     const struct layer_matrices *l = &n->w.layer[layer];
+    const struct layer_vectors *v = &n->vec[layer];
+    const struct traits *is = &n->conf.model->traits;
     uint32_t ld = round_up(n->n_ff_own, ROW_GROUP);
-    site_from_norm(n, team, &n->in, n->norm[layer].ffn, 0, n_tok);
+    if (!is->is_parallel) {
+        site_from_norm(n, team, &n->in, v->ffn_norm, v->ffn_norm_bias, 0, n_tok);
+    }
     struct mm_job gate_up[] = {
-        {.mat = &l->gate, .x = site_input(&n->in, &l->gate), .y = n->gate, .ldy = ld},
+        {.mat = &l->gate, .y = n->gate, .ldy = ld},
         {.mat = &l->up, .x = site_input(&n->in, &l->up), .y = n->up, .ldy = ld},
     };
+    if (!is->is_ungated) gate_up[0].x = site_input(&n->in, &l->gate);
+    unsigned skip = is->is_ungated ? 1 : 0;
     struct token_work w = {.n = n, .layer = layer, .n_tok = n_tok, .src_ld = ld};
     struct spans p;
     size_t stride;
     void *rows = site_rows(&n->ff, &l->down, &stride);
     spans_make(&p, n, site_kind(&l->down), n->conf.cuts.ff, n_tok);
-    if (!multiply_and_gather(n, team, gate_up, 2, gate_tokens, &w, &p, rows, stride, e)) {
+    if (!multiply_and_gather(n, team, gate_up + skip, 2 - skip, gate_tokens, &w, &p, rows, stride,
+                             e)) {
         return false;
     }
     if (!l->down.ops->is_float) site_pack(n, &n->ff, n_tok);
-    return add_branch(n, team, &l->down, &n->ff, n_tok, e);
+    return add_branch(n, team, &l->down, &n->ff, v->down_bias, v->post_ffn, n_tok, e);
 }
 
 MUST layer_run(struct nn *n, struct par *team, uint32_t layer, uint32_t n_tok, struct err *e) {

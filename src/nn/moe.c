@@ -1,5 +1,5 @@
-/* moe.c - the feed-forward part of a layer with experts (top k of a softmax, renormalised: Jiang et al.
- * 2024, "Mixtral of Experts", section 2.1).
+/* moe.c - the feed-forward part of a layer with experts (top k of a softmax: Jiang et al. 2024, "Mixtral
+ * of Experts", section 2.1), and with one that all tokens go to (Dai et al. 2024, "DeepSeekMoE", 3.2).
  *
  * Every slice routes for itself: the router is small, so each computes all of its rows, and as all see
  * the same activations to the bit, all choose the same. A slice then computes its rows of every chosen
@@ -7,9 +7,11 @@
  * pairs of token and expert, and one of the branch: as many as a dense layer has.
  *
  * The contract. The n_used best by router output, ties to the lower index, a NaN after all numbers;
- * p = exp(v - best) (exp.h), summed in descending order of v; the weight is p / sum. The branch is
- * weight * y of the lowest chosen expert, to which weight * y of the others is added in ascending
- * order, each product and each sum rounded to f32; only then it is rounded to the wire type.
+ * p = exp(v - best) (exp.h), summed in descending order of v; the weight is p / sum. Where the model's
+ * routing says so, the sum is over all experts, in ascending order. The branch is weight * y of the lowest chosen expert, to which weight * y of the others is added in ascending
+ * order, each product and each sum rounded to f32; then 1 / (1 + exp(-g)) * y of the shared expert, g
+ * being its router's output; only then it is rounded to the wire type. Biases as in layer.c: of the
+ * router before the choice, of down before the weight.
  *
  * For several tokens an expert is multiplied once with all that chose it. Experts go together in runs:
  * as many as the scratch holds, and with streamed weights not across one that nobody chose, whose tiles
@@ -25,6 +27,7 @@ struct run {
     struct nn *n;
     struct par *team;
     const struct layer_matrices *l;
+    const struct layer_vectors *v;
     uint32_t n_tok;
     par_work *finish;  // what becomes of the outputs; ctx is the run
     struct mm_job job[MM_JOBS];
@@ -40,7 +43,8 @@ static bool is_better(float a, float b) {
 }
 
 /* The k best of score [n] into pick [k], by expert, with their weights. */
-static void choose(struct pair *pick, uint32_t token, const float *score, uint32_t n, uint32_t k) {
+static void choose(struct pair *pick, uint32_t token, const float *score, uint32_t n, uint32_t k,
+                   enum routing routing) {
     bool is_taken[MODEL_MAX_EXPERT] = {false};
     float sum = 0, top = 0;
     for (uint32_t j = 0; j < k; j++) {
@@ -56,6 +60,8 @@ static void choose(struct pair *pick, uint32_t token, const float *score, uint32
         for (; at > 0 && pick[at - 1].expert > best; at--) pick[at] = pick[at - 1];
         pick[at] = (struct pair){.token = token, .expert = (uint16_t)best, .weight = p};
     }
+    if (routing == ROUTE_ALL) sum = 0;
+    for (uint32_t i = 0; routing == ROUTE_ALL && i < n; i++) sum += k_exp(score[i] - top);
     for (uint32_t j = 0; j < k; j++) {
         pick[j].weight /= sum;
         pick[j].is_first = j == 0;
@@ -74,8 +80,9 @@ static void sort_pairs(struct moe *moe, uint32_t n_expert, uint32_t n_pair) {
     for (uint32_t i = 0; i < n_pair; i++) moe->pair[at[moe->pick[i].expert]++] = moe->pick[i];
 }
 
-static MUST route(struct nn *n, struct par *team, const struct matrix *router, uint32_t n_tok,
-                  struct err *e) {
+static MUST route(struct nn *n, struct par *team, uint32_t layer, uint32_t n_tok, struct err *e) {
+    const struct matrix *router = &n->w.layer[layer].router;
+    const float *bias = n->vec[layer].router_bias;
     const struct model *m = n->conf.model;
     struct moe *moe = &n->moe;
     uint32_t ld = round_up(m->n_expert, ROW_GROUP);
@@ -83,8 +90,10 @@ static MUST route(struct nn *n, struct par *team, const struct matrix *router, u
         .mat = router, .x = site_input(&n->in, router), .y = moe->score, .ldy = ld};
     if (!matmul(&n->mm, team, &job, 1, n_tok, e)) return false;
     for (uint32_t t = 0; t < n_tok; t++) {
-        choose(moe->pick + (size_t)t * m->n_used, t, moe->score + (size_t)t * ld, m->n_expert,
-               m->n_used);
+        float *score = moe->score + (size_t)t * ld;
+        if (bias) n->k->add(score, bias, m->n_expert);
+        choose(moe->pick + (size_t)t * m->n_used, t, score, m->n_expert, m->n_used,
+               m->traits.routing);
     }
     sort_pairs(moe, m->n_expert, n_tok * m->n_used);
     return true;
@@ -94,8 +103,12 @@ static MUST route(struct nn *n, struct par *team, const struct matrix *router, u
 
 static void run_begin(struct run *r, struct nn *n, struct par *team, uint32_t layer, uint32_t n_tok,
                       const struct site *in, par_work *finish) {
-    *r = (struct run){
-        .n = n, .team = team, .l = &n->w.layer[layer], .n_tok = n_tok, .finish = finish};
+    *r = (struct run){.n = n,
+                      .team = team,
+                      .l = &n->w.layer[layer],
+                      .v = &n->vec[layer],
+                      .n_tok = n_tok,
+                      .finish = finish};
     r->room = panel_bytes(in->n_col, n->moe.n_row > 1 ? round_up(n->moe.n_row, 8) : 1);
 }
 
@@ -171,8 +184,11 @@ static void gate_pairs(void *ctx, int thread, int n_thread) {
     const struct matrix *reader = &r->l->expert[0].down;  // all of a layer read one form
     uint32_t ld = round_up(n->n_ff_own, ROW_GROUP), col = n->conf.cuts.ff[n->conf.self];
     for (uint32_t i = (uint32_t)thread; i < r->n_pair; i += (uint32_t)n_thread) {
-        float *g = n->gate + (size_t)i * ld;
-        n->k->silu_mul(g, g, n->up + (size_t)i * ld, n->n_ff_own);
+        float *g = n->gate + (size_t)i * ld, *up = n->up + (size_t)i * ld;
+        size_t of = (size_t)n->moe.pair[r->first + i].expert * n->n_ff_own;
+        if (r->v->gate_bias) n->k->add(g, r->v->gate_bias + of, n->n_ff_own);
+        if (r->v->up_bias) n->k->add(up, r->v->up_bias + of, n->n_ff_own);
+        activate(n, g, up, n->n_ff_own);
         site_put(n, &n->ff, reader, r->first + i, col, g, n->n_ff_own);
     }
 }
@@ -208,8 +224,9 @@ static void add_pairs(void *ctx, int thread, int n_thread) {
     for (uint32_t i = 0; i < r->n_pair; i++) {
         const struct pair *p = &n->moe.pair[r->first + i];
         if (p->token % (uint32_t)n_thread != (uint32_t)thread) continue;
-        const float *y = n->moe.y + (size_t)i * ld;
-        float *sum = n->y + (size_t)p->token * ld, w = p->weight;
+        float *y = n->moe.y + (size_t)i * ld, *sum = n->y + (size_t)p->token * ld, w = p->weight;
+        const float *bias = r->v->down_bias;
+        if (bias) n->k->add(y, bias + (size_t)p->expert * n->n_embd_own, n->n_embd_own);
         if (p->is_first) {
             for (uint32_t c = 0; c < n->n_embd_own; c++) sum[c] = w * y[c];
         } else {
@@ -245,11 +262,73 @@ static MUST down(struct nn *n, struct par *team, uint32_t layer, uint32_t n_tok,
     return run_end(&r, e);
 }
 
+/* --- the shared expert --- */
+
+struct shared_work {
+    struct nn *n;
+    const struct matrix *down;
+    uint32_t n_tok, n_own;
+};
+
+static void gate_shared(void *ctx, int thread, int n_thread) {
+    const struct shared_work *w = ctx;
+    const struct nn *n = w->n;
+    uint32_t ld = round_up(w->n_own, ROW_GROUP), col = n->moe.sh_cut[n->conf.self];
+    for (uint32_t t = (uint32_t)thread; t < w->n_tok; t += (uint32_t)n_thread) {
+        float *g = n->moe.sh_gate + (size_t)t * ld;
+        activate(n, g, n->moe.sh_up + (size_t)t * ld, w->n_own);
+        site_put(n, &n->moe.sh, w->down, t, col, g, w->n_own);
+    }
+}
+
+/* Its output, which is added when the others' is there: the sweep comes by its matrices first. */
+static MUST shared(struct nn *n, struct par *team, uint32_t layer, uint32_t n_tok, struct err *e) {
+    const struct layer_matrices *l = &n->w.layer[layer];
+    struct moe *moe = &n->moe;
+    struct shared_work w = {n, &l->sh_down, n_tok,
+                            moe->sh_cut[n->conf.self + 1] - moe->sh_cut[n->conf.self]};
+    uint32_t ld = round_up(w.n_own, ROW_GROUP);
+    const struct mm_job in[] = {
+        {.mat = &l->sh_router,
+         .x = site_input(&n->in, &l->sh_router),
+         .y = moe->sh_score,
+         .ldy = ROW_GROUP},
+        {.mat = &l->sh_gate, .x = site_input(&n->in, &l->sh_gate), .y = moe->sh_gate, .ldy = ld},
+        {.mat = &l->sh_up, .x = site_input(&n->in, &l->sh_up), .y = moe->sh_up, .ldy = ld},
+    };
+    if (!matmul(&n->mm, team, in, 3, n_tok, e)) return false;
+    par_run(team, gate_shared, &w);
+    if (!site_gather(n, &moe->sh, &l->sh_down, moe->sh_cut, n_tok, e)) return false;
+    if (!l->sh_down.ops->is_float) site_pack(n, &moe->sh, n_tok);
+    const struct mm_job out = {.mat = &l->sh_down,
+                               .x = site_input(&moe->sh, &l->sh_down),
+                               .y = moe->sh_y,
+                               .ldy = round_up(n->n_embd_own, ROW_GROUP)};
+    return matmul(&n->mm, team, &out, 1, n_tok, e);
+}
+
+static void add_shared(struct nn *n, uint32_t n_tok) {
+    uint32_t ld = round_up(n->n_embd_own, ROW_GROUP);
+    for (uint32_t t = 0; t < n_tok; t++) {
+        float w = 1.0F / (1.0F + k_exp(-n->moe.sh_score[(size_t)t * ROW_GROUP]));
+        const float *y = n->moe.sh_y + (size_t)t * ld;
+        float *sum = n->y + (size_t)t * ld;
+        for (uint32_t c = 0; c < n->n_embd_own; c++) sum[c] += w * y[c];
+    }
+}
+
 MUST moe_run(struct nn *n, struct par *team, uint32_t layer, uint32_t n_tok, struct err *e) {
     const struct layer_matrices *l = &n->w.layer[layer];
+    const struct layer_vectors *v = &n->vec[layer];
+    bool has_shared = n->conf.model->n_ff_shared > 0;
     uint32_t n_pair = n_tok * n->conf.model->n_used;
-    site_from_norm(n, team, &n->in, n->norm[layer].ffn, 0, n_tok);
-    return route(n, team, &l->router, n_tok, e) && gate_and_up(n, team, layer, n_tok, e) &&
-           site_gather(n, &n->ff, &l->expert[0].down, n->conf.cuts.ff, n_pair, e) &&
-           down(n, team, layer, n_tok, e) && branch_end(n, team, n_tok, e);
+    site_from_norm(n, team, &n->in, v->ffn_norm, v->ffn_norm_bias, 0, n_tok);
+    if (!route(n, team, layer, n_tok, e) || (has_shared && !shared(n, team, layer, n_tok, e)) ||
+        !gate_and_up(n, team, layer, n_tok, e) ||
+        !site_gather(n, &n->ff, &l->expert[0].down, n->conf.cuts.ff, n_pair, e) ||
+        !down(n, team, layer, n_tok, e)) {
+        return false;
+    }
+    if (has_shared) add_shared(n, n_tok);
+    return branch_end(n, team, v->post_ffn, n_tok, e);
 }

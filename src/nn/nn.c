@@ -65,6 +65,11 @@ static void need_site(struct needs *l, struct site *s, size_t n_row, uint32_t n_
 
 static void find_expert_sites(struct nn *n, const struct layer_matrices *l) {
     site_wants(&n->in, &l->router);
+    if (n->conf.model->n_ff_shared) {
+        site_wants(&n->in, &l->sh_router);
+        site_wants(&n->in, &l->sh_gate), site_wants(&n->in, &l->sh_up);
+        site_wants(&n->moe.sh, &l->sh_down);
+    }
     for (uint32_t i = 0; i < n->conf.model->n_expert; i++) {
         const struct expert_matrices *x = &l->expert[i];
         site_wants(&n->in, &x->gate), site_wants(&n->in, &x->up);
@@ -83,7 +88,8 @@ static void find_sites(struct nn *n) {
             find_expert_sites(n, l);
             continue;
         }
-        site_wants(&n->in, &l->gate), site_wants(&n->in, &l->up);
+        if (n->conf.model->layer[i].gate) site_wants(&n->in, &l->gate);
+        site_wants(&n->in, &l->up);
         site_wants(&n->ff, &l->down);
     }
     site_wants(&n->in, &w->output);
@@ -100,7 +106,8 @@ static void find_shares(struct nn *n) {
     n->n_embd_own = c->embd[s + 1] - c->embd[s];
     n->n_ff_own = c->ff[s + 1] - c->ff[s];
     n->n_vocab_own = c->vocab[s + 1] - c->vocab[s];
-    n->kv_elem = n->conf.kv == KV_F32 ? 4 : 2;
+    n->kv_row = kv_row_bytes(n->conf.kv, m->head_dim);
+    if (m->n_ff_shared) cuts_shared(c, m, n->conf.n_slice, n->moe.sh_cut);
 }
 
 /* Feed-forward: a row for each token, or with experts for each pair of token and expert. */
@@ -118,6 +125,14 @@ static void ff_needs(struct nn *n, struct needs *l) {
     need(l, &n->moe.pair, n_pair, sizeof *n->moe.pair);
     need(l, &n->moe.y, (size_t)n_row * round_up(n->n_embd_own, ROW_GROUP), sizeof(float));
     if (t > 1) need_site(l, &n->moe.in, n_row, n_row, false);
+    if (!m->n_ff_shared) return;
+    uint32_t own =
+        round_up(n->moe.sh_cut[n->conf.self + 1] - n->moe.sh_cut[n->conf.self], ROW_GROUP);
+    need(l, &n->moe.sh_score, (size_t)t * ROW_GROUP, sizeof(float));
+    need(l, &n->moe.sh_gate, (size_t)t * own, sizeof(float));
+    need(l, &n->moe.sh_up, (size_t)t * own, sizeof(float));
+    need_site(l, &n->moe.sh, t, t, false);
+    need(l, &n->moe.sh_y, (size_t)t * round_up(n->n_embd_own, ROW_GROUP), sizeof(float));
 }
 
 static void scratch_needs(struct nn *n, struct needs *l) {
@@ -125,7 +140,7 @@ static void scratch_needs(struct nn *n, struct needs *l) {
     uint32_t t = n->conf.n_batch;
     size_t hd = m->head_dim;
     need(l, &n->x_all, (size_t)n->conf.n_sweep * m->n_embd, sizeof(float));
-    need(l, &n->angle_all, (size_t)n->conf.n_sweep * m->n_rot, sizeof(float));
+    need(l, &n->angle_all, (size_t)n->conf.n_sweep * m->n_rot, resident_tables(m) * sizeof(float));
     need_site(l, &n->in, t, t, true);
     need_site(l, &n->att, t, t, false);
     ff_needs(n, l);
@@ -148,20 +163,20 @@ static void scratch_needs(struct nn *n, struct needs *l) {
 static void fixed_needs(struct nn *n, struct needs *l) {
     const struct model *m = n->conf.model;
     need(l, &n->n_pos, n->conf.n_seq, sizeof *n->n_pos);
-    need(l, &n->norm, m->n_layer, sizeof *n->norm);
+    need(l, &n->vec, m->n_layer, sizeof *n->vec);
+    need(l, &n->vec_mem, resident_floats(n), sizeof(float));
     need(l, &n->output_norm, m->n_embd, sizeof(float));
-    need(l, &n->freq, m->n_rot / 2, sizeof(double));
+    if (m->output_norm_bias) need(l, &n->output_norm_bias, m->n_embd, sizeof(float));
+    if (m->output_bias) need(l, &n->output_bias, n->n_vocab_own, sizeof(float));
+    need(l, &n->freq, m->n_rot / 2, resident_tables(m) * sizeof(double));
     need(l, &n->path, m->n_file, sizeof *n->path);
     need(l, &n->embd_room, n->embd_row_bytes + 4 * DISK_ALIGN, 1);
-    /* the norms of all layers, carved in load order */
-    need(l, &n->layer_norm_mem, (size_t)m->n_layer * 2 * round_up(m->n_embd, FLOAT_LANES),
-         sizeof(float));
 }
 
 static void kv_needs(struct nn *n, struct needs *l) {
     const struct model *m = n->conf.model;
     size_t elems = (size_t)m->n_layer * n->n_kv * n->conf.n_ctx;
-    size_t all = (size_t)n->conf.n_seq * m->head_dim * n->kv_elem;  // a row of every sequence
+    size_t all = (size_t)n->conf.n_seq * n->kv_row;  // of every sequence
     need(l, &n->key, elems, all);
     need(l, &n->value, elems, all);
 }
@@ -375,54 +390,36 @@ void nn_close(struct nn *n) {
 
 /* --- load --- */
 
-static MUST read_into(struct nn *n, uint8_t *dst, const struct tensor *t, uint8_t *room,
-                      size_t piece, struct err *e) {
-    for (uint64_t done = 0; done < t->len; done += piece) {
-        size_t len = t->len - done < piece ? (size_t)(t->len - done) : piece;
+/* Bytes [off, off + len) of a tensor through `room`, `piece` bytes at a time. */
+static MUST read_into(struct nn *n, uint8_t *dst, const struct tensor *t, uint64_t off,
+                      uint64_t len, uint8_t *room, size_t piece, struct err *e) {
+    for (uint64_t done = 0; done < len; done += piece) {
+        size_t some = len - done < piece ? (size_t)(len - done) : piece;
         uint8_t *at;
         /* A large table takes as long as many layers: it can be broken off like them. */
         if (n->progress && !n->progress(n->progress_ctx, 0, n->conf.model->n_layer)) {
             return err_set(e, ERR_STOPPED, "stopped");
         }
-        if (!store_read(n->store, t->file, room, t->off + done, len, &at, e))
+        if (!store_read(n->store, t->file, room, t->off + off + done, some, &at, e)) {
             return err_in(e, t->name);
-        memcpy(dst + done, at, len);
+        }
+        memcpy(dst + done, at, some);
     }
     return true;
 }
 
-static MUST load_vector(struct nn *n, float *dst, const struct tensor *t, struct err *e) {
-    return read_into(n, (uint8_t *)dst, t, n->embd_row, n->embd_row_bytes, e);
-}
-
-/* freq_i = base^(-2i / n_rot), divided by the model's factors or linear scale. */
-static MUST load_freqs(struct nn *n, struct err *e) {
-    const struct model *m = n->conf.model;
-    rope_freqs(n->freq, m->rope_base, m->n_rot);
-    if (m->rope_scaling == ROPE_LINEAR) {
-        for (uint32_t i = 0; i < m->n_rot / 2; i++) n->freq[i] /= m->rope_factor;
-    }
-    if (!m->rope_freqs) return true;
-    float *factor = n->angle_all;  // scratch of at least n_rot floats
-    if (!load_vector(n, factor, m->rope_freqs, e)) return false;
-    for (uint32_t i = 0; i < m->n_rot / 2; i++) n->freq[i] /= (double)factor[i];
-    return true;
+MUST nn_read(struct nn *n, void *dst, const struct tensor *t, uint64_t off, uint64_t len,
+             struct err *e) {
+    return read_into(n, dst, t, off, len, n->embd_row, n->embd_row_bytes, e);
 }
 
 MUST nn_load(struct nn *n, store_progress *progress, void *ctx, struct err *e) {
     const struct model *m = n->conf.model;
-    float *at = n->layer_norm_mem;
-    for (uint32_t i = 0; i < m->n_layer; i++) {
-        n->norm[i].attn = at, at += round_up(m->n_embd, FLOAT_LANES);
-        n->norm[i].ffn = at, at += round_up(m->n_embd, FLOAT_LANES);
-        if (!load_vector(n, n->norm[i].attn, m->layer[i].attn_norm, e) ||
-            !load_vector(n, n->norm[i].ffn, m->layer[i].ffn_norm, e)) {
-            return false;
-        }
-    }
-    if (!load_vector(n, n->output_norm, m->output_norm, e) || !load_freqs(n, e)) return false;
-    if (n->embd && !read_into(n, n->embd, m->token_embd, n->embd_piece, EMBD_PIECE, e))
+    if (!resident_load(n, e)) return false;
+    if (n->embd && !read_into(n, n->embd, m->token_embd, 0, m->token_embd->len, n->embd_piece,
+                              EMBD_PIECE, e)) {
         return false;
+    }
     if (!store_load(n->store, progress, ctx, e)) return false;
     arena_seal(&n->pool);
     return true;

@@ -40,3 +40,10 @@ void cuts_make(struct cuts *c, const struct model *m, unsigned n, const double *
     cut(c->ff, m->n_ff, Q_BLOCK, n, weight);
     cut(c->vocab, m->n_vocab, Q_BLOCK, n, weight);
 }
+
+void cuts_shared(const struct cuts *c, const struct model *m, unsigned n, uint32_t *at) {
+    for (unsigned i = 0; i <= n; i++) {
+        uint64_t row = (uint64_t)c->ff[i] * m->n_ff_shared / m->n_ff / Q_BLOCK * Q_BLOCK;
+        at[i] = c->ff[i] == m->n_ff ? m->n_ff_shared : (uint32_t)row;
+    }
+}

@@ -20,4 +20,7 @@ struct cuts {                         // [n + 1] ascending; slice i has [cut[i],
 /* Shares in proportion to weight [n] (> 0). Pure. */
 void cuts_make(struct cuts *c, const struct model *m, unsigned n, const double *weight);
 
+/* Rows of the shared expert's gate and up, which follow the cuts of the others: at [n + 1]. Pure. */
+void cuts_shared(const struct cuts *c, const struct model *m, unsigned n, uint32_t *at);
+
 #endif

@@ -4,6 +4,7 @@
 
 #include "nn/matmul.h"
 #include "nn/nn.h"
+#include "nn/resident.h"
 #include "nn/weights.h"
 
 /* What a matrix reads: n_tok rows of n_col activations. Quantised weights eat panels packed from act
@@ -35,10 +36,12 @@ struct moe {
     uint32_t start[MODEL_MAX_EXPERT + 1];  // where each expert's pairs begin
     struct site in;                        // inputs of gate and up, token after token of an expert
     float *y;                              // [n_row, own embd rows rounded up to 8] of down
-};
-
-struct layer_norms {
-    float *attn, *ffn;  // [n_embd]
+    /* the shared expert, a row for each token */
+    uint32_t sh_cut[SLICE_MAX + 1];  // its rows of gate and up
+    float *sh_score;                 // [n_batch, 8] of its router
+    float *sh_gate, *sh_up;          // [n_batch, own rows rounded up to 8]
+    struct site sh;                  // input of its down
+    float *sh_y;                     // [n_batch, own embd rows rounded up to 8]
 };
 
 struct nn {
@@ -58,11 +61,13 @@ struct nn {
     void *progress_ctx;
 
     /* resident small things */
-    struct layer_norms *norm;  // [n_layer]
-    float *layer_norm_mem;     // what norm[] points into
-    float *output_norm;        // [n_embd]
-    double *freq;              // [n_rot / 2]
-    const char **path;         // [model.n_file]
+    struct layer_vectors *vec;              // [n_layer]
+    float *vec_mem;                         // what vec[] points into
+    float *output_norm, *output_norm_bias;  // [n_embd], the bias NULL where the model has none
+    float *output_bias;                     // [own vocab rows] or NULL
+    double *freq;                           // [resident_tables, n_rot / 2]
+    float rope_length;                      // on all cosines and sines but a local table's
+    const char **path;                      // [model.n_file]
     uint8_t *embd;        // the embedding table in file order, or NULL: rows are read when needed
     uint8_t *embd_piece;  // room to read a piece of the table, when it is resident
     uint8_t *embd_room;   // memory to read one row into
@@ -77,11 +82,11 @@ struct nn {
 
     /* cache of own KV heads: [n_seq][n_layer][n_kv][n_ctx][head_dim] of kv type */
     uint8_t *key, *value;
-    size_t kv_elem;  // bytes of one element
+    size_t kv_row;  // bytes of a head's values at one position
 
     /* of all tokens of a step */
     float *x_all;      // [n_sweep, n_embd] the residual stream
-    float *angle_all;  // [n_sweep, n_rot / 2, 2]
+    float *angle_all;  // [resident_tables, n_sweep, n_rot / 2, 2]
 
     /* scratch, for n_batch tokens */
     struct moe moe;           // with experts; ff then has a row for each pair
@@ -116,9 +121,15 @@ static inline uint32_t round_up(uint32_t n, uint32_t to) {
 /* layer.c: one transformer block over n_tok tokens at positions n->pos on. */
 MUST layer_run(struct nn *n, struct par *team, uint32_t layer, uint32_t n_tok, struct err *e);
 
-/* layer.c: rmsnorm x rows [first, first + n_tok) into the site's forms. */
+/* layer.c: the model's norm of x rows [first, first + n_tok) into the site's forms. bias NULL: RMS. */
 void site_from_norm(struct nn *n, struct par *team, struct site *s, const float *weight,
-                    uint32_t first, uint32_t n_tok);
+                    const float *bias, uint32_t first, uint32_t n_tok);
+
+/* layer.c: panels of n_tok rows' act blocks, for the matrices that eat them. */
+void site_pack(const struct nn *n, const struct site *s, uint32_t n_tok);
+
+/* layer.c: what a feed-forward part makes of count values of gate and up (NULL: ungated), in gate. */
+void activate(const struct nn *n, float *gate, const float *up, uint32_t count);
 
 /* What mat is multiplied with. */
 static inline const void *site_input(const struct site *s, const struct matrix *mat) {
@@ -135,8 +146,9 @@ void site_put(const struct nn *n, const struct site *s, const struct matrix *mat
 MUST site_gather(struct nn *n, struct site *s, const struct matrix *mat, const uint32_t *cut,
                  uint32_t n_row, struct err *e);
 
-/* layer.c: own rows of a branch's output, n->y, rounded to the wire type, gathered and added to x. */
-MUST branch_end(struct nn *n, struct par *team, uint32_t n_tok, struct err *e);
+/* layer.c: own rows of a branch's output, n->y, rounded to the wire type, gathered, through the norm
+ * `post` if not NULL, and added to x. */
+MUST branch_end(struct nn *n, struct par *team, const float *post, uint32_t n_tok, struct err *e);
 
 /* moe.c: the feed-forward part of a layer with experts. */
 MUST moe_run(struct nn *n, struct par *team, uint32_t layer, uint32_t n_tok, struct err *e);

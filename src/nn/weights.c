@@ -90,6 +90,13 @@ static MUST list_whole(struct weights *w, const struct nn_conf *c, struct matrix
     return list(w, c, mat, t, t->off, begin, end, e);
 }
 
+/* The same of a matrix that begins at row `base` of its tensor. */
+static MUST list_part(struct weights *w, const struct nn_conf *c, struct matrix *mat,
+                      const struct tensor *t, uint32_t base, uint32_t begin, uint32_t end,
+                      struct err *e) {
+    return list(w, c, mat, t, t->off + t->len / t->dim[1] * base, begin, end, e);
+}
+
 static MUST list_expert(struct weights *w, const struct nn_conf *c, uint32_t layer, uint32_t expert,
                         enum expert_part part, struct err *e) {
     struct expert_matrices *x = &w->layer[layer].expert[expert];
@@ -114,11 +121,28 @@ static MUST check_downs(const struct layer_matrices *l, uint32_t n_expert, struc
     return true;
 }
 
+static MUST list_shared(struct weights *w, const struct nn_conf *c, uint32_t i, struct err *e) {
+    const struct layer_tensors *t = &c->model->layer[i];
+    struct layer_matrices *l = &w->layer[i];
+    const uint32_t *embd = c->cuts.embd + c->self;
+    uint32_t at[SLICE_MAX + 1];
+    if (!t->sh_up) return true;
+    cuts_shared(&c->cuts, c->model, c->n_slice, at);
+    uint32_t from = at[c->self], to = at[c->self + 1];
+    return list_whole(w, c, &l->sh_router, t->sh_router, 0, 1, e) &&
+           list_whole(w, c, &l->sh_gate, t->sh_gate, from, to, e) &&
+           list_whole(w, c, &l->sh_up, t->sh_up, from, to, e) &&
+           list_whole(w, c, &l->sh_down, t->sh_down, embd[0], embd[1], e);
+}
+
 static MUST list_experts(struct weights *w, const struct nn_conf *c, uint32_t i, struct err *e) {
     const struct model *m = c->model;
     struct layer_matrices *l = &w->layer[i];
     l->expert = w->expert + (size_t)i * m->n_expert;
-    if (!list_whole(w, c, &l->router, m->layer[i].router, 0, m->n_expert, e)) return false;
+    if (!list_whole(w, c, &l->router, m->layer[i].router, 0, m->n_expert, e) ||
+        !list_shared(w, c, i, e)) {
+        return false;
+    }
     for (uint32_t x = 0; x < m->n_expert; x++) {
         if (!list_expert(w, c, i, x, EXPERT_GATE, e) || !list_expert(w, c, i, x, EXPERT_UP, e)) {
             return false;
@@ -140,18 +164,21 @@ static MUST list_layer(struct weights *w, const struct nn_conf *c, uint32_t i, s
     struct layer_matrices *l = &w->layer[i];
     const struct layer_tensors *t = &m->layer[i];
     if (!list_whole(w, c, &l->q, t->q, kv0 * group, kv1 * group, e) ||
-        !list_whole(w, c, &l->k, t->k, kv0 * m->head_dim, kv1 * m->head_dim, e) ||
-        !list_whole(w, c, &l->v, t->v, kv0 * m->head_dim, kv1 * m->head_dim, e) ||
+        !list_part(w, c, &l->k, t->k, t->k_row, kv0 * m->head_dim, kv1 * m->head_dim, e) ||
+        !list_part(w, c, &l->v, t->v, t->v_row, kv0 * m->head_dim, kv1 * m->head_dim, e) ||
         !list_whole(w, c, &l->o, t->o, k->embd[s], k->embd[s + 1], e)) {
         return false;
     }
     if (m->n_expert) return list_experts(w, c, i, e);
-    return list_whole(w, c, &l->gate, t->gate, k->ff[s], k->ff[s + 1], e) &&
-           list_whole(w, c, &l->up, t->up, k->ff[s], k->ff[s + 1], e) &&
+    return (!t->gate || list_whole(w, c, &l->gate, t->gate, k->ff[s], k->ff[s + 1], e)) &&
+           list_part(w, c, &l->up, t->up, t->up_row, k->ff[s], k->ff[s + 1], e) &&
            list_whole(w, c, &l->down, t->down, k->embd[s], k->embd[s + 1], e);
 }
 
-enum { DENSE_MATRICES = 7, ROUTED_MATRICES = 5 };  // of a layer; the latter without its experts
+enum {
+    DENSE_MATRICES = 7,
+    ROUTED_MATRICES = 9
+};  // most of a layer; the latter without its experts
 
 static size_t matrices_of(const struct model *m) {
     size_t experts = N_EXPERT_PART * (size_t)m->n_expert;

@@ -40,8 +40,9 @@ struct expert_matrices {
 
 struct layer_matrices {
     struct matrix q, k, v, o;
-    struct matrix gate, up, down;    // dense
-    struct matrix router;            // or with experts; each slice has all of its rows
+    struct matrix gate, up, down;  // dense; no gate where the model is ungated
+    struct matrix router;          // or with experts; each slice has all of its rows
+    struct matrix sh_router, sh_gate, sh_up, sh_down;  // and a shared one, before the others
     struct expert_matrices *expert;  // [n_expert] the sweep: all gates and ups, then all downs
 };
 
