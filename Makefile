@@ -13,7 +13,7 @@ DAIR_TESTDATA ?= ../shared/testdata
 PREFIX ?= /usr/local
 VERSION ?= 0.1.0
 ARM_CPUS   := cortex-a53 cortex-a72 cortex-a76
-ARM_TESTS  := $(addprefix tests/test_,kernels par key msg plan dns mdns chan coll moe) dair:selftest
+ARM_TESTS  := $(addprefix tests/test_,kernels par cipher key msg plan dns mdns chan coll moe) dair:selftest
 SCRIPTS    := $(if $(SAN),,tests/baseline.sh tests/repro.sh) $(wildcard tests/*.t)
 SLOW       := tests/repro.sh $(addprefix tests/,boot.t cluster.t equal.t hostile.t kill.t mdns.t share.t stuck.t)#  left out of `make check`
 ROUNDS     ?= 300#            kills of `make soak`
@@ -59,7 +59,7 @@ export LC_ALL := C
 
 # ---- configurations: a folder of build/ each, with its compiler, flags and libraries
 BOTH := x86_64 aarch64
-LIB  := mbedtls microhttpd utf8proc yyjson
+LIB  := mbedtls sodium microhttpd utf8proc yyjson
 comma := ,
 C := $(if $(SAN),san-$(subst $(comma),-,$(SAN)),$(ARCH))
 ASAN   := san-address-undefined

@@ -11,7 +11,7 @@ cache=${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/dair
 key() {
     case $1 in
     tc) set -- "$here/tc.lock" "$here/tc.sh" "$here"/*.in ;;
-    libs) set -- "$here/libs.lock" "$here/libs.sh" "$here"/*.conf.h "$here/tc.lock" "$here/tc.sh" "$here"/*.in ;;
+    libs) set -- "$here/libs.lock" "$here/libs.sh" "$here"/*.conf.h "$here"/*.alt.[ch] "$here/tc.lock" "$here/tc.sh" "$here"/*.in ;;
     *) set -- "$here/$1.lock" "$here/$1.sh" ;;
     esac
     for f; do [ ! -f "$f" ] || cat "$f"; done | sha256sum | cut -c1-16

@@ -84,12 +84,33 @@ unpack mbedtls # Apache-2.0; most of these files are empty with mbedtls.conf.h
 mbedtls=$out/src/mbedtls
 cp "$(dirname "$0")/mbedtls.conf.h" "$mbedtls/include/mbedtls/mbedtls_config.h"
 cp -R "$mbedtls/include/mbedtls" "$mbedtls/include/psa" "$out/include/"
+cp "$(dirname "$0")/mbedtls.alt.h" "$mbedtls/include/chacha20_alt.h"
+cp "$(dirname "$0")/mbedtls.alt.h" "$mbedtls/include/poly1305_alt.h"
+cp "$mbedtls/include/"*_alt.h "$out/include/"
 cp "$mbedtls/LICENSE" "$out/licences/mbedtls"
 # Not what its configuration leaves empty.
 # shellcheck disable=SC2046
 build mbedtls '-Iinclude -Ilibrary' $(cd "$mbedtls" && find library -name '*.c' | LC_ALL=C sort |
     grep -vE '/(aes|aria|camellia|des|ccm|gcm|cmac|ctr_|hmac_|dhm|ec(dsa|jpake)|lm|mps|net_|nist|oid|padlock|pe?[mk]|psa_its|rsa|sha[13]|md5|ripe|ssl_(cache|cookie|ticket|tls12)|debug|timing|x509)')
 keep mbedtls -path '*/library/*.[ch]' -o -path '*/include/*.h'
+
+# ISC. Two primitives of it serve Mbed TLS on x86_64 (mbedtls.alt.c); nothing else of it is compiled.
+unpack sodium libsodium
+sodium=$out/src/sodium
+cp "$(dirname "$0")/sodium.conf.h" "$(dirname "$0")/mbedtls.alt.c" "$sodium/src/libsodium/"
+cp -R "$mbedtls/include/." "$sodium/src/libsodium/include/"
+cp "$sodium/LICENSE" "$out/licences/sodium"
+# shellcheck disable=SC2046
+build sodium '-Isrc/libsodium/include/sodium -Isrc/libsodium/include -include src/libsodium/sodium.conf.h' $(
+    cd "$sodium" && find src/libsodium/crypto_verify -name '*.c'
+    for f in mbedtls.alt sodium/runtime crypto_stream/chacha20/stream_chacha20 \
+        crypto_stream/chacha20/ref/chacha20_ref crypto_stream/chacha20/dolbeau/chacha20_dolbeau-ssse3 \
+        crypto_stream/chacha20/dolbeau/chacha20_dolbeau-avx2 crypto_onetimeauth/poly1305/onetimeauth_poly1305 \
+        crypto_onetimeauth/poly1305/donna/poly1305_donna crypto_onetimeauth/poly1305/sse2/poly1305_sse2; do
+        echo "src/libsodium/$f.c"
+    done
+)
+keep sodium -path '*/src/libsodium/*.[ch]'
 
 # LGPL-2.1+ or eCos, as one likes. Configured once for both machines and the host: what it finds is
 # the same for all, and as for another machine (--host), so that it runs no program to find out. It
