@@ -192,14 +192,23 @@ int mesh_suspect(const struct mesh *m) {
 
 /* --- what arrives is checked before anything is computed with it --- */
 
+/* Not 0: one of eight bytes is -128. x is 0 in that byte, and only a byte of 0 (or a byte of 1 above it)
+ * borrows into a top bit that was not set. */
+static uint64_t has_min(const uint8_t p[static 8]) {
+    uint64_t x;
+    memcpy(&x, p, sizeof x);
+    x ^= 0x8080808080808080;
+    return (x - 0x0101010101010101) & ~x & 0x8080808080808080;
+}
+
 /* As quants.h has them: a scale that is finite and not negative; -128 never. */
 static bool acts_are_fine(const uint8_t *p, size_t n) {
-    unsigned bad = 0;
+    uint64_t bad = 0;
     for (size_t b = 0; b < n; b++, p += sizeof(struct act)) {
-        struct act a;
-        memcpy(&a, p, sizeof a);
-        bad |= a.d >= 0x7f80;
-        for (size_t i = 0; i < Q_BLOCK; i++) bad |= a.q[i] == INT8_MIN;
+        uint16_t d;
+        memcpy(&d, p + offsetof(struct act, d), sizeof d);
+        bad |= d >= 0x7f80;
+        for (size_t i = 0; i < Q_BLOCK; i += 8) bad |= has_min(p + offsetof(struct act, q) + i);
     }
     return !bad;
 }
