@@ -99,7 +99,8 @@ c = $(firstword $(subst /, ,$*))
 s = $(*:$c/%=%)
 ours = $(filter build/%,$(EXT.$c))
 say = $(if $(V),,@printf '  %-6s %s\n' $1 $@;)
-with = $(MACH.$(CPU.$c)) $(if $(filter kernels/%,$s),-O3,-O2 -fstack-protector-strong) -g $(CODE) $(WARN) $(CFLAGS.$c) \
+# Kernels with sanitizers are minutes of work for the compiler, and more when it follows variables.
+with = $(MACH.$(CPU.$c)) $(if $(filter kernels/%,$s),$(if $(filter san-%,$c),-O1 -g1,-O3 -g),-O2 -g -fstack-protector-strong) $(CODE) $(WARN) $(CFLAGS.$c) \
        -isystem $(LIBS)/include
 
 all-flags = $(CC.$c) $(with) $(LINK.$c) $(EXT.$c) $(foreach v,$(sort $(filter FLAGS.%,$(.VARIABLES))),$v=$($v))
