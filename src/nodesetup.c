@@ -65,7 +65,7 @@ MUST nodesetup_measure(struct setup *s, const struct machine *m, unsigned n_peer
     c->model = s->model.n_layer ? &s->model : NULL;
     c->tok = s->tok;
     c->kernels = &s->kernels;
-    c->model_file = s->is_demo ? "demo" : s->model.file[0].path;
+    c->model_file = s->is_demo ? "demo" : c->model ? s->model.file[0].path : NULL;
     c->grammars = grammar_part(s->budget);
     c->pool = s->pool;
     c->budget = s->budget;

@@ -34,7 +34,7 @@ struct machine {
         MACHINE_OPTION(T, "--ctx", OPT_U32, ctx, "N",                                              \
                        "tokens of prompt and answer together (the model's, at most 4096)", 1,      \
                        MODEL_MAX_CTX, NULL),                                                       \
-        MACHINE_OPTION(T, "--kv", OPT_CHOICE, kv, "f32|f16|q8_0",                                       \
+        MACHINE_OPTION(T, "--kv", OPT_CHOICE, kv, "f32|f16|q8_0",                                  \
                        "how the context is kept in memory (f16)", 0, 0, "q8_0"),                   \
         MACHINE_OPTION(T, "--wire", OPT_CHOICE, wire, "q16|q8|f32",                                \
                        "rounding of what machines would send each other (q16)", 0, 0, NULL),       \

@@ -71,7 +71,7 @@ static void test_warnings(void) {
         {"port = 0", "t.conf:1: port takes a whole number from 1 to 65535, not \"0\""},
         {"port = 70000", "t.conf:1: port takes"},
         {"port = -1", "t.conf:1: port takes"},
-        {"kv = f64", "t.conf:1: kv takes f32|f16, not \"f64\"; the default is used"},
+        {"kv = f64", "t.conf:1: kv takes f32|f16|q8_0, not \"f64\"; the default is used"},
         {"discovery = maybe", "t.conf:1: discovery is on or off"},
         {"share = 0", "t.conf:1: share takes auto, even or a number"},
         {"share = nan", "t.conf:1: share takes"},
