@@ -40,10 +40,11 @@ static uint64_t pack_bytes(const struct model *m, uint64_t n_batch) {
     return chunk > all ? chunk : all;
 }
 
-/* For answers that are held to grammars: what following them takes. */
+/* For answers that are held to grammars: what following them takes. A small budget has nothing to spare. */
 static uint64_t grammar_part(uint64_t budget) {
     const uint64_t least = 1 << 20, most = 48 << 20;
     uint64_t part = budget / 64;
+    if (budget < 16 * least) return 0;
     return part < least ? least : part > most ? most : part;
 }
 

@@ -65,7 +65,7 @@ static MUST answer(const struct run *r, struct answer *a, struct err *e) {
         .on_token = keep,
         .ctx = a,
     };
-    struct gen_result out;
+    struct gen_result out = {0};
     struct engine *g;
     *a = (struct answer){0};
     if (!engine_open(&g, &c, e)) return false;
@@ -227,7 +227,7 @@ static void check_prompt_too_long(void) {
                             .n_reader = 1,
                             .n_slot = 3};
     struct gen_request q = {.prompt = prompt, .n_prompt = N_PROMPT, .n_predict = 1};
-    struct gen_result out;
+    struct gen_result out = {0};
     struct engine *g;
     struct err e;
     bool ok = engine_open(&g, &c, &e) && engine_load(g, NULL, NULL, &e);

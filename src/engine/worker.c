@@ -253,6 +253,11 @@ static uint64_t grammars_taken(const struct worker *w) {
  * then the tokens so far are read once more. */
 static MUST follow_grammar(struct worker *w, struct seq *q, struct err *e) {
     if (q->kind == GRAMMAR_NONE || q->run) return true;
+    if (!w->conf.grammars) {
+        return err_set(e, ERR_LIMIT,
+                       "the node that leads has too little memory to hold answers to grammars; "
+                       "give it 16 MiB or more of --memory");
+    }
     if (!w->lexicon && !lexicon_open(&w->lexicon, w->conf.tok, e)) return false;
     if (!grammar_open(&q->grammar, q->kind, q->grammar_text, q->n_grammar, e)) {
         return err_in(e, "the grammar");

@@ -19,7 +19,7 @@ struct worker_conf {
     const struct kernels *kernels;
     const struct tok *tok;
     uint64_t pool;      // bytes for everything an epoch needs
-    uint64_t grammars;  // bytes for all grammars that are followed at one time
+    uint64_t grammars;  // bytes for all grammars that are followed at one time; 0: none are
     uint32_t n_thread, n_reader, n_slot;
     /* Called on the worker's thread. on_loading: bytes of weights that are in memory so far. */
     void (*on_loading)(void *ctx, uint64_t done);
