@@ -282,7 +282,7 @@ static MUST dict_grow(struct vm *vm, struct dict *d) {
         if (!vm_push(vm, 2 * (size_t)more.cap * sizeof *more.slot, &more.slot)) return false;
         for (uint32_t i = 0; i < d->n; i++) {
             uint32_t *slot;
-            if (!dict_slot(vm, &more, &d->key[i], &slot)) return false;
+            if (!dict_slot(vm, &more, &more.key[i], &slot)) return false;
             *slot = i + 1;
         }
     }
