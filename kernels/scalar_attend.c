@@ -60,6 +60,7 @@ static void attend(float *out, const float *q, const void *k, const void *v,
     for (size_t at = start; at < a->n_pos; at += ATTEND_BLOCK) {
         size_t from = at == start ? a->first - start : 0;
         size_t to = a->n_pos - at < ATTEND_BLOCK ? a->n_pos - at : ATTEND_BLOCK;
+        // cppcheck-suppress uninitvar ; attend_block() fills it
         struct seen *b = at == start ? &all : &block;
         attend_block(b, q, k, v, a, at, from, to);
         if (at == start) continue;

@@ -155,6 +155,7 @@ static void file_scale(const uint8_t sc[12], size_t s, int *scale, int *min) {
         *min = sc[s + 4] & 63;
     } else {
         *scale = (sc[s + 4] & 15) | sc[s - 4] >> 6 << 4;
+        // cppcheck-suppress arrayIndexOutOfBoundsCond ; s is below 8
         *min = sc[s + 4] >> 4 | sc[s] >> 6 << 4;
     }
 }

@@ -131,7 +131,10 @@ static MUST add_message(struct talk *t, const char *role, const char *text, size
     if (!copy) return err_set(e, ERR_MEMORY, "no memory for the conversation");
     memcpy(copy, text, len);
     copy[len] = '\0';
-    t->message[t->n_message++] = (struct message){role, copy, len};
+    struct message *m = &t->message[t->n_message++];
+    m->role = role;
+    m->text = copy;
+    m->len = len;
     return true;
 }
 

@@ -500,6 +500,7 @@ static double nll_of(const float *logit, uint32_t n, int32_t id) {
     double max = -INFINITY, sum = 0;
     for (uint32_t i = 0; i < n; i++) max = (double)logit[i] > max ? (double)logit[i] : max;
     for (uint32_t i = 0; i < n; i++) sum += exp((double)logit[i] - max);
+    // cppcheck-suppress invalidFunctionArg ; the largest alone adds 1
     return max + log(sum) - (double)logit[id];
 }
 

@@ -188,6 +188,7 @@ static bool twice(void *p, size_t *cap, size_t size) {
     if (!grown) return false;
     memcpy(p, &grown, sizeof grown);
     *cap *= 2;
+    // cppcheck-suppress memleak ; *p has it
     return true;
 }
 

@@ -76,9 +76,11 @@ static MUST exec_output(struct vm *vm, const struct node *n) {
 /* What a body prints, as a string. */
 static MUST capture(struct vm *vm, const struct node *body, struct value *out) {
     struct text t = {0}, *before = vm->out;
+    // cppcheck-suppress autoVariables ; only until the body is done
     vm->out = &t;
-    if (!exec(vm, body)) return false;
+    bool ok = exec(vm, body);
     vm->out = before;
+    if (!ok) return false;
     *out = text_value(&t);
     return true;
 }
@@ -247,11 +249,13 @@ MUST loop_call(struct vm *vm, struct loop *l, const struct args *a, struct value
     struct scope *scope = vm->scope;
     if (!l->node->flag) return vm_fail(vm, "the loop is not recursive");
     if (a->n_pos != 1 || a->n_kw) return vm_fail(vm, "loop() takes one argument");
+    // cppcheck-suppress autoVariables ; only until the loop is done
     vm->out = &t;
-    if (!vm_enter(vm) || !start_loop(vm, l->node, a->pos, l->scope, l->depth0 + 1)) return false;
+    bool ok = vm_enter(vm) && start_loop(vm, l->node, a->pos, l->scope, l->depth0 + 1);
+    vm->out = before;
+    if (!ok) return false;
     vm_leave(vm);
     vm->scope = scope;
-    vm->out = before;
     *out = text_value(&t);
     return true;
 }
