@@ -42,7 +42,7 @@ static inline uint64_t made_mix(uint64_t z) {  // SplitMix64's finaliser (Steele
  * matrices so that what they make is about as large as what they read. */
 static inline float made_value(const struct made_tensor *t, uint64_t i) {
     uint64_t key = 1;
-    for (const char *c = t->name; *c; c++) key = key * 31 + (uint8_t)*c;
+    for (const char *c = t->name; c && *c; c++) key = key * 31 + (uint8_t)*c;
     float r = (float)((double)(made_mix(made_mix(key) + i) >> 40) / (1 << 23) - 1);
     if (strstr(t->name, "rope_factors")) return 2 + r;
     if (strstr(t->name, "norm.weight")) return 1 + 0.3F * r;
