@@ -103,12 +103,11 @@ int main(int argc, char **argv) {
         fprintf(stderr, "usage: bench_grammar MODEL.gguf\n");
         return 2;
     }
-    double at = now_us();
     if (!model_open_part(&m, argv[1], 0, 0, MODEL_VOCAB, &e) || !tok_open(&t, &m.vocab, &e)) {
         fprintf(stderr, "%s\n", e.text);
         return 1;
     }
-    at = now_us();
+    double at = now_us();
     if (!lexicon_open(&l, t, &e)) return 1;
     printf("lexicon  %u tokens: %.1f ms, %.2f MiB\n", tok_count(t), (now_us() - at) * 1e-3,
            (double)lexicon_bytes(l) / 1048576);
