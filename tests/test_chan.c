@@ -433,7 +433,7 @@ static void check_memory(void) {
     }
     double each = (double)(duo_rss_kib() - before) / (2 * N);
     for (int i = 0; i < N; i++) duo_close(&d[i]);
-    tap_ok(ok && (each < 80 || DUO_SANITIZED), "%d channels of one frame: %.0f KiB each", 2 * N,
+    tap_ok(ok && (each < 88 || DUO_SANITIZED), "%d channels of one frame: %.0f KiB each", 2 * N,
            each);
 }
 
