@@ -425,7 +425,10 @@ static void check_threads(void) {
 static void check_memory(void) {
     enum { N = 40 };
     static struct duo d[N];
-    bool ok = true;
+    /* What a first use takes once, an emulator's translation of the code included, is no channel's. */
+    bool ok =
+        duo_ready(&d[0], false) && send_frame(&d[0], 0, pattern, 4350) && gets(&d[0], 1, 4350);
+    duo_close(&d[0]);
     long before = duo_rss_kib();
     for (int i = 0; i < N; i++) {
         ok = ok && duo_ready(&d[i], false) && send_frame(&d[i], 0, pattern, 4350) &&
@@ -433,7 +436,7 @@ static void check_memory(void) {
     }
     double each = (double)(duo_rss_kib() - before) / (2 * N);
     for (int i = 0; i < N; i++) duo_close(&d[i]);
-    tap_ok(ok && (each < 88 || DUO_SANITIZED), "%d channels of one frame: %.0f KiB each", 2 * N,
+    tap_ok(ok && (each < 80 || DUO_SANITIZED), "%d channels of one frame: %.0f KiB each", 2 * N,
            each);
 }
 
