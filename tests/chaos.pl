@@ -172,7 +172,8 @@ sub round {
     $r{text}   = Nodes::text_of($answer);
     $r{events} = @{$answer->{events}};
     return \%r unless $killed;
-    my $is = Lab::await { $nodes->status(1) } 10, 'node 1 tells its status';
+    my $is = Lab::await { my $now = $nodes->status(1); $now && defined $now->{cluster}{leader} && $now } 10,
+        'node 1 tells its status and whom it follows';
     $r{resubmitted} = $is->{net}{resubmitted} - $was->{net}{resubmitted};
 
     my @at    = ($killed - $answer->{asked}, map { $_->{at} } @{$answer->{events}}[$r{before} .. $r{events} - 1]);
