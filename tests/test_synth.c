@@ -186,6 +186,72 @@ static void check_big(void) {
     unlink(a);
 }
 
+/* What a family's file says and has, besides what opening it checks. */
+static bool is_family(const char *shape, const char *type, struct model *m, char a[static 256]) {
+    struct err e = {.code = ERR_NONE, .text = ""};
+    struct synth s = {shape, type, path_of(a, "family.gguf"), 1};
+    return tap_ok(synth_write(&s, NULL, NULL, &e) && model_open(m, a, 0, 0, &e), "%s, %s: opens %s",
+                  shape, type, e.text);
+}
+
+static void check_qwen3(void) {
+    char a[256];
+    struct model m;
+    if (is_family("qwen3-0.6b,layers=1,vocab=2048", "q6_k", &m, a)) {
+        tap_ok(!strcmp(m.arch_name, "qwen3") && m.n_layer == 1 && m.n_embd == 1024 &&
+                   m.n_ff == 3072 && m.n_head == 16 && m.n_head_kv == 8 && m.head_dim == 128 &&
+                   m.n_rot == 128 && m.n_vocab == 2048 && m.output == m.token_embd &&
+                   m.rope_base == 1e6 && m.n_ctx == 40960 && m.layer[0].q_norm &&
+                   m.layer[0].k_norm && m.layer[0].q->type == TENSOR_Q6_K,
+               "qwen3 0.6b's shape, tied, with norms of heads");
+        model_close(&m);
+    }
+    if (is_family("qwen3-30b-a3b,layers=2,vocab=1024,experts=9", "q4_k", &m, a)) {
+        tap_ok(!strcmp(m.arch_name, "qwen3moe") && m.n_layer == 2 && m.n_embd == 2048 &&
+                   m.n_ff == 768 && m.n_head == 32 && m.n_head_kv == 4 && m.head_dim == 128 &&
+                   m.n_expert == 9 && m.n_used == 8 && m.output != m.token_embd &&
+                   m.rope_base == 1e6 && m.layer[1].q_norm && m.layer[1].gate->dim[2] == 9 &&
+                   m.layer[1].router->type == TENSOR_F32,
+               "qwen3 30b-a3b's shape");
+        model_close(&m);
+    }
+    unlink(a);
+}
+
+static void check_gpt_oss(void) {
+    char a[256];
+    struct model m;
+    size_t len;
+    if (!is_family("gpt-oss-20b,layers=2,experts=4,vocab=1024", "mxfp4", &m, a)) return;
+    const struct layer_tensors *l = &m.layer[0];
+    tap_ok(!strcmp(m.arch_name, "gpt-oss") && m.n_embd == 2880 && m.n_ff == 2880 &&
+               m.n_head == 64 && m.n_head_kv == 8 && m.head_dim == 64 && m.n_expert == 4 &&
+               m.n_used == 4 && m.rope_base == 150000 && m.n_ctx == 131072,
+           "gpt-oss's shape");
+    tap_ok(m.window == 128 && l->is_local && !m.layer[1].is_local && m.rope_scaling == ROPE_YARN &&
+               m.rope_factor == 32 && m.n_ctx_orig == 4096,
+           "gpt-oss: every other layer has a window; YaRN");
+    tap_ok(l->gate->type == TENSOR_MXFP4 && l->down->type == TENSOR_MXFP4 &&
+               l->q->type == TENSOR_Q8_0 && m.output->type == TENSOR_Q8_0 &&
+               m.token_embd->type == TENSOR_Q8_0 && l->router->type == TENSOR_F32,
+           "gpt-oss: experts of the type asked for, the rest in Q8_0");
+    uint8_t *p = slurp(a, &len);
+    double sum = 0, squares = 0;
+    uint64_t n = l->gate_bias->dim[0] * l->gate_bias->dim[1];
+    for (uint64_t i = 0; i < n; i++) {
+        double v = (double)f32_at(p + l->gate_bias->off, i);
+        sum += v;
+        squares += v * v;
+    }
+    tap_ok(n == 4 * 2880 && l->sinks && l->q_bias && l->o_bias && l->router_bias && l->up_bias &&
+               l->down_bias && fabs(sum / (double)n) < 0.01 &&
+               fabs(sqrt(squares / (double)n) / 0.1 - 1) < 0.05,
+           "gpt-oss: sinks, and biases around 0");
+    free(p);
+    model_close(&m);
+    unlink(a);
+}
+
 static void refused(const char *shape, const char *type, const char *out, enum err_code code) {
     struct err e = {.code = ERR_NONE, .text = ""};
     struct synth s = {shape, type, out, 1};
@@ -205,6 +271,13 @@ int main(void) {
     check_experts("q4_0");
     check_experts("f16");
     check_big();
+    check_qwen3();
+    check_gpt_oss();
+    refused("gpt-oss-20b", "q4_k", path_of(a, "x"), ERR_USAGE);
+    refused("tiny,experts=2", "q4_0", a, ERR_USAGE);
+    refused("moe-tiny,experts=1", "q4_0", a, ERR_USAGE);
+    refused("tiny,vocab=2000000", "q4_0", a, ERR_USAGE);
+    refused("tiny,layers=2,", "q4_0", a, ERR_USAGE);
     refused("llama", "q4_0", path_of(a, "x"), ERR_USAGE);
     refused("tiny,layers=0", "q4_0", a, ERR_USAGE);
     refused("tiny,layers=2x", "q4_0", a, ERR_USAGE);

@@ -3,6 +3,7 @@
  * would be a direction that every layer amplifies, and all tokens would soon look alike. */
 #include "model/synth.h"
 #include "model/model.h"
+#include "model/synth_shape.h"
 #include "model/synth_vocab.h"
 
 #include <errno.h>
@@ -21,26 +22,7 @@ enum {
     BEHIND = 16,           // chunks that may be on their way to the disk
     ALIGN = 32,            // of tensors, GGUF's default
     BLOCK_MAX = 4096,      // bytes of the largest run that fill() makes at once
-    TENSORS_A_LAYER = 10,  // at most
-};
-
-struct shape {
-    const char *name;
-    uint32_t n_layer, n_embd, n_ff, n_head, n_head_kv, head_dim, n_vocab, n_special, n_ctx;
-    double rope_factor;  // llama 3.1 frequency factors, 0: none
-    bool tied;
-    uint32_t n_expert, n_used;  // 0: dense
-};
-
-/* Source: the models' published config.json. */
-static const struct shape shapes[] = {
-    {"tiny", 4, 256, 512, 4, 2, 64, 512, 16, 2048, 0, false, 0, 0},
-    {"moe-tiny", 4, 256, 256, 4, 2, 64, 512, 16, 2048, 0, false, 8, 2},
-    {"llama-3.2-1b", 16, 2048, 8192, 32, 8, 64, 128256, 256, 131072, 32, true, 0, 0},
-    {"llama-3.2-3b", 28, 3072, 8192, 24, 8, 128, 128256, 256, 131072, 32, true, 0, 0},
-    {"llama-3.1-8b", 32, 4096, 14336, 32, 8, 128, 128256, 256, 131072, 8, false, 0, 0},
-    {"llama-3.1-70b", 80, 8192, 28672, 64, 8, 128, 128256, 256, 131072, 8, false, 0, 0},
-    {"mixtral-8x7b", 32, 4096, 14336, 32, 8, 128, 32000, 256, 32768, 0, false, 8, 2},
+    TENSORS_A_LAYER = 20,  // at most
 };
 
 static const struct type {
@@ -58,14 +40,15 @@ static const struct type {
     {"f16", TENSOR_F16, 1, 417.95095669391},       // two numbers 0..1023: sqrt(2 * 1048575 / 12)
 };
 
-enum { N_SCALE = 256, N_HALF = 2047 };
+enum { N_TYPE = sizeof types / sizeof *types, N_SCALE = 256, N_HALF = 2047 };
 
 struct weight {
     char name[48];
     uint32_t type;
+    double spread;        // of the type, see there
     uint64_t cols, rows;  // rows 0: a vector; of all experts together
     uint32_t n_expert;    // in this tensor; 0: it has no such dimension
-    double std;           // of the values; 0: a vector around `mean`, or rope factors
+    double std;           // of the values; 0: around `mean`, or rope factors
     float mean;
     uint64_t off, len;    // in the tensor data
     uint64_t quiet_from;  // first row of the control tokens' quarter-size rows
@@ -73,7 +56,7 @@ struct weight {
 
 struct writer {
     const struct synth *s;
-    struct shape shape;
+    struct synth_shape shape;
     const struct type *type;
     struct weight *weight;  // [n_weight] owned
     uint32_t n_weight;
@@ -81,6 +64,7 @@ struct writer {
     uint8_t *head;  // the metadata, owned
     size_t head_len, head_cap;
     bool head_full;  // out of memory while it was made
+    uint32_t n_key;
     int fd;
     uint8_t *buf;  // [CHUNK + BLOCK_MAX] owned
     size_t n_buf;
@@ -147,8 +131,12 @@ static void put_text(struct writer *w, const char *s, size_t len) {
 /* Value types of GGUF that are written here. */
 enum { KV_U32 = 4, KV_I32 = 5, KV_F32 = 6, KV_BOOL = 7, KV_STRING = 8, KV_ARRAY = 9 };
 
+/* A key that begins with a dot is the architecture's own. */
 static void put_key(struct writer *w, const char *key, uint32_t type) {
-    put_text(w, key, strlen(key));
+    char whole[80];
+    int n = snprintf(whole, sizeof whole, "%s%s", *key == '.' ? w->shape.family->arch : "", key);
+    w->n_key++;
+    put_text(w, whole, (size_t)n);
     put_int(w, type, 4);
 }
 
@@ -176,32 +164,40 @@ static void put_array(struct writer *w, const char *key, uint32_t elem, uint64_t
 }
 
 static void put_shape(struct writer *w) {
-    const struct shape *h = &w->shape;
+    const struct synth_shape *h = &w->shape;
+    const struct synth_family *f = h->family;
     char name[80];
     snprintf(name, sizeof name, "synthetic %s", w->s->shape);
-    put_string(w, "general.architecture", "llama");
+    put_string(w, "general.architecture", f->arch);
     put_string(w, "general.name", name);
     put_u32(w, "general.file_type", w->type->file_type);
     put_u32(w, "general.quantization_version", 2);
-    put_u32(w, "llama.block_count", h->n_layer);
-    put_u32(w, "llama.context_length", h->n_ctx);
-    put_u32(w, "llama.embedding_length", h->n_embd);
-    put_u32(w, "llama.feed_forward_length", h->n_ff);
-    put_u32(w, "llama.attention.head_count", h->n_head);
-    put_u32(w, "llama.attention.head_count_kv", h->n_head_kv);
-    put_u32(w, "llama.attention.key_length", h->head_dim);
-    put_u32(w, "llama.attention.value_length", h->head_dim);
-    put_u32(w, "llama.rope.dimension_count", h->head_dim);
-    put_u32(w, "llama.vocab_size", h->n_vocab);
-    if (h->n_expert) {
-        put_u32(w, "llama.expert_count", h->n_expert);
-        put_u32(w, "llama.expert_used_count", h->n_used);
+    put_u32(w, ".block_count", h->n_layer);
+    put_u32(w, ".context_length", h->n_ctx);
+    put_u32(w, ".embedding_length", h->n_embd);
+    put_u32(w, ".feed_forward_length", h->n_ff_dense ? h->n_ff_dense : h->n_ff);
+    put_u32(w, ".attention.head_count", h->n_head);
+    put_u32(w, ".attention.head_count_kv", h->n_head_kv);
+    put_u32(w, ".attention.key_length", h->head_dim);
+    put_u32(w, ".attention.value_length", h->head_dim);
+    if (f->says_dims) {
+        put_u32(w, ".rope.dimension_count", h->head_dim);
+        put_u32(w, ".vocab_size", h->n_vocab);
     }
-    put_f32(w, "llama.rope.freq_base", 500000);
-    put_f32(w, "llama.attention.layer_norm_rms_epsilon", 1e-5F);
+    if (h->n_expert) {
+        put_u32(w, ".expert_count", h->n_expert);
+        put_u32(w, ".expert_used_count", h->n_used);
+    }
+    if (h->n_ff_dense) put_u32(w, ".expert_feed_forward_length", h->n_ff);
+    put_f32(w, ".rope.freq_base", (float)f->rope_base);
+    put_f32(w, ".attention.layer_norm_rms_epsilon", f->eps);
+    if (f->window) put_u32(w, ".attention.sliding_window", f->window);
+    if (f->yarn > 0) {
+        put_string(w, ".rope.scaling.type", "yarn");
+        put_f32(w, ".rope.scaling.factor", f->yarn);
+        put_u32(w, ".rope.scaling.original_context_length", f->n_ctx_orig);
+    }
 }
-
-enum { N_KV_SHAPE = 16, N_KV_EXPERTS = 2, N_KV_VOCAB = 10 };
 
 static void put_vocab(struct writer *w, const struct synth_vocab *v) {
     static const char chat[] =
@@ -210,7 +206,7 @@ static void put_vocab(struct writer *w, const struct synth_vocab *v) {
         "<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}";
     char text[SYNTH_PIECE_MAX], pair[2 * SYNTH_PIECE_MAX];
     put_string(w, "tokenizer.ggml.model", "gpt2");
-    put_string(w, "tokenizer.ggml.pre", "llama-bpe");
+    put_string(w, "tokenizer.ggml.pre", w->shape.family->pre);
     put_array(w, "tokenizer.ggml.tokens", KV_STRING, v->n_token);
     for (uint32_t i = 0; i < v->n_token; i++) put_text(w, text, synth_vocab_text(v, i, text));
     put_array(w, "tokenizer.ggml.token_type", KV_I32, v->n_token);
@@ -240,10 +236,12 @@ static MUST make_head(struct writer *w, struct err *e) {
     put(w, "GGUF", 4);
     put_int(w, 3, 4);
     put_int(w, w->n_weight, 8);
-    put_int(w, N_KV_SHAPE + (w->shape.n_expert ? N_KV_EXPERTS : 0) + N_KV_VOCAB, 8);
+    size_t at = w->head_len;
+    put_int(w, 0, 8);  // keys, counted as they are put
     put_shape(w);
     put_vocab(w, &v);
     synth_vocab_free(&v);
+    for (size_t i = 0; i < 4 && !w->head_full; i++) w->head[at + i] = (uint8_t)(w->n_key >> 8 * i);
     for (uint32_t i = 0; i < w->n_weight; i++) {
         const struct weight *t = &w->weight[i];
         put_text(w, t->name, strlen(t->name));
@@ -266,80 +264,127 @@ static struct weight *add_as(struct writer *w, uint32_t type, const char *name, 
                              uint64_t rows, double std) {
     struct weight *t = &w->weight[w->n_weight++];
     *t = (struct weight){
-        .cols = cols, .rows = rows, .std = std, .mean = 1, .quiet_from = UINT64_MAX};
+        .type = type, .cols = cols, .rows = rows, .std = std, .mean = 1, .quiet_from = UINT64_MAX};
     snprintf(t->name, sizeof t->name, "%s.weight", name);
-    t->type = type;
-    const struct tensor_format *f = tensor_format(t->type);
+    for (size_t i = 0; i < N_TYPE; i++) {
+        if (types[i].id == type) t->spread = types[i].spread;
+    }
+    const struct tensor_format *f = tensor_format(type);
     t->len = cols / f->block * f->bytes * (rows ? rows : 1);
     t->off = w->data_len;
     w->data_len += (t->len + ALIGN - 1) / ALIGN * ALIGN;
     return t;
 }
 
+/* Of a matrix that is no expert's. */
+static uint32_t rest_type(const struct writer *w) {
+    uint32_t rest = w->shape.family->rest;
+    return rest == SYNTH_AS_EXPERTS ? w->type->id : rest;
+}
+
 static struct weight *add(struct writer *w, const char *name, uint64_t cols, uint64_t rows,
                           double std) {
-    return add_as(w, rows ? w->type->id : TENSOR_F32, name, cols, rows, std);
+    return add_as(w, rows ? rest_type(w) : TENSOR_F32, name, cols, rows, std);
+}
+
+struct in_layer {
+    const char *name;
+    uint64_t cols, rows;  // rows 0: a vector
+    double std;           // of the values
+    float bias;  // deviation of the bias that belongs to it where the family has any; 0: none
+};
+
+static struct weight *add_in(struct writer *w, uint32_t layer, const struct in_layer *t,
+                             uint32_t type) {
+    char name[40];
+    snprintf(name, sizeof name, "blk.%u.%s", (unsigned)layer, t->name);
+    return add_as(w, type, name, t->cols, t->rows, t->std);
+}
+
+/* Of all of an expert's rows, [cols, n_expert]; else a vector. */
+static void add_bias(struct writer *w, uint32_t layer, const struct in_layer *t,
+                     uint32_t n_expert) {
+    if (!w->shape.family->has_bias || t->bias <= 0) return;
+    struct in_layer bias = {t->name, t->rows, 0, (double)t->bias, 0};
+    if (n_expert) bias.cols = t->rows / n_expert, bias.rows = n_expert;
+    struct weight *made = add_in(w, layer, &bias, TENSOR_F32);
+    snprintf(made->name, sizeof made->name, "blk.%u.%s.bias", (unsigned)layer, t->name);
+    made->mean = 0;
 }
 
 /* The router stays in floats, as other programs' quantisers leave it. Its outputs spread by 1.5, so that
  * one of the chosen experts weighs more than the other. */
 static void add_experts(struct writer *w, uint32_t i) {
-    const struct shape *h = &w->shape;
+    const struct synth_shape *h = &w->shape;
     uint64_t d = h->n_embd, ff = h->n_ff, n = h->n_expert;
     double of_d = 1 / sqrt((double)d);
-    const struct {
-        const char *name;
-        uint64_t cols, rows;
-        double std;
-    } want[] = {
-        {"ffn_gate_exps", d, n * ff, 1.2 * of_d},
-        {"ffn_up_exps", d, n * ff, of_d},
-        {"ffn_down_exps", ff, n * d, 1 / sqrt((double)ff)},
+    const struct in_layer router = {"ffn_gate_inp", d, n, 1.5 * of_d, 0.3F};
+    const struct in_layer want[] = {
+        {"ffn_gate_exps", d, n * ff, 1.2 * of_d, 0.1F},
+        {"ffn_up_exps", d, n * ff, of_d, 0.1F},
+        {"ffn_down_exps", ff, n * d, 1 / sqrt((double)ff), 0.05F},
     };
-    char name[40];
-    snprintf(name, sizeof name, "blk.%u.ffn_gate_inp", (unsigned)i);
-    add_as(w, TENSOR_F32, name, d, n, 1.5 * of_d);
+    add_in(w, i, &router, TENSOR_F32);
+    add_bias(w, i, &router, 0);
     for (size_t k = 0; k < sizeof want / sizeof *want; k++) {
-        snprintf(name, sizeof name, "blk.%u.%s", (unsigned)i, want[k].name);
-        add(w, name, want[k].cols, want[k].rows, want[k].std)->n_expert = h->n_expert;
+        add_in(w, i, &want[k], w->type->id)->n_expert = h->n_expert;
+        add_bias(w, i, &want[k], h->n_expert);
     }
 }
 
 static void add_layer(struct writer *w, uint32_t i) {
-    const struct shape *h = &w->shape;
+    const struct synth_shape *h = &w->shape;
+    const struct synth_family *f = h->family;
     uint64_t d = h->n_embd, q = (uint64_t)h->n_head * h->head_dim;
     uint64_t kv = (uint64_t)h->n_head_kv * h->head_dim, ff = h->n_ff;
     /* Gains: queries and keys 1.5, so that attention scores spread by about 2 and heads pick; the rest
      * about 1, so that each branch adds less than its input and the sum grows with sqrt(layers). */
     double of_d = 1 / sqrt((double)d);
-    const struct {
-        const char *name;
-        uint64_t cols, rows;
-        double std;
-    } want[] = {
-        {"attn_norm", d, 0, 0},
-        {"attn_q", d, q, 1.5 * of_d},
-        {"attn_k", d, kv, 1.5 * of_d},
-        {"attn_v", d, kv, of_d},
-        {"attn_output", q, d, 1 / sqrt((double)q)},
-        {"ffn_norm", d, 0, 0},
-        {"ffn_gate", d, ff, 1.2 * of_d},
-        {"ffn_up", d, ff, of_d},
-        {"ffn_down", ff, d, 1 / sqrt((double)ff)},
+    const struct in_layer want[] = {
+        {"attn_norm", d, 0, 0, 0},
+        {"attn_q", d, q, 1.5 * of_d, 0.1F},
+        {"attn_k", d, kv, 1.5 * of_d, 0.1F},
+        {"attn_v", d, kv, of_d, 0.1F},
+        {"attn_output", q, d, 1 / sqrt((double)q), 0.05F},
+        {f->ffn_norm, d, 0, 0, 0},
+        {"ffn_gate", d, ff, 1.2 * of_d, 0},
+        {"ffn_up", d, ff, of_d, 0},
+        {"ffn_down", ff, d, 1 / sqrt((double)ff), 0},
     };
+    const struct in_layer heads[] = {{"attn_q_norm", h->head_dim, 0, 0, 0},
+                                     {"attn_k_norm", h->head_dim, 0, 0, 0}};
+    const struct in_layer sinks = {"attn_sinks", h->n_head, 0, 1, 0};
     size_t n = sizeof want / sizeof *want - (h->n_expert ? 3 : 0);  // experts instead of the last
     for (size_t k = 0; k < n; k++) {
-        char name[40];
-        snprintf(name, sizeof name, "blk.%u.%s", (unsigned)i, want[k].name);
-        add(w, name, want[k].cols, want[k].rows, want[k].std);
+        add_in(w, i, &want[k], want[k].rows ? rest_type(w) : TENSOR_F32);
+        add_bias(w, i, &want[k], 0);
     }
+    /* A norm undoes the gains of what it follows. */
+    for (size_t k = 0; f->has_qk_norm && k < 2; k++) {
+        add_in(w, i, &heads[k], TENSOR_F32)->mean = 1.5F;
+    }
+    if (f->has_bias) add_in(w, i, &sinks, TENSOR_F32)->mean = 0;
     if (h->n_expert) add_experts(w, i);
+}
+
+/* Rows must be whole blocks. */
+static MUST check_rows(const struct writer *w, struct err *e) {
+    for (uint32_t i = 0; i < w->n_weight; i++) {
+        const struct weight *t = &w->weight[i];
+        const struct tensor_format *f = tensor_format(t->type);
+        if (t->cols % f->block == 0) continue;
+        return err_set(e, ERR_USAGE,
+                       "shape %s has rows of %u weights, and %s comes in blocks of %u; take q4_0, "
+                       "q8_0 or mxfp4",
+                       w->shape.name, (unsigned)t->cols, w->type->name, (unsigned)f->block);
+    }
+    return true;
 }
 
 /* Embeddings are small against what the layers add: otherwise a tied model's best guess for the next
  * token is the one it has just read. The last norm brings logits to a spread of about 2. */
 static MUST lay_out(struct writer *w, struct err *e) {
-    const struct shape *h = &w->shape;
+    const struct synth_shape *h = &w->shape;
     const double embd_std = 0.02, logit_std = 2;
     w->weight = calloc((size_t)h->n_layer * TENSORS_A_LAYER + 4, sizeof *w->weight);
     if (!w->weight) return err_set(e, ERR_MEMORY, "no memory for %u layers", (unsigned)h->n_layer);
@@ -351,7 +396,7 @@ static MUST lay_out(struct writer *w, struct err *e) {
     struct weight *norm = add(w, "output_norm", h->n_embd, 0, 0);
     norm->mean = (float)(h->tied ? logit_std * gain / embd_std : logit_std);
     if (!h->tied) add(w, "output", h->n_embd, h->n_vocab, gain)->quiet_from = quiet;
-    return true;
+    return check_rows(w, e);
 }
 
 /* ---- values ---- */
@@ -372,7 +417,7 @@ static void make_exponents(uint16_t *exponent, double unit) {
 static void make_tables(struct writer *w, const struct weight *t) {
     if (t->type == TENSOR_F32) return;
     for (int quiet = 0; quiet < 2; quiet++) {
-        double unit = t->std / w->type->spread / (quiet ? 4 : 1);
+        double unit = t->std / t->spread / (quiet ? 4 : 1);
         if (t->type == TENSOR_F16) {
             for (int i = 0; i < N_HALF; i++) w->half[quiet][i] = to_half(unit * (i - 1023));
             continue;
@@ -493,9 +538,10 @@ static void fill_f32(uint8_t *p, uint64_t key, uint64_t block, double std, size_
 
 /* Llama 3.1's frequency factors: wavelengths longer than the first training context are stretched by
  * `factor`, short ones are kept, with a linear passage between. Source: the models' published code. */
-static float rope_factor_of(const struct shape *h, uint64_t i) {
+static float rope_factor_of(const struct synth_shape *h, uint64_t i) {
     const double low = 1, high = 4, context = 8192;
-    double wave = 2 * 3.14159265358979323846 * pow(500000.0, 2.0 * (double)i / h->head_dim);
+    double wave =
+        2 * 3.14159265358979323846 * pow(h->family->rope_base, 2.0 * (double)i / h->head_dim);
     if (wave < context / high) return 1;
     if (wave > context / low) return (float)h->rope_factor;
     double smooth = (context / wave - low) / (high - low);
@@ -507,6 +553,9 @@ static void fill_vector(const struct writer *w, const struct weight *t, uint64_t
     float v;
     if (!strcmp(t->name, "rope_freqs.weight")) {
         v = rope_factor_of(&w->shape, i);
+    } else if (t->std > 0) {  // even: its deviation is the root of a twelfth
+        double unit = (double)(draw(key, i, 0) >> 40) / (1 << 24);
+        v = (float)(t->std * 3.4641016151377544 * (unit - 0.5));
     } else {  // within a tenth of the mean
         v = t->mean * (0.9F + 0.2F * (float)(draw(key, i, 0) >> 40) / (float)(1 << 24));
     }
@@ -644,40 +693,9 @@ static MUST write_file(struct writer *w, struct err *e) {
 
 /* ---- options ---- */
 
-static MUST parse_shape(struct writer *w, struct err *e) {
-    const char *name = w->s->shape, *comma = strchr(name, ',');
-    size_t len = comma ? (size_t)(comma - name) : strlen(name);
-    char known[160] = "";
-    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
-        size_t at = strlen(known);
-        snprintf(known + at, sizeof known - at, "%s%s", i ? ", " : "", shapes[i].name);
-        if (strlen(shapes[i].name) == len && !strncasecmp(name, shapes[i].name, len)) {
-            w->shape = shapes[i];
-        }
-    }
-    if (!w->shape.name) {
-        return err_set(e, ERR_USAGE,
-                       "unknown shape \"%.40s\"; there are %s, each also with "
-                       ",layers=N",
-                       name, known);
-    }
-    if (!comma) return true;
-    char *end = NULL;
-    unsigned long n = 0;
-    if (!strncmp(comma, ",layers=", 8)) n = strtoul(comma + 8, &end, 10);
-    if (!end || *end || n < 1 || n > MODEL_MAX_LAYER) {
-        return err_set(e, ERR_USAGE,
-                       "shape \"%.60s\": after the name goes ,layers=N with N from 1 to "
-                       "%d",
-                       name, MODEL_MAX_LAYER);
-    }
-    w->shape.n_layer = (uint32_t)n;
-    return true;
-}
-
 static MUST parse_type(struct writer *w, struct err *e) {
     char known[80] = "";
-    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+    for (size_t i = 0; i < N_TYPE; i++) {
         size_t at = strlen(known);
         snprintf(known + at, sizeof known - at, "%s%s", i ? ", " : "", types[i].name);
         if (!strcasecmp(w->s->type, types[i].name)) w->type = &types[i];
@@ -695,7 +713,8 @@ MUST synth_write(const struct synth *s, synth_progress *progress, void *ctx, str
         return err_set(e, ERR_MEMORY, "no memory to make a model");
     }
     *w = (struct writer){.s = s, .fd = -1, .buf = buf, .progress = progress, .ctx = ctx};
-    bool ok = parse_shape(w, e) && parse_type(w, e) && lay_out(w, e) && make_head(w, e);
+    bool ok = synth_shape_parse(&w->shape, s->shape, e) && parse_type(w, e) && lay_out(w, e) &&
+              make_head(w, e);
     ok = ok && write_file(w, e);
     free(w->buf);
     free(w->head);

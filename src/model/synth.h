@@ -8,8 +8,8 @@
 #include <stdint.h>
 
 struct synth {
-    const char *shape;  // "llama-3.2-1b", "mixtral-8x7b", with ",layers=N" to cut it short
-    const char *type;   // "q4_0", "q8_0", "q4_k", "q6_k", "mxfp4", "f16"
+    const char *shape;  // "llama-3.2-1b", "gpt-oss-20b", to be cut with ",layers=N" and the like
+    const char *type;   // "q4_0", "q8_0", "q4_k", "q6_k", "mxfp4", "f16"; of gpt-oss the experts'
     const char *out;    // written as out.part, renamed when whole
     uint64_t seed;
 };
