@@ -4,6 +4,7 @@
 #include "tap.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -68,26 +69,134 @@ static void uneven_runs(void *ctx, struct par *team) {
     }
 }
 
+/* Widths up and down, with runs between or none; who is left out must not run, who is called must. */
+struct widths {
+    _Atomic int ran[PAR_MAX];
+    int n, wrong;
+};
+
+static void mark(void *ctx, int thread, int n_thread) {
+    struct widths *w = ctx;
+    if (n_thread != w->n) atomic_fetch_add(&w->ran[0], 1000);
+    atomic_fetch_add(&w->ran[thread], 1);
+}
+
+static void change_widths(void *ctx, struct par *team) {
+    struct widths *w = ctx;
+    uint32_t dice = 12345;
+    for (int i = 0; i < N_RUN / 4; i++) {
+        dice = dice * 1664525 + 1013904223;
+        w->n = 1 + (int)(dice >> 20) % par_threads(team);
+        par_width(team, w->n);
+        if (dice >> 16 & 3) continue;  // three changes out of four are changed again at once
+        for (int run = 0; run < 3; run++) {
+            for (int k = 0; k < par_threads(team); k++) atomic_store(&w->ran[k], 0);
+            par_run(team, mark, w);
+            for (int k = 0; k < par_threads(team); k++) {
+                w->wrong += atomic_load(&w->ran[k]) != (k < w->n);
+            }
+        }
+        if (i % (N_RUN / 32) == 0) nanosleep(&(struct timespec){.tv_nsec = 3000000}, NULL);
+    }
+}
+
+static void test_widths(int n) {
+    struct widths w = {0};
+    struct err e = {0};
+    bool ok = par_enter(n, change_widths, &w, &e);
+    tap_ok(ok && !w.wrong, "team of %d at %d widths: those run that shall", n, N_RUN / 4);
+}
+
+/* --- places --- */
+
+struct stays {
+    struct par_places places;
+    _Atomic int wrong, roaming;
+};
+
+static int n_cpus(void) {
+    cpu_set_t set;
+    return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 0;
+}
+
+static void look_where(void *ctx, int thread, int n_thread) {
+    struct stays *s = ctx;
+    cpu_set_t set;
+    (void)n_thread;
+    bool ok = sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) == 1 &&
+              CPU_ISSET(s->places.cpu[(unsigned)thread % s->places.n], &set);
+    if (!ok) atomic_fetch_add(&s->wrong, 1);
+}
+
+static void *roam(void *ctx) {
+    struct stays *s = ctx;
+    int before = n_cpus();
+    par_roam();
+    atomic_store(&s->roaming, before == 1 ? n_cpus() : -before);
+    return NULL;
+}
+
+static void go_and_look(void *ctx, struct par *team) {
+    struct stays *s = ctx;
+    pthread_t other;
+    par_pin(team, &s->places);
+    par_run(team, look_where, s);
+    par_width(team, 1);
+    par_run(team, look_where, s);
+    if (pthread_create(&other, NULL, roam, s) == 0) pthread_join(other, NULL);
+}
+
+static void *pinned_team(void *ctx) {
+    struct stays *s = ctx;
+    struct err e = {0};
+    if (!par_enter(3, go_and_look, s, &e)) atomic_store(&s->wrong, -1);
+    return NULL;
+}
+
+/* On a thread of its own, as the engine's is: the process's first stays free. */
+static void test_places(void) {
+    struct stays s = {0};
+    cpu_set_t set;
+    pthread_t other;
+    int all = n_cpus();
+    if (sched_getaffinity(0, sizeof set, &set) != 0) return;
+    for (unsigned i = 0; i < CPU_SETSIZE && s.places.n < 2; i++) {
+        if (CPU_ISSET(i, &set)) s.places.cpu[s.places.n++] = (uint16_t)i;
+    }
+    if (pthread_create(&other, NULL, pinned_team, &s) == 0) pthread_join(other, NULL);
+    tap_ok(!s.wrong, "each of 3 members at its place on %u CPUs", s.places.n);
+    tap_ok(s.roaming == all, "a thread that one of them started roams all %d: %d", all, s.roaming);
+    tap_ok(n_cpus() == all, "the first thread was never bound");
+}
+
 static double cpu_s(void) {
     struct timespec t;
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static void idle_half_second(void *ctx, struct par *team) {
+static double idle_half_second(void) {
+    double before = cpu_s();
+    nanosleep(&(struct timespec){.tv_nsec = 500000000}, NULL);
+    return (cpu_s() - before) / 0.5;
+}
+
+/* All of it idle, then the half that is left out of a busy one's runs. */
+static void idle_team(void *ctx, struct par *team) {
     double *burnt = ctx;
     struct tally t = {.n_expected = par_threads(team)};
     par_run(team, add_one, &t);
-    double before = cpu_s();
-    nanosleep(&(struct timespec){.tv_nsec = 500000000}, NULL);
-    *burnt = (cpu_s() - before) / 0.5;
+    burnt[0] = idle_half_second();
+    par_width(team, 1);
+    burnt[1] = idle_half_second();
 }
 
 static void test_idle(void) {
-    double burnt = 1;
+    double burnt[2] = {1, 1};
     struct err e = {0};
-    bool ok = par_enter(3, idle_half_second, &burnt, &e);
-    tap_ok(ok && burnt < 0.02, "an idle team sleeps: %.2f %% of a core in 0.5 s", 100 * burnt);
+    bool ok = par_enter(3, idle_team, burnt, &e);
+    tap_ok(ok && burnt[0] < 0.02, "an idle team sleeps: %.2f %% of a core", 100 * burnt[0]);
+    tap_ok(ok && burnt[1] < 0.02, "so do those left out: %.2f %%", 100 * burnt[1]);
 }
 
 static void nothing(void *ctx, int thread, int n_thread) {
@@ -177,6 +286,8 @@ int main(void) {
     for (int n = 1; n <= 5; n++) test_counts(n);
     test_counts(16);
     tap_ok(par_enter(4, uneven_runs, &t, &e) && t.wrong == 0, "a run waits for its slowest member");
+    for (int n = 1; n <= 5; n++) test_widths(n);
+    test_places();
     test_idle();
     if (SLOWED) {
         tap_skip("latency: not under a sanitizer");

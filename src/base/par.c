@@ -8,10 +8,12 @@
 
 #include "base/bell.h"
 
+#include <assert.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdalign.h>
 #include <string.h>
+#include <unistd.h>
 #ifdef _OPENMP
 #include <omp.h>
 #endif
@@ -25,9 +27,15 @@ struct par {
     alignas(CACHE_LINE) struct bell start;  // one ring a run
     par_work *work;
     void *ctx;
-    int n;
+    int n;                // members
+    int n_run;            // of them those who take part in runs
+    int stay;             // and those who still will after this run
     unsigned first_turn;  // where a wait begins: RELAX_SPIN when there are too few cores to spin on
-    bool quit;
+    atomic_bool quit;
+    /* for members that do not take part */
+    struct bell wider;                     // one ring for each time that some are called back
+    _Atomic int width;                     // those called have a lower number
+    _Atomic uint32_t from;                 // the run after which they come in
     alignas(CACHE_LINE) _Atomic int left;  // members still at work
     struct bell done;
 };
@@ -65,30 +73,49 @@ bool par_relax(unsigned *turn) {
     return false;
 }
 
-static void member_loop(struct par *t, int id) {
-    for (uint32_t run = 0;; run++) {
-        unsigned turn = t->first_turn;
-        while (bell_seen(&t->start) == run) {
-            if (par_relax(&turn)) bell_wait(&t->start, run);
-        }
-        if (t->quit) return;
-        t->work(t->ctx, id, t->n);
-        if (atomic_fetch_sub_explicit(&t->left, 1, memory_order_acq_rel) == 1) {
-            bell_ring(&t->done);
+/* A member left out, who noted `seen` before its last run ended: it must not take an earlier call for its
+ * own. Returns the number of the last run before it is in again. */
+static uint32_t wait_for_call(struct par *t, int id, uint32_t seen) {
+    for (;;) {
+        while (bell_seen(&t->wider) == seen) bell_wait(&t->wider, seen);
+        seen = bell_seen(&t->wider);
+        if (atomic_load(&t->quit) || id < atomic_load_explicit(&t->width, memory_order_acquire)) {
+            return atomic_load_explicit(&t->from, memory_order_relaxed);
         }
     }
 }
 
+static void member_loop(struct par *t, int id) {
+    uint32_t run = 0;
+    for (;;) {
+        unsigned turn = t->first_turn;
+        while (bell_seen(&t->start) == run) {
+            if (par_relax(&turn)) bell_wait(&t->start, run);
+        }
+        if (atomic_load(&t->quit)) return;
+        run++;
+        t->work(t->ctx, id, t->n_run);
+        bool stays = id < t->stay;
+        uint32_t seen = bell_seen(&t->wider);
+        if (atomic_fetch_sub_explicit(&t->left, 1, memory_order_acq_rel) == 1) {
+            bell_ring(&t->done);
+        }
+        if (stays) continue;
+        run = wait_for_call(t, id, seen);
+        if (atomic_load(&t->quit)) return;
+    }
+}
+
 void par_run(struct par *t, par_work *work, void *ctx) {
-    if (t->n == 1) {
+    if (t->n_run == 1) {
         work(ctx, 0, 1);
         return;
     }
     t->work = work;
     t->ctx = ctx;
-    atomic_store_explicit(&t->left, t->n - 1, memory_order_relaxed);
+    atomic_store_explicit(&t->left, t->n_run - 1, memory_order_relaxed);
     bell_ring(&t->start);
-    work(ctx, 0, t->n);
+    work(ctx, 0, t->n_run);
     unsigned turn = t->first_turn;
     for (;;) {
         uint32_t seen = bell_seen(&t->done);
@@ -97,13 +124,59 @@ void par_run(struct par *t, par_work *work, void *ctx) {
     }
 }
 
+static void do_nothing(void *ctx, int thread, int n_thread) {
+    (void)ctx, (void)thread, (void)n_thread;
+}
+
+/* Members go in the course of a run, so that all know of it before the next begins. */
+void par_width(struct par *t, int n) {
+    assert(n >= 1 && n <= t->n);
+    if (n == t->n_run) return;
+    t->stay = n;
+    if (n < t->n_run) {
+        par_run(t, do_nothing, NULL);
+        t->n_run = n;
+        return;
+    }
+    atomic_store_explicit(&t->from, bell_seen(&t->start), memory_order_relaxed);
+    atomic_store_explicit(&t->width, n, memory_order_release);
+    t->n_run = n;
+    bell_ring(&t->wider);
+}
+
+/* --- places --- */
+
+enum { SETS = PAR_CPUS / CPU_SETSIZE };
+
+static void go_to_place(void *ctx, int thread, int n_thread) {
+    const struct par_places *p = ctx;
+    cpu_set_t set[SETS];
+    (void)n_thread;
+    memset(set, 0, sizeof set);
+    CPU_SET_S(p->cpu[(unsigned)thread % p->n], sizeof set, set);
+    (void)sched_setaffinity(0, sizeof set, set);
+}
+
+void par_pin(struct par *t, const struct par_places *p) {
+    struct par_places places = *p;
+    if (p->n) par_run(t, go_to_place, &places);
+}
+
+void par_roam(void) {
+    cpu_set_t set[SETS];
+    memset(set, 0, sizeof set);
+    if (sched_getaffinity(getpid(), sizeof set, set) != 0) return;
+    (void)sched_setaffinity(0, sizeof set, set);
+}
+
 int par_threads(const struct par *t) {
     return t->n;
 }
 
 static void team_quit(struct par *t) {
-    t->quit = true;
+    atomic_store(&t->quit, true);
     bell_ring(&t->start);
+    bell_ring(&t->wider);
 }
 
 static void *member_main(void *arg) {
@@ -134,7 +207,11 @@ static bool members_start(struct par *t, struct member *m, struct err *e) {
 static void team_init(struct par *t, int n_thread) {
     cpu_set_t cpus;
     bool crowded = sched_getaffinity(0, sizeof cpus, &cpus) == 0 && CPU_COUNT(&cpus) < n_thread;
-    *t = (struct par){.n = n_thread, .first_turn = crowded ? RELAX_SPIN : 0};
+    *t = (struct par){.n = n_thread,
+                      .n_run = n_thread,
+                      .stay = n_thread,
+                      .width = n_thread,
+                      .first_turn = crowded ? RELAX_SPIN : 0};
 }
 
 #ifdef _OPENMP

@@ -5,28 +5,51 @@
  * so an idle team costs no CPU. par_run() hands every thread the same function and returns when all
  * have finished. A team of one calls the function directly and starts no thread.
  *
- * Only the thread inside par_enter() may call par_run(); calls do not nest. Several threads may
- * have a team each. The child of a fork() has none: OpenMP believes in threads that it left behind.
+ * A team can work with fewer members for a while: where the memory limits, more cores only get in each
+ * other's way. Those left out sleep for good, whatever the others do.
+ *
+ * Only the thread inside par_enter() may call par_run() and its kin; calls do not nest. Several threads
+ * may have a team each. The child of a fork() has none: OpenMP believes in threads that it left behind.
  */
 #ifndef BASE_PAR_H
 #define BASE_PAR_H
 
 #include "base/err.h"
 
+#include <stdint.h>
+
 struct par;
+
+enum { PAR_MAX = 256, PAR_CPUS = 8192 };
+
+/* Where the members of a team are to stay. */
+struct par_places {
+    unsigned n;             // 0: wherever the kernel puts them
+    uint16_t cpu[PAR_MAX];  // [n] by member, each below PAR_CPUS; members beyond n begin anew
+};
 
 /* Work for one member: `thread` of `n_thread`, 0 is the caller of par_run(). */
 typedef void par_work(void *ctx, int thread, int n_thread);
 
 /* Run body(ctx, team) with a team of n_thread (1..PAR_MAX), the caller included; returns when body
  * has returned and the team is gone. Fails: ERR_MEMORY when threads cannot be had. */
-enum { PAR_MAX = 256 };
 MUST par_enter(int n_thread, void (*body)(void *ctx, struct par *team), void *ctx, struct err *e);
 
 /* Every member runs work(ctx, thread, n); returns when the last has finished. Allocates nothing. */
 void par_run(struct par *team, par_work *work, void *ctx);
 
-int par_threads(const struct par *team);
+/* From now on par_run() runs with the first n members, 1..par_threads(); all of them at first. Costs two
+ * runs at most, nothing when it is so already. */
+void par_width(struct par *team, int n);
+
+/* Every member goes to its place, the caller too; as far as the kernel lets it. Before any par_width(). */
+void par_pin(struct par *team, const struct par_places *p);
+
+/* A thread begins where the one that started it is: let the calling one run wherever the process's first
+ * thread may. */
+void par_roam(void);
+
+int par_threads(const struct par *team);  // members in all
 
 /* One step of waiting for another thread: spin politely at first, later yield the core. `turn`
  * counts the steps; returns true once it is time to sleep in the kernel instead. */

@@ -101,6 +101,7 @@ static bool read_turn(struct ring *r, uint64_t q, struct err *e) {
 
 static void *reader_main(void *arg) {
     struct ring *r = arg;
+    par_roam();
     for (;;) {
         uint64_t q = atomic_fetch_add_explicit(&r->claimed, 1, memory_order_relaxed);
         if (q >= r->end || !wait_for_room(r, q)) return NULL;
