@@ -158,6 +158,82 @@ static void test_cores(void) {
     tap_ok(cores_count(root, &all) == 2, "a list without end");
 }
 
+/* --- the order of places --- */
+
+static void put_cpu(int cpu, const char *name, const char *text) {
+    char path[96];
+    snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/%s", cpu, name);
+    put(path, text);
+}
+
+static struct cpus first_cpus(int n) {
+    struct cpus c;
+    memset(&c, 0, sizeof c);
+    for (int i = 0; i < n; i++) CPU_SET_S(i, sizeof c.set, c.set);
+    return c;
+}
+
+/* want: the CPUs in order, as "2 3 1 0". */
+static void expect_order(const struct cpus *may, unsigned n_core, const char *want,
+                         const char *what) {
+    struct par_places p;
+    unsigned got = cores_order(root, may, &p);
+    char text[1024] = "";
+    size_t n = 0;
+    for (unsigned i = 0; i < p.n; i++) {
+        n += (size_t)snprintf(text + n, sizeof text - n, "%s%d", i ? " " : "", p.cpu[i]);
+    }
+    tap_ok(got == n_core && strcmp(text, want) == 0, "%s: %u cores, %s", what, got, text);
+}
+
+static void test_order(void) {
+    struct cpus four = first_cpus(4), twelve = first_cpus(12);
+    new_root();
+    expect_order(&four, 4, "1 2 3 0", "4 CPUs of which nothing is known");
+    for (int i = 0; i < 4; i++) put_cpu(i, "topology/thread_siblings_list", i < 2 ? "0-1" : "2-3");
+    expect_order(&four, 2, "2 0 3 1", "two cores of two threads");
+    tap_ok(!cores_are_ours(root, &four, 2), "what is online is not known: not ours");
+    put("/sys/devices/system/cpu/online", "0-3\n");
+    tap_ok(cores_are_ours(root, &four, 2), "two threads on them, all ours");
+    tap_ok(!cores_are_ours(root, &four, 3), "three have no core each");
+    put("/sys/devices/system/cpu/online", "0-3,7\n");
+    tap_ok(!cores_are_ours(root, &four, 2), "CPU 7 is somebody else's");
+    put("/sys/devices/system/cpu/online", "0-3\n");
+    put("/proc/self/cgroup", "0::/a\n");
+    put("/proc/self/mountinfo", "26 24 0:23 / /cg rw - cgroup2 cgroup2 rw\n");
+    put("/cg/a/cpu.max", "400000 100000\n");
+    tap_ok(!cores_are_ours(root, &four, 2), "a quota: not ours");
+
+    /* Two P-cores of two threads, eight E-cores; as Linux numbers them. */
+    new_root();
+    for (int i = 0; i < 12; i++) {
+        char list[16];
+        snprintf(list, sizeof list, "%d-%d", i < 4 ? i / 2 * 2 : i, i < 4 ? i / 2 * 2 + 1 : i);
+        put_cpu(i, "topology/thread_siblings_list", list);
+        put_cpu(i, "cpufreq/cpuinfo_max_freq", i < 4 ? "4500000\n" : "3300000\n");
+    }
+    expect_order(&twelve, 10, "2 0 4 5 6 7 8 9 10 11 3 1", "a hybrid: P-cores, E-cores, the rest");
+
+    /* big.LITTLE: the little ones first in number. */
+    new_root();
+    for (int i = 0; i < 4; i++) put_cpu(i, "cpu_capacity", i < 2 ? "446\n" : "1024\n");
+    expect_order(&four, 4, "2 3 1 0", "big.LITTLE");
+    put_cpu(2, "cpu_capacity", "99999999999999999999\n");
+    put_cpu(3, "cpu_capacity", "-junk\n");
+    expect_order(&four, 4, "2 1 0 3", "figures that are none");
+}
+
+static void test_cache(void) {
+    new_root();
+    tap_ok(cores_cache(root) == 0, "no cache is known");
+    put_cpu(0, "cache/index0/size", "64K\n");
+    put_cpu(0, "cache/index2/size", "512K\n");
+    put_cpu(0, "cache/index3/size", "2M\n");
+    tap_ok(cores_cache(root) == 2 << 20, "the largest of three caches");
+    put_cpu(0, "cache/index3/size", "99999999999999999M\n");
+    tap_ok(cores_cache(root) == 512 << 10, "junk is none");
+}
+
 static void test_budget(void) {
     struct host_mem m = {.available = 8 * GIB, .cgroup_limit = UINT64_MAX, .rss = GIB};
     uint64_t all = host_budget(&m);
@@ -182,6 +258,9 @@ static void test_here(void) {
            (unsigned long long)m.rss >> 10, e.text);
     int n = host_cores();
     tap_ok(n >= 1 && n <= (int)sysconf(_SC_NPROCESSORS_ONLN), "this machine: %d cores", n);
+    struct par_places p;
+    host_places((unsigned)n, true, &p);
+    tap_ok(p.n >= (unsigned)n, "this machine: %u places", p.n);
     double speed = 0;
     uint64_t begin = clock_ns();
     ok = host_read_speed(n, 64 << 20, &speed, &e);
@@ -244,6 +323,8 @@ int main(void) {
     test_v2();
     test_v1();
     test_cores();
+    test_order();
+    test_cache();
     clear_root();
     test_budget();
     test_here();

@@ -2,7 +2,7 @@
 #ifndef HOST_HOST_H
 #define HOST_HOST_H
 
-#include "base/err.h"
+#include "base/par.h"
 
 #include <stdint.h>
 
@@ -21,6 +21,14 @@ uint64_t host_budget(const struct host_mem *m);
 
 /* Cores this process may run on (affinity and cgroup CPU quota), counting one per physical core. */
 int host_cores(void);
+
+/* Bytes of the largest cache; 0: not known. */
+uint64_t host_cache(void);
+
+/* Where n_thread threads that compute are to stay, the best CPUs first. Unless it is asked for, only when
+ * this process has the machine for itself (each thread a core, all CPUs ours, no other process of this
+ * program that has places); else out->n is 0. Once in a process: it is remembered until its end. */
+void host_places(unsigned n_thread, bool is_asked, struct par_places *out);
 
 /* Best of a few passes of all threads reading `bytes` of huge-page memory: bytes per second.
  * Not from inside a team. Fails: ERR_MEMORY. Takes about 0.2 s for 64 MiB. */
