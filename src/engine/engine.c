@@ -1,9 +1,10 @@
 /* engine.c - slices, their threads, and the loop from token to token.
  *
- * One slice runs on the caller's thread with a compute team; several have a thread each and no team.
+ * One slice runs on a thread of the engine's with a compute team; several have a thread each and no team.
  * Either way a slice runs generate(), the same program on the same tokens. */
 #include "engine/engine.h"
 
+#include "base/bell.h"
 #include "base/clock.h"
 #include "engine/guesser.h"
 
@@ -39,6 +40,14 @@ struct engine {
     struct gen_request req;
     struct gen_result *result;
     struct store_stats at_decode;  // when the first answer token was there
+    /* with one slice: its thread, and what that is asked to do (work NULL: to end) */
+    pthread_t thread;
+    bool has_thread;
+    struct bell asked, done;
+    void (*work)(void *ctx, struct par *team);
+    void *work_ctx;
+    bool has_no_team;  // fault says why; nothing more can be asked
+    struct err fault;
 };
 
 static void share_conf(const struct engine_conf *c, unsigned i, uint64_t budget,
@@ -59,6 +68,7 @@ static void share_conf(const struct engine_conf *c, unsigned i, uint64_t budget,
         .n_reader = c->n_reader,
         .n_slot = c->n_slot,
         .n_thread = c->n_slice > 1 ? 1 : c->n_thread,
+        .n_decode = c->n_slice > 1 ? 1 : c->n_decode,
     };
     cuts_make(&out->cuts, c->model, c->n_slice, c->share);
 }
@@ -138,6 +148,54 @@ void engine_forecast(const struct nn_memory *m, double read_bytes_per_s, double 
     };
 }
 
+/* --- the engine's thread: with one slice it enters the team once, for all that is asked --- */
+
+static void serve(void *ctx, struct par *team) {
+    struct engine *g = ctx;
+    par_pin(team, &g->conf.places);
+    for (uint32_t n_done = 0;; n_done++) {
+        while (bell_seen(&g->asked) == n_done) bell_wait(&g->asked, n_done);
+        if (!g->work) return;
+        g->work(g->work_ctx, team);
+        bell_ring(&g->done);
+    }
+}
+
+static void *engine_thread(void *ctx) {
+    struct engine *g = ctx;
+    if (par_enter((int)g->conf.n_thread, serve, g, &g->fault)) return NULL;
+    g->has_no_team = true;
+    bell_ring(&g->done);
+    return NULL;
+}
+
+/* Runs work(ctx, team) on the engine's thread, which is started when it is first needed. */
+static MUST run_on_team(struct engine *g, void (*work)(void *ctx, struct par *team), void *ctx,
+                        struct err *e) {
+    if (g->has_no_team) return err_set(e, g->fault.code, "%s", g->fault.text);
+    uint32_t seen = bell_seen(&g->done);
+    g->work = work;
+    g->work_ctx = ctx;
+    if (!g->has_thread && pthread_create(&g->thread, NULL, engine_thread, g)) {
+        return err_set(e, ERR_MEMORY, "the system gives no thread for the engine");
+    }
+    g->has_thread = true;
+    bell_ring(&g->asked);
+    while (bell_seen(&g->done) == seen) bell_wait(&g->done, seen);
+    if (!g->has_no_team) return true;
+    *e = g->fault;
+    return false;
+}
+
+static void end_thread(struct engine *g) {
+    if (!g->has_thread) return;
+    g->work = NULL;
+    bell_ring(&g->asked);
+    pthread_join(g->thread, NULL);
+}
+
+/* --- open, load, close --- */
+
 MUST engine_open(struct engine **out, const struct engine_conf *c, struct err *e) {
     struct engine *g = calloc(1, sizeof *g);
     if (!g) return err_set(e, ERR_MEMORY, "no memory for the engine's bookkeeping");
@@ -163,6 +221,7 @@ fail:
 
 void engine_close(struct engine *g) {
     if (!g) return;
+    end_thread(g);
     guesser_close(g->slice[0].guesser);
     for (unsigned i = 0; i < g->conf.n_slice; i++) nn_close(g->slice[i].nn);
     coll_local_close(g->local);
@@ -474,8 +533,7 @@ MUST engine_generate(struct engine *g, const struct gen_request *r, struct gen_r
     if (r->n_predict > room) g->req.n_predict = room;
     g->result = out;
     if (!take_notes(g, e)) return false;
-    bool ok = g->conf.n_slice > 1 ? run_slices(g, e)
-                                  : par_enter((int)g->conf.n_thread, generate, &g->slice[0], e);
+    bool ok = g->conf.n_slice > 1 ? run_slices(g, e) : run_on_team(g, generate, &g->slice[0], e);
     ok = ok && judge(g, e);
     drop_notes(g);
     g->is_spent = !ok || g->is_broken || (g->local && out->end == GEN_STOPPED);
@@ -541,5 +599,5 @@ MUST engine_score(struct engine *g, const int32_t *token, uint32_t n_token, doub
                         .e = e,
                         .ok = true};
     assert(g->conf.n_slice == 1 && n_token >= 1 && n_token <= g->conf.n_ctx);
-    return par_enter((int)g->conf.n_thread, score, &s, e) && s.ok;
+    return run_on_team(g, score, &s, e) && s.ok;
 }

@@ -25,7 +25,9 @@ struct engine_conf {
     const struct model *draft;  // the small model that guesses, or NULL; its vocabulary is the same
     enum kv_type kv;
     enum wire_type wire;
-    unsigned n_thread;          // compute team; with several slices each slice has one thread
+    unsigned n_thread;  // compute team; with several slices each slice has one thread
+    unsigned n_decode;  // of it, those that work on a step of few tokens; 0: all
+    struct par_places places;
     uint64_t budget;            // bytes for the pools of all slices together
     uint32_t n_reader, n_slot;  // 0: chosen by the disk speed (see engine_defaults)
 };

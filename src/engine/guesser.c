@@ -51,6 +51,7 @@ static struct nn_conf draft_conf(const struct engine_conf *c) {
         .n_reader = c->n_reader,
         .n_slot = 2,
         .n_thread = c->n_slice > 1 ? 1 : c->n_thread,
+        .n_decode = c->n_slice > 1 ? 1 : c->n_decode,
     };
     n.n_batch = n.n_ctx < DRAFT_BATCH ? n.n_ctx : DRAFT_BATCH;
     cuts_make(&n.cuts, c->draft, 1, &(double){1});

@@ -330,6 +330,8 @@ static MUST open_worker(struct node *n, struct err *e) {
                                    .pool = c->pool,
                                    .grammars = c->grammars,
                                    .n_thread = c->n_thread,
+                                   .n_decode = c->n_decode,
+                                   .places = c->places,
                                    .n_reader = c->n_reader,
                                    .n_slot = c->n_slot,
                                    .on_loading = on_loading,

@@ -35,7 +35,8 @@ struct node_conf {
     const char *model_file;
     uint64_t pool, budget, ram;  // bytes for the engine, for the process, of the machine
     uint64_t grammars;           // bytes for the grammars of answers under way
-    uint32_t n_ctx, n_batch, n_seq, n_thread, n_reader, n_slot;
+    uint32_t n_ctx, n_batch, n_seq, n_thread, n_decode, n_reader, n_slot;
+    struct par_places places;
     enum kv_type kv;
     enum wire_type wire;
     double speed, disk_bps, share;  // measured bytes/s; share: the user's wish, 0: by speed

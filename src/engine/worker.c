@@ -189,7 +189,7 @@ static void count_token(struct worker *w, double seconds) {
     double disk_ms = (double)(disk.wait_ns - w->disk_ns) * 1e-6;
     double net_ms = (double)(net.wait_ns - w->net_ns) * 1e-6;
     /* Disk waits are summed over the team's threads. */
-    disk_ms /= w->conf.n_thread;
+    disk_ms /= w->conf.n_decode ? w->conf.n_decode : w->conf.n_thread;
     double rest = seconds * 1e3 - disk_ms - net_ms, now = clock_s();
     pthread_mutex_lock(&w->lock);
     struct worker_figures *f = &w->figures;
@@ -400,6 +400,7 @@ static MUST open_nn(struct worker *w, struct err *e) {
         .budget = w->conf.pool,
         .n_reader = w->conf.n_reader,
         .n_thread = w->conf.n_thread,
+        .n_decode = w->conf.n_decode,
     };
     if (p->n_batch > STEP_TOKENS || p->n_seq > SEQ_SLOTS) {
         return err_set(e, ERR_LIMIT, "a plan with %u tokens a step and %u sequences", p->n_batch,
@@ -497,6 +498,7 @@ static struct epoch *next_epoch(struct worker *w) {
 static void work(void *ctx, struct par *team) {
     struct worker *w = ctx;
     w->team = team;
+    par_pin(team, &w->conf.places);
     while ((w->now = next_epoch(w)) != NULL) {
         if (!is_over(w)) run_epoch(w);
         epoch_release(w->now);

@@ -20,7 +20,8 @@ struct worker_conf {
     const struct tok *tok;
     uint64_t pool;      // bytes for everything an epoch needs
     uint64_t grammars;  // bytes for all grammars that are followed at one time; 0: none are
-    uint32_t n_thread, n_reader, n_slot;
+    uint32_t n_thread, n_decode, n_reader, n_slot;  // see nn.h
+    struct par_places places;
     /* Called on the worker's thread. on_loading: bytes of weights that are in memory so far. */
     void (*on_loading)(void *ctx, uint64_t done);
     void (*on_loaded)(void *ctx, uint64_t epoch, const struct nn_memory *m);

@@ -78,6 +78,13 @@ static MUST run_layer(struct nn *n, struct par *team, uint32_t layer, uint32_t n
     return ok;
 }
 
+enum { FEW_TOKENS = 4 };  // up to here the memory limits, beyond arithmetic
+
+static void set_width(const struct nn *n, struct par *team, uint32_t n_tok) {
+    bool some = n_tok <= FEW_TOKENS && n->conf.n_decode;
+    par_width(team, some ? (int)n->conf.n_decode : par_threads(team));
+}
+
 MUST nn_step(struct nn *n, struct par *team, uint32_t seq, const int32_t *token, uint32_t n_tok,
              uint32_t n_logit, struct err *e) {
     const struct model *m = n->conf.model;
@@ -90,6 +97,7 @@ MUST nn_step(struct nn *n, struct par *team, uint32_t seq, const int32_t *token,
                        n->conf.n_ctx, n->pos, n_tok);
     }
     n->n_logit = 0;
+    set_width(n, team, n_tok);
     if (!embed(n, token, n_tok, e)) return false;
     angles(n, n_tok);
     for (uint32_t i = 0; i < m->n_layer; i++) {

@@ -40,6 +40,7 @@ struct nn_conf {
     uint32_t n_reader;  // reader threads
     uint32_t n_slot;    // ring buffers
     uint32_t n_thread;  // size of the team that will run nn_step
+    uint32_t n_decode;  // of it, members that work on a step of few tokens; 0: all
 };
 
 /* What the budget of one slice goes to: the same arithmetic for `plan`, the forecast and nn_open. */
