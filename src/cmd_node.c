@@ -231,8 +231,12 @@ static MUST open_model(struct service *s, const char *word, struct err *e) {
 /* ---- start */
 
 static struct machine machine_of(const struct config *c) {
-    return (struct machine){
-        .ctx = c->ctx, .kv = c->kv, .wire = c->wire, .threads = c->threads, .memory = c->memory};
+    return (struct machine){.ctx = c->ctx,
+                            .kv = c->kv,
+                            .wire = c->wire,
+                            .threads = c->threads,
+                            .pin = c->pin,
+                            .memory = c->memory};
 }
 
 static MUST measure_with(struct service *s, const struct machine *m, struct err *e) {
@@ -267,9 +271,12 @@ static void log_banner(const struct service *s) {
     if (uname(&u) != 0) memset(&u, 0, sizeof u);
     log_info("node", "dair %s: %s, %s%s%s, %d cores, %s of memory", DAIR_VERSION, s->ident.name,
              u.machine, *c->board ? ", " : "", c->board, t->n_core, BYTES_TEXT(t->mem.total));
+    char threads[256];
     log_info("node", "budget %s, of it %s for weights and context; kernels %s, %u threads",
              BYTES_TEXT(c->budget), BYTES_TEXT(c->pool), t->kernels.name, c->n_thread);
     if (!c->model) return;
+    setup_threads(t, threads, sizeof threads);
+    log_info("node", "threads that write: %s", threads);
     log_info("node", "model %.60s: %s, %u layers, %s in %s; weights %s, disk %s", c->model_file,
              c->model->arch_name, c->model->n_layer, BYTES_TEXT(c->model->data_len),
              setup_type(c->model), RATE_TEXT(c->speed), RATE_TEXT(c->disk_bps));

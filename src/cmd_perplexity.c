@@ -33,8 +33,7 @@ static const struct opt ppl_opt[] = {
                    "how the context is kept in memory (f16)", 0, 0, "q8_0"),
     MACHINE_OPTION(struct ppl_conf, "--wire", OPT_CHOICE, wire, "q16|q8|f32",
                    "rounding of what machines would send each other (q16)", 0, 0, NULL),
-    MACHINE_OPTION(struct ppl_conf, "--threads", OPT_U32, threads, "N",
-                   "threads that compute (one for each core)", 1, PAR_MAX, NULL),
+    THREAD_OPTIONS(struct ppl_conf),
     {"--json", OPT_FLAG, AT(is_json), NULL, "the result as a JSON object", 0, 0, NULL},
     {"--quiet", OPT_FLAG, AT(is_quiet), NULL, "no progress, only the result", 0, 0, NULL},
 };

@@ -75,9 +75,8 @@ static MUST print_plan(const struct setup *s, struct err *e) {
     setup_print(s, stdout);
     printf("measured  memory %s, matrix kernel %s with %u threads, disk %s;\n"
            "          a token takes %.1f ms of computing and %.1f ms of disk\n",
-           RATE_TEXT(s->read_bps), RATE_TEXT(s->kernel_bps),
-           s->conf.n_slice > 1 ? s->conf.n_slice : s->conf.n_thread, RATE_TEXT(s->disk_bps),
-           s->forecast.compute_s * 1e3, s->forecast.disk_s * 1e3);
+           RATE_TEXT(s->read_bps), RATE_TEXT(s->compute_bps), s->tune.count[s->tune.best],
+           RATE_TEXT(s->disk_bps), s->forecast.compute_s * 1e3, s->forecast.disk_s * 1e3);
     printf("\n%5s  %5s %6s %6s %7s  %10s %10s %10s  %s\n", "slice", "heads", "width", "ff", "vocab",
            "kept", "a token", "context", "kept of its weights");
     for (unsigned i = 0; i < s->conf.n_slice; i++) {

@@ -377,7 +377,7 @@ static void take_figures(struct figures *f, const struct worker *w, const struct
     f->per_step = w->guest ? 1 : ratio(f->r.n_drawn, f->r.n_step);
     f->io_bps = ratio((double)f->r.streamed_bytes, f->r.decode_s);
     f->per_token = ratio((double)f->r.streamed_bytes, f->r.n_drawn);
-    f->wait_s = (double)f->r.wait_ns * 1e-9 / (c->n_slice > 1 ? c->n_slice : c->n_thread);
+    f->wait_s = (double)f->r.wait_ns * 1e-9 / (c->n_slice > 1 ? c->n_slice : c->n_decode);
     f->peak_rss = host_mem(&mem, &ignored) ? mem.peak_rss : 0;
 }
 

@@ -2,11 +2,12 @@
 
 #include "base/arena.h"
 #include "base/clock.h"
-#include "base/par.h"
 
+#include <assert.h>
 #include <stdatomic.h>
 
-enum { N_COL = 4096, UNIT = 256 << 10, PASSES_LEAST = 2 };
+enum { COLS_USUAL = 4096, UNIT = 256 << 10, PASSES_LEAST = 2, WIDTHS_MOST = 16 };
+static const double TURN_SECONDS = 0.002;  // by then members that slept are long awake
 
 /* A matrix in kernel order times n_tok tokens. */
 struct gemv {
@@ -14,18 +15,21 @@ struct gemv {
     const struct weight_ops *ops;
     struct arena mem;
     uint8_t *w;  // [n_group] groups
-    size_t group, n_group, per_unit;
+    size_t n_col, group, n_group, per_unit, per_run;
     uint8_t *row;  // 8 rows in file order
     void *x;       // panels of n_tok tokens, or their floats
     float *y;      // [n_tok][8 * n_group]
     atomic_size_t next;
-    double best_s;
+    size_t end;  // of the run
+    const unsigned *width;
+    unsigned n_width;
+    double best_s[WIDTHS_MOST];
 };
 
 static void gemv_fill(void *ctx, int thread, int n_thread) {
     struct gemv *g = ctx;
     for (size_t i = (size_t)thread; i < g->n_group; i += (size_t)n_thread) {
-        (void)g->ops->relay(g->w + i * g->group, g->row, ROW_GROUP, N_COL);
+        (void)g->ops->relay(g->w + i * g->group, g->row, ROW_GROUP, g->n_col);
     }
 }
 
@@ -35,70 +39,113 @@ static void gemv_share(void *ctx, int thread, int n_thread) {
     (void)n_thread;
     for (;;) {
         size_t at = atomic_fetch_add(&g->next, g->per_unit);
-        if (at >= g->n_group) return;
-        size_t n = g->n_group - at < g->per_unit ? g->n_group - at : g->per_unit;
+        if (at >= g->end) return;
+        size_t n = g->end - at < g->per_unit ? g->end - at : g->per_unit;
         g->ops->matmul(g->y + at * ROW_GROUP, g->n_group * ROW_GROUP, g->w + at * g->group, n,
-                       N_COL, g->x, g->conf->n_tok);
+                       g->n_col, g->x, g->conf->n_tok);
+    }
+}
+
+static double one_pass(struct gemv *g, struct par *team) {
+    double begin = clock_s();
+    for (size_t at = 0; at < g->n_group; at = g->end) {
+        g->end = g->n_group - at < g->per_run ? g->n_group : at + g->per_run;
+        atomic_store(&g->next, at);
+        par_run(team, gemv_share, g);
+    }
+    return clock_s() - begin;
+}
+
+static void take_turn(struct gemv *g, struct par *team, unsigned i) {
+    double sum = 0;
+    par_width(team, (int)g->width[i]);
+    for (unsigned pass = 0; pass < PASSES_LEAST || sum < TURN_SECONDS; pass++) {
+        double t = one_pass(g, team);
+        if (t < g->best_s[i]) g->best_s[i] = t;
+        sum += t;
     }
 }
 
 static void gemv_body(void *ctx, struct par *team) {
     struct gemv *g = ctx;
+    if (g->conf->places) par_pin(team, g->conf->places);
     par_run(team, gemv_fill, g);
+    for (unsigned i = 0; i < g->n_width; i++) g->best_s[i] = 1e9;
     double begin = clock_s();
-    g->best_s = 1e9;
-    for (unsigned pass = 0; pass < PASSES_LEAST || clock_s() - begin < g->conf->seconds; pass++) {
-        atomic_store(&g->next, 0);
-        double t = clock_s();
-        par_run(team, gemv_share, g);
-        t = clock_s() - t;
-        if (t < g->best_s) g->best_s = t;
+    do {
+        for (unsigned i = 0; i < g->n_width; i++) take_turn(g, team, i);
+    } while (clock_s() - begin < g->conf->seconds);
+}
+
+/* Where a type's blocks have the upper bytes of their floats, which hold the exponents. */
+struct floats {
+    size_t block, at[2];
+};
+
+static struct floats floats_of(int type) {
+    switch (type) {
+    case W_F32: return (struct floats){4, {3, 3}};
+    case W_F16:
+    case W_BF16: return (struct floats){2, {1, 1}};
+    case W_Q4_1: return (struct floats){sizeof(struct file_q4_1), {1, 3}};
+    case W_Q5_0: return (struct floats){sizeof(struct file_q5_0), {1, 1}};
+    case W_Q5_1: return (struct floats){sizeof(struct file_q5_1), {1, 3}};
+    case W_Q8_0: return (struct floats){sizeof(struct file_q8_0), {1, 1}};
+    case W_Q2_K: return (struct floats){sizeof(struct file_q2_k), {81, 83}};
+    case W_Q3_K: return (struct floats){sizeof(struct file_q3_k), {109, 109}};
+    case W_Q4_K: return (struct floats){sizeof(struct file_q4_k), {1, 3}};
+    case W_Q5_K: return (struct floats){sizeof(struct file_q5_k), {1, 3}};
+    case W_Q6_K: return (struct floats){sizeof(struct file_q6_k), {209, 209}};
+    case W_IQ4_XS: return (struct floats){sizeof(struct file_iq4_xs), {1, 1}};
+    case W_MXFP4: return (struct floats){sizeof(struct file_mxfp4), {0, 0}};
+    default: return (struct floats){sizeof(struct file_q4_0), {1, 1}};
     }
 }
 
 /* Any bytes will do, but for the exponents of floats and scales: below 2, so that nothing overflows. */
 static void fill_row(uint8_t *row, size_t len, int type) {
-    size_t step = 1, high = 0;  // bytes of a block, and the one with the exponent's upper half
-    switch (type) {
-    case W_F32: step = 4, high = 3; break;
-    case W_F16: step = 2, high = 1; break;
-    case W_Q4_0: step = sizeof(struct file_q4_0), high = 1; break;
-    case W_Q8_0: step = sizeof(struct file_q8_0), high = 1; break;
-    case W_Q6_K: step = sizeof(struct file_q6_k), high = sizeof(struct file_q6_k) - 1; break;
-    }
+    struct floats f = floats_of(type);
     for (size_t i = 0; i < len; i++) row[i] = (uint8_t)(i * 131 + i / 7);
-    for (size_t i = high; i < len; i += step) row[i] &= 0x3f;
+    for (size_t i = 0; i + f.block <= len; i += f.block) {
+        row[i + f.at[0]] &= 0x3f;
+        row[i + f.at[1]] &= 0x3f;
+    }
 }
 
 static void fill_tokens(struct gemv *g, struct act *q, float *x) {
     const struct kernels *k = g->conf->kernels;
+    size_t n_col = g->n_col, n_block = n_col / Q_BLOCK;
     for (size_t t = 0; t < g->conf->n_tok; t++) {
-        if (g->ops->is_float) x = (float *)g->x + t * N_COL;
-        for (size_t i = 0; i < N_COL; i++) x[i] = (float)((i * 37 + t * 11) % 255) - 127;
-        if (!g->ops->is_float) k->quantise(q + t * (N_COL / Q_BLOCK), x, N_COL);
+        if (g->ops->is_float) x = (float *)g->x + t * n_col;
+        for (size_t i = 0; i < n_col; i++) x[i] = (float)((i * 37 + t * 11) % 255) - 127;
+        if (!g->ops->is_float) k->quantise(q + t * n_block, x, n_col);
     }
     if (g->ops->is_float) return;
-    k->pack(g->x, q, N_COL / Q_BLOCK, N_COL / Q_BLOCK, g->conf->n_tok);
+    k->pack(g->x, q, n_block, n_block, g->conf->n_tok);
 }
 
 static MUST gemv_open(struct gemv *g, const struct gemv_conf *c, struct err *e) {
+    size_t unit = weight_block(c->type) > Q_BLOCK ? weight_block(c->type) : Q_BLOCK;
     *g = (struct gemv){.conf = c, .ops = weight_ops(c->kernels, c->type)};
+    g->n_col = ((c->n_col ? c->n_col : COLS_USUAL) + unit - 1) / unit * unit;
     if (!g->ops) return err_set(e, ERR_UNSUPPORTED, "weights of type %d have no kernel", c->type);
-    size_t rows = ROW_GROUP * weight_row_bytes(c->type, N_COL);
-    size_t in = g->ops->is_float ? c->n_tok * N_COL * sizeof(float) : panel_bytes(N_COL, c->n_tok);
-    g->group = weight_group_bytes(c->type, N_COL);
-    size_t n_act = c->n_tok * (N_COL / Q_BLOCK);
-    size_t fixed = rows + in + n_act * sizeof(struct act) + N_COL * sizeof(float) + 6 * 64;
+    size_t rows = ROW_GROUP * weight_row_bytes(c->type, g->n_col);
+    size_t in =
+        g->ops->is_float ? c->n_tok * g->n_col * sizeof(float) : panel_bytes(g->n_col, c->n_tok);
+    g->group = weight_group_bytes(c->type, g->n_col);
+    size_t n_act = c->n_tok * (g->n_col / Q_BLOCK);
+    size_t fixed = rows + in + n_act * sizeof(struct act) + g->n_col * sizeof(float) + 6 * 64;
     size_t each = g->group + ROW_GROUP * c->n_tok * sizeof(float);
     g->n_group = c->bytes > fixed + each ? (c->bytes - fixed) / each : 1;
     g->per_unit = UNIT / g->group ? UNIT / g->group : 1;
+    g->per_run = c->run_bytes ? (c->run_bytes + g->group - 1) / g->group : g->n_group;
     if (!arena_open(&g->mem, "matrix", fixed + g->n_group * each, e)) return false;
     g->w = arena_push(&g->mem, g->n_group * g->group, 64);
     g->row = arena_push(&g->mem, rows, 64);
     g->x = arena_push(&g->mem, in, 64);
     g->y = arena_push(&g->mem, c->n_tok * g->n_group * ROW_GROUP * sizeof(float), 64);
     struct act *q = arena_push(&g->mem, n_act * sizeof *q, 64);
-    float *x = arena_push(&g->mem, N_COL * sizeof *x, 64);
+    float *x = arena_push(&g->mem, g->n_col * sizeof *x, 64);
     if (!g->w || !g->row || !g->x || !g->y || !q || !x) {
         arena_close(&g->mem);
         return err_set(e, ERR_MEMORY, "the matrix to measure with does not fit %llu bytes",
@@ -109,14 +156,24 @@ static MUST gemv_open(struct gemv *g, const struct gemv_conf *c, struct err *e) 
     return true;
 }
 
-MUST gemv_speed(const struct gemv_conf *c, struct gemv_speed *out, struct err *e) {
+MUST gemv_speeds(const struct gemv_conf *c, const unsigned *width, unsigned n,
+                 struct gemv_speed *out, struct err *e) {
     struct gemv g;
+    assert(n >= 1 && n <= WIDTHS_MOST);
     if (!gemv_open(&g, c, e)) return false;
+    g.width = width;
+    g.n_width = n;
     bool ok = par_enter(c->n_thread, gemv_body, &g, e);
     double bytes = (double)(g.n_group * g.group);
-    double ops = 2.0 * ROW_GROUP * (double)g.n_group * N_COL * (double)c->n_tok;
+    double ops = 2.0 * ROW_GROUP * (double)g.n_group * (double)g.n_col * (double)c->n_tok;
     arena_close(&g.mem);
     if (!ok) return false;
-    *out = (struct gemv_speed){bytes / g.best_s, ops / g.best_s};
+    for (unsigned i = 0; i < n; i++) {
+        out[i] = (struct gemv_speed){bytes / g.best_s[i], ops / g.best_s[i]};
+    }
     return true;
+}
+
+MUST gemv_speed(const struct gemv_conf *c, struct gemv_speed *out, struct err *e) {
+    return gemv_speeds(c, &(unsigned){(unsigned)c->n_thread}, 1, out, e);
 }

@@ -3,17 +3,21 @@
 #ifndef GEMV_H
 #define GEMV_H
 
-#include "base/err.h"
+#include "base/par.h"
 #include "kernels.h"
 
 #include <stdint.h>
 
 struct gemv_conf {
     const struct kernels *kernels;
-    int type;  // enum weight_type
-    int n_thread;
-    size_t n_tok;    // tokens at once
-    uint64_t bytes;  // memory to use in all, at most
+    int type;                         // enum weight_type
+    int n_thread;                     // size of the team
+    const struct par_places *places;  // of its members, or NULL
+    size_t n_tok;                     // tokens at once
+    size_t n_col;                     // of the matrix, 0: 4096
+    uint64_t bytes;                   // memory to use in all, at most
+    uint64_t
+        run_bytes;   // weights that the team is given at once, as those of a model's matrix; 0: all
     double seconds;  // how long to go on; two passes are made in any case
 };
 
@@ -24,5 +28,9 @@ struct gemv_speed {
 
 /* Random finite weights times random tokens. Fails: ERR_MEMORY. */
 MUST gemv_speed(const struct gemv_conf *c, struct gemv_speed *out, struct err *e);
+
+/* The same with each of n widths of the team, which take turns. */
+MUST gemv_speeds(const struct gemv_conf *c, const unsigned *width, unsigned n,
+                 struct gemv_speed *out, struct err *e);
 
 #endif

@@ -75,6 +75,8 @@ MUST nodesetup_measure(struct setup *s, const struct machine *m, unsigned n_peer
     c->n_batch = s->conf.n_batch;
     c->n_seq = c->model ? choose_seq(s) : 1;
     c->n_thread = s->conf.n_thread;
+    c->n_decode = s->conf.n_decode;
+    c->places = s->conf.places;
     c->n_reader = s->conf.n_reader;
     c->n_slot = s->conf.n_slot;
     c->kv = s->conf.kv;

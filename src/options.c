@@ -40,9 +40,11 @@ static MUST set_number(const struct opt *o, void *to, const char *value, struct 
     uint64_t n = 0;
     double r = 0;
     bool is_real = o->kind == OPT_REAL;
+    const char *takes = is_real               ? "a number"
+                        : o->kind == OPT_AUTO ? "auto or a whole number"
+                                              : "a whole number";
     if (is_real ? !text_real(value, &r) : !text_u64(value, &n)) {
-        return err_set(e, ERR_USAGE, "%s takes %s, not \"%.60s\"", o->name,
-                       is_real ? "a number" : "a whole number", value);
+        return err_set(e, ERR_USAGE, "%s takes %s, not \"%.60s\"", o->name, takes, value);
     }
     if (!is_real) r = (double)n;
     if (o->kind != OPT_U64 && (r < o->from || r > o->to)) {
@@ -52,7 +54,7 @@ static MUST set_number(const struct opt *o, void *to, const char *value, struct 
     uint32_t small = (uint32_t)n;
     if (is_real) memcpy(to, &r, sizeof r);
     if (o->kind == OPT_U64) memcpy(to, &n, sizeof n);
-    if (o->kind == OPT_U32) memcpy(to, &small, sizeof small);
+    if (o->kind == OPT_U32 || o->kind == OPT_AUTO) memcpy(to, &small, sizeof small);
     return true;
 }
 
@@ -68,10 +70,15 @@ static MUST add_text(const struct opt *o, struct text_list *list, const char *va
 static MUST set_value(const struct opt *o, void *conf, const char *value, struct err *e) {
     void *to = (char *)conf + o->at;
     struct amount a;
+    if (o->kind == OPT_AUTO && strcmp(value, "auto") == 0) {
+        memcpy(to, &(uint32_t){0}, sizeof(uint32_t));
+        return true;
+    }
     switch (o->kind) {
     case OPT_FLAG: break;  // has no value
     case OPT_TEXT: memcpy(to, &value, sizeof value); break;
     case OPT_U32:
+    case OPT_AUTO:
     case OPT_U64:
     case OPT_REAL: return set_number(o, to, value, e);
     case OPT_CHOICE: return set_choice(o, to, value, e);

@@ -1,6 +1,5 @@
 #include "setup.h"
 
-#include "gemv.h"
 #include "store/diskprobe.h"
 
 #include <stdio.h>
@@ -17,6 +16,7 @@ enum {
     PROMPT_USUAL = 1024,  // tokens, where the prompt is not known yet
     BATCH_STREAM = 64,    // of a model that streams: its scratch takes from what stays
     SWEEP_PART = 16,      // of what a token streams: so much more, for the sake of the prompt
+    ANSWER_USUAL = 64,    // tokens, halfway
     GUESS_PART = 64,
     SCORE_TIMES = 4,  // scoring takes so much more
     GUESS_RAM = 15,   // guesses in a step; more cost as much as tokens
@@ -25,8 +25,7 @@ enum {
     CHUNK_UNIT = 4096,
     PAGE_PART = 512
 };
-static const double FAST_DISK = 2e9;  // bytes/s that two readers cannot saturate
-static const double KERNEL_SECONDS = 0.05;
+static const double FAST_DISK = 2e9;       // bytes/s that two readers cannot saturate
 static const double CLEARLY_SLOWER = 0.8;  // below this part of the memory's speed a kernel limits
 
 /* All variants' names: "scalar, avx2 and neon". */
@@ -293,17 +292,28 @@ static uint64_t in_ram_from(const struct setup *s, uint64_t low) {
     return high;
 }
 
+/* The team, and where it is to stay. Slices have a thread each, which the kernel places. */
+static void choose_threads(struct setup *s, const struct machine *m) {
+    struct engine_conf *c = &s->conf;
+    c->n_thread = m->threads ? m->threads : (unsigned)s->n_core;
+    s->has_count = m->threads > 0;
+    if (s->has_places || c->n_slice > 1 || m->pin == PIN_OFF) return;
+    host_places(c->n_thread, m->pin == PIN_ON, &c->places);
+    s->has_places = true;
+}
+
 MUST setup_fit(struct setup *s, const struct machine *m, struct err *e) {
     struct engine_conf *c = &s->conf;
     struct nn_memory most;
     uint64_t least = 0;
-    *c = (struct engine_conf){.model = &s->model, .kernels = &s->kernels, .n_reader = 2};
+    *c = (struct engine_conf){
+        .model = &s->model, .kernels = &s->kernels, .n_reader = 2, .places = c->places};
     c->kv = (enum kv_type)m->kv;
     c->wire = (enum wire_type)m->wire;
-    c->n_thread = m->threads ? m->threads : (unsigned)s->n_core;
     c->spec = (enum spec_kind)m->spec;
     c->draft = s->draft.n_layer ? &s->draft : NULL;
     if (!setup_context(s, m, &c->n_ctx, e) || !set_slices(c, m->slices, e)) return false;
+    choose_threads(s, m);
     if (!setup_budget(s, m, e)) return false;
     choose_guesses(s, GUESS_RAM);
     if (!least_pool(s, &least, e)) return false;
@@ -359,29 +369,47 @@ static uint32_t common_type(const struct model *m) {
     return best;
 }
 
-/* Small enough to be quick and large enough for all threads; if it fits a cache, no matter: the
- * memory's speed is known from elsewhere. */
-static MUST probe_kernel(struct setup *s, unsigned n_thread, struct err *e) {
-    uint64_t room = s->pool / 2;
-    const struct gemv_conf c = {.kernels = &s->kernels,
-                                .type = (int)common_type(&s->model),
-                                .n_thread = (int)n_thread,
-                                .n_tok = 1,
-                                .bytes = room < 16 * MIB ? room : 16 * MIB,
-                                .seconds = KERNEL_SECONDS};
-    struct gemv_speed speed;
-    if (!gemv_speed(&c, &speed, e)) return false;
-    s->kernel_bps = speed.bytes_per_s;
+/* Threads and what they are good for, on so many bytes of weights. */
+static MUST probe_threads(struct setup *s, uint64_t bytes, struct err *e) {
+    struct engine_conf *c = &s->conf;
+    bool has_slices = c->n_slice > 1;
+    uint32_t n_pos = s->n_prompt + ANSWER_USUAL;
+    const struct tune_conf t = {
+        .kernels = &s->kernels,
+        .model = &s->model,
+        .type = (int)common_type(&s->model),
+        .n_thread = has_slices ? c->n_slice : c->n_thread,
+        .is_fixed = has_slices || s->has_count,
+        .places = &c->places,
+        .bytes = bytes,
+        .cache = host_cache(),
+        .memory = s->pool / 2,
+        .n_pos = n_pos < c->n_ctx ? n_pos : c->n_ctx,
+    };
+    if (!tune_measure(&t, &s->tune, e)) return false;
+    c->n_decode = has_slices ? 0 : s->tune.count[s->tune.best];
+    s->compute_bps = s->tune.bps[s->tune.best];
     return true;
 }
 
+static MUST probe_memory(struct setup *s, unsigned n_thread, struct err *e) {
+    uint64_t bytes = s->pool / 2 < 64 * MIB ? s->pool / 2 : 64 * MIB;
+    if (bytes < MIB) bytes = MIB;
+    return host_read_speed((int)n_thread, bytes, &s->read_bps, e);
+}
+
+static struct rates rates_of(const struct setup *s) {
+    return (struct rates){
+        .compute_bps = s->compute_bps, .rest_s = s->tune.rest_s, .disk_bps = s->disk_bps};
+}
+
 void setup_forecast(struct setup *s) {
-    s->compute_bps = s->kernel_bps < s->read_bps ? s->kernel_bps : s->read_bps;
-    engine_forecast(&s->memory, s->compute_bps, s->disk_bps, &s->forecast);
+    const struct rates r = rates_of(s);
+    engine_forecast(&s->memory, &r, &s->forecast);
 }
 
 static bool is_kernel_slow(const struct setup *s) {
-    return s->kernel_bps < CLEARLY_SLOWER * s->read_bps;
+    return s->compute_bps < CLEARLY_SLOWER * s->read_bps;
 }
 
 const char *setup_limit(const struct setup *s, const struct forecast *f) {
@@ -393,10 +421,13 @@ const char *setup_limit_word(const struct setup *s, const struct forecast *f) {
 }
 
 MUST setup_probe(struct setup *s, enum setup_disk disk, struct err *e) {
-    unsigned n = s->conf.n_slice > 1 ? s->conf.n_slice : s->conf.n_thread;
-    uint64_t bytes = s->pool / 2 < 64 * MIB ? s->pool / 2 : 64 * MIB;
-    if (!host_read_speed((int)n, bytes, &s->read_bps, e) || !probe_kernel(s, n, e)) return false;
-    bool streams = s->memory.tiles.streamed_bytes_per_sweep > 0;
+    const struct nn_memory *m = &s->memory;
+    double part = m->sweep_bytes ? (double)m->token_bytes / (double)m->sweep_bytes : 1;
+    if (!probe_threads(s, (uint64_t)((double)m->weight_bytes * part), e) ||
+        !probe_memory(s, s->tune.count[s->tune.best], e)) {
+        return false;
+    }
+    bool streams = m->tiles.streamed_bytes_per_sweep > 0;
     if ((streams || disk == DISK_ALWAYS) && !probe_disk(s, e)) return false;
     if (streams && s->disk_bps > FAST_DISK) {
         s->conf.n_reader = 4;
@@ -408,9 +439,8 @@ MUST setup_probe(struct setup *s, enum setup_disk disk, struct err *e) {
 
 static MUST speeds_of_model(struct setup *s, const struct machine *m, struct err *e) {
     struct engine_conf *c = &s->conf;
-    if (!setup_context(s, m, &c->n_ctx, e) || !probe_kernel(s, c->n_thread, e)) return false;
+    if (!setup_context(s, m, &c->n_ctx, e) || !probe_threads(s, s->model.data_len, e)) return false;
     c->n_batch = c->n_ctx < BATCH_NODE ? c->n_ctx : BATCH_NODE;
-    s->compute_bps = s->kernel_bps < s->read_bps ? s->kernel_bps : s->read_bps;
     if (!probe_disk(s, e)) return false;
     if (s->disk_bps <= FAST_DISK) return true;
     c->n_reader = 4;
@@ -420,25 +450,27 @@ static MUST speeds_of_model(struct setup *s, const struct machine *m, struct err
 
 MUST setup_speeds(struct setup *s, const struct machine *m, struct err *e) {
     struct engine_conf *c = &s->conf;
-    *c = (struct engine_conf){
-        .model = &s->model, .kernels = &s->kernels, .n_reader = 2, .n_slot = RING_USUAL};
+    *c = (struct engine_conf){.model = &s->model,
+                              .kernels = &s->kernels,
+                              .n_reader = 2,
+                              .n_slot = RING_USUAL,
+                              .places = c->places};
     c->kv = (enum kv_type)m->kv;
     c->wire = (enum wire_type)m->wire;
-    c->n_thread = m->threads ? m->threads : (unsigned)s->n_core;
-    uint64_t bytes = s->pool / 2 < 64 * MIB ? s->pool / 2 : 64 * MIB;
-    if (bytes < MIB) bytes = MIB;
-    if (!host_read_speed((int)c->n_thread, bytes, &s->read_bps, e)) return false;
-    return !s->model.n_layer || speeds_of_model(s, m, e);
+    choose_threads(s, m);
+    if (s->model.n_layer && !speeds_of_model(s, m, e)) return false;
+    return probe_memory(s, c->n_decode ? c->n_decode : c->n_thread, e);
 }
 
 bool setup_at(const struct setup *s, uint64_t budget, struct nn_memory *m, struct forecast *f) {
     struct err e;
+    const struct rates r = rates_of(s);
     uint64_t off = s->program + slack_of(budget);
     for (uint32_t slot = s->conf.n_slot; budget > off && slot >= 2; slot /= 2) {
         uint32_t batch = slot > 2 ? s->conf.n_batch : 1;
         if (!measure(s, batch, slot, budget - off, m, &e)) continue;
         if (slot > 2 && m->ring_bytes > (budget - off) / (s->conf.n_sweep ? 2 : 4)) continue;
-        engine_forecast(m, s->compute_bps, s->disk_bps, f);
+        engine_forecast(m, &r, f);
         return true;
     }
     return false;
@@ -486,11 +518,33 @@ static void print_memory(const struct setup *s, FILE *to) {
     }
 }
 
+void setup_threads(const struct setup *s, char *to, size_t size) {
+    const struct tune *t = &s->tune;
+    unsigned take = t->count[t->best];
+    int n = s->has_count ? snprintf(to, size, "%u, as asked", take)
+                         : snprintf(to, size, "%u of %u", take, t->count[0]);
+    if (n > 0 && (size_t)n < size) {
+        n += snprintf(to + n, size - (size_t)n, ": %s of weights", RATE_TEXT(t->bps[t->best]));
+    }
+    for (unsigned i = 0; i < t->n && n > 0 && (size_t)n < size; i++) {
+        if (i == t->best) continue;
+        n += snprintf(to + n, size - (size_t)n, ", %s with %u", RATE_TEXT(t->bps[i]), t->count[i]);
+    }
+    bool all = take == t->count[0];
+    if (n > 0 && (size_t)n < size) {
+        snprintf(to + n, size - (size_t)n, "%s%s", all ? "" : "; prompts take all",
+                 s->conf.places.n ? "; each kept on a core" : "");
+    }
+}
+
 void setup_print(const struct setup *s, FILE *to) {
     const struct nn_memory *m = &s->memory;
     uint64_t streamed = m->tiles.streamed_bytes_per_sweep;
+    char threads[256];
     setup_print_model(s, to);
     print_memory(s, to);
+    setup_threads(s, threads, sizeof threads);
+    if (s->conf.n_slice == 1) fprintf(to, "threads   %s\n", threads);
     if (streamed == 0) {
         fprintf(to, "weights   all in memory, %s read from it for each token\n",
                 BYTES_TEXT(m->token_bytes));
@@ -503,6 +557,21 @@ void setup_print(const struct setup *s, FILE *to) {
             s->forecast.decode_tps < 10 ? 2 : 1, s->forecast.decode_tps,
             setup_limit(s, &s->forecast),
             RATE_TEXT(s->forecast.disk_bound ? s->disk_bps : s->compute_bps));
+}
+
+static void json_threads(const struct setup *s, struct json *j) {
+    const struct tune *t = &s->tune;
+    json_put_u64(j, "decode_threads", s->conf.n_decode ? s->conf.n_decode : s->conf.n_thread);
+    json_put_bool(j, "pinned", s->conf.places.n > 0);
+    json_key(j, "threads_tried");
+    json_array(j);
+    for (unsigned i = 0; i < t->n; i++) {
+        json_object(j);
+        json_put_u64(j, "threads", t->count[i]);
+        json_put_real(j, "gbps", t->bps[i] * 1e-9);
+        json_end(j);
+    }
+    json_end(j);
 }
 
 void setup_json(const struct setup *s, struct json *j) {
@@ -527,11 +596,13 @@ void setup_json(const struct setup *s, struct json *j) {
     json_put_u64(j, "slots", m->n_slot);
     json_put_u64(j, "readers", s->conf.n_reader);
     json_put_u64(j, "threads", s->conf.n_thread);
+    json_threads(s, j);
     json_put_u64(j, "slices", s->conf.n_slice);
     json_put_real(j, "forecast_tps", s->forecast.decode_tps);
     json_put_text(j, "limited_by", setup_limit_word(s, &s->forecast));
     json_put_real(j, "memory_gbps", s->read_bps * 1e-9);
     json_put_real(j, "compute_gbps", s->compute_bps * 1e-9);
+    json_put_real(j, "rest_s", s->tune.rest_s);
     json_put_real(j, "disk_gbps_max", s->disk_bps * 1e-9);
     json_put_u64(j, "disk_chunk_bytes", s->disk_chunk);
 }

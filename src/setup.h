@@ -13,12 +13,16 @@
 #include "host/host.h"
 #include "model/tok.h"
 #include "options.h"
+#include "tune.h"
+
+enum pin { PIN_AUTO, PIN_ON, PIN_OFF };
 
 /* Options about this machine; a verb's struct holds one as its field `machine`. */
 struct machine {
     uint32_t ctx;          // 0: what the model has, at most 4096
     int kv, wire;          // enum kv_type, enum wire_type
-    uint32_t threads;      // 0: one for each core
+    uint32_t threads;      // 0: as many as are fastest
+    int pin;               // enum pin
     struct amount memory;  // 0: what the machine has to spare
     const char *slices;    // NULL: one
     int spec;              // enum spec_kind
@@ -28,6 +32,12 @@ struct machine {
     { .kv = KV_F16, .wire = WIRE_Q16, .spec = SPEC_AUTO }
 #define MACHINE_OPTION(T, name, kind, field, ...)                                                  \
     { name, kind, offsetof(T, machine.field), __VA_ARGS__ }
+#define THREAD_OPTIONS(T)                                                                          \
+    MACHINE_OPTION(T, "--threads", OPT_AUTO, threads, "auto|N",                                    \
+                   "threads that compute (auto: as many as are fastest)", 1, PAR_MAX, NULL),       \
+        MACHINE_OPTION(T, "--pin", OPT_CHOICE, pin, "auto|on|off",                                 \
+                       "keep each thread on a core (auto: on a machine that does nothing else)",   \
+                       0, 0, NULL)
 #define MACHINE_OPTIONS(T)                                                                         \
     MACHINE_OPTION(T, "--memory", OPT_AMOUNT, memory, "SIZE",                                      \
                    "memory to use in all: 512M, 4G, or 50% of the RAM", 0, 0, NULL),               \
@@ -38,8 +48,7 @@ struct machine {
                        "how the context is kept in memory (f16)", 0, 0, "q8_0"),                   \
         MACHINE_OPTION(T, "--wire", OPT_CHOICE, wire, "q16|q8|f32",                                \
                        "rounding of what machines would send each other (q16)", 0, 0, NULL),       \
-        MACHINE_OPTION(T, "--threads", OPT_U32, threads, "N",                                      \
-                       "threads that compute (one for each core)", 1, PAR_MAX, NULL),              \
+        THREAD_OPTIONS(T),                                                                         \
         MACHINE_OPTION(T, "--slices", OPT_TEXT, slices, "N|A:B:..",                                \
                        "share the work as N machines would, or in uneven shares (1)", 0, 0, NULL)
 
@@ -64,11 +73,14 @@ struct setup {
     uint64_t least;    // smallest budget that runs at all
     struct engine_conf conf;
     struct nn_memory memory;
+    bool has_places;  // conf.places are chosen
 
     /* setup_probe */
-    double read_bps;      // memory, all threads
-    double kernel_bps;    // the matrix kernel of most of the weights, all threads, one token
-    double compute_bps;   // the slower of the two
+    bool has_count;  // so many threads were asked for
+    struct tune
+        tune;  // the matrix kernel of most of the weights, one token; how many threads decode
+    double read_bps;      // memory, by these
+    double compute_bps;   // the matrix kernel, by these
     double disk_bps;      // the model's disk; 0: not measured
     uint32_t disk_chunk;  // bytes of the reads that this was measured with
     struct forecast forecast;
@@ -121,6 +133,9 @@ uint64_t setup_pinned(const struct nn_memory *m);
 
 /* The type that most of the weights have, leaving out a table of which a token reads one row. */
 const char *setup_type(const struct model *m);
+
+/* For people: how many threads decode, and why. */
+void setup_threads(const struct setup *s, char *to, size_t size);
 
 /* For people: model, memory, forecast. For programs: the same as fields of an open object. */
 void setup_print(const struct setup *s, FILE *to);

@@ -13,6 +13,7 @@ enum kind {
     KIND_SECRET,
     KIND_NAME,
     KIND_NUMBER,
+    KIND_COUNT,
     KIND_WORD,
     KIND_SWITCH,
     KIND_AMOUNT,
@@ -117,6 +118,11 @@ static MUST set_number(const struct key *k, uint32_t *to, const char *value, str
     return true;
 }
 
+static MUST set_count(const struct key *k, uint32_t *to, const char *value, struct err *e) {
+    *to = 0;
+    return find_word("auto|0", value) >= 0 || set_number(k, to, value, e);
+}
+
 static MUST set_amount(const struct key *k, struct amount *to, const char *value, struct err *e) {
     if (!*value) *to = (struct amount){0};
     if (!*value || text_amount(value, to)) return true;
@@ -215,6 +221,7 @@ static MUST set_value(struct config *c, const struct key *k, const char *value, 
     case KIND_SECRET: return set_text(k, to, value, e);
     case KIND_NAME: return set_name(k, to, value, e);
     case KIND_NUMBER: return set_number(k, to, value, e);
+    case KIND_COUNT: return set_count(k, to, value, e);
     case KIND_WORD: return set_word(k, to, value, e);
     case KIND_SWITCH: return set_switch(k, to, value, e);
     case KIND_AMOUNT: return set_amount(k, to, value, e);

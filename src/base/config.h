@@ -36,7 +36,8 @@ struct share {
 #define FIELD_SECRET(name) char name[CONFIG_TEXT];
 #define FIELD_NAME(name)   char name[CONFIG_NAME];
 #define FIELD_NUMBER(name) uint32_t name;
-#define FIELD_WORD(name)   int name;  // which of the words
+#define FIELD_COUNT(name)  uint32_t name;  // 0: auto
+#define FIELD_WORD(name)   int name;       // which of the words
 #define FIELD_SWITCH(name) bool name;
 #define FIELD_AMOUNT(name) struct amount name;
 #define FIELD_PEERS(name)  struct peers name;

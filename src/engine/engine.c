@@ -130,15 +130,13 @@ MUST engine_measure(const struct engine_conf *c, struct nn_memory *sum, struct e
     return true;
 }
 
-void engine_forecast(const struct nn_memory *m, double read_bytes_per_s, double disk_bytes_per_s,
-                     struct forecast *out) {
-    /* The weights that a token computes with pass the cores once, streamed ones too; the cache's part is
-     * small beside them until the context is long, and is left out. The disk gives all that streams,
-     * chosen experts or not. */
+void engine_forecast(const struct nn_memory *m, const struct rates *r, struct forecast *out) {
+    /* The weights that a token computes with pass the cores once, streamed ones too. The disk gives all
+     * that streams, chosen experts or not. */
     double part = m->sweep_bytes ? (double)m->token_bytes / (double)m->sweep_bytes : 1;
-    double compute = (double)m->weight_bytes * part / read_bytes_per_s;
+    double compute = (double)m->weight_bytes * part / r->compute_bps + r->rest_s;
     double stream = (double)m->tiles.streamed_bytes_per_sweep;
-    double disk = stream > 0 ? stream / disk_bytes_per_s : 0;
+    double disk = stream > 0 ? stream / r->disk_bps : 0;
     double slowest = compute > disk ? compute : disk;
     *out = (struct forecast){
         .decode_tps = 1 / slowest,

@@ -41,14 +41,19 @@ MUST engine_slice_conf(const struct engine_conf *c, unsigned i, struct nn_conf *
 /* Memory of all slices together. Fails as nn_measure; a budget of sum->min_budget is enough. */
 MUST engine_measure(const struct engine_conf *c, struct nn_memory *sum, struct err *e);
 
-/* tokens/s expected: the slowest of computing (memory read speed) and disk, which overlap. */
+/* What was measured: bytes of weights that the matrix kernels get through in a second, seconds that a
+ * token costs besides, bytes a second of the disk. */
+struct rates {
+    double compute_bps, rest_s, disk_bps;
+};
+
+/* tokens/s expected: the slowest of computing and disk, which overlap. */
 struct forecast {
     double decode_tps;
     double compute_s, disk_s;  // per token
     bool disk_bound;
 };
-void engine_forecast(const struct nn_memory *m, double read_bytes_per_s, double disk_bytes_per_s,
-                     struct forecast *out);
+void engine_forecast(const struct nn_memory *m, const struct rates *r, struct forecast *out);
 
 struct engine;
 MUST engine_open(struct engine **out, const struct engine_conf *c, struct err *e);

@@ -1,0 +1,208 @@
+#include "tune.h"
+
+#include "base/arena.h"
+#include "base/clock.h"
+#include "gemv.h"
+
+#include <string.h>
+
+#define MIB ((uint64_t)1 << 20)
+
+enum {
+    RUNS_LAYER = 4,  // times that the team is given matrices: q k v; o; gate up; down
+    CACHES = 4,      // a matrix so many times the cache is read from memory
+    TOP = 64,        // candidates that a sampler asks for
+    BATCHES = 3,
+};
+static const double MATRIX_SECONDS = 0.12, BATCH_SECONDS = 0.002;
+static const double ALIKE = 0.97;  // of the fastest: the same but for noise
+
+unsigned tune_counts(unsigned n_thread, unsigned count[static TUNE_COUNTS]) {
+    const unsigned wish[TUNE_COUNTS] = {n_thread, n_thread * 3 / 4, n_thread / 2, n_thread / 4, 1};
+    unsigned n = 0;
+    for (unsigned i = 0; i < TUNE_COUNTS; i++) {
+        if (wish[i] && (!n || wish[i] < count[n - 1])) count[n++] = wish[i];
+    }
+    return n;
+}
+
+unsigned tune_choose(const double *bps, unsigned n) {
+    double most = 0;
+    unsigned best = 0;
+    for (unsigned i = 0; i < n; i++) most = bps[i] > most ? bps[i] : most;
+    while (best + 1 < n && bps[best] < ALIKE * most) best++;
+    return best;
+}
+
+/* --- the matrices --- */
+
+static uint64_t matrix_bytes(const struct tune_conf *c) {
+    uint64_t bytes = c->cache ? CACHES * c->cache : 64 * MIB;
+    if (bytes < 16 * MIB) bytes = 16 * MIB;
+    if (bytes > 64 * MIB) bytes = 64 * MIB;
+    if (bytes > c->bytes) bytes = c->bytes;
+    return bytes < c->memory ? bytes : c->memory;
+}
+
+static MUST measure_matrices(const struct tune_conf *c, struct tune *t, struct err *e) {
+    struct gemv_speed speed[TUNE_COUNTS];
+    const struct gemv_conf g = {
+        .kernels = c->kernels,
+        .type = c->type,
+        .n_thread = (int)c->n_thread,
+        .places = c->places,
+        .n_tok = 1,
+        .n_col = c->model->n_embd,
+        .bytes = matrix_bytes(c),
+        .run_bytes = c->bytes / (RUNS_LAYER * (uint64_t)c->model->n_layer + 1),
+        .seconds = MATRIX_SECONDS,
+    };
+    if (!gemv_speeds(&g, t->count, t->n, speed, e)) return false;
+    for (unsigned i = 0; i < t->n; i++) t->bps[i] = speed[i].bytes_per_s;
+    return true;
+}
+
+/* --- all else: norms, positions, attention, activation, rounding; then the choice among logits --- */
+
+struct rest {
+    const struct tune_conf *conf;
+    unsigned n_thread;
+    uint32_t n_pos;
+    size_t widest;          // of the vectors below
+    float *x, *y, *ones;    // [widest]
+    float *angle;           // [n_rot]
+    struct act *a;          // [widest / 32]
+    void *panel;            // of widest values
+    struct wire16 *wire;    // [widest / 32]
+    uint16_t *key, *value;  // [n_head_kv, n_pos, head_dim]
+    float *logit;           // [n_vocab]
+    double *freq;           // [n_rot / 2]
+    int32_t id[TOP];
+    float top[TOP];
+    double seconds;  // a token
+};
+
+static void quantise(struct rest *r, size_t n) {
+    const struct kernels *k = r->conf->kernels;
+    size_t n_block = (n + Q_BLOCK - 1) / Q_BLOCK;
+    k->quantise(r->a, r->y, n);
+    k->pack(r->panel, r->a, n_block, n_block, 1);
+}
+
+static void attend_heads(void *ctx, int thread, int n_thread) {
+    struct rest *r = ctx;
+    const struct model *m = r->conf->model;
+    size_t hd = m->head_dim;
+    const struct attention a = {
+        .type = KV_F16, .hd = hd, .stride = hd, .n_pos = r->n_pos, .scale = m->attn_scale};
+    for (uint32_t h = (uint32_t)thread; h < m->n_head; h += (uint32_t)n_thread) {
+        size_t at = h / (m->n_head / m->n_head_kv) * r->n_pos * hd;
+        r->conf->kernels->attend(r->y + h * hd, r->x + h * hd, r->key + at, r->value + at, &a);
+    }
+}
+
+static void one_layer(struct rest *r, struct par *team) {
+    const struct model *m = r->conf->model;
+    const struct kernels *k = r->conf->kernels;
+    size_t n_act = (size_t)m->n_ff * (m->n_used ? m->n_used : 1);
+    for (int branch = 0; branch < 2; branch++) {
+        k->rmsnorm(r->y, r->x, r->ones, m->n_embd, m->norm_eps);
+        quantise(r, m->n_embd);
+        k->to_wire16(r->wire, r->y, m->n_embd);
+        k->add_wire16(r->x, r->wire, m->n_embd);
+    }
+    for (uint32_t h = 0; h < m->n_head + m->n_head_kv; h++) {
+        k->rope(r->y, r->angle, m->n_rot / 2);
+        if (h < 2 * m->n_head_kv) k->to_f16(r->key, r->y, m->head_dim);
+    }
+    par_run(team, attend_heads, r);
+    quantise(r, (size_t)m->n_head * m->head_dim);
+    k->silu_mul(r->y, r->x, r->x, n_act);
+    quantise(r, n_act);
+}
+
+static void outside_layers(struct rest *r) {
+    const struct model *m = r->conf->model;
+    const struct kernels *k = r->conf->kernels;
+    rope_angles(r->angle, r->freq, m->n_rot / 2, r->n_pos);
+    k->rmsnorm(r->y, r->x, r->ones, m->n_embd, m->norm_eps);
+    quantise(r, m->n_embd);
+    (void)k->topk(r->id, r->top, TOP, r->logit, m->n_vocab);
+}
+
+static void one_token(struct rest *r, struct par *team) {
+    for (size_t i = 0; i < r->widest; i++) r->x[i] = (float)(i * 37 % 255) - 127;
+    for (uint32_t i = 0; i < r->conf->model->n_layer; i++) one_layer(r, team);
+    outside_layers(r);
+}
+
+static void time_tokens(void *ctx, struct par *team) {
+    struct rest *r = ctx;
+    par_pin(team, r->conf->places);
+    par_width(team, (int)r->n_thread);
+    one_token(r, team);
+    for (int batch = 0; batch < BATCHES; batch++) {
+        double begin = clock_s(), now = begin;
+        unsigned n = 0;
+        for (; !n || now - begin < BATCH_SECONDS; now = clock_s(), n++) one_token(r, team);
+        double each = (now - begin) / n;
+        if (!batch || each < r->seconds) r->seconds = each;
+    }
+}
+
+static size_t widest_of(const struct model *m) {
+    size_t ff = (size_t)m->n_ff * (m->n_used ? m->n_used : 1);
+    size_t heads = (size_t)m->n_head * m->head_dim, most = heads > ff ? heads : ff;
+    return ((most > m->n_embd ? most : m->n_embd) + 255) / 256 * 256;
+}
+
+static MUST carve(struct rest *r, struct arena *a, size_t n_kv, struct err *e) {
+    const struct model *m = r->conf->model;
+    size_t n_block = r->widest / Q_BLOCK;
+    bool ok = arena_array(a, &r->x, r->widest, sizeof *r->x, "vectors", e) &&
+              arena_array(a, &r->y, r->widest, sizeof *r->y, "vectors", e) &&
+              arena_array(a, &r->ones, r->widest, sizeof *r->ones, "vectors", e) &&
+              arena_array(a, &r->angle, m->n_rot, sizeof *r->angle, "vectors", e) &&
+              arena_array(a, &r->freq, m->n_rot, sizeof *r->freq, "vectors", e) &&
+              arena_array(a, &r->a, n_block, sizeof *r->a, "vectors", e) &&
+              arena_array(a, &r->panel, panel_bytes(r->widest, 1), 1, "vectors", e) &&
+              arena_array(a, &r->wire, n_block, sizeof *r->wire, "vectors", e) &&
+              arena_array(a, &r->key, n_kv, sizeof *r->key, "vectors", e) &&
+              arena_array(a, &r->value, n_kv, sizeof *r->value, "vectors", e) &&
+              arena_array(a, &r->logit, m->n_vocab, sizeof *r->logit, "vectors", e);
+    if (!ok) return false;
+    for (size_t i = 0; i < r->widest; i++) r->ones[i] = 1;
+    for (size_t i = 0; i < n_kv; i++) r->key[i] = r->value[i] = (uint16_t)(0x3000 + i % 0x700);
+    for (uint32_t i = 0; i < m->n_vocab; i++) r->logit[i] = (float)(i * 2654435761U >> 8);
+    rope_freqs(r->freq, m->rope_base, m->n_rot);
+    return true;
+}
+
+/* In little memory attention sees less than it will, and in very little all of this counts as nothing:
+ * then the disk is what limits. */
+static MUST measure_rest(const struct tune_conf *c, struct tune *t, struct err *e) {
+    const struct model *m = c->model;
+    struct rest r = {.conf = c, .n_thread = t->count[t->best], .n_pos = c->n_pos};
+    struct arena a;
+    r.widest = widest_of(m);
+    size_t each = (size_t)m->n_head_kv * m->head_dim;
+    uint64_t vectors = r.widest * 24 + (m->n_vocab + 4UL * m->n_rot) * sizeof(float) + 16 * 64;
+    t->rest_s = 0;
+    if (vectors + 4 * each > c->memory) return true;
+    uint64_t most = (c->memory - vectors) / (4 * each);
+    if (r.n_pos > most) r.n_pos = (uint32_t)most;
+    if (!arena_open(&a, "vectors", vectors + 4 * each * r.n_pos, e)) return false;
+    bool ok = carve(&r, &a, each * r.n_pos, e) && par_enter((int)c->n_thread, time_tokens, &r, e);
+    arena_close(&a);
+    t->rest_s = r.seconds;
+    return ok;
+}
+
+MUST tune_measure(const struct tune_conf *c, struct tune *out, struct err *e) {
+    *out = (struct tune){0};
+    out->n = tune_counts(c->n_thread, out->count);
+    if (c->is_fixed) out->n = 1;
+    if (!measure_matrices(c, out, e)) return false;
+    out->best = tune_choose(out->bps, out->n);
+    return measure_rest(c, out, e);
+}

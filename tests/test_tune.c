@@ -1,0 +1,97 @@
+/* test_tune.c - which number of threads is taken, by rates of machines that were measured and of made-up
+ * ones; then a measurement here. */
+#include "base/clock.h"
+#include "model/model.h"
+#include "tap.h"
+#include "tune.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static void expect_counts(unsigned n_thread, const char *want) {
+    unsigned count[TUNE_COUNTS];
+    unsigned n = tune_counts(n_thread, count);
+    char text[64] = "";
+    size_t len = 0;
+    for (unsigned i = 0; i < n; i++) {
+        len += (size_t)snprintf(text + len, sizeof text - len, "%s%u", i ? " " : "", count[i]);
+    }
+    tap_ok(strcmp(text, want) == 0, "of %u threads: %s", n_thread, text);
+}
+
+static void expect_choice(unsigned want, const char *what, unsigned n, const double *bps) {
+    unsigned got = tune_choose(bps, n);
+    tap_ok(got == want, "%s: the number at place %u", what, got);
+}
+
+static void test_choice(void) {
+    expect_counts(1, "1");
+    expect_counts(2, "2 1");
+    expect_counts(3, "3 2 1");
+    expect_counts(4, "4 3 2 1");
+    expect_counts(6, "6 4 3 1");
+    expect_counts(16, "16 12 8 4 1");
+    expect_counts(256, "256 192 128 64 1");
+
+    expect_choice(0, "one thread", 1, (double[]){5e9});
+    expect_choice(2, "a Pi 5: two are faster than four", 4,
+                  (double[]){11.6e9, 12.4e9, 13.2e9, 9.3e9});
+    expect_choice(1, "three as fast as two: three", 4, (double[]){11.6e9, 13.0e9, 13.2e9, 9.3e9});
+    expect_choice(0, "each adds its own", 4, (double[]){4e9, 3e9, 2e9, 1e9});
+    expect_choice(0, "all alike but for noise", 4, (double[]){10e9, 10.2e9, 9.9e9, 10.1e9});
+    expect_choice(3, "a matrix in the cache, so small that waking others costs more", 4,
+                  (double[]){1e9, 1e9, 1.2e9, 2e9});
+    expect_choice(0, "no rate at all", 2, (double[]){0, 0});
+}
+
+static bool is_sane(const struct tune *t, unsigned n) {
+    bool ok = t->n == n && t->best < n && t->rest_s > 0 && t->rest_s < 1;
+    for (unsigned i = 0; i < t->n; i++) ok = ok && t->bps[i] > 1e6 && t->bps[i] < 1e13;
+    return ok;
+}
+
+static void test_here(const struct model *m) {
+    struct kernels k;
+    struct err e = {0};
+    struct tune t;
+    const struct par_places nowhere = {0};
+    kernels_init(&k, cpu_features());
+    struct tune_conf c = {.kernels = &k,
+                          .model = m,
+                          .type = W_Q8_0,
+                          .n_thread = 2,
+                          .places = &nowhere,
+                          .bytes = m->data_len,
+                          .memory = 64 << 20,
+                          .n_pos = 100};
+    double begin = clock_s();
+    bool ok = tune_measure(&c, &t, &e);
+    double took = clock_s() - begin;
+    tap_ok(ok && is_sane(&t, 2) && took < 5,
+           "the demo model: %.2f GB/s with 2, %.2f with 1, %.3f ms besides, in %.2f s %s",
+           t.bps[0] * 1e-9, t.bps[1] * 1e-9, t.rest_s * 1e3, took, e.text);
+    c.is_fixed = true;
+    tap_ok(tune_measure(&c, &t, &e) && is_sane(&t, 1), "so many were asked for: no other is tried");
+    double near = t.rest_s;
+    c.n_pos = 5000;
+    tap_ok(tune_measure(&c, &t, &e) && t.rest_s > 2 * near,
+           "far into a text: %.3f ms besides, not %.3f", t.rest_s * 1e3, near * 1e3);
+    c.memory = 4096;
+    tap_ok(tune_measure(&c, &t, &e) && t.rest_s == 0,
+           "in 4 KiB nothing is measured but a few rows");
+    c.n_thread = PAR_MAX + 1;
+    tap_ok(!tune_measure(&c, &t, &e), "more threads than can be: %s", e.text);
+}
+
+int main(void) {
+    static struct model m;
+    struct err e = {0};
+    const char *path = getenv("DAIR_DEMO");
+    if (!path) path = "overlay/usr/share/dair/demo.gguf";
+    test_choice();
+    if (tap_ok(model_open(&m, path, 0, 0, &e), "the demo model %s", e.text)) {
+        test_here(&m);
+        model_close(&m);
+    }
+    return tap_done();
+}
