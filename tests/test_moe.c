@@ -2,14 +2,13 @@
  * tiles there are, and however the file keeps the experts; and files that claim nonsense about them. The
  * models are made here, random and small. */
 #include "gguf_maker.h"
-#include "nn/nn.h"
+#include "nn_ways.h"
 #include "quants.h"
 #include "tap.h"
 
-#include <pthread.h>
 #include <unistd.h>
 
-enum { N_LAYER = 2, N_TOK = 13, VOCAB = 50, EMBD = 96, HEADS = 6, KV_HEADS = 3, HEAD_DIM = 32 };
+enum { N_LAYER = 2, VOCAB = WAY_VOCAB, EMBD = 96, HEADS = 6, KV_HEADS = 3, HEAD_DIM = 32 };
 
 enum layout { TOGETHER, APART, DENSE };  // DENSE: expert 0 alone, under a dense model's names
 
@@ -173,139 +172,13 @@ static bool open_made(const struct spec_moe *s, struct model *m, int *fd, struct
 
 /* --- running it --- */
 
-enum budget { ALL_RESIDENT, HALF, ALL_STREAMED };
-
-struct way {
-    const char *what;
-    unsigned n_slice;
-    double share[SLICE_MAX];
-    uint32_t n_batch;
-    int n_thread;
-    enum budget budget;
-    enum wire_type wire;
-};
-
-struct answer {
-    float logits[N_TOK][VOCAB];
-    bool is_known[N_TOK];  // steps of several tokens give the last one's only
-};
-
-struct node {
-    const struct way *way;
-    unsigned self;
-    struct nn *nn;
-    struct answer *out;
-    struct coll_local *local;
-    bool ok;
-    struct err err;
-};
-
 static struct kernels kernels;
-
-static void steps(void *ctx, struct par *team) {
-    static const int32_t token[N_TOK] = {3, 1, 4, 1, 5, 9, 2, 6, 5, 35, 8, 49, 0};
-    struct node *k = ctx;
-    k->ok = true;
-    for (uint32_t at = 0; k->ok && at < N_TOK;) {
-        uint32_t n = N_TOK - at < k->way->n_batch ? N_TOK - at : k->way->n_batch, first, count;
-        k->ok = nn_step(k->nn, team, 0, token + at, n, NN_LOGITS, &k->err);
-        if (!k->ok) break;
-        at += n;
-        const float *logits = nn_logits(k->nn, &first, &count);
-        if (count) memcpy(k->out->logits[at - 1] + first, logits, count * sizeof *logits);
-        if (!k->self) k->out->is_known[at - 1] = true;
-    }
-    if (!k->ok && k->local) coll_local_leave(k->local);
-}
-
-static void *node_thread(void *ctx) {
-    struct node *k = ctx;
-    if (!par_enter(k->way->n_thread, steps, k, &k->err)) k->ok = false;
-    return NULL;
-}
-
-static MUST open_node(struct node *k, const struct model *m, unsigned self, struct coll *coll,
-                      struct err *e) {
-    const struct way *w = k->way;
-    struct nn_memory mem;
-    struct nn_conf c = {.model = m,
-                        .kernels = &kernels,
-                        .self = self,
-                        .n_slice = w->n_slice,
-                        .n_seq = 1,
-                        .n_ctx = 16,
-                        .n_batch = w->n_batch,
-                        .wire = w->wire,
-                        .budget = (uint64_t)1 << 40,
-                        .n_reader = 1,
-                        .n_slot = 2,
-                        .n_thread = (uint32_t)w->n_thread};
-    cuts_make(&c.cuts, m, w->n_slice, w->share);
-    if (!nn_measure(&c, &mem, e)) return false;
-    if (w->budget != ALL_RESIDENT) {
-        c.budget = mem.min_budget + (w->budget == HALF ? mem.weight_bytes / 2 : 0);
-    }
-    if (!nn_open(&k->nn, &c, coll, e) || !nn_load(k->nn, NULL, NULL, e)) return false;
-    bool streams = nn_memory(k->nn)->tiles.n_streamed > 0;
-    if (w->budget == ALL_RESIDENT && streams) return err_set(e, ERR_MEMORY, "it streams");
-    bool has_some = mem.weight_bytes > 0;
-    if (w->budget != ALL_RESIDENT && has_some && !streams) {
-        return err_set(e, ERR_MEMORY, "nothing streams");
-    }
-    return true;
-}
-
-static MUST run(const struct model *m, const struct way *w, struct answer *out, struct err *e) {
-    struct node node[SLICE_MAX] = {0};
-    struct coll_local *local = NULL;
-    pthread_t thread[SLICE_MAX];
-    struct coll alone;
-    bool ok = w->n_slice == 1 || coll_local_open(&local, w->n_slice, e);
-    memset(out, 0, sizeof *out);
-    coll_alone(&alone);
-    for (unsigned i = 0; ok && i < w->n_slice; i++) {
-        node[i] = (struct node){.way = w, .self = i, .out = out, .local = local};
-        ok = open_node(&node[i], m, i, local ? coll_local_at(local, i) : &alone, e);
-    }
-    if (ok) {
-        for (unsigned i = 0; i < w->n_slice; i++) {
-            if (pthread_create(&thread[i], NULL, node_thread, &node[i])) abort();
-        }
-        for (unsigned i = 0; i < w->n_slice; i++) {
-            pthread_join(thread[i], NULL);
-            if (!node[i].ok) ok = false, *e = node[i].err;
-        }
-    }
-    for (unsigned i = 0; i < w->n_slice; i++) nn_close(node[i].nn);
-    coll_local_close(local);
-    return ok;
-}
-
-static bool is_same(const struct answer *a, const struct answer *want) {
-    bool same = a->is_known[N_TOK - 1];
-    for (int i = 0; i < N_TOK; i++) {
-        if (!a->is_known[i]) continue;
-        same = same && !memcmp(a->logits[i], want->logits[i], sizeof a->logits[i]);
-    }
-    return same;
-}
-
-/* A number that moves with the prompt: all logits alike would compare equal for the wrong reason. */
-static bool is_alive(const struct answer *a) {
-    bool moves = false;
-    for (int t = 0; t < N_TOK; t++) {
-        for (int i = 0; i < VOCAB; i++) {
-            if (a->logits[t][i] != a->logits[t][i]) return false;
-        }
-        if (t && memcmp(a->logits[t], a->logits[t - 1], sizeof a->logits[t]) != 0) moves = true;
-    }
-    return moves;
-}
+static const struct prompt prompt = {13, {3, 1, 4, 1, 5, 9, 2, 6, 5, 35, 8, 49, 0}};
 
 /* FNV-1a: the contract's bits, the same on every machine. */
 static uint64_t digest(const struct answer *a) {
     uint64_t h = 0xcbf29ce484222325U;
-    for (size_t i = 0; i < sizeof a->logits; i++) {
+    for (size_t i = 0; i < prompt.n * sizeof *a->logits; i++) {
         h = (h ^ ((const uint8_t *)a->logits)[i]) * 0x100000001b3U;
     }
     return h;
@@ -313,34 +186,42 @@ static uint64_t digest(const struct answer *a) {
 
 static void check(const struct spec_moe *s, enum wire_type wire, uint64_t bits) {
     static const struct way ways[] = {
-        {"2 threads", 1, {1}, 1, 2, ALL_RESIDENT, 0},
-        {"streamed", 1, {1}, 1, 2, ALL_STREAMED, 0},
-        {"half streamed", 1, {1}, 1, 1, HALF, 0},
-        {"3 tokens at once", 1, {1}, 3, 1, ALL_RESIDENT, 0},
-        {"13 tokens at once", 1, {1}, 13, 2, ALL_RESIDENT, 0},
-        {"13 tokens at once, streamed", 1, {1}, 13, 2, ALL_STREAMED, 0},
-        {"5 tokens at once, half streamed", 1, {1}, 5, 2, HALF, 0},
-        {"2 slices", 2, {1, 1}, 1, 1, ALL_RESIDENT, 0},
-        {"3 slices, 4 tokens at once", 3, {1, 1, 1}, 4, 1, ALL_RESIDENT, 0},
-        {"slices 3:1, streamed", 2, {3, 1}, 1, 1, ALL_STREAMED, 0},
-        {"4 slices 1:5:2:1, 8 tokens, half streamed", 4, {1, 5, 2, 1}, 8, 1, HALF, 0},
-        {"7 slices", 7, {1, 2, 1, 3, 1, 1, 2}, 6, 1, ALL_RESIDENT, 0},
+        {"2 threads", 1, {1}, 1, 2, ALL_RESIDENT, KV_F32, WIRE_Q16},
+        {"streamed", 1, {1}, 1, 2, ALL_STREAMED, KV_F32, WIRE_Q16},
+        {"half streamed", 1, {1}, 1, 1, HALF, KV_F32, WIRE_Q16},
+        {"3 tokens at once", 1, {1}, 3, 1, ALL_RESIDENT, KV_F32, WIRE_Q16},
+        {"13 tokens at once", 1, {1}, 13, 2, ALL_RESIDENT, KV_F32, WIRE_Q16},
+        {"13 tokens at once, streamed", 1, {1}, 13, 2, ALL_STREAMED, KV_F32, WIRE_Q16},
+        {"5 tokens at once, half streamed", 1, {1}, 5, 2, HALF, KV_F32, WIRE_Q16},
+        {"2 slices", 2, {1, 1}, 1, 1, ALL_RESIDENT, KV_F32, WIRE_Q16},
+        {"3 slices, 4 tokens at once", 3, {1, 1, 1}, 4, 1, ALL_RESIDENT, KV_F32, WIRE_Q16},
+        {"slices 3:1, streamed", 2, {3, 1}, 1, 1, ALL_STREAMED, KV_F32, WIRE_Q16},
+        {"4 slices 1:5:2:1, 8 tokens, half streamed",
+         4,
+         {1, 5, 2, 1},
+         8,
+         1,
+         HALF,
+         KV_F32,
+         WIRE_Q16},
+        {"7 slices", 7, {1, 2, 1, 3, 1, 1, 2}, 6, 1, ALL_RESIDENT, KV_F32, WIRE_Q16},
     };
-    const struct way plain = {"plain", 1, {1}, 1, 1, ALL_RESIDENT, wire};
+    const struct way plain = {"plain", 1, {1}, 1, 1, ALL_RESIDENT, KV_F32, wire};
     static struct answer want, got;
     struct model m;
     struct err e = {0};
     int fd;
     if (tap_ok(open_made(s, &m, &fd, &e), "%s: opens %s", s->what, e.text)) {
-        bool ok = run(&m, &plain, &want, &e);
-        tap_ok(ok && is_alive(&want), "%s: runs %s", s->what, ok ? "" : e.text);
+        bool ok = way_run(&m, &kernels, &plain, &prompt, &want, &e);
+        tap_ok(ok && answer_is_alive(&want, &prompt), "%s: runs %s", s->what, ok ? "" : e.text);
         tap_ok(digest(&want) == bits, "%s: digest %016llx", s->what,
                (unsigned long long)digest(&want));
         for (size_t i = 0; ok && i < sizeof ways / sizeof *ways; i++) {
             struct way w = ways[i];
             w.wire = wire;
-            bool ran = run(&m, &w, &got, &e);
-            tap_ok(ran && is_same(&got, &want), "%s: %s %s", s->what, w.what, ran ? "" : e.text);
+            bool ran = way_run(&m, &kernels, &w, &prompt, &got, &e);
+            tap_ok(ran && answer_is(&got, &want, &prompt), "%s: %s %s", s->what, w.what,
+                   ran ? "" : e.text);
         }
         model_close(&m);
     }
@@ -350,13 +231,13 @@ static void check(const struct spec_moe *s, enum wire_type wire, uint64_t bits) 
 /* --- what must be equal by meaning --- */
 
 static bool logits_of(const struct spec_moe *s, struct answer *a) {
-    const struct way plain = {"plain", 1, {1}, 4, 1, ALL_RESIDENT, WIRE_Q16};
+    const struct way plain = {"plain", 1, {1}, 4, 1, ALL_RESIDENT, KV_F32, WIRE_Q16};
     struct model m;
     struct err e;
     int fd;
     bool ok = open_made(s, &m, &fd, &e);
     if (ok) {
-        ok = run(&m, &plain, a, &e);
+        ok = way_run(&m, &kernels, &plain, &prompt, a, &e);
         model_close(&m);
     }
     close(fd);
@@ -368,7 +249,7 @@ static void equal(const char *what, const struct spec_moe *a, const struct spec_
                   bool wanted) {
     static struct answer x, y;
     bool ok = logits_of(a, &x) && logits_of(b, &y);
-    tap_ok(ok && is_same(&x, &y) == wanted, "%s", what);
+    tap_ok(ok && answer_is(&x, &y, &prompt) == wanted, "%s", what);
 }
 
 static void check_meaning(void) {
