@@ -111,7 +111,7 @@ static void test_widths(int n) {
 
 struct stays {
     struct par_places places;
-    _Atomic int wrong, roaming;
+    _Atomic int wrong, roaming, after;
 };
 
 static int n_cpus(void) {
@@ -146,10 +146,28 @@ static void go_and_look(void *ctx, struct par *team) {
     if (pthread_create(&other, NULL, roam, s) == 0) pthread_join(other, NULL);
 }
 
+static void add_cpus(void *ctx, int thread, int n_thread) {
+    _Atomic int *sum = ctx;
+    (void)thread, (void)n_thread;
+    atomic_fetch_add(sum, n_cpus());
+}
+
+/* What the members of a later team may use, all together. */
+static void count_cpus(void *ctx, struct par *team) {
+    _Atomic int sum = 0;
+    par_run(team, add_cpus, &sum);
+    *(int *)ctx = sum;
+}
+
 static void *pinned_team(void *ctx) {
     struct stays *s = ctx;
     struct err e = {0};
     if (!par_enter(3, go_and_look, s, &e)) atomic_store(&s->wrong, -1);
+    atomic_store(&s->after, n_cpus());
+    int members = 0;
+    if (!par_enter(3, count_cpus, &members, &e) || members != 3 * n_cpus()) {
+        atomic_store(&s->after, -members);
+    }
     return NULL;
 }
 
@@ -166,6 +184,7 @@ static void test_places(void) {
     if (pthread_create(&other, NULL, pinned_team, &s) == 0) pthread_join(other, NULL);
     tap_ok(!s.wrong, "each of 3 members at its place on %u CPUs", s.places.n);
     tap_ok(s.roaming == all, "a thread that one of them started roams all %d: %d", all, s.roaming);
+    tap_ok(s.after == all, "places are given back with the team: %d", s.after);
     tap_ok(n_cpus() == all, "the first thread was never bound");
 }
 

@@ -21,7 +21,7 @@
 /* A wait spins RELAX_SPIN steps of 10-70 ns, then yields the core RELAX_YIELD times at 0.3 us or
  * more, and then asks to sleep: 50 to 100 us in all if nobody else wants the core. It yields early
  * for the sake of a busy box, where a member may share its core with the one it waits for. */
-enum { RELAX_SPIN = 40, RELAX_YIELD = 128, CACHE_LINE = 64 };
+enum { RELAX_SPIN = 40, RELAX_YIELD = 128, CACHE_LINE = 64, SETS = PAR_CPUS / CPU_SETSIZE };
 
 struct par {
     alignas(CACHE_LINE) struct bell start;  // one ring a run
@@ -33,9 +33,11 @@ struct par {
     unsigned first_turn;  // where a wait begins: RELAX_SPIN when there are too few cores to spin on
     atomic_bool quit;
     /* for members that do not take part */
-    struct bell wider;                     // one ring for each time that some are called back
-    _Atomic int width;                     // those called have a lower number
-    _Atomic uint32_t from;                 // the run after which they come in
+    struct bell wider;      // one ring for each time that some are called back
+    _Atomic int width;      // those called have a lower number
+    _Atomic uint32_t from;  // the run after which they come in
+    bool is_pinned;
+    cpu_set_t before[SETS];                // where the caller was, and with it all of its team
     alignas(CACHE_LINE) _Atomic int left;  // members still at work
     struct bell done;
 };
@@ -85,6 +87,11 @@ static uint32_t wait_for_call(struct par *t, int id, uint32_t seen) {
     }
 }
 
+/* OpenMP keeps the threads for its next team, which may have no places. */
+static void go_back(const struct par *t) {
+    if (t->is_pinned) (void)sched_setaffinity(0, sizeof t->before, t->before);
+}
+
 static void member_loop(struct par *t, int id) {
     uint32_t run = 0;
     for (;;) {
@@ -92,7 +99,7 @@ static void member_loop(struct par *t, int id) {
         while (bell_seen(&t->start) == run) {
             if (par_relax(&turn)) bell_wait(&t->start, run);
         }
-        if (atomic_load(&t->quit)) return;
+        if (atomic_load(&t->quit)) break;
         run++;
         t->work(t->ctx, id, t->n_run);
         bool stays = id < t->stay;
@@ -102,8 +109,9 @@ static void member_loop(struct par *t, int id) {
         }
         if (stays) continue;
         run = wait_for_call(t, id, seen);
-        if (atomic_load(&t->quit)) return;
+        if (atomic_load(&t->quit)) break;
     }
+    go_back(t);
 }
 
 void par_run(struct par *t, par_work *work, void *ctx) {
@@ -146,8 +154,6 @@ void par_width(struct par *t, int n) {
 
 /* --- places --- */
 
-enum { SETS = PAR_CPUS / CPU_SETSIZE };
-
 static void go_to_place(void *ctx, int thread, int n_thread) {
     const struct par_places *p = ctx;
     cpu_set_t set[SETS];
@@ -157,16 +163,21 @@ static void go_to_place(void *ctx, int thread, int n_thread) {
     (void)sched_setaffinity(0, sizeof set, set);
 }
 
+static bool where_is(pid_t thread, cpu_set_t set[SETS]) {
+    memset(set, 0, SETS * sizeof *set);
+    return sched_getaffinity(thread, SETS * sizeof *set, set) == 0;
+}
+
 void par_pin(struct par *t, const struct par_places *p) {
     struct par_places places = *p;
-    if (p->n) par_run(t, go_to_place, &places);
+    if (!p->n || (!t->is_pinned && !where_is(0, t->before))) return;
+    t->is_pinned = true;
+    par_run(t, go_to_place, &places);
 }
 
 void par_roam(void) {
     cpu_set_t set[SETS];
-    memset(set, 0, sizeof set);
-    if (sched_getaffinity(getpid(), sizeof set, set) != 0) return;
-    (void)sched_setaffinity(0, sizeof set, set);
+    if (where_is(getpid(), set)) (void)sched_setaffinity(0, sizeof set, set);
 }
 
 int par_threads(const struct par *t) {
@@ -177,6 +188,7 @@ static void team_quit(struct par *t) {
     atomic_store(&t->quit, true);
     bell_ring(&t->start);
     bell_ring(&t->wider);
+    go_back(t);
 }
 
 static void *member_main(void *arg) {
@@ -259,5 +271,6 @@ MUST par_enter(int n_thread, void (*body)(void *ctx, struct par *team), void *ct
     team_init(&team, n_thread);
     if (n_thread > 1) return team_run(&team, body, ctx, e);
     body(ctx, &team);
+    go_back(&team);
     return true;
 }

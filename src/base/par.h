@@ -42,7 +42,8 @@ void par_run(struct par *team, par_work *work, void *ctx);
  * runs at most, nothing when it is so already. */
 void par_width(struct par *team, int n);
 
-/* Every member goes to its place, the caller too; as far as the kernel lets it. Before any par_width(). */
+/* Every member goes to its place, the caller too, as far as the kernel lets it; back when the team is gone.
+ * Before any par_width(). */
 void par_pin(struct par *team, const struct par_places *p);
 
 /* A thread begins where the one that started it is: let the calling one run wherever the process's first
