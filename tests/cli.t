@@ -108,6 +108,8 @@ refused(['run', '-p', 'x', '--memory', 'lots'],  2, qr/--memory takes a size/);
 refused(['run', '-p', 'x', '--memory=101%'],     2, qr/--memory takes a size/);
 refused(['run', '-p', 'x', '--memory', $_],      2, qr/--memory takes a size/) for '0', '0K', '0.5';
 refused(['run', '-p', 'x', '--kv', 'f64'],       2, qr/--kv takes f32\|f16\|q8_0/);
+refused(['run', '-p', 'x', '--threads', 'all'],  2, qr/--threads takes auto or a whole number/);
+refused(['run', '-p', 'x', '--pin', 'maybe'],    2, qr/--pin takes auto\|on\|off/);
 refused(['run', '-p', 'x', '--threads', '0'],    2, qr/--threads takes 1 to/);
 refused(['run', 'a.gguf', 'b.gguf', '-p', 'x'],  2, qr/"b.gguf" is one word too many/);
 refused(['synth'],                               2, qr/--shape.* is needed/);
@@ -205,7 +207,7 @@ like($e1, qr/^model .*^memory .*^forecast .*tokens\/s.*^answer .*tokens/ms, 'run
 ($status, $out, $err) = dair(['run', @model, @greedy, '--quiet']);
 is($out, $answer, 'run: the same again');
 is($err, '', 'run --quiet: nothing on stderr');
-for my $how (['--threads', 1], ['--slices', 2], ['--slices=3:1'], ['--memory=64M'], ['--seed=7']) {
+for my $how (['--threads', 1], ['--threads', 'auto', '--pin', 'off'], ['--threads', 3, '--pin', 'on'], ['--slices', 2], ['--slices=3:1'], ['--memory=64M'], ['--seed=7']) {
     ($status, $out, $err) = dair(['run', @model, @greedy, @$how]);
     is($status, 0, "run @$how: exit status 0") or diag($err);
     is($out, $answer, "run @$how: the same answer");
@@ -222,7 +224,15 @@ is($last->{tokens}, scalar @o, 'run --json: tokens are counted');
 ok(defined $last->{$_}, "run --json: $_")
   for qw(prompt_tokens tokens prefill_tps decode_tps peak_rss_bytes streamed_bytes pinned_bytes io_gbps
   accepted_per_step streamed_bytes_per_token sweep_bytes budget_bytes kv_bytes scratch_bytes ring_bytes
-  forecast_tps disk_gbps_max is_direct end slack_bytes compute_gbps memory_gbps);
+  forecast_tps disk_gbps_max is_direct end slack_bytes compute_gbps memory_gbps threads decode_threads threads_tried pinned
+  rest_s);
+my @tried = map { $_->{threads} } @{$last->{threads_tried}};
+is($tried[0], $last->{threads}, 'run --json: all threads were tried');
+is_deeply(\@tried, [sort { $b <=> $a } @tried], 'and fewer');
+ok((grep { $_ == $last->{decode_threads} } @tried), 'one of these numbers decodes');
+like($e1, qr/^threads   \d+ of $last->{threads}: .*of weights/m, 'as is said before');
+($status, $out, $err) = dair(['run', @model, @greedy, '--threads', 3, '--pin', 'on']);
+like($err, qr/^threads   3, as asked: .* each kept on a core$/m, '--threads 3 --pin on: so it is');
 cmp_ok($last->{peak_rss_bytes}, '<=', $last->{budget_bytes}, 'run --json: within the budget');
 
 write_file("$dir/prompt", 'Once upon a time');

@@ -42,8 +42,17 @@ sub await {
 sub says { my ($run, $what) = @_; return await(30, sub { read_file($run->{err_file}->filename) =~ $what }) }
 
 # ---- a conversation
-for my $threads ([], ['--threads', 4]) {
-    my $fifo = "$dir/fifo" . @$threads;
+# CPUs that each thread of a process may use, as the kernel lists them: of the first, then of the others.
+sub cpus {
+    my ($pid) = @_;
+    my %list = map { m{task/(\d+)/} => read_file($_) =~ /^Cpus_allowed_list:\s*(\S+)/m ? $1 : '' } glob "/proc/$pid/task/*/status";
+    my $first = delete $list{$pid};
+    return ($first, values %list);
+}
+
+my ($all) = cpus($$);
+for my $threads ([], ['--threads', 4], ['--threads', 2, '--pin', 'on'], ['--pin', 'off']) {
+    my $fifo = join '-', "$dir/fifo", @$threads;
     mkfifo($fifo, 0600) or die "mkfifo: $!";
     my $chat = begin(['chat', '--temp', 0, @room, @$threads], from => $fifo);
     open my $to, '>', $fifo or die "$fifo: $!";
@@ -52,6 +61,10 @@ for my $threads ([], ['--threads', 4]) {
     ok(says($chat, qr/tokens read.*answered/), 'chat answers');
     sleep 0.2;
     idles($chat->{pid}, 3, "chat @$threads at its prompt");
+    my ($first, @others) = cpus($chat->{pid});
+    is($first, $all, "chat @$threads: its first thread may run anywhere");
+    is(scalar(grep { $_ ne $all } @others), 2, 'and each of its team on one CPU') if "@$threads" =~ /on$/ && $all =~ /\D/;
+    is(scalar(grep { $_ ne $all } @others), 0, 'so may all others') if "@$threads" =~ /off$/;
     close $to;
     is(finish($chat, 20)->{status}, 0, 'and leaves') or diag($chat->{err});
 }
