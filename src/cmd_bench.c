@@ -11,7 +11,7 @@
 #define MIB ((uint64_t)1 << 20)
 #define BIG (512 * MIB)  // many times any cache, or repeated passes would be read from it
 
-enum { LIST_MAX = 16, TOKENS_MOST = 64, CTX_BENCH = 512 };
+enum { LIST_MAX = 16, TOKENS_MOST = 64, CTX_BENCH = 512, PROMPT = 128 };
 static const double SECONDS = 0.4;  // for each figure of the matrix kernels
 
 struct bench_conf {
@@ -244,9 +244,9 @@ static MUST bench_model(struct bench *b, struct err *e) {
     struct setup *s = b->s;
     struct engine *g;
     struct progress p;
-    int32_t prompt[128];
+    int32_t prompt[PROMPT];
     uint32_t room = s->conf.n_ctx - 2;
-    uint32_t n_prompt = room / 2 < 128 ? room / 2 : 128;
+    uint32_t n_prompt = room / 2 < PROMPT ? room / 2 : PROMPT;
     for (uint32_t i = 0; i < n_prompt; i++)
         prompt[i] = (int32_t)((i * 7919U + 3) % s->model.n_vocab);
     if (!engine_open(&g, &s->conf, e)) return false;
@@ -302,6 +302,8 @@ static MUST bench(void *conf, const char *path, struct setup *s, struct err *e) 
     if (!setup_open(s, path, MODEL_ALL, e) || !setup_tok(s, e) || !set_counts(&b, e)) return false;
     m.threads = b.count[b.n_count - 1];
     if (!m.ctx) m.ctx = s->model.n_ctx < CTX_BENCH ? s->model.n_ctx : CTX_BENCH;
+    s->n_prompt = PROMPT;
+    s->n_answer = c->n_predict;
     if (!setup_fit(s, &m, e)) return false;
     put_machine(&b);
     return bench_memory(&b, e) && bench_disk(&b, e) && bench_kernels(&b, e) &&

@@ -314,6 +314,7 @@ static MUST prepare_prompt(const struct run_conf *c, struct setup *s, struct pro
     free(p->id);
     p->id = exact;
     s->n_prompt = (uint32_t)p->n;
+    s->n_answer = c->n_predict;
     return true;
 }
 

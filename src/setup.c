@@ -16,7 +16,7 @@ enum {
     PROMPT_USUAL = 1024,  // tokens, where the prompt is not known yet
     BATCH_STREAM = 64,    // of a model that streams: its scratch takes from what stays
     SWEEP_PART = 16,      // of what a token streams: so much more, for the sake of the prompt
-    ANSWER_USUAL = 64,    // tokens, halfway
+    ANSWER_USUAL = 128,   // the same of the answer
     GUESS_PART = 64,
     SCORE_TIMES = 4,  // scoring takes so much more
     GUESS_RAM = 15,   // guesses in a step; more cost as much as tokens
@@ -373,7 +373,7 @@ static uint32_t common_type(const struct model *m) {
 static MUST probe_threads(struct setup *s, uint64_t bytes, struct err *e) {
     struct engine_conf *c = &s->conf;
     bool has_slices = c->n_slice > 1;
-    uint32_t n_pos = s->n_prompt + ANSWER_USUAL;
+    uint32_t n_pos = s->n_prompt + (s->n_answer ? s->n_answer + 1 : ANSWER_USUAL) / 2;  // on average
     const struct tune_conf t = {
         .kernels = &s->kernels,
         .model = &s->model,

@@ -62,6 +62,7 @@ struct setup {
     int n_core;
     uint32_t n_logit;   // tokens to score in a step, for setup_fit; 0: none are
     uint32_t n_prompt;  // tokens of the prompt to come, for setup_fit; 0: not known
+    uint32_t n_answer;  // and of the answer, for setup_probe
 
     /* setup_fit */
     struct host_mem mem;
