@@ -177,6 +177,16 @@ void rope_yarn(double *freq, double base, size_t n_rot, const struct yarn *y);
 /* What the same makes of the length of queries and keys: 1 + 0.1 * mul * ln(factor); 1 for factor <= 1. */
 double rope_yarn_length(double factor, double mul);
 
+/* Llama 3.1's scaling (its published reference code, models/llama3, 2024): pairs that turn more than `high`
+ * times in n_ctx_orig positions keep their frequency, those that turn less than `low` times get it divided
+ * by factor, between them the weight goes over linearly in the turns. The divisors are rounded to floats,
+ * as the files that carry them have them. low < high, factor > 0. Without libm. */
+struct rope_stretch {
+    double factor, low, high;
+    uint32_t n_ctx_orig;
+};
+void rope_llama3(double *freq, size_t n_rot, const struct rope_stretch *s);
+
 /* Bytes of one position's key (or value) of one head in the cache. */
 size_t kv_row_bytes(enum kv_type type, size_t hd);
 

@@ -97,6 +97,16 @@ double rope_yarn_length(double factor, double mul) {
     return factor > 1 ? 1 + 0.1 * mul * ln_of(factor) : 1;
 }
 
+void rope_llama3(double *freq, size_t n_rot, const struct rope_stretch *s) {
+    const double pi = 2 * (HALF_PI_1 + HALF_PI_2);
+    for (size_t i = 0; i < n_rot / 2; i++) {
+        double turns = s->n_ctx_orig * freq[i] / (2 * pi);
+        double keep = (turns - s->low) / (s->high - s->low);
+        keep = keep < 0 ? 0 : keep > 1 ? 1 : keep;
+        freq[i] /= (double)(float)(1 / ((1 - keep) / s->factor + keep));
+    }
+}
+
 void rope_angles(float *cs, const double *freq, size_t n_pair, uint32_t pos) {
     for (size_t i = 0; i < n_pair; i++) {
         double angle = (double)pos * freq[i];

@@ -1,7 +1,8 @@
 /* arch_oracle.h - logits of a made model in binary64, straight from the published formulas: whole rows,
  * no blocks, no cache. Knows nothing of the program that it is compared with.
  *
- * RMSNorm: Zhang, Sennrich 2019. RoPE: Su et al. 2021. YaRN: Peng et al. 2023. Attention sinks, clamped
+ * RMSNorm: Zhang, Sennrich 2019. RoPE: Su et al. 2021. YaRN: Peng et al. 2023. Llama 3.1's scaling between
+ * 1 and 4 turns: Meta's reference code (2024). Attention sinks, clamped
  * SwiGLU, top-k before softmax: gpt-oss's reference code as published with its weights (2025). */
 #ifndef TESTS_ARCH_ORACLE_H
 #define TESTS_ARCH_ORACLE_H
@@ -77,6 +78,10 @@ static inline double oracle_angle(const struct oracle *o, int layer, uint32_t i,
         bool is_long = o->n_ctx > m->n_ctx_orig;
         const char *name = is_long ? "rope_factors_long.weight" : "rope_factors_short.weight";
         return f / (double)made_value(oracle_find(o, -1, name), i) / s * pos;
+    }
+    if (!strcmp(m->scaling, "llama3")) {
+        double turns = m->n_ctx_orig * f / (2 * pi), keep = fmin(1, fmax(0, (turns - 1) / (4 - 1)));
+        return ((1 - keep) * f / s + keep * f) * pos;
     }
     double low = floor(m->n_rot * log(m->n_ctx_orig / (32 * 2 * pi)) / (2 * log(base)));
     double high = ceil(m->n_rot * log(m->n_ctx_orig / (2 * pi)) / (2 * log(base)));

@@ -26,6 +26,29 @@ static void test_yarn(void) {
            "rope_yarn_length: one and a tenth of a logarithm");
 }
 
+static void test_rope_llama3(void) {
+    const struct rope_stretch y = {8, 1, 4, 8192};
+    double freq[64], was[64], worst = 0;
+    const double two_pi = 8 * atan(1);
+    int n_kept = 0, n_slow = 0;
+    rope_freqs(was, 500000, 128);
+    memcpy(freq, was, sizeof freq);
+    rope_llama3(freq, 128, &y);
+    for (int i = 0; i < 64; i++) {
+        double turns = 8192 * was[i] / two_pi, smooth = (turns - 1) / 3;
+        double want = turns > 4   ? was[i]
+                      : turns < 1 ? was[i] / 8
+                                  : (1 - smooth) * was[i] / 8 + smooth * was[i];
+        worst = fmax(worst, fabs(freq[i] / want - 1));
+        n_kept += freq[i] == was[i];
+        n_slow += freq[i] == was[i] / 8;
+    }
+    tap_ok(
+        worst < 1e-7 && n_kept == 29 && n_slow == 29,
+        "rope_llama3: %d pairs keep their frequency, %d have an eighth, those between some of it",
+        n_kept, n_slow);
+}
+
 static void test_rope(const struct kernels *k) {
     /* 92600 and 93000 are next to 2^16 * sqrt(2), where the logarithm's series is longest. */
     static const double bases[] = {10000, 500000, 92600, 93000, 1e-3, 1e9};
@@ -145,6 +168,7 @@ static void test_variant(const struct kernels *k, void *ctx) {
 
 int main(void) {
     test_yarn();
+    test_rope_llama3();
     tap_ok(each_variant(test_variant, NULL), "the best variant was among them");
     return tap_done();
 }

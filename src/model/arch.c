@@ -156,10 +156,26 @@ static MUST read_yarn(struct keys *k, struct err *e) {
                    key_of(k, "rope.freq_base"), m->rope_base);
 }
 
+/* Llama 3.1's own: pairs that turn seldom in the training's context are slowed. GGUF files have a tensor
+ * of divisors instead; what names this type gives the numbers they come from. */
+static MUST read_llama3(struct keys *k, struct err *e) {
+    struct model *m = k->m;
+    m->rope_low = 1;
+    m->rope_high = 4;
+    if (!number(k, "rope.scaling.low_freq_factor", 1e-3, 1e6, &m->rope_low, e) ||
+        !number(k, "rope.scaling.high_freq_factor", 1e-3, 1e6, &m->rope_high, e)) {
+        return false;
+    }
+    if (m->rope_low < m->rope_high) return true;
+    return err_set(e, ERR_FORMAT, "key %s is %g, not below that for high frequencies, %g",
+                   key_of(k, "rope.scaling.low_freq_factor"), m->rope_low, m->rope_high);
+}
+
 /* Scaling of positions. Without a type, a factor means linear: that is what the key's first writers
  * meant, and other programs follow. */
 static MUST read_rope(struct keys *k, struct err *e) {
-    static const char *const types[] = {"none", "linear", "yarn", "longrope"};
+    static const char *const types[] = {"none", "linear", "yarn", "longrope", "llama3"};
+    enum { N_TYPE = sizeof types / sizeof *types };
     struct model *m = k->m;
     const char *type = "linear";
     char shown[64];
@@ -175,11 +191,11 @@ static MUST read_rope(struct keys *k, struct err *e) {
         return false;
     }
     unsigned i = 0;
-    while (i < 4 && strcmp(type, types[i]) != 0) i++;
-    if (i == 4) {
+    while (i < N_TYPE && strcmp(type, types[i]) != 0) i++;
+    if (i == N_TYPE) {
         return err_set(e, ERR_UNSUPPORTED,
-                       "rope scaling of type \"%s\" (this version knows none, linear, yarn and "
-                       "longrope)",
+                       "rope scaling of type \"%s\" (this version knows none, linear, yarn, "
+                       "longrope and llama3)",
                        gguf_show(shown, type));
     }
     m->rope_scaling = (enum rope_scaling)i;
@@ -191,6 +207,7 @@ static MUST read_rope(struct keys *k, struct err *e) {
     if (m->rope_scaling == ROPE_LINEAR && factor == 1) m->rope_scaling = ROPE_NONE;
     m->rope_factor = factor;
     if (!m->n_ctx_orig) m->n_ctx_orig = m->n_ctx;
+    if (m->rope_scaling == ROPE_LLAMA3) return read_llama3(k, e);
     return m->rope_scaling != ROPE_YARN || read_yarn(k, e);
 }
 

@@ -95,7 +95,7 @@ struct traits {
     bool is_parallel;  // attention and feed-forward read the same norm of the residual
 };
 
-enum rope_scaling { ROPE_NONE, ROPE_LINEAR, ROPE_YARN, ROPE_LONG };
+enum rope_scaling { ROPE_NONE, ROPE_LINEAR, ROPE_YARN, ROPE_LONG, ROPE_LLAMA3 };
 
 enum expert_part { EXPERT_GATE, EXPERT_UP, EXPERT_DOWN, N_EXPERT_PART };
 
@@ -164,11 +164,13 @@ struct model {
     double rope_base,
         rope_base_local;  // the latter for local layers and unscaled; 0: as the others
     enum rope_scaling rope_scaling;
-    double rope_factor;       // positions are divided by it; YaRN: those of slow pairs
-    double rope_attn_factor;  // on cosines and sines
-    uint32_t n_ctx_orig;      // context of the training before it was stretched (YaRN, ROPE_LONG)
+    double rope_factor;  // positions are divided by it; YaRN, ROPE_LLAMA3: those of slow pairs
+    double rope_low, rope_high;  // ROPE_LLAMA3: turns in n_ctx_orig that make a pair slow, or not
+    double rope_attn_factor;     // on cosines and sines
+    uint32_t n_ctx_orig;  // context of the training before it was stretched (not ROPE_LINEAR)
     double yarn_ext, yarn_beta_fast, yarn_beta_slow, yarn_log_mul;
-    const struct tensor *rope_freqs;              // llama 3: divisors [n_rot / 2] f32, or NULL
+    const struct tensor *rope_freqs;  // llama 3: divisors [n_rot / 2] f32, which ROPE_LLAMA3
+                                      // gives way to, or NULL
     const struct tensor *rope_long, *rope_short;  // LongRoPE: the same, by the context's length
     /* tensors */
     uint32_t n_tensor;

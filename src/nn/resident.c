@@ -113,6 +113,9 @@ static MUST load_freqs(struct nn *n, struct err *e) {
         if (m->yarn_log_mul > 0) length /= rope_yarn_length(m->rope_factor, m->yarn_log_mul);
         rope_yarn(n->freq, m->rope_base, m->n_rot, &y);
         if (m->yarn_ext != 0) n->rope_length = (float)(m->rope_attn_factor * length);
+    } else if (m->rope_scaling == ROPE_LLAMA3) {
+        const struct rope_stretch s = {m->rope_factor, m->rope_low, m->rope_high, m->n_ctx_orig};
+        if (!by) rope_llama3(n->freq, m->n_rot, &s);
     } else if (m->rope_scaling != ROPE_NONE) {
         for (uint32_t i = 0; i < n_pair; i++) n->freq[i] /= m->rope_factor;
     }
