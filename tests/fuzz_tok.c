@@ -1,4 +1,4 @@
-/* Tokenizers of both kinds on any bytes, and on vocabularies spoilt by the input. What must hold: the
+/* Tokenizers of all kinds on any bytes, and on vocabularies spoilt by the input. What must hold: the
  * ids are in range and no more than the bound; without control tokens the text comes back; parts give
  * no control token from a plain one. */
 #include "model/tok.h"
@@ -57,20 +57,27 @@ static void spoil(struct toy *y, const uint8_t *data, size_t size) {
     }
 }
 
+enum { N_TOY = 5 };
+
+static void toy_of(struct toy *y, unsigned which) {
+    switch (which) {
+    case 0: toy_spm(y); break;
+    case 1: toy_bpe(y, "llama-bpe"); break;
+    case 2: toy_bpe(y, "gpt-2"); break;
+    default: toy_plain(y, which == 3); break;
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    static struct tok *good[3];
+    static struct tok *good[N_TOY];
     static struct toy y;
     struct err e;
-    if (!good[0]) {
-        toy_spm(&y);
-        expect(tok_open(&good[0], &y.v, &e));
-        toy_bpe(&y, "llama-bpe");
-        expect(tok_open(&good[1], &y.v, &e));
-        toy_bpe(&y, "gpt-2");
-        expect(tok_open(&good[2], &y.v, &e));
+    for (unsigned i = 0; i < N_TOY && !good[i]; i++) {
+        toy_of(&y, i);
+        expect(tok_open(&good[i], &y.v, &e));
     }
     if (size < 2) return 0;
-    unsigned which = data[0] % 3, flags = data[0] >> 2 & (TOK_BOS | TOK_SPECIAL | TOK_EOS);
+    unsigned which = data[0] % N_TOY, flags = data[0] >> 2 & (TOK_BOS | TOK_SPECIAL | TOK_EOS);
     size_t n_spoil = data[1] & 1 ? data[1] % (size - 1) : 0;
     const char *s = (const char *)data + 2 + (n_spoil < size - 2 ? n_spoil : size - 2);
     size_t len = size - (size_t)(s - (const char *)data);
@@ -78,11 +85,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         encode(good[which], s, len, flags, !flags);
         return 0;
     }
-    if (which) {
-        toy_bpe(&y, which == 1 ? "llama-bpe" : "gpt-2");
-    } else {
-        toy_spm(&y);
-    }
+    toy_of(&y, which);
     spoil(&y, data + 2, n_spoil);
     struct tok *t;
     if (!tok_open(&t, &y.v, &e)) return 0;

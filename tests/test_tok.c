@@ -1,4 +1,4 @@
-/* Tokenizers of both kinds on small vocabularies: exact results, agreement with a naive merge, hostile
+/* Tokenizers of all kinds on small vocabularies: exact results, agreement with a naive merge, hostile
  * texts within a time, and text that comes back from its tokens. */
 #include "base/unicode.h"
 #include "model/pretok.h"
@@ -158,6 +158,48 @@ static void test_spm(void) {
     tok_close(t);
 }
 
+static void test_plain(void) {
+    static struct toy y;
+    toy_plain(&y, true);
+    int32_t more = y.v.bos + 2;
+    y.v.end = &more;
+    y.v.n_end = 1;
+    struct tok *t = open_toy(&y);
+    if (!tap_ok(t, "a vocabulary of bytes and scores opens")) return;
+    check(t, "the hello world", 0, "the| hello| world");
+    check(t, "hello world", TOK_BOS, "<|begin|>|hello| world");  // no space is put in front
+    check(t, "abab", 0, "ab|ab");                                // ab and ba tie: the leftmost wins
+    check(t, "aba b", 0, "ab|a| |b");
+    check(t, "o b", 0, "o |b");  // spaces are bytes as others
+    check(t, "é世", 0, "\\xc3\\xa9|\\xe4\\xb8\\x96");
+    check(t, "\xe4\xb8q\xff", 0, "\\xe4\\xb8|q|\\xff");
+    check(t, "\xe2\x96\x81", 0, "\\xe2|\\x96|\\x81");  // U+2581 is no space here
+    check(t, "<|eot_id|>a", 0, "<|||e|o|t|_|i|d|||>|a");
+    check(t, "<|eot_id|>the", TOK_SPECIAL, "<|eot_id|>|the");
+    check(t, "a<think>", 0, "a|<think>");
+    tap_ok(!strcmp(shown(t, "a\0b", 3, 0), "a|\\x00|b"), "NUL is a byte like others");
+    tap_ok(tok_is_end(t, y.v.eos) && tok_is_end(t, more) && !tok_is_end(t, y.v.bos),
+           "all its ends are ends");
+    tok_close(t);
+    toy_plain(&y, false);
+    t = open_toy(&y);
+    if (!tap_ok(t, "one of characters opens")) return;
+    check(t, "the hello world", 0, "the| hello| world");
+    check(t, "世q\xff", 0, "\\xe4\\xb8\\x96|q|\\xff");  // q by its byte token
+    int32_t id[8];
+    size_t n = 0;
+    struct err e = {0};
+    bool ok = tok_encode(t, "q", 1, 0, id, 8, &n, &e);
+    tap_ok(ok && n == 1 && id[0] == 'q', "what is no character of its own is a byte");
+    check(t, "<0x41>", 0, "<|0|x|4|1|>");  // a byte token is not written out
+    tok_close(t);
+    toy_init(&y, "dllama", "");
+    toy_add(&y, "ab", 0, TOKEN_NORMAL);
+    t = open_toy(&y);
+    check(t, "xab\xc3", 0, "ab");  // what it cannot spell is left out
+    tok_close(t);
+}
+
 static void test_bpe(void) {
     static struct toy y;
     toy_bpe(&y, "llama-bpe");
@@ -252,7 +294,7 @@ struct bit {
 /* Score or rank of the token that joins two neighbours; smaller merges first, < 0: they do not. */
 static double joined(const struct toy *y, const struct tok *t, const char *s, const struct bit *a,
                      const struct bit *b, int32_t *id) {
-    if (!strcmp(y->v.kind, "llama")) {
+    if (strcmp(y->v.kind, "gpt2") != 0) {
         *id = tok_find(t, s + a->at, a->len + b->len);
         return *id < 0 || y->type[*id] != TOKEN_NORMAL ? -1 : 1000.0 - (double)y->score[*id];
     }
@@ -334,6 +376,23 @@ static size_t naive_bpe(const struct toy *y, const struct tok *t, const char *s,
     return n;
 }
 
+/* As distributed-llama's own program: bytes gather until they are a token, then tokens merge. Every text
+ * here is one that it can spell. */
+static size_t naive_plain(const struct toy *y, const struct tok *t, const char *s, size_t len,
+                          int32_t *out) {
+    struct bit bit[512];
+    size_t k = 0;
+    for (size_t i = 0, from = 0; i < len; i++) {
+        int32_t id = tok_find(t, s + from, i + 1 - from);
+        if (id < 0 || id >= y->v.bos) continue;
+        bit[k++] = (struct bit){from, i + 1 - from, id};
+        from = i + 1;
+    }
+    k = naive(y, t, s, bit, k);
+    for (size_t i = 0; i < k; i++) out[i] = bit[i].id;
+    return k;
+}
+
 /* A text of letters that merge, spaces and whole characters. */
 static size_t random_text(char *s, size_t max) {
     static const char *const bits[] = {"a", "b", "a",  "b",   "he", "l",   "l",  "o",
@@ -349,16 +408,11 @@ static size_t random_text(char *s, size_t max) {
     return n;
 }
 
-static void test_naive(bool bpe, bool marks_inside) {
-    static struct toy y;
-    if (bpe) {
-        toy_bpe(&y, "gpt-2");
-    } else {
-        toy_spm(&y);
-        /* With this token words can no longer be merged one by one. */
-        if (marks_inside) toy_add(&y, "o\xe2\x96\x81", 1, TOKEN_NORMAL);
-    }
-    struct tok *t = open_toy(&y);
+typedef size_t naive_way(const struct toy *y, const struct tok *t, const char *s, size_t len,
+                         int32_t *out);
+
+static void test_naive(const struct toy *y, naive_way *way, const char *what) {
+    struct tok *t = open_toy(y);
     int bad = 0;
     for (int round = 0; t && round < 3000 && !bad; round++) {
         char s[256];
@@ -367,13 +421,27 @@ static void test_naive(bool bpe, bool marks_inside) {
         struct err e = {0};
         if (!len) continue;
         bad += !tok_encode(t, s, len, 0, got, 1024, &n, &e);
-        m = bpe ? naive_bpe(&y, t, s, len, want) : naive_spm(&y, t, s, len, want);
+        m = way(y, t, s, len, want);
         bad += n != m || memcmp(got, want, n * sizeof *got);
         if (bad) printf("# %.*s\n", (int)len, s);
     }
-    tap_ok(t && !bad, "%s merges as the naive way does, 3000 texts%s",
-           bpe ? "byte-level" : "SentencePiece", marks_inside ? ", spaces inside tokens" : "");
+    tap_ok(t && !bad, "%s merges as the naive way does, 3000 texts", what);
     tok_close(t);
+}
+
+static void test_merges(void) {
+    static struct toy y;
+    toy_spm(&y);
+    test_naive(&y, naive_spm, "SentencePiece");
+    /* With this token words can no longer be merged one by one. */
+    toy_add(&y, "o\xe2\x96\x81", 1, TOKEN_NORMAL);
+    test_naive(&y, naive_spm, "SentencePiece, spaces inside tokens,");
+    toy_bpe(&y, "gpt-2");
+    test_naive(&y, naive_bpe, "byte-level");
+    toy_plain(&y, true);
+    test_naive(&y, naive_plain, "a vocabulary of bytes and scores");
+    toy_plain(&y, false);
+    test_naive(&y, naive_plain, "one of characters and scores");
 }
 
 /* ---- special tokens against a search that tries every length everywhere */
@@ -506,14 +574,8 @@ static size_t stream(const struct tok *t, const int32_t *id, size_t n, char *out
     return at + detok_flush(&d, out + at, cap - at);
 }
 
-static void test_back(bool bpe) {
-    static struct toy y;
-    if (bpe) {
-        toy_bpe(&y, "llama-bpe");
-    } else {
-        toy_spm(&y);
-    }
-    struct tok *t = open_toy(&y);
+static void test_back(const struct toy *y, const char *kind) {
+    struct tok *t = open_toy(y);
     int bad = 0, torn = 0;
     for (int round = 0; t && round < 3000; round++) {
         char s[512], back[1024];
@@ -528,7 +590,6 @@ static void test_back(bool bpe) {
         bad += k != len || memcmp(s, back, k);
         torn += text && !whole;
     }
-    const char *kind = bpe ? "byte-level" : "SentencePiece";
     tap_ok(!bad, "%s: any bytes come back from their tokens, 3000 texts", kind);
     tap_ok(!torn, "%s: no character is torn on the way", kind);
     tok_close(t);
@@ -714,11 +775,10 @@ static void test_large(void) {
 int main(void) {
     test_unicode();
     test_spm();
+    test_plain();
     test_bpe();
     test_refusals();
-    test_naive(false, false);
-    test_naive(false, true);
-    test_naive(true, false);
+    test_merges();
     test_specials(false, false);
     test_specials(false, true);
     test_specials(true, false);
@@ -727,17 +787,26 @@ int main(void) {
     test_many("aaa... and an end that is nearly there", 3900, false, 3, 3900, 2);
     test_many("the longest blocked all over", 1, true, 0, 2000, 1);
     test_many("each aaa... with an end", 1, true, 3, 2999, 1);
-    test_back(false);
-    test_back(true);
-    test_detok();
     static struct toy y;
+    toy_bpe(&y, "llama-bpe");
+    test_back(&y, "byte-level");
+    toy_plain(&y, true);
+    test_back(&y, "bytes and scores");
+    toy_plain(&y, false);
+    test_back(&y, "characters and scores");
     toy_spm(&y);
+    test_back(&y, "SentencePiece");
+    test_detok();
     struct tok *t = open_toy(&y);
     test_hostile(t, "SentencePiece", 1 << 20);
     tok_close(t);
     toy_bpe(&y, "llama-bpe");
     t = open_toy(&y);
     test_hostile(t, "byte-level", 1 << 20);
+    tok_close(t);
+    toy_plain(&y, true);
+    t = open_toy(&y);
+    test_hostile(t, "bytes and scores", 1 << 20);
     tok_close(t);
     test_large();
     return tap_done();

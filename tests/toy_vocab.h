@@ -1,4 +1,4 @@
-/* toy_vocab.h - vocabularies of both kinds, a few hundred tokens, made up here: for tests and fuzzers. */
+/* toy_vocab.h - vocabularies of all kinds, a few hundred tokens, made up here: for tests and fuzzers. */
 #ifndef TESTS_TOY_VOCAB_H
 #define TESTS_TOY_VOCAB_H
 
@@ -18,14 +18,19 @@ struct toy {
     uint8_t type[TOY_TOKENS];
 };
 
-static inline int32_t toy_add(struct toy *y, const char *text, float score, enum token_type type) {
-    uint32_t i = y->v.n_token++, len = (uint32_t)strlen(text);
+static inline int32_t toy_add_bytes(struct toy *y, const char *text, size_t n, float score,
+                                    enum token_type type) {
+    uint32_t i = y->v.n_token++, len = (uint32_t)n;
     assert(i < TOY_TOKENS && y->start[i] + len <= TOY_BYTES);
     memcpy(y->text + y->start[i], text, len);
     y->start[i + 1] = y->start[i] + len;
     y->score[i] = score;
     y->type[i] = (uint8_t)type;
     return (int32_t)i;
+}
+
+static inline int32_t toy_add(struct toy *y, const char *text, float score, enum token_type type) {
+    return toy_add_bytes(y, text, strlen(text), score, type);
 }
 
 static inline void toy_init(struct toy *y, const char *kind, const char *pre) {
@@ -76,6 +81,39 @@ static inline void toy_spm(struct toy *y) {
     toy_add(y, "<user>", 0, TOKEN_USER);
     toy_add(y, "<user><", 0, TOKEN_USER);
     toy_add(y, "[ctl]", 0, TOKEN_CONTROL);
+}
+
+/* distributed-llama's: of bytes, or of characters with byte tokens besides; then pieces that merge from
+ * two others, the first of them first, but "ab" and "ba" tie; special tokens from BOS on. */
+static inline void toy_plain(struct toy *y, bool of_bytes) {
+    static const char *const letters[] = {" ", "a", "b", "c", "d", "e", "h", "l", "o",  "r", "t",
+                                          "w", "x", "s", "'", "1", "2", "3", "é", "世", "界"};
+    static const char *const pieces[] = {
+        "he",    "ll",   " t",     "the",      "lo",  " w",   "or",   "ld",
+        "aa",    "  ",   "é",      "ab",       "ba",  "hell", "aaaa", " the",
+        "hello", " wor", " world", "    ",     "wor", "o ",   "'s",   "\xe4\xb8",
+        "世",    "12",   " hello", "\xe7\x95", "界",  "界a",  "b ",
+    };
+    toy_init(y, "dllama", "");
+    for (unsigned b = 0; b < 256; b++) {
+        char name[8] = {(char)b};
+        if (!of_bytes) snprintf(name, sizeof name, "<0x%02X>", b);
+        toy_add_bytes(y, name, of_bytes ? 1 : 6, -1e6F, TOKEN_NORMAL);
+    }
+    for (size_t i = 0; !of_bytes && i < sizeof letters / sizeof *letters; i++) {
+        toy_add(y, letters[i], -1e6F, TOKEN_NORMAL);
+    }
+    for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++) {
+        size_t len = strlen(pieces[i]);
+        bool is_letter = (uint8_t)*pieces[i] >= 0x80 && len < 4;
+        if (!of_bytes && is_letter) continue;
+        toy_add(y, pieces[i], strcmp(pieces[i], "ba") ? -(float)i : -11, TOKEN_NORMAL);
+    }
+    y->v.bos = toy_add(y, "<|begin|>", 0, TOKEN_CONTROL);
+    y->v.eos = toy_add(y, "<|done|>", 0, TOKEN_CONTROL);
+    toy_add(y, "<|eot_id|>", 0, TOKEN_CONTROL);
+    toy_add(y, "<think>", 0, TOKEN_USER);
+    y->v.add_bos = true;
 }
 
 /* How byte-level vocabularies spell a byte, by the rule of the original: printable ones as they are,

@@ -100,6 +100,6 @@ static size_t tidy_endings(char *s, size_t len) {
 }
 
 size_t tok_tidy(const struct tok *t, char *text, size_t len) {
-    if (!t->bpe || !t->pre.tidy) return len;
+    if (t->kind != TOK_BPE || !t->pre.tidy) return len;
     return tidy_endings(text, tidy_quotes(text, tidy_stops(text, len)));
 }

@@ -131,7 +131,7 @@ enum token_type {
 /* The vocabulary as the file has it; model/tok builds its tables from this. Bytes are not
  * terminated by NUL (a token may contain one). */
 struct vocab {
-    const char *kind;  // tokenizer.ggml.model: "llama" (SentencePiece), "gpt2" (byte-level BPE)
+    const char *kind;  // "llama": SentencePiece, "gpt2": byte-level BPE, "dllama": as in a .t
     const char *pre;   // tokenizer.ggml.pre, "" when absent
     uint32_t n_token;
     const char *text;       // all token texts, one after another
@@ -142,6 +142,8 @@ struct vocab {
     const char *merge_text;           // "left right" pairs
     const uint32_t *merge;            // [n_merge + 1] into merge_text
     int32_t bos, eos, eot, eom, unk;  // -1: none
+    uint32_t n_end;
+    const int32_t *end;  // [n_end] more tokens that end an answer
     bool add_bos, add_eos, add_space_prefix;
 };
 

@@ -63,7 +63,8 @@ bool tok_is_special(const struct tok *t, int32_t id) {
 }
 
 static MUST encode_text(struct encoder *en, const char *s, size_t len, bool prefix, struct err *e) {
-    return en->t->bpe ? bpe_encode(en, s, len, e) : spm_encode(en, s, len, prefix, e);
+    if (en->t->kind == TOK_BPE) return bpe_encode(en, s, len, e);
+    return spm_encode(en, s, len, prefix, e);
 }
 
 /* Special tokens as they stand, the text between them encoded. */

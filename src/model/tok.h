@@ -1,4 +1,5 @@
-/* tok.h - text to tokens and back: SentencePiece BPE ("llama") and byte-level BPE ("gpt2").
+/* tok.h - text to tokens and back: SentencePiece BPE ("llama"), byte-level BPE ("gpt2") and
+ * distributed-llama's merges by score ("dllama").
  *
  * Tables are built once from the model's vocabulary into one arena; encoding uses a scratch of the
  * caller's, so that it neither allocates nor recurses, and takes O(n log n) on any text.

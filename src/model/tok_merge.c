@@ -1,4 +1,4 @@
-/* The merge loop that both kinds share: a list of symbols and a heap of candidate pairs. */
+/* The merge loop that all kinds share: a list of symbols and a heap of candidate pairs. */
 #include "model/tok_tables.h"
 
 #include <assert.h>
@@ -34,7 +34,8 @@ static void consider(struct encoder *en, int32_t left, int32_t right) {
     const struct sym *a = &en->sym[left], *b = &en->sym[right];
     uint32_t prio;
     int32_t id;
-    bool found = en->t->bpe ? bpe_pair(en, a, b, &prio, &id) : spm_pair(en, a, b, &prio, &id);
+    bool found =
+        en->t->kind == TOK_BPE ? bpe_pair(en, a, b, &prio, &id) : spm_pair(en, a, b, &prio, &id);
     if (!found) return;
     uint64_t key = (uint64_t)prio << 32 | (uint32_t)left;
     heap_push(en, (struct merge_item){.key = key, .len = a->len + b->len, .id = id});

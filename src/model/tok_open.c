@@ -61,6 +61,7 @@ static void mark_ends(struct tok *t, const struct vocab *v) {
     mark_end(t, t->eos, false);
     mark_end(t, in_range(v, v->eot), false);
     mark_end(t, in_range(v, v->eom), false);
+    for (uint32_t i = 0; i < v->n_end; i++) mark_end(t, in_range(v, v->end[i]), false);
 }
 
 /* Phi-3 drops white space after its control tokens, three excepted. Its file does not say so; we know
@@ -169,12 +170,13 @@ static size_t make_piece(struct tok *t, uint32_t id, char *out) {
     switch (t->attr[id] & ATTR_TYPE) {
     case TOKEN_NORMAL:
     case TOKEN_UNUSED:
-        if (t->bpe) {
+        if (t->kind == TOK_BPE) {
             int64_t n = bpe_unspell(s, len, out);
             if (n >= 0) return (size_t)n;
             t->attr[id] |= ATTR_ALIEN;
             break;
         }
+        if (t->kind == TOK_PLAIN) break;
         return spm_piece(s, len, out);
     case TOKEN_BYTE: return byte_piece(s, len, out);
     default: break;
@@ -219,27 +221,30 @@ static MUST build(struct tok *t, const struct vocab *v, struct err *e) {
     t->unk = in_range(v, v->unk);
     t->add_bos = v->add_bos;
     t->add_eos = v->add_eos;
-    t->space_prefix = v->add_space_prefix && !t->bpe;
+    t->space_prefix = v->add_space_prefix && t->kind == TOK_SPM;
     if (!build_texts(t, v, e)) return false;
     mark_ends(t, v);
-    if (!t->bpe) {
-        mark_strips(t);
-        spm_mark_bytes(t);
-    }
+    if (t->kind == TOK_SPM) mark_strips(t);
+    if (t->kind != TOK_BPE) spm_mark_bytes(t);
     if (!build_pieces(t, e)) return false;
-    if (!t->bpe) return spm_build(t, v, e) && special_build(t, e);
+    if (t->kind != TOK_BPE) return spm_build(t, v, e) && special_build(t, e);
     return bpe_build(t, v, e) && mark_tag(t, e) && special_build(t, e);
 }
 
-static MUST choose_kind(const struct vocab *v, bool *bpe, struct pretok *pre, struct err *e) {
+static MUST choose_kind(const struct vocab *v, enum tok_kind *kind, struct err *e) {
+    static const char *const names[] = {
+        [TOK_SPM] = "llama", [TOK_BPE] = "gpt2", [TOK_PLAIN] = "dllama"};
     char shown[64];
-    *bpe = !strcmp(v->kind, "gpt2");
-    *pre = (struct pretok){0};
-    if (!*bpe && strcmp(v->kind, "llama")) {
-        return err_set(e, ERR_UNSUPPORTED, "tokenizer kind \"%s\" is not supported",
-                       gguf_show(shown, v->kind));
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        *kind = (enum tok_kind)i;
+        if (!strcmp(v->kind, names[i])) return true;
     }
-    if (!*bpe) return true;
+    return err_set(e, ERR_UNSUPPORTED, "tokenizer kind \"%s\" is not supported",
+                   gguf_show(shown, v->kind));
+}
+
+static MUST choose_pretok(const struct vocab *v, struct pretok *pre, struct err *e) {
+    char shown[64];
     if (pretok_find(pre, v->pre)) return true;
     if (v->pre[0]) {
         return err_set(e, ERR_UNSUPPORTED,
@@ -254,10 +259,11 @@ static MUST choose_kind(const struct vocab *v, bool *bpe, struct pretok *pre, st
 
 MUST tok_open(struct tok **t, const struct vocab *v, struct err *e) {
     enum { MERGE_MAX = 4 * MODEL_MAX_VOCAB };
-    bool bpe;
-    struct pretok pre;
+    enum tok_kind kind;
+    struct pretok pre = {0};
     *t = NULL;
-    if (!choose_kind(v, &bpe, &pre, e)) return false;
+    if (!choose_kind(v, &kind, e)) return false;
+    if (kind == TOK_BPE && !choose_pretok(v, &pre, e)) return false;
     if (!v->n_token || v->n_token > MODEL_MAX_VOCAB || v->n_merge > MERGE_MAX) {
         return err_set(e, ERR_LIMIT,
                        "the vocabulary has %u tokens and %u merges, the limits are "
@@ -277,7 +283,7 @@ MUST tok_open(struct tok **t, const struct vocab *v, struct err *e) {
         arena_close(&mem);
         return err_set(e, ERR_MEMORY, "tokenizer: no room");
     }
-    *made = (struct tok){.mem = mem, .bpe = bpe, .pre = pre};
+    *made = (struct tok){.mem = mem, .kind = kind, .pre = pre};
     if (!build(made, v, e)) {
         tok_close(made);
         return false;

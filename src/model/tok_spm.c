@@ -1,5 +1,7 @@
 /* SentencePiece BPE (Kudo & Richardson 2018): neighbours whose joined text is a token merge, the
- * best score first, the leftmost among equals. Text that is no token falls back to byte tokens. */
+ * best score first, the leftmost among equals. Text that is no token falls back to byte tokens.
+ * distributed-llama's vocabularies (TOK_PLAIN) are merged alike, but spell a space as a space and may be
+ * of SentencePiece's kind, characters with byte tokens besides, or of the byte-level kind. */
 #include "model/tok_tables.h"
 
 #include "base/unicode.h"
@@ -52,6 +54,7 @@ MUST spm_build(struct tok *t, const struct vocab *v, struct err *e) {
         return false;
     }
     for (uint32_t i = 0; i < t->n_token; i++) t->prio[i] = prio_of(v->score[i]);
+    if (t->kind == TOK_PLAIN) return true;
     t->word_marks = marks_lead(t);
     for (unsigned b = 0; b < 256; b++) {
         if (t->byte_id[b] >= 0) return true;
@@ -99,15 +102,27 @@ static void emit(struct encoder *en, const struct sym *s) {
     }
 }
 
-/* Merge and emit the n bytes at `at` of the copy. */
-static MUST encode_run(struct encoder *en, size_t at, size_t n, struct err *e) {
+/* The first symbol of s [n > 0]: a character. Among plain texts it is the shortest token there of at most
+ * a character's four bytes, which is a byte where the vocabulary is of bytes. */
+static size_t first_symbol(const struct tok *t, const char *s, size_t n, int32_t *id) {
+    for (size_t k = 1; t->kind == TOK_PLAIN && k <= 4 && k <= n; k++) {
+        *id = tok_word(t, s, k);
+        if (*id >= 0) return k;
+    }
+    int32_t cp;
+    size_t step = unicode_decode((const uint8_t *)s, n, &cp);
+    *id = tok_word(t, s, step);
+    return step;
+}
+
+/* Merge and emit s [n]. */
+static MUST encode_run(struct encoder *en, const char *s, size_t n, struct err *e) {
     if (!encoder_reserve(en, n, e)) return false;
-    en->buf = en->copy + at;
+    en->buf = s;
     int32_t k = 0;
     for (size_t i = 0; i < n; k++) {
-        int32_t cp;
-        size_t step = unicode_decode((const uint8_t *)en->buf + i, n - i, &cp);
-        int32_t id = tok_word(en->t, en->buf + i, step);
+        int32_t id;
+        size_t step = first_symbol(en->t, s + i, n - i, &id);
         en->sym[k] = (struct sym){k - 1, k + 1, id, (uint32_t)i, (uint32_t)step};
         i += step;
     }
@@ -119,6 +134,7 @@ static MUST encode_run(struct encoder *en, size_t at, size_t n, struct err *e) {
 }
 
 MUST spm_encode(struct encoder *en, const char *s, size_t len, bool prefix, struct err *e) {
+    if (en->t->kind == TOK_PLAIN) return encode_run(en, s, len, e);
     size_t n_space = prefix && en->t->space_prefix;
     bool mark = n_space;
     for (size_t i = 0; i < len; i++) n_space += s[i] == ' ';
@@ -127,8 +143,8 @@ MUST spm_encode(struct encoder *en, const char *s, size_t len, bool prefix, stru
     /* Where no token goes on after a space, no merge does: words are merged one by one. */
     for (size_t i = 3; en->t->word_marks && i + 3 <= n; i++) {
         if (!is_mark(en->copy + i) || (i - from >= 3 && is_mark(en->copy + i - 3))) continue;
-        if (!encode_run(en, from, i - from, e)) return false;
+        if (!encode_run(en, en->copy + from, i - from, e)) return false;
         from = i;
     }
-    return encode_run(en, from, n - from, e);
+    return encode_run(en, en->copy + from, n - from, e);
 }

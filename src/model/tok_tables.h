@@ -17,7 +17,7 @@ enum {
     ATTR_TYPE = 7,
     ATTR_END = 1 << 3,    // end of generation
     ATTR_STRIP = 1 << 4,  // white space after it belongs to it
-    ATTR_ALIEN = 1 << 5,  // byte-level kind: text outside the byte alphabet, not for merging
+    ATTR_ALIEN = 1 << 5,  // TOK_BPE: text outside the byte alphabet, not for merging
 };
 
 struct token_slot {
@@ -49,10 +49,16 @@ struct special {
     struct special_link link[2];  // among AMONG_
 };
 
+enum tok_kind {
+    TOK_SPM,    // SentencePiece
+    TOK_BPE,    // byte-level BPE
+    TOK_PLAIN,  // distributed-llama's: SentencePiece's merges of texts as they stand, spaces too
+};
+
 struct tok {
     struct arena mem;
-    bool bpe;           // byte-level BPE; otherwise SentencePiece
-    struct pretok pre;  // byte-level only
+    enum tok_kind kind;
+    struct pretok pre;  // TOK_BPE only
     uint32_t n_token;
     uint32_t longest;             // bytes of the longest text or piece
     const char *text;             // as the vocabulary spells them
@@ -62,8 +68,8 @@ struct tok {
     uint8_t *attr;                // [n_token] enum token_type and ATTR_ bits
     struct token_slot *slot;      // [slot_mask + 1] by text
     uint32_t slot_mask;
-    uint32_t *prio;          // SentencePiece: [n_token] smaller merges first
-    struct pair_slot *pair;  // byte-level: [pair_mask + 1] by (left, right)
+    uint32_t *prio;          // but TOK_BPE: [n_token] smaller merges first
+    struct pair_slot *pair;  // TOK_BPE: [pair_mask + 1] by (left, right)
     uint32_t pair_mask;
     struct special *special;  // [1 + n_special] by text; [0], of length 0, ends all chains
     uint32_t n_special;
@@ -72,7 +78,7 @@ struct tok {
     int32_t byte_id[256];  // token of a single byte, or -1
     int32_t bos, eos, unk;
     bool add_bos, add_eos, space_prefix;
-    bool word_marks;  // SentencePiece: spaces stand only at the front of tokens
+    bool word_marks;  // TOK_SPM: spaces stand only at the front of tokens
 };
 
 /* One symbol of the text being merged; a linked list threaded through an array. */
@@ -131,7 +137,7 @@ int64_t bpe_unspell(const char *s, size_t len, char *out);
 
 /* Find the tokens <0x00> to <0xFF>, which some files do not mark as bytes. Before pieces are made. */
 void spm_mark_bytes(struct tok *t);
-/* Build the tables of one kind from v; texts, attr and hash are ready. */
+/* Build the tables of one kind (spm: of all but TOK_BPE) from v; texts, attr and hash are ready. */
 MUST spm_build(struct tok *t, const struct vocab *v, struct err *e);
 MUST bpe_build(struct tok *t, const struct vocab *v, struct err *e);
 /* Encode one stretch of plain text [len > 0]. prefix: it follows a control token or opens the text. */
