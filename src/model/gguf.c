@@ -8,7 +8,6 @@
 enum {
     KEY_MAX = 65535,     // bytes, by the format
     NAME_MAX_LEN = 255,  // of a tensor; ggml's own limit is 63
-    VALUE_TEXT = 32,     // room for a number or "[n items]" as text
     ALIGN_MAX = 1 << 20,
     KV_MIN = 8 + 1 + 4 + 1,  // smallest key-value pair in bytes
     TENSOR_MIN = 8 + 1 + 4 + 8 + 4 + 8,
@@ -250,17 +249,17 @@ static bool is_integer(const struct gguf_kv *kv) {
            kv->type != GGUF_BOOL;
 }
 
-static void value_text(char out[VALUE_TEXT], const struct gguf_kv *kv) {
+void gguf_value_text(char out[static GGUF_VALUE_TEXT], const struct gguf_kv *kv) {
     if (kv->type == GGUF_ARRAY) {
-        snprintf(out, VALUE_TEXT, "[%" PRIu64 " items]", kv->n);
+        snprintf(out, GGUF_VALUE_TEXT, "[%" PRIu64 " items]", kv->n);
     } else if (kv->type == GGUF_BOOL) {
-        snprintf(out, VALUE_TEXT, "%s", kv->bits ? "true" : "false");
+        snprintf(out, GGUF_VALUE_TEXT, "%s", kv->bits ? "true" : "false");
     } else if (is_float(kv)) {
-        snprintf(out, VALUE_TEXT, kv->type == GGUF_F32 ? "%.7g" : "%.15g", float_of(kv->bits));
+        snprintf(out, GGUF_VALUE_TEXT, kv->type == GGUF_F32 ? "%.7g" : "%.15g", float_of(kv->bits));
     } else if (is_signed(kv)) {
-        snprintf(out, VALUE_TEXT, "%" PRId64, (int64_t)kv->bits);
+        snprintf(out, GGUF_VALUE_TEXT, "%" PRId64, (int64_t)kv->bits);
     } else {
-        snprintf(out, VALUE_TEXT, "%" PRIu64, kv->bits);
+        snprintf(out, GGUF_VALUE_TEXT, "%" PRIu64, kv->bits);
     }
 }
 
@@ -277,8 +276,8 @@ static MUST read_kv(struct pass *p, struct gguf_kv *kv, uint32_t i, struct err *
     if (kv->type == GGUF_STRING) return read_string(p, kv, e);
     if (!(kv->type == GGUF_ARRAY ? read_array(p, kv, e) : read_scalar(p, kv, e))) return false;
     char *text = NULL;
-    if (!keep(p, VALUE_TEXT, 1, &text, e)) return false;
-    if (text) value_text(text, kv);
+    if (!keep(p, GGUF_VALUE_TEXT, 1, &text, e)) return false;
+    if (text) gguf_value_text(text, kv);
     kv->text = text;
     return true;
 }
@@ -412,7 +411,7 @@ static int tensor_off_cmp(const void *a, const void *b) {
     return ((*x)->off > (*y)->off) - ((*x)->off < (*y)->off);
 }
 
-static MUST sort_keys(struct gguf *g, struct err *e) {
+MUST gguf_sort_keys(struct gguf *g, struct err *e) {
     char shown[64];
     for (uint32_t i = 0; i < g->n_kv; i++) g->kv_by_key[i] = &g->kv[i];
     if (g->n_kv) qsort(g->kv_by_key, g->n_kv, sizeof *g->kv_by_key, kv_cmp);
@@ -495,7 +494,7 @@ MUST gguf_read(struct gguf *g, struct arena *mem, int fd, uint64_t base, uint64_
         p->mem = mem;
     }
     ok = ok && (cursor_seek(&g->c, start) || cursor_err(&g->c, "header", e)) && walk(p, e) &&
-         sort_keys(g, e) && place_tensors(g, e);
+         gguf_sort_keys(g, e) && place_tensors(g, e);
     free(p);
     if (!ok) {
         arena_close(mem);

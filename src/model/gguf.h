@@ -15,6 +15,8 @@
 /* Bytes of the arena kept free for each tensor: what model.c makes of them. */
 enum { GGUF_TENSOR_ROOM = 6 * sizeof(void *) + 1 };
 
+enum { GGUF_VALUE_TEXT = 32 };  // room for a value as text: a number, or "[n items]"
+
 enum gguf_type {
     GGUF_U8,
     GGUF_I8,
@@ -98,8 +100,13 @@ MUST gguf_open_file(const char *path, uint64_t base, uint64_t *len, int *fd, str
 MUST gguf_read_set(struct gguf *g, struct model *m, const struct model_file *first, int fd,
                    uint8_t *window, enum model_part part, struct err *e);
 
-/* Sort the directory by name, for gguf_tensor. Fails: ERR_FORMAT when a name is there twice. */
+/* Sort the keys, or the directory by name, for gguf_find and gguf_tensor; the former reads the
+ * alignment too. Fails: ERR_FORMAT when a name is there twice. */
+MUST gguf_sort_keys(struct gguf *g, struct err *e);
 MUST gguf_sort_tensors(struct gguf *g, struct err *e);
+
+/* A scalar or an array as it is shown to people. */
+void gguf_value_text(char out[static GGUF_VALUE_TEXT], const struct gguf_kv *kv);
 
 /* Text from a file as it may be shown: cut to fit out, bytes that are not printable ASCII as '?'. */
 const char *gguf_show(char out[static 64], const char *text);

@@ -1,6 +1,7 @@
 /* From a container to a model: what the keys mean, and whether the tensors fit them. */
 #include "model/model.h"
 #include "model/arch.h"
+#include "model/dllama.h"
 #include "model/fingerprint.h"
 #include "model/gguf.h"
 
@@ -26,6 +27,7 @@ struct reader {
     struct model *m;
     struct gguf g;
     const struct arch *arch;         // llama's where it is not known
+    bool is_dllama;                  // which reads the vocabulary with the keys
     uint8_t *known;                  // [n_tensor] whether the architecture asked for it
     uint8_t local[MODEL_MAX_LAYER];  // which layers see a window only
     char key[96];                    // "llama.block_count"
@@ -534,12 +536,15 @@ static MUST read_arch(struct reader *r, struct err *e) {
     return true;
 }
 
+static MUST read_vocab(struct reader *r, struct err *e) {
+    return r->is_dllama || vocab_read(&r->m->vocab, &r->g, &r->m->mem, e);
+}
+
 /* Everything that running needs. */
 static MUST read_all(struct reader *r, struct err *e) {
     struct model *m = r->m;
     if (!read_arch(r, e) || !read_shape(r, e) || !read_experts(r, e) || !check_shape(r, e) ||
-        !arch_read(m, r->arch, &r->g, r->local, e) || !read_tensors(r, e) ||
-        !vocab_read(&m->vocab, &r->g, &m->mem, e)) {
+        !arch_read(m, r->arch, &r->g, r->local, e) || !read_tensors(r, e) || !read_vocab(r, e)) {
         return false;
     }
     if (m->vocab.n_token == m->n_vocab) return true;
@@ -553,6 +558,7 @@ static MUST read_directory(struct reader *r, struct err *e) {
     struct model *m = r->m;
     const struct gguf *g = &r->g;
     m->name = m->arch_name = m->chat_template = "";
+    m->container = r->is_dllama ? "distributed-llama" : "GGUF";
     m->version = g->version;
     m->n_tensor = g->n_tensor;
     m->tensor = g->tensor;
@@ -578,7 +584,7 @@ static void read_what_is_there(struct reader *r) {
     if (strlen(m->arch_name) <= ARCH_NAME_MAX) {
         (void)!(read_shape(r, &ignored) && read_experts(r, &ignored));
     }
-    (void)!vocab_read(&m->vocab, &r->g, &m->mem, &ignored);
+    (void)!read_vocab(r, &ignored);
     m->token_embd = gguf_tensor(&r->g, "token_embd.weight");
     m->output_norm = gguf_tensor(&r->g, "output_norm.weight");
     m->output = gguf_tensor(&r->g, "output.weight");
@@ -587,53 +593,88 @@ static void read_what_is_there(struct reader *r) {
     if (!m->n_vocab) m->n_vocab = m->vocab.n_token;
 }
 
-/* Of all files: one file's alone, or a hash over those of the set. */
+static MUST print_file(const struct model_file *f, uint8_t *window, uint64_t *out, struct err *e) {
+    struct fingerprint_of of = {-1, f->base, f->len, f->meta_len, f->data_off - f->base};
+    uint64_t len = f->len;
+    bool ok =
+        gguf_open_file(f->path, f->base, &len, &of.fd, e) && fingerprint_take(&of, window, out, e);
+    if (of.fd >= 0) close(of.fd);
+    return ok;
+}
+
+/* Of all files: one file's alone, or a hash over those of the set, or over the .m and its .t. */
 static MUST take_fingerprint(struct model *m, uint8_t *window, struct err *e) {
     struct hash h;
+    uint32_t n = m->n_file + (m->tokenizer != NULL);
     hash_init(&h, 2);
-    for (uint32_t i = 0; i < m->n_file; i++) {
-        const struct model_file *f = &m->file[i];
-        struct fingerprint_of of = {-1, f->base, f->len, f->meta_len, f->data_off - f->base};
-        uint64_t len = f->len;
-        bool ok = gguf_open_file(f->path, f->base, &len, &of.fd, e) &&
-                  fingerprint_take(&of, window, &m->fingerprint, e);
-        if (of.fd >= 0) close(of.fd);
-        if (!ok) return i ? err_in(e, f->path) : false;
+    for (uint32_t i = 0; i < n; i++) {
+        const struct model_file *f = i < m->n_file ? &m->file[i] : m->tokenizer;
+        if (!print_file(f, window, &m->fingerprint, e)) return i ? err_in(e, f->path) : false;
         hash_put(&h, &m->fingerprint, sizeof m->fingerprint);
     }
-    if (m->n_file > 1) m->fingerprint = hash_end(&h);
+    if (n > 1) m->fingerprint = hash_end(&h);
     return true;
 }
 
-static MUST read_part(struct model *m, const struct model_file *first, int fd, enum model_part part,
+/* What is opened: a range of a file, and of a .m the .t, NULL: the one beside it. */
+struct source {
+    struct model_file file;
+    const char *tokenizer;
+    int fd;
+};
+
+static MUST read_container(struct reader *r, const struct source *s, uint8_t *window,
+                           enum model_part part, struct err *e) {
+    const struct model_file *f = &s->file;
+    r->is_dllama = dllama_is(s->fd, f->base, f->len);
+    if (r->is_dllama) return dllama_read(&r->g, r->m, f, s->tokenizer, s->fd, window, part, e);
+    if (!gguf_read_set(&r->g, r->m, f, s->fd, window, part, e)) return false;
+    return !s->tokenizer ||
+           err_set(
+               e, ERR_USAGE,
+               "--tokenizer is for the .m files of distributed-llama; this GGUF file has its own");
+}
+
+static MUST read_part(struct model *m, const struct source *s, enum model_part part,
                       struct err *e) {
     struct reader r = {.m = m};
     uint8_t *window = malloc(CURSOR_WINDOW);
     if (!window) return err_set(e, ERR_MEMORY, "no memory to read the metadata");
-    bool ok = gguf_read_set(&r.g, m, first, fd, window, part, e) && read_directory(&r, e);
+    bool ok = read_container(&r, s, window, part, e) && read_directory(&r, e);
     if (ok && part == MODEL_ALL) ok = read_all(&r, e) && take_fingerprint(m, window, e);
     if (ok && part == MODEL_VOCAB) {
-        ok = vocab_read(&m->vocab, &r.g, &m->mem, e);
+        ok = read_vocab(&r, e);
         m->n_vocab = m->vocab.n_token;
     }
     if (ok && part == MODEL_DIRECTORY) read_what_is_there(&r);
     /* The page cache counts against the cgroup, and nobody reads the metadata again. */
-    (void)posix_fadvise(fd, (off_t)first->base, (off_t)(r.g.meta_len + CURSOR_WINDOW),
+    (void)posix_fadvise(s->fd, (off_t)s->file.base, (off_t)(r.g.meta_len + CURSOR_WINDOW),
                         POSIX_FADV_DONTNEED);
     free(window);
     return ok;
 }
 
-MUST model_open_part(struct model *m, const char *path, uint64_t base, uint64_t len,
-                     enum model_part part, struct err *e) {
-    int fd = -1;
-    struct model_file first = {.path = path, .base = base, .len = len};
+static MUST open_source(struct model *m, struct source *s, enum model_part part, struct err *e) {
     *m = (struct model){0};
-    bool ok = gguf_open_file(path, base, &first.len, &fd, e) && read_part(m, &first, fd, part, e);
-    if (fd >= 0) close(fd);
+    s->fd = -1;
+    bool ok = gguf_open_file(s->file.path, s->file.base, &s->file.len, &s->fd, e) &&
+              read_part(m, s, part, e);
+    if (s->fd >= 0) close(s->fd);
     if (ok) return true;
     model_close(m);
-    return err_in(e, path);
+    return err_in(e, s->file.path);
+}
+
+MUST model_open_part(struct model *m, const char *path, uint64_t base, uint64_t len,
+                     enum model_part part, struct err *e) {
+    struct source s = {.file = {.path = path, .base = base, .len = len}};
+    return open_source(m, &s, part, e);
+}
+
+MUST model_open_with(struct model *m, const char *path, const char *tokenizer, enum model_part part,
+                     struct err *e) {
+    struct source s = {.file = {.path = path}, .tokenizer = tokenizer};
+    return open_source(m, &s, part, e);
 }
 
 MUST model_open(struct model *m, const char *path, uint64_t base, uint64_t len, struct err *e) {

@@ -6,7 +6,8 @@
  * there, has the right shape and lies inside its file, so later layers need not ask again.
  *
  * Formats: GGUF v2 and v3 (ggml docs/gguf.md), also split into a set of files, of which the first is
- * opened and names the others. Threads: read-only after open.
+ * opened and names the others; distributed-llama's .m with a .t (model/dllama.h). Threads: read-only
+ * after open.
  */
 #ifndef MODEL_MODEL_H
 #define MODEL_MODEL_H
@@ -150,11 +151,13 @@ struct vocab {
 struct model {
     struct arena mem;
     uint32_t n_file;
-    const struct model_file *file;  // [n_file]; the first is what was opened
-    const char *name;               // general.name or ""
-    const char *arch_name;          // general.architecture
+    const struct model_file *file;       // [n_file]; the first is what was opened
+    const struct model_file *tokenizer;  // the .t of a .m, which is none of them; else NULL
+    const char *container;               // "GGUF" or "distributed-llama"
+    const char *name;                    // general.name or ""
+    const char *arch_name;               // general.architecture
     struct traits traits;
-    uint32_t version;  // GGUF version
+    uint32_t version;  // of the container's format
     /* shape */
     uint32_t n_layer, n_embd, n_head, n_head_kv, head_dim, n_ff, n_vocab, n_ctx, n_rot;
     uint32_t n_expert, n_used;  // experts of a layer, and of them for a token; 0: dense
@@ -201,9 +204,14 @@ MUST model_open(struct model *m, const char *path, uint64_t base, uint64_t len, 
 enum model_part { MODEL_ALL, MODEL_VOCAB, MODEL_DIRECTORY };
 MUST model_open_part(struct model *m, const char *path, uint64_t base, uint64_t len,
                      enum model_part part, struct err *e);
+
+/* As model_open_part; tokenizer: a .t for a .m, NULL: the one beside it. Fails also: ERR_UNSUPPORTED when a
+ * .m has none, ERR_USAGE when a GGUF file is given one. */
+MUST model_open_with(struct model *m, const char *path, const char *tokenizer, enum model_part part,
+                     struct err *e);
 void model_close(struct model *m);
 
-/* Bytes of all files of the model, and the file that holds most of its weights. */
+/* Bytes of all files of weights, and the file that holds most of its weights. */
 uint64_t model_bytes(const struct model *m);
 const struct model_file *model_main_file(const struct model *m);
 
