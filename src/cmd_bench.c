@@ -16,7 +16,7 @@ static const double SECONDS = 0.4;  // for each figure of the matrix kernels
 
 struct bench_conf {
     struct machine machine;
-    const char *threads;
+    const char *tokenizer, *threads;
     uint32_t n_predict;
     bool is_roofline, is_json;
 };
@@ -28,6 +28,7 @@ static const struct opt bench_opt[] = {
     {"-n", OPT_U32, AT(n_predict), "N", "tokens to let the model write (32)", 2, 100000, NULL},
     {"--roofline", OPT_FLAG, AT(is_roofline), NULL,
      "matrix kernels at 1 to 64 tokens at once, up to where computing limits", 0, 0, NULL},
+    TOKENIZER_OPTION(struct bench_conf),
     MACHINE_OPTION(struct bench_conf, "--memory", OPT_AMOUNT, memory, "SIZE",
                    "memory to use in all: 512M, 4G, or 50% of the RAM", 0, 0, NULL),
     MACHINE_OPTION(struct bench_conf, "--ctx", OPT_U32, ctx, "N", "tokens of context (512)", 8,
@@ -299,7 +300,8 @@ static MUST bench(void *conf, const char *path, struct setup *s, struct err *e) 
     struct bench b = {.conf = c, .s = s};
     struct machine m = c->machine;
     json_file(&b.json, stdout);
-    if (!setup_open(s, path, MODEL_ALL, e) || !setup_tok(s, e) || !set_counts(&b, e)) return false;
+    if (!setup_open(s, path, c->tokenizer, MODEL_ALL, e) || !setup_tok(s, e) || !set_counts(&b, e))
+        return false;
     m.threads = b.count[b.n_count - 1];
     if (!m.ctx) m.ctx = s->model.n_ctx < CTX_BENCH ? s->model.n_ctx : CTX_BENCH;
     s->n_prompt = PROMPT;

@@ -15,7 +15,7 @@
 struct chat_conf {
     struct machine machine;
     struct sampling sampling;
-    const char *system;
+    const char *tokenizer, *system;
     uint32_t n_predict;
     int think;
     bool is_quiet;
@@ -28,6 +28,7 @@ static const struct opt chat_opt[] = {
      "whether a thinking model thinks first (auto: as its template does)", 0, 0, NULL},
     {"-n", OPT_U32, AT(n_predict), "N",
      "most tokens of an answer, 0: until the context is full (0)", 0, MODEL_MAX_CTX, NULL},
+    TOKENIZER_OPTION(struct chat_conf),
     SAMPLING_OPTIONS(struct chat_conf),
     MACHINE_OPTIONS(struct chat_conf),
     {"--quiet", OPT_FLAG, AT(is_quiet), NULL, "no forecast, no prompt sign, no thoughts", 0, 0,
@@ -420,8 +421,9 @@ static MUST chat(void *conf, const char *path, struct setup *s, struct err *e) {
     t->system = c->system;
     t->think = (enum chat_think)c->think;
     bool ok = sampling_make(&c->sampling, &t->sampler, &t->stop, e) &&
-              held_open(&t->held, &c->sampling, e) && setup_open(s, path, MODEL_ALL, e) &&
-              setup_tok(s, e) && held_vocabulary(&t->held, s->tok, e) &&
+              held_open(&t->held, &c->sampling, e) &&
+              setup_open(s, path, c->tokenizer, MODEL_ALL, e) && setup_tok(s, e) &&
+              held_vocabulary(&t->held, s->tok, e) &&
               chat_open(&t->chat, &s->model, s->tok, NULL, 0, e) && prepare(t, s, e) &&
               open_engine(t, s, e) && converse(t, e);
     engine_close(t->engine);

@@ -32,10 +32,12 @@ struct doctor {
 };
 
 struct doctor_conf {
+    const char *tokenizer;
     bool is_json;
 };
 
 static const struct opt doctor_opt[] = {
+    TOKENIZER_OPTION(struct doctor_conf),
     {"--json", OPT_FLAG, offsetof(struct doctor_conf, is_json), NULL, "a JSON object for each line",
      0, 0, NULL},
 };
@@ -201,9 +203,10 @@ static void look_at_disk(struct doctor *d, const struct setup *s) {
         is_direct ? "past the page cache" : "not past the page cache");
 }
 
-static void look_at_model(struct doctor *d, struct setup *s, const char *path) {
+static void look_at_model(struct doctor *d, struct setup *s, const char *path,
+                          const char *tokenizer) {
     struct err e;
-    if (!setup_open(s, path, MODEL_ALL, &e) || !setup_tok(s, &e)) {
+    if (!setup_open(s, path, tokenizer, MODEL_ALL, &e) || !setup_tok(s, &e)) {
         say(d, "model", "get the file anew, or another; `dair inspect` says more", "%s", e.text);
         return;
     }
@@ -225,7 +228,7 @@ static MUST doctor(void *conf, const char *path, struct setup *s, struct err *e)
     look_at_port(&d, NODE_PORT, "other nodes", "end what has it, or give --cluster-port");
     look_at_multicast(&d);
     look_at_key(&d);
-    look_at_model(&d, s, path);
+    look_at_model(&d, s, path, c->tokenizer);
     if (!d.n_wrong) return true;
     return err_set(e, ERR_STOPPED, "%u thing%s wrong", d.n_wrong, d.n_wrong > 1 ? "s are" : " is");
 }

@@ -8,6 +8,7 @@
 
 struct inspect_conf {
     struct machine machine;
+    const char *tokenizer;
     bool is_tensors, is_meta, is_json;
 };
 
@@ -17,6 +18,7 @@ static const struct opt inspect_opt[] = {
      "list every tensor: type, shape, place in the file", 0, 0, NULL},
     {"--meta", OPT_FLAG, AT(is_meta), NULL, "list the file's own description, key by key", 0, 0,
      NULL},
+    TOKENIZER_OPTION(struct inspect_conf),
     MACHINE_OPTION(struct inspect_conf, "--memory", OPT_AMOUNT, memory, "SIZE",
                    "would it run with this much: 512M, 4G, or 50% of the RAM", 0, 0, NULL),
     MACHINE_OPTION(struct inspect_conf, "--ctx", OPT_U32, ctx, "N",
@@ -36,13 +38,13 @@ static void judge(struct setup *s, const char *path, const struct inspect_conf *
                   struct verdict *v, struct err *e, bool *readable) {
     *v = (struct verdict){0};
     *readable = true;
-    v->is_whole = setup_open(s, path, MODEL_ALL, &v->why);
+    v->is_whole = setup_open(s, path, c->tokenizer, MODEL_ALL, &v->why);
     if (v->is_whole) {
         v->runs = setup_tok(s, &v->why) && setup_fit(s, &c->machine, &v->why);
         return;
     }
     setup_close(s);
-    *readable = setup_open(s, path, MODEL_DIRECTORY, e);
+    *readable = setup_open(s, path, c->tokenizer, MODEL_DIRECTORY, e);
 }
 
 struct census {
@@ -67,9 +69,10 @@ static const char *type_name(uint32_t type) {
 
 static const char *kind_name(const struct vocab *v) {
     if (!v->kind || !*v->kind) return "none";
-    return strcmp(v->kind, "llama") == 0  ? "SentencePiece"
-           : strcmp(v->kind, "gpt2") == 0 ? "byte-level BPE"
-                                          : v->kind;
+    return strcmp(v->kind, "llama") == 0    ? "SentencePiece"
+           : strcmp(v->kind, "gpt2") == 0   ? "byte-level BPE"
+           : strcmp(v->kind, "dllama") == 0 ? "merges by score"
+                                            : v->kind;
 }
 
 static void print_runs(const struct setup *s, const struct verdict *v) {
@@ -118,11 +121,12 @@ static void print_all(const struct setup *s, const struct inspect_conf *c,
     char name[128], arch[64];
     text_printable(name, sizeof name, m->name);
     text_printable(arch, sizeof arch, m->arch_name);
-    printf("file      %s, GGUF version %u, %s",
-           s->is_demo ? "the model inside this program" : m->file[0].path, m->version,
+    printf("file      %s, %s version %u, %s",
+           s->is_demo ? "the model inside this program" : m->file[0].path, m->container, m->version,
            BYTES_TEXT(model_bytes(m)));
     if (m->n_file > 1) printf(" in %u files", m->n_file);
     putchar('\n');
+    if (m->tokenizer) printf("          with %s\n", m->tokenizer->path);
     printf("model     %s%s%s, %s weights\n", name, *name ? ", " : "", arch, COUNT_TEXT(m->n_param));
     if (m->n_layer) {
         printf(
@@ -219,6 +223,7 @@ static void json_all(const struct setup *s, const struct inspect_conf *c, const 
     json_object(&j);
     json_put_text(&j, "file", m->file[0].path);
     json_put_u64(&j, "files", m->n_file);
+    json_put_text(&j, "container", m->container);
     json_put_u64(&j, "version", m->version);
     json_put_u64(&j, "bytes", model_bytes(m));
     json_put_text(&j, "name", m->name);
@@ -226,6 +231,7 @@ static void json_all(const struct setup *s, const struct inspect_conf *c, const 
     json_put_u64(&j, "parameters", m->n_param);
     json_shape(m, &j);
     json_types(m, &j);
+    if (m->tokenizer) json_put_text(&j, "tokenizer_file", m->tokenizer->path);
     if (v->is_whole) {
         json_put_text(&j, "tokenizer", m->vocab.kind);
         json_put_text(&j, "pre_tokenizer", m->vocab.pre);

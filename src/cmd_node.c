@@ -161,9 +161,15 @@ static bool is_later_part(const char *name, size_t len) {
            no > 1;
 }
 
-static int is_gguf(const struct dirent *d) {
+static bool ends_with(const char *name, size_t len, const char *suffix) {
+    size_t n = strlen(suffix);
+    return len > n && strcasecmp(name + len - n, suffix) == 0;
+}
+
+static int is_model(const struct dirent *d) {
     size_t n = strlen(d->d_name);
-    return n > 5 && d->d_name[0] != '.' && strcasecmp(d->d_name + n - 5, ".gguf") == 0 &&
+    return d->d_name[0] != '.' &&
+           (ends_with(d->d_name, n, ".gguf") || ends_with(d->d_name, n, ".m")) &&
            !is_later_part(d->d_name, n);
 }
 
@@ -171,13 +177,14 @@ static int is_gguf(const struct dirent *d) {
 static MUST look_for_model(struct service *s, struct err *e) {
     const char *dir = s->config.models;
     struct dirent **entry = NULL;
-    int n = scandir(dir, &entry, is_gguf, alphasort);
+    int n = scandir(dir, &entry, is_model, alphasort);
     if (n < 0) return err_sys(e, "cannot look into the models folder %.120s", dir);
     if (n == 0) {
-        log_warn("node",
-                 "there is no .gguf file in %.120s: this node has no model and answers no requests "
-                 "itself",
-                 dir);
+        log_warn(
+            "node",
+            "there is no .gguf or .m file in %.120s: this node has no model and answers no requests "
+            "itself",
+            dir);
     } else {
         snprintf(s->model, sizeof s->model, "%.3000s/%.1000s", dir, entry[0]->d_name);
     }
@@ -192,16 +199,15 @@ static MUST look_for_model(struct service *s, struct err *e) {
 
 /* A model by its path, or by its name in the folder. */
 static void name_model(struct service *s, const char *name) {
+    static const char *const suffix[] = {"", ".gguf", ".m"};
     const char *dir = s->config.models;
     snprintf(s->model, sizeof s->model, "%s", name);
     if (!*dir || strchr(name, '/') || access(name, F_OK) == 0) return;
+    for (int i = 0; i < 3; i++) {
+        snprintf(s->model, sizeof s->model, "%.3000s/%.1000s%s", dir, name, suffix[i]);
+        if (access(s->model, F_OK) == 0) return;
+    }
     snprintf(s->model, sizeof s->model, "%.3000s/%.1000s", dir, name);
-    if (access(s->model, F_OK) != 0) {
-        snprintf(s->model, sizeof s->model, "%.3000s/%.1000s.gguf", dir, name);
-    }
-    if (access(s->model, F_OK) != 0) {
-        snprintf(s->model, sizeof s->model, "%.3000s/%.1000s", dir, name);
-    }
 }
 
 /* An empty setup, for a node without a model. */
@@ -222,7 +228,9 @@ static MUST open_model(struct service *s, const char *word, struct err *e) {
         if (!bear(s, s->cli->given[CONFIG_KEY_models] != NULL, without_model, e)) return false;
     }
     if (!is_demo && !*s->model) return no_model(s, e);
-    if (setup_open(s->setup, is_demo ? NULL : s->model, MODEL_ALL, e) && setup_tok(s->setup, e)) {
+    const char *tokenizer = *s->config.tokenizer ? s->config.tokenizer : NULL;
+    if (setup_open(s->setup, is_demo ? NULL : s->model, tokenizer, MODEL_ALL, e) &&
+        setup_tok(s->setup, e)) {
         return true;
     }
     return bear(s, s->is_model_asked, without_model, e) && no_model(s, e);

@@ -18,13 +18,14 @@ enum {
 
 struct ppl_conf {
     struct machine machine;
-    const char *file;
+    const char *tokenizer, *file;
     bool is_json, is_quiet;
 };
 
 #define AT(field) offsetof(struct ppl_conf, field)
 static const struct opt ppl_opt[] = {
     {"-f", OPT_TEXT, AT(file), "FILE", "the text, - for standard input", 0, 0, NULL},
+    TOKENIZER_OPTION(struct ppl_conf),
     MACHINE_OPTION(struct ppl_conf, "--ctx", OPT_U32, ctx, "N",
                    "tokens of a window (the model's context, at most 512)", 2, MODEL_MAX_CTX, NULL),
     MACHINE_OPTION(struct ppl_conf, "--memory", OPT_AMOUNT, memory, "SIZE",
@@ -137,7 +138,8 @@ static MUST work(const struct ppl_conf *c, const char *path, struct setup *s, st
                  struct err *e) {
     struct machine m = c->machine;
     m.spec = SPEC_OFF;
-    if (!setup_open(s, path, MODEL_ALL, e) || !setup_tok(s, e) || !read_text(c, s, t, e)) {
+    if (!setup_open(s, path, c->tokenizer, MODEL_ALL, e) || !setup_tok(s, e) ||
+        !read_text(c, s, t, e)) {
         return false;
     }
     if (!m.ctx) m.ctx = s->model.n_ctx < WINDOW ? s->model.n_ctx : WINDOW;

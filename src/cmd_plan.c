@@ -4,10 +4,12 @@
 
 struct plan_conf {
     struct machine machine;
+    const char *tokenizer;
     bool is_json;
 };
 
 static const struct opt plan_opt[] = {
+    TOKENIZER_OPTION(struct plan_conf),
     MACHINE_OPTIONS(struct plan_conf),
     {"--json", OPT_FLAG, offsetof(struct plan_conf, is_json), NULL, "all of it as one JSON object",
      0, 0, NULL},
@@ -145,7 +147,7 @@ static MUST json_plan(const struct setup *s, struct err *e) {
 
 static MUST plan(void *conf, const char *path, struct setup *s, struct err *e) {
     const struct plan_conf *c = conf;
-    if (!setup_open(s, path, MODEL_ALL, e) || !setup_tok(s, e)) return false;
+    if (!setup_open(s, path, c->tokenizer, MODEL_ALL, e) || !setup_tok(s, e)) return false;
     if (!setup_fit(s, &c->machine, e) || !setup_probe(s, DISK_ALWAYS, e)) return false;
     return c->is_json ? json_plan(s, e) : print_plan(s, e);
 }

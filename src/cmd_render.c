@@ -9,7 +9,7 @@
 enum { FILE_MOST = 64 << 20 };
 
 struct render_conf {
-    const char *messages, *template, *tools;
+    const char *tokenizer, *messages, *template, *tools;
     int think;
     bool is_bare, is_json;
 };
@@ -20,6 +20,7 @@ static const struct opt render_opt[] = {
      "the conversation: a list of messages, or an object with `messages`, `tools` and more "
      "variables; - for standard input",
      0, 0, NULL},
+    TOKENIZER_OPTION(struct render_conf),
     {"--template", OPT_TEXT, AT(template), "FILE.jinja", "instead of the model's own", 0, 0, NULL},
     {"--tools", OPT_TEXT, AT(tools), "FILE.json", "the tools that the model may call", 0, 0, NULL},
     {"--no-generation-prompt", OPT_FLAG, AT(is_bare), NULL, "without the beginning of an answer", 0,
@@ -110,8 +111,8 @@ static MUST render_input(const struct render_conf *c, const struct setup *s,
 static MUST render(void *conf, const char *path, struct setup *s, struct err *e) {
     const struct render_conf *c = conf;
     struct render_input in = {0};
-    bool ok = setup_open(s, path, MODEL_VOCAB, e) && setup_tok(s, e) && read_input(c, &in, e) &&
-              render_input(c, s, &in, e);
+    bool ok = setup_open(s, path, c->tokenizer, MODEL_VOCAB, e) && setup_tok(s, e) &&
+              read_input(c, &in, e) && render_input(c, s, &in, e);
     free(in.template);
     if (in.messages) json_free(in.messages);
     if (in.tools) json_free(in.tools);

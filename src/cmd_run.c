@@ -20,7 +20,7 @@ enum {
 
 struct run_conf {
     struct machine machine;
-    const char *prompt, *file, *system, *draft;
+    const char *tokenizer, *prompt, *file, *system, *draft;
     uint32_t n_predict;
     struct sampling sampling;
     int think;  // enum chat_think
@@ -40,6 +40,7 @@ static const struct opt run_opt[] = {
     {"--system", OPT_TEXT, AT(system), "TEXT", "what the model is told about its part", 0, 0, NULL},
     {"--think", OPT_CHOICE, AT(think), "auto|on|off",
      "whether a thinking model thinks first (auto: as its template does)", 0, 0, NULL},
+    TOKENIZER_OPTION(struct run_conf),
     SAMPLING_OPTIONS(struct run_conf),
     MACHINE_OPTIONS(struct run_conf),
     {"--spec", OPT_CHOICE, AT(machine.spec), "off|ngram|draft|auto",
@@ -571,7 +572,7 @@ static MUST answer(const struct run_conf *c, const char *path, struct setup *s, 
     if (c->machine.spec == SPEC_DRAFT && !c->draft) {
         return err_set(e, ERR_USAGE, "--spec draft needs --draft MODEL");
     }
-    if (!setup_open(s, path, MODEL_ALL, e) || !setup_tok(s, e)) return false;
+    if (!setup_open(s, path, c->tokenizer, MODEL_ALL, e) || !setup_tok(s, e)) return false;
     if (c->draft && c->machine.spec != SPEC_OFF && c->machine.spec != SPEC_NGRAM &&
         !setup_draft(s, c->draft, e)) {
         return false;

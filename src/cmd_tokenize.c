@@ -8,13 +8,14 @@
 enum { TEXT_MOST = 256 << 20 };
 
 struct text_conf {
-    const char *text;
+    const char *tokenizer, *text;
     bool is_special, is_bos, is_json;
 };
 
 #define AT(field) offsetof(struct text_conf, field)
 static const struct opt tokenize_opt[] = {
     {"-p", OPT_TEXT, AT(text), "TEXT", "the text (else standard input, all of it)", 0, 0, NULL},
+    TOKENIZER_OPTION(struct text_conf),
     {"--special", OPT_FLAG, AT(is_special), NULL,
      "control tokens written in the text count as such", 0, 0, NULL},
     {"--bos", OPT_FLAG, AT(is_bos), NULL,
@@ -24,6 +25,7 @@ static const struct opt tokenize_opt[] = {
 
 static const struct opt detokenize_opt[] = {
     {"-p", OPT_TEXT, AT(text), "IDS", "the ids (else standard input, all of it)", 0, 0, NULL},
+    TOKENIZER_OPTION(struct text_conf),
     {"--special", OPT_FLAG, AT(is_special), NULL, "show control tokens too", 0, 0, NULL},
     {"--json", OPT_FLAG, AT(is_json), NULL, "one JSON object: text", 0, 0, NULL},
 };
@@ -134,8 +136,8 @@ typedef MUST text_work(const struct text_conf *c, const struct tok *t, const str
 static MUST on_text(const struct text_conf *c, const char *path, struct setup *s, text_work *work,
                     struct err *e) {
     struct input in = {0};
-    bool ok = setup_open(s, path, MODEL_VOCAB, e) && setup_tok(s, e) && read_input(c, &in, e) &&
-              work(c, s->tok, &in, e);
+    bool ok = setup_open(s, path, c->tokenizer, MODEL_VOCAB, e) && setup_tok(s, e) &&
+              read_input(c, &in, e) && work(c, s->tok, &in, e);
     free(in.owned);
     return ok;
 }

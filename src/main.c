@@ -80,10 +80,11 @@ MUST verb_read_all(const char *name, size_t limit, char **text, size_t *len, str
 }
 
 static void help(FILE *to) {
-    fprintf(to, "dair VERB [MODEL] [options]\n\n"
-                "Runs language models that are larger than the memory: what does not fit is read\n"
-                "from the disk as it is needed. MODEL is a .gguf file; without one, the small\n"
-                "model inside this program is used.\n\n");
+    fprintf(to,
+            "dair VERB [MODEL] [options]\n\n"
+            "Runs language models that are larger than the memory: what does not fit is read\n"
+            "from the disk as it is needed. MODEL is a .gguf file, or a .m of distributed-llama\n"
+            "with its .t; without one, the small model inside this program is used.\n\n");
     for (size_t i = 0; i < N_VERB; i++) {
         fprintf(to, "  %-12s %s\n", verbs[i]->name, verbs[i]->summary);
     }

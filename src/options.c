@@ -7,7 +7,6 @@ static const struct {
     const char *name, *what;
 } later[] = {
     {"--nodes", "planning for several machines"},
-    {"--tokenizer", "a tokenizer in a file of its own"},
     {"--template", "chat templates from a file"},
     {"--tools", "tools in the prompt"},
     {"--messages", "conversations from a file"},

@@ -50,28 +50,17 @@ MUST setup_kernels(struct kernels *k, struct err *e) {
     return true;
 }
 
-/* distributed-llama's files have no magic number of GGUF's kind; their users know them by the name. */
-static bool is_dllama(const char *path) {
-    size_t n = strlen(path);
-    return n > 2 && strcmp(path + n - 2, ".m") == 0;
-}
-
-MUST setup_open(struct setup *s, const char *path, enum model_part part, struct err *e) {
+MUST setup_open(struct setup *s, const char *path, const char *tokenizer, enum model_part part,
+                struct err *e) {
     uint64_t base = 0, len = 0;
     memset(s, 0, sizeof *s);
     if (!setup_kernels(&s->kernels, e)) return false;
     s->n_core = host_cores();
-    if (!path) {
-        if (!model_demo(s->demo_path, &base, &len, e)) return false;
-        s->is_demo = true;
-        path = s->demo_path;
-    }
-    if (model_open_part(&s->model, path, base, len, part, e)) return true;
-    if (e->code != ERR_FORMAT || !is_dllama(path)) return false;
-    return err_set(e, ERR_UNSUPPORTED,
-                   "%.200s: files of distributed-llama (.m) come with a later version; this one "
-                   "reads GGUF files",
-                   path);
+    if (path) return model_open_with(&s->model, path, tokenizer, part, e);
+    if (tokenizer) return err_set(e, ERR_USAGE, "--tokenizer needs a model, a .m file");
+    if (!model_demo(s->demo_path, &base, &len, e)) return false;
+    s->is_demo = true;
+    return model_open_part(&s->model, s->demo_path, base, len, part, e);
 }
 
 MUST setup_tok(struct setup *s, struct err *e) {

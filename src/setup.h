@@ -52,6 +52,13 @@ struct machine {
         MACHINE_OPTION(T, "--slices", OPT_TEXT, slices, "N|A:B:..",                                \
                        "share the work as N machines would, or in uneven shares (1)", 0, 0, NULL)
 
+/* The tokenizer of a .m; a verb's struct holds it as its field `tokenizer`. */
+#define TOKENIZER_OPTION(T)                                                                        \
+    {                                                                                              \
+        "--tokenizer", OPT_TEXT, offsetof(T, tokenizer), "FILE.t",                                 \
+            "the vocabulary of a .m model (the .t beside it)", 0, 0, NULL                          \
+    }
+
 struct setup {
     char demo_path[4096];
     bool is_demo;
@@ -90,13 +97,14 @@ struct setup {
 /* DAIR_CPU, if set, must name a variant. Fails: ERR_USAGE. */
 MUST setup_kernels(struct kernels *k, struct err *e);
 
-/* path NULL: the model inside this program. Also fills kernels. */
-MUST setup_open(struct setup *s, const char *path, enum model_part part, struct err *e);
+/* path NULL: the model inside this program. tokenizer: as in model_open_with. Also fills kernels. */
+MUST setup_open(struct setup *s, const char *path, const char *tokenizer, enum model_part part,
+                struct err *e);
 MUST setup_tok(struct setup *s, struct err *e);
 void setup_close(struct setup *s);  // safe after a failure, and on a zeroed struct
 
-/* The model that guesses ahead for the one that is open. Fails: as model_open; ERR_UNSUPPORTED when its
- * vocabulary is another. */
+/* The model that guesses ahead for the one that is open; a .m has its .t beside it. Fails: as model_open;
+ * ERR_UNSUPPORTED when its vocabulary is another. */
 MUST setup_draft(struct setup *s, const char *path, struct err *e);
 
 /* The context that --ctx asks for. Fails: ERR_USAGE when the model cannot. */

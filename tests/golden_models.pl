@@ -6,11 +6,17 @@
 # against `exact` (maximum and mean). Greedy ids are compared up to
 # the first margin that the allowed error could overturn. What tests/supported.txt does not list counts
 # as unsupported when dair refuses it, and as failed when it answers wrongly.
+#
+# C-models/dllama: what distributed-llama's own program made of its files, three verdicts a run: tokens of
+# the prompt, probabilities of a text, greedy tokens. Where weights are quantised both programs round
+# activations too: what that may cost is seen on the same weights as floats, which are written beside.
 use strict;
 use warnings;
 use JSON::PP;
 use IPC::Open2;
 use File::Basename;
+use File::Copy;
+use File::Temp qw(tempdir);
 
 my $dir = shift or die "usage: golden_models.pl DIR\n";
 my $build = $ENV{DAIR_BUILD} || 'build/x86_64';
@@ -131,6 +137,147 @@ for my $file (sort glob "$dir/C-models/*.gguf") {
         if (@bad) { $failed++; print "not ok - $line: ", join('; ', @bad), "\n" }
         else { $passed++; print "# $line\n" if $ENV{VERBOSE} }
     }
+}
+
+# ---- distributed-llama
+
+# The texts of a .t's tokens; of the pairs of its header only those that say where they begin.
+sub words {
+    my $raw = slurp(shift);
+    my (undef, $len) = unpack 'V2', $raw;
+    my %key = unpack 'V*', substr $raw, 8, $len - 8;
+    my ($at, @words) = ($len + ($key{7} // 0) + 4 * ($key{9} // 0));
+    for (1 .. $key{1}) {
+        my $n = unpack 'V', substr $raw, $at + 4, 4;
+        push @words, substr $raw, $at + 8, $n;
+        $at += 8 + $n;
+    }
+    return @words;
+}
+
+# A .m with matrices in Q4_0 as one with the same weights in floats. FROM, TO.
+sub as_floats {
+    my $raw = slurp(shift);
+    my (undef, $len) = unpack 'V2', $raw;
+    my %key = unpack 'V*', substr $raw, 8, $len - 8;
+    return if $key{13} != 2 || $key{7};
+    my ($d, $ff, $hd) = ($key{2}, $key{3}, $key{19} || $key{2} / $key{5});
+    my ($q, $kv, $at) = ($key{5} * $hd, $key{6} * $hd, $len);
+    my $out = pack 'V*', 0x0a00abcd, $len, map { $_ => $_ == 13 ? 0 : $key{$_} } keys %key;
+    my $floats = sub { $out .= substr $raw, $at, 4 * $_[0]; $at += 4 * $_[0] };
+    my $blocks = sub {
+        for (1 .. $_[0] / 32) {
+            my ($h, @b) = unpack 'vC16', substr $raw, $at, 18;
+            my ($e, $m) = ($h >> 10 & 31, $h & 1023);
+            my $scale = ($h & 0x8000 ? -1 : 1) * ($e ? 2 ** ($e - 15) * (1 + $m / 1024) : $m * 2 ** -24);
+            $out .= pack 'f<*', map { $scale * ($_ - 8) } map({ $_ & 15 } @b), map({ $_ >> 4 } @b);
+            $at += 18;
+        }
+    };
+    $floats->($key{9} * $d);
+    for (1 .. $key{4}) {
+        $blocks->($_) for $d * $q, $d * $kv, $d * $kv, $q * $d, ($d * $ff) x 3;
+        $floats->(2 * $hd) if $key{1} != 0xabcd00;
+        $floats->(2 * $d);
+    }
+    $floats->($d);
+    $blocks->($key{9} * $d);
+    open my $to, '>:raw', $_[0] or die "$_[0]: $!\n";
+    print $to $out;
+    close $to;
+}
+
+sub ids_of {
+    my ($model, $tok, $text) = @_;
+    open my $out, '-|', $ENV{DAIR_BIN} || "$build/dair", 'tokenize', $model, '--tokenizer', $tok, '--bos', '--special', '-p', $text
+      or return;
+    return split ' ', <$out> // '';
+}
+
+sub ln_p {
+    my ($row, $id) = @_;
+    my ($m, $z) = ((sort { $b <=> $a } @$row)[0], 0);
+    $z += exp($_ - $m) for @$row;
+    return $row->[$id] - $m - log $z;
+}
+
+# The best id of a row, and by how much.
+sub best {
+    my $row = shift;
+    my ($first, $second) = sort { $row->[$b] <=> $row->[$a] } 0 .. $#$row;
+    return ($first, $row->[$first] - $row->[$second]);
+}
+
+sub verdict {
+    my ($name, $note, @bad) = @_;
+    if (@bad) { $failed++; print "not ok - $name: ", join('; ', @bad), "\n" }
+    else { $passed++; print "# $name: $note\n" if $ENV{VERBOSE} }
+}
+
+sub dllama_run {
+    my ($run, $folder, $tmp) = @_;
+    my ($model, $tok) = map { "$folder/$run->{$_}" } qw(model tokenizer);
+    my @words = words($tok);
+    my %id = map { $words[$_] => $_ } reverse 0 .. $#words;
+    my @prompt = ids_of($model, $tok, $run->{prompt});
+    my $n = $run->{prompt_eval_tokens_in_first_batch};
+    verdict("$run->{model} prompt", scalar(@prompt) . ' tokens', @prompt == $n + 1 ? () : @prompt . " tokens, want " . ($n + 1));
+    my @text = ids_of($model, $tok, $run->{perplexity_prompt});
+    my @greedy = map { my $p = $_; utf8::encode($p); $id{$p} // -1 } @{$run->{pieces}};
+    my @ask = ("logits @text", "logits @prompt @greedy");
+    my ($status, $of_text, $of_greedy) = ask($model, @ask);
+    if ($status == 4 && !$supported{'container dllama'}) { $unsupported += 2; return }
+    if (!$of_greedy) { verdict("$run->{model} $_", '', "exit status $status") for qw(text greedy); return }
+    my $tol = 1e-3;
+    if ($run->{weights} ne 'F32') {
+        copy($tok, $tmp);
+        as_floats($model, "$tmp/floats.m");
+        my (undef, @exact) = ask("$tmp/floats.m", @ask);
+        $tol = 0;
+        for my $t (0 .. $#$of_text) {
+            for (0 .. $#words) { my $e = abs($of_text->[$t][$_] - $exact[0][$t][$_]); $tol = $e if $e > $tol }
+        }
+    }
+    my (@bad, $sum);
+    for my $t (0 .. $#text - 1) {
+        my ($ln, $p) = (ln_p($of_text->[$t], $text[$t + 1]), $run->{token_probs}[$t]);
+        $sum += $ln;
+        my ($least, $most) = (exp($ln - 4 * $tol) - 6e-7, exp($ln + 4 * $tol) + 6e-7);
+        push @bad, "p of token $t is " . exp($ln) . ", want $p" if $p < $least || $p > $most;
+    }
+    my $mean = $sum / $#text;
+    push @bad, "mean ln p $mean, want $run->{avgLogProb}" if abs($mean - $run->{avgLogProb}) > $tol / 2;
+    verdict("$run->{model} text", sprintf('mean ln p %.6f, want %.6f, tolerance %.3g', $mean, $run->{avgLogProb}, $tol), @bad);
+    my ($seen, $wrong) = (0, '');
+    for my $i (0 .. $#greedy) {
+        my ($best, $margin) = best($of_greedy->[$#prompt + $i]);
+        next if $margin < 4 * $tol;
+        $seen++;
+        $wrong ||= "greedy token $i is $words[$best], want $words[$greedy[$i]]" if $best != $greedy[$i];
+    }
+    $wrong ||= 'no greedy token can be told' if !$seen;
+    verdict("$run->{model} greedy", "$seen of " . @greedy . ' tokens', $wrong || ());
+}
+
+# The model that is there in both formats answers alike.
+sub both_formats {
+    my ($gguf, $m) = ("$dir/C-models/stories260K-F32.gguf", "$dir/C-models/dllama/stories260K-perm-f32.m");
+    return unless -e $gguf && -e $m;
+    my $answer = sub {
+        my ($model, $prompt) = @_;
+        open my $out, '-|', $ENV{DAIR_BIN} || "$build/dair", 'run', $model, '--raw', '--quiet', '--temp', 0, '-n', 200, '-p', $prompt
+          or return '';
+        local $/;
+        return <$out> // '';
+    };
+    my ($a, $b) = ($answer->($gguf, 'Once upon a time'), $answer->($m, ' Once upon a time'));
+    verdict('stories260K as GGUF and as .m', length($a) . ' bytes', length $a > 300 && $a eq $b ? () : "$a | $b");
+}
+
+if (my $text = slurp("$dir/C-models/dllama/dllama_golden.json")) {
+    my $tmp = tempdir(CLEANUP => 1);
+    dllama_run($_, "$dir/C-models/dllama", $tmp) for @{decode_json($text)->{runs}};
+    both_formats();
 }
 print "C-models + G-golden: $passed passed, $failed failed, $unsupported unsupported\n";
 exit($failed ? 1 : 0);

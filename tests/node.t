@@ -206,7 +206,7 @@ like($busy->{err}, qr/stopped at once by a second signal\n\z/, 'and it says so')
 # ---- a folder of models
 mkdir "$dir/$_" for qw(models empty);
 my $empty = node('--models', "$dir/empty");
-ok(says($empty, qr/no \.gguf file in .*no model/), 'an empty folder: no model, and it says so');
+ok(says($empty, qr/no \.gguf or \.m file in .*no model/), 'an empty folder: no model, and it says so');
 ok(says($empty, qr/HTTP on port/), 'but a page');
 refused($empty->{port}, 503, qr/answers no requests itself; ask another node/, 'a request to a node without a model');
 is((get($empty->{port}, '/health'))[0], 503, 'its /health: 503');
