@@ -3,6 +3,7 @@
 #include "tap.h"
 
 #include <string.h>
+#include <unistd.h>
 
 struct told {
     char text[3][512];
@@ -98,9 +99,43 @@ static void test_space(void) {
            t.n[REASONING_THOUGHT]);
 }
 
+/* n bytes c between two texts. */
+static const char *stretched(const char *before, char c, size_t n, const char *after) {
+    static char text[512];
+    size_t len = strlen(before);
+    memcpy(text, before, len);
+    memset(text + len, c, n);
+    strcpy(text + len + n, after);
+    return text;
+}
+
+/* What is longer than the splitter holds: it goes on, and is the same in all pieces. */
+static void test_long(void) {
+    static const char harmony[] = "<|channel|> analysis";
+    static const char *const opens[] = {"<|channel|>", "<|start|>", "", "<|start|><|channel|>"};
+    static char spaces[200];
+    for (size_t i = 0; i < sizeof opens / sizeof *opens; i++) {
+        const char *text = stretched(opens[i], 'x', 300, "");
+        check(harmony, false, text, text, "", "");
+        text = stretched(opens[i], 'x', 260 - strlen(opens[i]), "<|message|>a");
+        check(harmony, false, text, text, "", "");
+        check(harmony, false, stretched(opens[i], 'x', 245 - strlen(opens[i]), "<|message|>a"), "a",
+              "", "");
+    }
+    check("<think>", false, stretched("", ' ', 127, "<think>a</think>b"), "b", "a", "");
+    const char *text = stretched("", ' ', 128, "<think>a</think>b");
+    check("<think>", false, text, text, "", "");
+    spaces[0] = 'a';
+    memset(spaces + 1, ' ', 129);  // white space that is shown before it is known what follows
+    check("<think>", true, stretched("a", ' ', 128, "</think>b"), "b", "a", "");
+    check("<think>", true, stretched("a", ' ', 257, "</think>b"), "b", spaces, "");
+}
+
 int main(void) {
+    alarm(20);  // one that does not go on is a failure
     test_tags();
     test_harmony();
     test_space();
+    test_long();
     return tap_done();
 }

@@ -80,11 +80,11 @@ static size_t find(const struct reasoning *r, const char *mark, bool *is_whole) 
 static bool step_start(struct reasoning *r) {
     bool is_whole;
     size_t space = leading_space(r), at;
-    if (space == r->n_held) {
-        if (r->n_held < REASONING_HELD / 2) return false;
+    if (space >= REASONING_HELD / 2) {
         r->state = REASONING_OUT;  // so much of it is no prelude to a tag
         return true;
     }
+    if (space == r->n_held) return false;
     at = find(r, r->style.open, &is_whole);
     if (at == space && !is_whole) return false;
     r->state = at == space ? REASONING_IN : REASONING_OUT;
@@ -92,8 +92,10 @@ static bool step_start(struct reasoning *r) {
     return true;
 }
 
-/* Inside: white space at the end is kept back, as the closing tag may follow it. */
+/* Inside: white space at the end is kept back, as the closing tag may follow it; what cannot be kept is
+ * let go in runs of one length, so that it does not matter how the text is cut. */
 static bool step_in(struct reasoning *r, reasoning_sink *sink, void *ctx) {
+    enum { RUN = REASONING_HELD / 2 + 1 };
     bool is_whole;
     if (r->part != REASONING_THOUGHT) {  // nothing of it was given yet
         drop(r, leading_space(r));
@@ -101,15 +103,15 @@ static bool step_in(struct reasoning *r, reasoning_sink *sink, void *ctx) {
     }
     size_t at = find(r, r->style.close, &is_whole), text = at;
     while (text && ascii_is_space(r->held[text - 1])) text--;
-    bool is_full = at - text > REASONING_HELD / 2;
-    if (text || is_full) r->part = REASONING_THOUGHT;
+    text += (at - text) / RUN * RUN;
+    if (text) r->part = REASONING_THOUGHT;
     if (is_whole) {
         put(sink, ctx, REASONING_THOUGHT, r->held, text);
         drop(r, at + strlen(r->style.close));
         r->state = REASONING_SKIP;
         return true;
     }
-    give(r, is_full ? at : text, REASONING_THOUGHT, sink, ctx);
+    give(r, text, REASONING_THOUGHT, sink, ctx);
     return false;
 }
 
@@ -126,16 +128,19 @@ static bool has(const char *s, size_t len, const char *what) {
     return memmem(s, len, what, strlen(what)) != NULL;
 }
 
-/* <|channel|>NAME .. <|message|>; what opens a message for a tool is handed out with it. */
+/* <|channel|>NAME .. <|message|>; what opens a message for a tool is handed out with it. Where no mark
+ * comes while there is room for it, it is no header at all, and better shown than swallowed: its first
+ * byte at once, so that what opened it does not open it again. */
 static bool step_header(struct reasoning *r, reasoning_sink *sink, void *ctx) {
     bool is_whole;
     size_t at = find(r, message_mark, &is_whole), end = at + strlen(message_mark);
-    if (!is_whole) {
-        if (r->n_held < REASONING_HELD - sizeof message_mark) return false;
-        r->part = REASONING_ANSWER;  // no header at all: better shown than swallowed
+    if (end > REASONING_HELD) {
+        r->part = REASONING_ANSWER;
         r->state = REASONING_OUT;
+        give(r, 1, r->part, sink, ctx);
         return true;
     }
+    if (!is_whole) return false;
     bool is_call = has(r->held, at, " to=") || has(r->held, at, "to=functions");
     r->part = is_call                        ? REASONING_CALL
               : has(r->held, at, "analysis") ? REASONING_THOUGHT
