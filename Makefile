@@ -73,7 +73,7 @@ $(foreach c,$(BOTH) $(BOTH:%=lint-%),$(eval CC.$c := $(TC)/bin/$(CPU.$c)-linux-m
 $(foreach c,$(BOTH:%=lint-%),$(eval CFLAGS.$c += -Werror))
 $(foreach c,$(HOSTED),$(eval EXT.$c := $(LIB:%=build/$c/ext/%.a))$(eval NEED.$c := need-host))
 CC.fuzz     := clang
-CFLAGS.fuzz := -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined
+CFLAGS.fuzz  = $(if $(filter kernels/%,$s),,-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined)
 LINK.fuzz   := -fsanitize=fuzzer,address,undefined
 NEED.fuzz   := need-fuzz
 # san-A-B: what SAN=A,B builds; `make test` runs the first of them beside the product.
@@ -99,7 +99,8 @@ c = $(firstword $(subst /, ,$*))
 s = $(*:$c/%=%)
 ours = $(filter build/%,$(EXT.$c))
 say = $(if $(V),,@printf '  %-6s %s\n' $1 $@;)
-# Kernels with sanitizers are minutes of work for the compiler, and more when it follows variables.
+# Kernels with sanitizers are minutes of work for the compiler, and more when it follows variables; clang
+# is not done in ten, so that fuzzers, which no kernel reads for, have them without.
 with = $(MACH.$(CPU.$c)) $(if $(filter kernels/%,$s),$(if $(filter san-%,$c),-O1 -g1,-O3 -g),-O2 -g -fstack-protector-strong) $(CODE) $(WARN) $(CFLAGS.$c) \
        -isystem $(LIBS)/include
 

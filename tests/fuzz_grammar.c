@@ -1,6 +1,7 @@
 /* Any bytes as a grammar (first byte even: GBNF, odd: a JSON schema; the second seeds the choices). It is
  * refused with a sentence, or a walk through what it allows finds: tokens listed are tokens allowed, what
- * was chosen is taken, and a document that is whole is JSON where a schema was given. */
+ * was chosen is taken, what was taken can be taken back, and a document that is whole is JSON where a
+ * schema was given. */
 #include "base/json.h"
 #include "json_vocab.h"
 
@@ -39,9 +40,9 @@ static void check_document(const char *text, size_t len) {
 static void walk(struct grammar_run *r, bool is_schema, uint32_t x) {
     static int32_t id[STEPS], allowed[TOY_TOKENS];
     static char text[TEXT];
-    size_t len = 0;
+    size_t len = 0, n = 0;
     struct err e;
-    for (size_t n = 0; n < STEPS; n++) {
+    for (; n < STEPS; n++) {
         expect(grammar_run_sync(r, id, n, &e));
         size_t n_allowed = grammar_allowed(r, allowed, TOY_TOKENS);
         check_list(r, allowed, n_allowed, x);
@@ -56,6 +57,12 @@ static void walk(struct grammar_run *r, bool is_schema, uint32_t x) {
         memcpy(text + len, piece, more);
         len += more;
     }
+    expect(grammar_run_sync(r, id, n, &e));
+    size_t n_allowed = grammar_allowed(r, allowed, TOY_TOKENS);
+    expect(grammar_run_sync(r, id, n / 2, &e));
+    expect(n / 2 == n || grammar_allows(r, id[n / 2]));
+    expect(grammar_run_sync(r, id, n, &e));
+    expect(grammar_allowed(r, allowed, TOY_TOKENS) == n_allowed);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {

@@ -1,6 +1,7 @@
 /* Tokenizers of all kinds on any bytes, and on vocabularies spoilt by the input. What must hold: the
  * ids are in range and no more than the bound; without control tokens the text comes back; parts give
  * no control token from a plain one. */
+#include "model/pretok.h"
 #include "model/tok.h"
 #include "toy_vocab.h"
 
@@ -57,37 +58,70 @@ static void spoil(struct toy *y, const uint8_t *data, size_t size) {
     }
 }
 
-enum { N_TOY = 5 };
+/* What the vocabularies are: without pre-tokenizers, then byte-level ones by their names, of which those
+ * left out have the cut and the ways of one that is here. */
+enum { SPM, STRIPS, PLAIN_BYTES, PLAIN, BYTE_LEVEL };
+static const char *const pres[] = {
+    "llama-bpe", "gpt-2",    "dbrx",         "trillion",       "qwen2",       "megrez",
+    "qwen35",    "minicpm5", "tekken",       "seed-coder",     "gpt-4o",      "smollm",
+    "starcoder", "falcon",   "deepseek-llm", "deepseek-coder", "deepseek-v3",
+};
+enum { KINDS = BYTE_LEVEL + sizeof pres / sizeof *pres };
 
-static void toy_of(struct toy *y, unsigned which) {
-    switch (which) {
-    case 0: toy_spm(y); break;
-    case 1: toy_bpe(y, "llama-bpe"); break;
-    case 2: toy_bpe(y, "gpt-2"); break;
-    default: toy_plain(y, which == 3); break;
+static void make(struct toy *y, unsigned kind) {
+    static const char *const strips[] = {"<|placeholder1|>", "<|assistant|>", "<|end|>",
+                                         "<|user|>"};
+    switch (kind) {
+    case SPM: toy_spm(y); return;
+    case PLAIN_BYTES:
+    case PLAIN: toy_plain(y, kind == PLAIN_BYTES); return;
+    case STRIPS: break;
+    default: toy_bpe(y, pres[kind - BYTE_LEVEL]); return;
     }
+    /* White space goes behind special tokens, as with Phi-3; and no space comes first. */
+    toy_spm(y);
+    for (size_t i = 0; i < 4; i++) toy_add(y, strips[i], 0, TOKEN_CONTROL);
+    y->v.add_space_prefix = false;
+    y->v.add_eos = true;
+}
+
+/* SentencePiece makes one more space behind a special token, or drops one. */
+static bool comes_back(unsigned kind, const char *s, size_t len) {
+    return kind > STRIPS || !memmem(s, len, "<user>", 6);
+}
+
+/* The words of a cut cover the text, and none is empty. */
+static void cut(const char *pre, const char *s, size_t len) {
+    struct pretok p;
+    struct pretok_words w;
+    size_t sum = 0;
+    expect(pretok_find(&p, pre));
+    pretok_begin(&w, p.cut, (const uint8_t *)s, len);
+    for (size_t n; (n = pretok_next(&w)); sum += n) expect(n <= len - sum);
+    expect(sum == len);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    static struct tok *good[N_TOY];
+    static struct tok *good[KINDS];
     static struct toy y;
     struct err e;
-    for (unsigned i = 0; i < N_TOY && !good[i]; i++) {
-        toy_of(&y, i);
+    struct tok *t;
+    for (unsigned i = 0; !good[KINDS - 1] && i < KINDS; i++) {
+        make(&y, i);
         expect(tok_open(&good[i], &y.v, &e));
     }
-    if (size < 2) return 0;
-    unsigned which = data[0] % N_TOY, flags = data[0] >> 2 & (TOK_BOS | TOK_SPECIAL | TOK_EOS);
-    size_t n_spoil = data[1] & 1 ? data[1] % (size - 1) : 0;
-    const char *s = (const char *)data + 2 + (n_spoil < size - 2 ? n_spoil : size - 2);
-    size_t len = size - (size_t)(s - (const char *)data);
+    if (size < 3) return 0;
+    unsigned kind = data[0] % KINDS, flags = data[1] & (TOK_BOS | TOK_SPECIAL | TOK_EOS);
+    size_t n_spoil = data[2] & 1 ? data[2] % (size - 2) : 0;
+    const char *s = (const char *)data + 3 + n_spoil;
+    size_t len = size - 3 - n_spoil;
+    if (kind >= BYTE_LEVEL) cut(pres[kind - BYTE_LEVEL], s, len);
     if (!n_spoil) {
-        encode(good[which], s, len, flags, !flags);
+        encode(good[kind], s, len, flags, !flags && comes_back(kind, s, len));
         return 0;
     }
-    toy_of(&y, which);
-    spoil(&y, data + 2, n_spoil);
-    struct tok *t;
+    make(&y, kind);
+    spoil(&y, data + 3, n_spoil);
     if (!tok_open(&t, &y.v, &e)) return 0;
     encode(t, s, len, flags, false);
     tok_close(t);
