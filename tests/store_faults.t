@@ -23,6 +23,8 @@ right=$(echo "$what" | sed -n 's/^sweep //p' | head -n 1)
 [ "$(echo "$what" | grep -c "^sweep $right\$")" = 3 ] && [ -n "$right" ]; ok $? "three sweeps alike"
 timeout 60 "$subject" sweep "$file" 3 700000 2 | grep -q "^sweep $right\$"; ok $? "and with half of it resident"
 
+timeout 60 "$subject" demand "$file" 3 700000 2 >"$tmp/out"; [ "$(grep -c "^sweep $right\$" "$tmp/out")" = 3 ]; ok $? "and all of it on demand"
+
 # broken HOW COMMAND...: its output, with the preads of $file broken so. The file is opened with one
 # trial read (number 1) where it takes O_DIRECT.
 broken() {
@@ -47,6 +49,12 @@ if broken error=EINTR:when=1 "$subject" sweep "$file" 1 0 1 >"$tmp/out" 2>&1 && 
     [ $? = 1 ] && grep -q '^error: .*though the file has 1500001 bytes' "$tmp/out"; ok $? "nothing more comes"
     broken retval=100:when=40+ "$subject" sweep "$file" 9 0 2 >"$tmp/out"
     [ $? = 1 ] && grep -q '^error: .*though the file has 1500001 bytes' "$tmp/out"; ok $? "100 bytes again and again are not read for ever"
+    broken error=EIO:when=30..31 "$subject" demand "$file" 3 400000 1 >"$tmp/out"
+    [ $? = 0 ] && same_sweeps 3; ok $? "on demand: two EIO in a row are tried again"
+    broken error=EIO:when=30+ "$subject" demand "$file" 9 400000 4 >"$tmp/out"
+    [ $? = 1 ] && grep -q "^error: $file: reading at byte [0-9]*: I" "$tmp/out"; ok $? "on demand: three are not, four readers"
+    broken retval=0:when=40+ "$subject" demand "$file" 9 400000 2 >"$tmp/out"
+    [ $? = 1 ] && grep -q '^error: .*though the file has 1500001 bytes' "$tmp/out"; ok $? "on demand: nothing more comes"
     broken delay_enter=20000:when=3+ "$subject" sweep "$file" 2 0 2 >"$tmp/out"
     [ $? = 0 ] && same_sweeps 2; ok $? "a disk that takes 20 ms a read"
     for short in 512 1000 4096 524288 524289 1199999; do

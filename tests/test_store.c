@@ -2,6 +2,7 @@
  *
  * With arguments it is the subject of store_faults.t, which breaks its system calls from outside:
  *   test_store sweep FILE N_SWEEP PIN_BYTES N_READER   prints a hash for each sweep of FILE
+ *   test_store demand FILE N_SWEEP CACHE_BYTES N_READER   the same with all tiles on demand
  *   test_store again FILE KEEP                         see read_again()
  */
 #include "base/clock.h"
@@ -37,7 +38,8 @@ struct scene {
     struct content file[N_FILE];
     const char *path[N_FILE];
     struct tile tile[TILES_MOST];
-    uint32_t n_tile;
+    uint32_t n_tile, n_demand;  // the latter of the former
+    uint64_t cache_bytes;
 };
 
 static uint64_t rng = 88172645463325252U;
@@ -120,8 +122,14 @@ struct sweeper {
     _Atomic uint32_t n_wrong, n_failed, n_resident;
     _Atomic uint32_t next;  // piece to be dealt
     _Atomic uint32_t done[TILES_MOST];
+    uint32_t list[TILES_MOST], n_list;  // wanted
+    uint64_t n_wanted;
     struct err err;  // of thread 0
 };
+
+static uint32_t sweep_tiles(const struct scene *s) {
+    return s->n_tile - s->n_demand;
+}
 
 /* Pieces of tiles dealt out by a counter, as a multiply does: puts come in no order, and members
  * that are ahead wait for the disk while others still hold older tiles. */
@@ -133,13 +141,16 @@ static void deal(void *ctx, int thread, int n_thread) {
         uint32_t unit = atomic_fetch_add(&w->next, 1);
         uint32_t i = unit / PIECES;
         struct view v;
-        if (i >= w->scene->n_tile) return;
+        if (w->n_list && i < w->n_list)
+            i = w->list[i];
+        else if (w->n_list || i >= sweep_tiles(w->scene))
+            return;
         if (!store_get(w->store, i, &v, &e)) {
             if (thread == 0) w->err = e;
             atomic_fetch_add(&w->n_failed, 1);
             return;
         }
-        if (unit % PIECES == 0 && v.resident) atomic_fetch_add(&w->n_resident, 1);
+        if (unit % PIECES == 0 && v.resident && !w->n_list) atomic_fetch_add(&w->n_resident, 1);
         if (!is_right(w->scene, i, &v)) atomic_fetch_add(&w->n_wrong, 1);
         if (atomic_fetch_add(&w->done[i], 1) + 1 == PIECES) {
             atomic_store(&w->done[i], 0);
@@ -152,7 +163,7 @@ static void deal(void *ctx, int thread, int n_thread) {
 static void sweep(void *ctx, int thread, int n_thread) {
     struct sweeper *w = ctx;
     struct err e = {0};
-    for (uint32_t i = 0; i < w->scene->n_tile; i++) {
+    for (uint32_t i = 0; i < sweep_tiles(w->scene); i++) {
         struct view v;
         if (!store_get(w->store, i, &v, &e)) {
             if (thread == 0) w->err = e;
@@ -168,11 +179,31 @@ static void sweep(void *ctx, int thread, int n_thread) {
     }
 }
 
+/* Some of the tiles on demand, in any order. */
+static void want_some(struct sweeper *w) {
+    uint32_t n = w->scene->n_demand;
+    for (uint32_t i = 0; i < n; i++) w->list[i] = sweep_tiles(w->scene) + i;
+    w->n_list = 1 + (uint32_t)rnd(n);
+    for (uint32_t i = 0; i < w->n_list; i++) {
+        uint32_t k = i + (uint32_t)rnd(n - i), x = w->list[i];
+        w->list[i] = w->list[k];
+        w->list[k] = x;
+    }
+    w->n_wanted += w->n_list;
+    store_want(w->store, w->list, w->n_list);
+}
+
 static void sweeps(void *ctx, struct par *team) {
     struct sweeper *w = ctx;
     for (uint32_t r = 0; r < w->n_round; r++) {
         atomic_store(&w->next, 0);
         par_run(team, r % 2 ? deal : sweep, w);
+        for (int i = 0; i < 4 && w->scene->n_demand && !w->n_failed; i++) {
+            want_some(w);
+            atomic_store(&w->next, 0);
+            par_run(team, deal, w);
+        }
+        w->n_list = 0;
     }
 }
 
@@ -202,7 +233,10 @@ static bool trial_open(struct trial *t, struct scene *s, uint64_t pin, uint32_t 
                                   .n_file = N_FILE,
                                   .tile = s->tile,
                                   .n_tile = s->n_tile,
+                                  .n_demand = s->n_demand,
                                   .pin_bytes = pin,
+                                  .cache_bytes = s->cache_bytes,
+                                  .half_life = 100,
                                   .n_slot = n_slot,
                                   .n_reader = n_reader,
                                   .pool = &t->pool,
@@ -210,8 +244,12 @@ static bool trial_open(struct trial *t, struct scene *s, uint64_t pin, uint32_t 
                                   .owner = s};
     t->sweeper.scene = s;
     struct store_stats st;
-    store_choose(s->tile, s->n_tile, pin, &st, NULL);
+    store_choose(s->tile, sweep_tiles(s), pin, &st, NULL);
     uint64_t ring = st.n_streamed ? store_ring_bytes(s->tile, s->n_tile, n_slot) : 0;
+    if (s->n_demand) {
+        (void)store_choose_demand(s->tile + sweep_tiles(s), s->n_demand, s->cache_bytes, &st);
+        ring += st.cached_bytes + store_ring_bytes(s->tile, s->n_tile, n_reader);
+    }
     return arena_open(&t->pool, "test pool", st.pinned_bytes + ring, e) &&
            store_open(&t->store, &t->conf, e);
 }
@@ -251,10 +289,11 @@ static bool run_trial(struct scene *s, uint64_t pin, uint32_t n_slot, uint32_t n
     if (ok) {
         store_stats(t.store, &st);
         if (st.pinned_bytes > pin || t.sweeper.n_resident != n_round * st.n_pinned ||
-            seen.done != seen.total || seen.calls != st.n_pinned ||
-            st.n_pinned + st.n_streamed != s->n_tile ||
+            seen.done != seen.total || seen.calls != st.n_pinned + s->n_demand - st.n_missing ||
+            st.n_pinned + st.n_streamed != sweep_tiles(s) ||
             st.read_bytes < n_round * st.streamed_bytes_per_sweep ||
-            (st.n_streamed == 0 && st.read_bytes > 0)) {
+            st.hits + st.misses != t.sweeper.n_wanted || (!st.n_missing && st.misses) ||
+            (st.n_streamed == 0 && !st.misses && st.read_bytes > 0)) {
             ok = err_set(e, ERR_FORMAT, "the statistics are not what was done");
         }
     }
@@ -272,6 +311,8 @@ static void test_random(const char *dir, const char *what, int n_trial, size_t l
         cut_tiles(&s, i % 3 == 1 ? 1 : 60000, most);
         uint64_t all = total_mem(&s);
         uint64_t pin = i % 4 == 0 ? 0 : rnd(all + all / 8);
+        s.n_demand = i % 3 == 2 ? 1 + (uint32_t)rnd(s.n_tile) : 0;
+        s.cache_bytes = rnd(all);
         ok = run_trial(&s, pin, 2 + (uint32_t)rnd(8), 1 + (uint32_t)rnd(4), 1 + (int)rnd(3), 3, &e);
     }
     tap_ok(ok, "%s: %d stores drawn by lot, 3 sweeps each%s%s", what, n_trial, ok ? "" : ": ",
@@ -291,6 +332,17 @@ static void test_corners(const char *dir) {
     tap_ok(run_trial(&s, all - 1, 16, 8, 2, 9, &e), "one streams, 16 slots, 8 readers: %s", e.text);
     tap_ok(run_trial(&s, 0, 2, 1, 1, 4, &e), "all stream, two slots, one reader: %s", e.text);
     tap_ok(run_trial(&s, 0, 2, 8, 3, 4, &e), "eight readers for two slots: %s", e.text);
+    /* On demand: places are few, as tiles are of many sizes. */
+    for (uint32_t i = 0; i < s.n_tile; i++) s.tile[i].mem = 131072;
+    s.n_demand = s.n_tile;
+    tap_ok(run_trial(&s, 0, 0, 1, 1, 3, &e), "all on demand, two places: %s", e.text);
+    s.cache_bytes = all / 2;
+    tap_ok(run_trial(&s, 0, 0, 4, 3, 9, &e), "all on demand, four readers: %s", e.text);
+    s.n_demand /= 2;
+    tap_ok(run_trial(&s, 0, 2, 2, 2, 9, &e), "half on demand, the others stream: %s", e.text);
+    s.cache_bytes = 2 * all;
+    tap_ok(run_trial(&s, 2 * all, 0, 2, 2, 9, &e), "half on demand, and all in memory: %s", e.text);
+    s.n_demand = 0;
     s.n_tile = 1;
     tap_ok(run_trial(&s, 0, 4, 3, 2, 20, &e), "one tile: %s", e.text);
     tap_ok(run_trial(&s, all, 0, 3, 2, 20, &e), "one tile, resident: %s", e.text);
@@ -425,6 +477,22 @@ static void test_truncation(const char *dir) {
     for (uint32_t i = 0; ok && i < s.n_tile; i++) n_refused += !store_get(t.store, i, &v, &e);
     tap_ok(n_refused == s.n_tile, "and the error is final, for resident tiles too");
     trial_close(&t);
+    /* On demand: tiles of either file are wanted, sooner or later of the one that was cut. */
+    scene_close(&s);
+    if (!tap_ok(scene_open(&s, dir, 3000001), "files made")) return;
+    cut_tiles(&s, 60000, 90000);
+    for (uint32_t i = 0; i < s.n_tile; i++) s.tile[i].mem = 131072;
+    s.n_demand = s.n_tile;
+    s.cache_bytes = 8 * 131072;
+    ok = trial_open(&t, &s, 0, 0, 2, &e) && store_load(t.store, NULL, NULL, &e) &&
+         trial_sweeps(&t, 2, 2, &e) && t.sweeper.n_failed == 0;
+    ok = ok && truncate(s.path[0], 1000001) == 0 && trial_sweeps(&t, 2, 9, &e);
+    tap_ok(ok && t.sweeper.n_failed >= 1 && t.sweeper.n_wrong == 0, "cut, on demand");
+    ok = ok && !store_get(t.store, 0, &v, &e) && e.code == ERR_FORMAT &&
+         strstr(e.text, s.path[0]) && s.tile[store_failed(t.store, 1)].file == 0;
+    tap_ok(ok, "an error that names file and tile: %s", e.text);
+    trial_close(&t);
+    s.n_demand = 0;
     scene_close(&s);
 }
 
@@ -575,7 +643,10 @@ static bool copy(void *owner, uint32_t i, void *dst, const void *raw, struct err
 }
 
 static bool hash_sweep(struct store *s, const struct tile *tile, uint32_t n, struct err *e) {
+    static uint32_t all[10000];
     uint64_t hash = 14695981039346656037U;
+    for (uint32_t i = 0; i < n; i++) all[i] = i;
+    store_want(s, all, n);
     for (uint32_t i = 0; i < n; i++) {
         struct view v;
         if (!store_get(s, i, &v, e)) return false;
@@ -587,8 +658,8 @@ static bool hash_sweep(struct store *s, const struct tile *tile, uint32_t n, str
 }
 
 /* Tiles of 60000 bytes, so that none begins or ends with a block. */
-static bool sweep_file(const char *path, int n_sweep, uint64_t pin, uint32_t n_reader,
-                       struct err *e) {
+static bool sweep_file(const char *path, int n_sweep, uint64_t pin, uint64_t cache,
+                       uint32_t n_reader, struct err *e) {
     static struct tile tile[10000];
     struct direct d;
     if (!direct_open(&d, path, e)) return false;
@@ -605,13 +676,16 @@ static bool sweep_file(const char *path, int n_sweep, uint64_t pin, uint32_t n_r
                            .n_file = 1,
                            .tile = tile,
                            .n_tile = n,
+                           .n_demand = cache ? n : 0,
                            .n_slot = 4,
                            .pin_bytes = pin,
+                           .cache_bytes = cache,
+                           .half_life = 100,
                            .n_reader = n_reader,
                            .pool = &pool,
                            .owner = tile,
                            .convert = copy};
-    bool ok = arena_open(&pool, "pool", pin + store_ring_bytes(tile, n, 4), e);
+    bool ok = arena_open(&pool, "pool", pin + cache + store_ring_bytes(tile, n, 8), e);
     if (!ok) return false;
     ok = store_open(&s, &c, e) && store_load(s, NULL, NULL, e);
     for (int i = 0; ok && i < n_sweep; i++) ok = hash_sweep(s, tile, n, e);
@@ -646,8 +720,10 @@ static bool read_again(const char *path, size_t keep, struct err *e) {
 static int subject(int argc, char **argv) {
     struct err e = {0};
     bool ok;
-    if (argc == 6 && strcmp(argv[1], "sweep") == 0) {
-        ok = sweep_file(argv[2], atoi(argv[3]), strtoull(argv[4], NULL, 10),
+    bool is_demand = strcmp(argv[1], "demand") == 0;
+    if (argc == 6 && (is_demand || strcmp(argv[1], "sweep") == 0)) {
+        uint64_t bytes = strtoull(argv[4], NULL, 10);
+        ok = sweep_file(argv[2], atoi(argv[3]), is_demand ? 0 : bytes, is_demand ? bytes : 0,
                         (uint32_t)strtoul(argv[5], NULL, 10), &e);
     } else if (argc == 4 && strcmp(argv[1], "again") == 0) {
         ok = read_again(argv[2], strtoul(argv[3], NULL, 10), &e);

@@ -7,6 +7,7 @@
  */
 #include "store/store.h"
 
+#include "store/cache.h"
 #include "store/ring.h"
 
 #include <string.h>
@@ -52,6 +53,16 @@ void store_choose(const struct tile *tile, uint32_t n_tile, uint64_t pin_bytes,
         count(s, &tile[i], stays);
         if (resident) resident[i] = stays;
     }
+}
+
+uint64_t store_choose_demand(const struct tile *tile, uint32_t n_demand, uint64_t cache_bytes,
+                             struct store_stats *s) {
+    struct cache_plan p;
+    cache_plan(&p, tile, n_demand, cache_bytes);
+    s->cached_bytes = p.mem;
+    s->missing_bytes = p.missing;
+    s->n_missing = n_demand - p.n_place;
+    return p.least;
 }
 
 /* Before the file is open its block size is a guess; 4096 is what nearly all have. */

@@ -114,12 +114,16 @@ static void *reader_main(void *arg) {
 }
 
 /* Readers take no signals: those are for the thread that expects them. */
-static int start_reader(struct ring *r, const pthread_attr_t *attr) {
+int ring_thread(pthread_t *thread, void *(*body)(void *), void *arg) {
     sigset_t all, before;
+    pthread_attr_t attr;
+    pthread_attr_init(&attr);
+    (void)pthread_attr_setstacksize(&attr, READER_STACK);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    int fault = pthread_create(&r->reader[r->n_reader], attr, reader_main, r);
+    int fault = pthread_create(thread, &attr, body, arg);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attr);
     return fault;
 }
 
@@ -143,15 +147,11 @@ MUST ring_start(struct ring *r, const uint32_t *order, uint32_t n_order, uint64_
     r->order = order;
     r->n_order = n_order;
     r->end = end;
-    pthread_attr_t attr;
-    pthread_attr_init(&attr);
-    (void)pthread_attr_setstacksize(&attr, READER_STACK);
     int fault = 0;
     while (r->n_reader < n_reader && !fault) {
-        fault = start_reader(r, &attr);
+        fault = ring_thread(&r->reader[r->n_reader], reader_main, r);
         if (!fault) r->n_reader++;
     }
-    pthread_attr_destroy(&attr);
     if (!fault) return true;
     uint32_t n_got = r->n_reader;
     ring_stop(r);

@@ -54,6 +54,9 @@ MUST ring_open(struct ring *r, const struct direct *file, uint32_t n_file, const
                uint32_t n_slot, uint32_t longest, struct arena *a, struct err *e);
 void ring_close(struct ring *r);
 
+/* A reader's thread: little stack, no signals. 0, or what pthread_create says. */
+int ring_thread(pthread_t *thread, void *(*body)(void *), void *arg);
+
 /* Read turns [0, end) of order [n_order > 0] with n_reader threads. Fails: ERR_MEMORY. */
 MUST ring_start(struct ring *r, const uint32_t *order, uint32_t n_order, uint64_t end,
                 uint32_t n_reader, struct err *e);

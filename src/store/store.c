@@ -1,5 +1,6 @@
 #include "store/store.h"
 
+#include "store/fetch.h"
 #include "store/ring.h"
 
 #include <assert.h>
@@ -23,11 +24,17 @@ struct store {
     struct direct *file;   // [n_file]
     uint32_t n_open;       // files open so far
     struct place *place;   // [n_tile]
-    uint32_t *order;       // [n_tile]: the streamed tiles, then the resident ones
-    const uint32_t *kept;  // [n_pinned], inside order
-    uint32_t longest;      // bytes of the longest tile
+    uint32_t *order;       // [n_tile]: the streamed tiles, then those that are loaded
+    const uint32_t *kept;  // [n_kept], inside order: resident ones, and what fills the cache
+    uint32_t n_kept;
+    uint32_t longest;  // bytes of the longest tile
     struct ring ring;
+    struct fetch fetch;  // with tiles on demand
 };
+
+static bool is_demand(const struct store *s, uint32_t i) {
+    return i >= s->conf.n_tile - s->conf.n_demand;
+}
 
 static bool open_files(struct store *s, struct err *e) {
     const struct store_conf *c = &s->conf;
@@ -55,10 +62,9 @@ static bool open_files(struct store *s, struct err *e) {
 static bool place_tiles(struct store *s, const uint8_t *resident, struct err *e) {
     const struct store_conf *c = &s->conf;
     uint32_t n_streamed = 0;
-    uint32_t n_kept = 0;
     uint32_t *kept = s->order + s->chosen.n_streamed;
     s->kept = kept;
-    for (uint32_t i = 0; i < c->n_tile; i++) {
+    for (uint32_t i = 0; i < c->n_tile - c->n_demand; i++) {
         if (!resident[i]) {
             s->place[i].turn = n_streamed;
             s->order[n_streamed++] = i;
@@ -71,7 +77,19 @@ static bool place_tiles(struct store *s, const uint8_t *resident, struct err *e)
                            " bytes of resident weights (%zu of %zu used)",
                            c->pool->name, s->chosen.pinned_bytes, c->pool->used, c->pool->cap);
         }
-        kept[n_kept++] = i;
+        kept[s->n_kept++] = i;
+    }
+    return true;
+}
+
+static bool open_demand(struct store *s, struct err *e) {
+    const struct store_conf *c = &s->conf;
+    uint32_t *kept = s->order + s->chosen.n_streamed;
+    if (!c->n_demand) return true;
+    if (!fetch_open(&s->fetch, c, s->file, s->longest, e)) return false;
+    store_choose_demand(c->tile + c->n_tile - c->n_demand, c->n_demand, c->cache_bytes, &s->chosen);
+    for (uint32_t i = c->n_tile - c->n_demand; i < c->n_tile; i++) {
+        if (fetch_at(&s->fetch, i)) kept[s->n_kept++] = i;
     }
     return true;
 }
@@ -86,8 +104,8 @@ static bool open_tables(struct store *s, struct err *e) {
     if (!ok) {
         (void)err_set(e, ERR_MEMORY, "the tables of %u tiles: out of memory", c->n_tile);
     } else {
-        store_choose(c->tile, c->n_tile, c->pin_bytes, &s->chosen, resident);
-        ok = open_files(s, e) && place_tiles(s, resident, e);
+        store_choose(c->tile, c->n_tile - c->n_demand, c->pin_bytes, &s->chosen, resident);
+        ok = open_files(s, e) && place_tiles(s, resident, e) && open_demand(s, e);
     }
     free(resident);
     return ok;
@@ -119,15 +137,16 @@ fail:
 static bool load_through(struct store *s, struct ring *r, store_progress *progress, void *ctx,
                          struct err *e) {
     const struct store_conf *c = &s->conf;
-    uint32_t n = s->chosen.n_pinned;
+    uint32_t n = s->n_kept;
     uint64_t total = 0;
     uint64_t done = 0;
     for (uint32_t q = 0; q < n; q++) total += c->tile[s->kept[q]].len;
     bool ok = ring_start(r, s->kept, n, n, c->n_reader, e);
     for (uint32_t q = 0; ok && q < n; q++) {
         uint32_t i = s->kept[q];
+        uint8_t *to = is_demand(s, i) ? fetch_at(&s->fetch, i) : s->place[i].mem;
         const uint8_t *raw;
-        ok = ring_get(r, q, &raw, e) && c->convert(c->owner, i, s->place[i].mem, raw, e);
+        ok = ring_get(r, q, &raw, e) && c->convert(c->owner, i, to, raw, e);
         if (!ok) break;
         ring_put(r, q);
         done += c->tile[i].len;
@@ -154,11 +173,34 @@ static bool load_all(struct store *s, store_progress *progress, void *ctx, struc
     return ok;
 }
 
+/* Nothing streams, but the cache is to be filled: its readers are not at work yet. */
+static bool load_cache(struct store *s, store_progress *progress, void *ctx, struct err *e) {
+    const struct store_conf *c = &s->conf;
+    struct arena a = {.name = "load", .base = s->fetch.reader[0].buf, .cap = s->fetch.buf_len};
+    struct ring *r = &s->ring;
+    bool ok = ring_open(r, s->file, c->n_file, c->tile, c->n_reader, s->longest, &a, e) &&
+              load_through(s, r, progress, ctx, e);
+    ring_close(r);
+    return ok;
+}
+
 MUST store_load(struct store *s, store_progress *progress, void *ctx, struct err *e) {
     if (s->conf.n_tile == 0) return true;  // a slice without a share
-    if (s->chosen.n_streamed == 0) return load_all(s, progress, ctx, e);
-    if (s->chosen.n_pinned > 0 && !load_through(s, &s->ring, progress, ctx, e)) return false;
-    return ring_start(&s->ring, s->order, s->chosen.n_streamed, UINT64_MAX, s->conf.n_reader, e);
+    bool streams = s->chosen.n_streamed > 0;
+    bool ok = streams            ? !s->n_kept || load_through(s, &s->ring, progress, ctx, e)
+              : s->conf.n_demand ? load_cache(s, progress, ctx, e)
+                                 : load_all(s, progress, ctx, e);
+    if (!ok || (s->conf.n_demand && !fetch_start(&s->fetch, e))) return false;
+    return !streams ||
+           ring_start(&s->ring, s->order, s->chosen.n_streamed, UINT64_MAX, s->conf.n_reader, e);
+}
+
+void store_want(struct store *s, const uint32_t *tile, uint32_t n) {
+    if (s->conf.n_demand) fetch_want(&s->fetch, tile, n);
+}
+
+bool store_has(const struct store *s, uint32_t i) {
+    return is_demand(s, i) ? fetch_has(&s->fetch, i) : s->place[i].mem != NULL;
 }
 
 /* The first turn of this streamed tile that is not put: the caller has put it in the sweep before,
@@ -171,27 +213,41 @@ static uint64_t turn_now(struct store *s, const struct place *at) {
 }
 
 uint32_t store_failed(const struct store *s, uint32_t asked) {
-    return atomic_load_explicit(&s->ring.failed, memory_order_acquire) ? s->ring.failed_tile
-                                                                       : asked;
+    if (atomic_load_explicit(&s->ring.failed, memory_order_acquire)) return s->ring.failed_tile;
+    if (atomic_load_explicit(&s->fetch.failed, memory_order_acquire)) return s->fetch.failed_tile;
+    return asked;
+}
+
+/* Of any of the readers. */
+static bool has_failed(const struct store *s, struct err *e) {
+    if (atomic_load_explicit(&s->ring.failed, memory_order_acquire))
+        *e = s->ring.err;
+    else if (atomic_load_explicit(&s->fetch.failed, memory_order_acquire))
+        *e = s->fetch.err;
+    else
+        return false;
+    return true;
 }
 
 MUST store_get(struct store *s, uint32_t i, struct view *v, struct err *e) {
     assert(i < s->conf.n_tile);
     const struct place *at = &s->place[i];
-    if (at->mem) {
-        *v = (struct view){.p = at->mem, .resident = true};
-        if (!atomic_load_explicit(&s->ring.failed, memory_order_acquire)) return true;
-        *e = s->ring.err;
-        return false;
-    }
-    v->resident = false;
-    return ring_get(&s->ring, turn_now(s, at), &v->p, e);
+    bool ok = true;
+    *v = (struct view){.p = at->mem, .resident = at->mem || is_demand(s, i)};
+    if (is_demand(s, i))
+        ok = fetch_get(&s->fetch, i, &v->p, e);
+    else if (!at->mem)
+        ok = ring_get(&s->ring, turn_now(s, at), &v->p, e);
+    return ok && !has_failed(s, e);
 }
 
 void store_put(struct store *s, uint32_t i) {
     assert(i < s->conf.n_tile);
     const struct place *at = &s->place[i];
-    if (!at->mem) ring_put(&s->ring, turn_now(s, at));
+    if (is_demand(s, i))
+        fetch_put(&s->fetch, i);
+    else if (!at->mem)
+        ring_put(&s->ring, turn_now(s, at));
 }
 
 MUST store_read(struct store *s, uint32_t file, void *buf, uint64_t off, size_t len, uint8_t **at,
@@ -209,16 +265,25 @@ size_t store_read_room(const struct store *s, size_t len) {
     return most;
 }
 
+static uint64_t read_of(const _Atomic uint64_t *n) {
+    return atomic_load_explicit(n, memory_order_relaxed);
+}
+
 void store_stats(const struct store *s, struct store_stats *out) {
     *out = s->chosen;
-    out->read_bytes = atomic_load_explicit(&s->ring.read_bytes, memory_order_relaxed);
-    out->read_ns = atomic_load_explicit(&s->ring.read_ns, memory_order_relaxed);
-    out->wait_ns = atomic_load_explicit(&s->ring.wait_ns, memory_order_relaxed);
+    const struct ring *r = &s->ring;
+    const struct fetch *f = &s->fetch;
+    out->read_bytes = read_of(&r->read_bytes) + read_of(&f->read_bytes);
+    out->read_ns = read_of(&r->read_ns) + read_of(&f->read_ns);
+    out->wait_ns = read_of(&r->wait_ns) + read_of(&f->wait_ns);
+    out->hits = read_of(&f->hits);
+    out->misses = read_of(&f->misses);
 }
 
 void store_close(struct store *s) {
     if (!s) return;
     ring_close(&s->ring);
+    if (s->conf.n_demand) fetch_close(&s->fetch);
     for (uint32_t i = 0; i < s->n_open; i++) direct_close(&s->file[i]);
     free(s->file);
     free(s->place);

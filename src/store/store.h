@@ -7,6 +7,10 @@
  * others are read again in every sweep by reader threads that run ahead through a ring of buffers,
  * across the end of a sweep into the next: the disk never waits while a slot is free.
  *
+ * Tiles that a sweep needs only some of, which it knows late (experts), are on demand: the last ones of the
+ * list, no part of the sweep. store_want() names those that come next; what is not in memory is read at
+ * once, into the place of another (cache.h).
+ *
  * A resident tile lies in memory in the owner's own form (kernel order), made by the owner's
  * `convert` when it is loaded; a streamed one is handed out as it stands in the file.
  *
@@ -31,14 +35,17 @@ struct tile {
 struct store_conf {
     const char *const *file;  // [n_file] paths, borrowed
     uint32_t n_file;
-    const struct tile *tile;  // [n_tile] in sweep order, borrowed while open
+    const struct tile *tile;  // [n_tile] in the order of use, borrowed while open
     uint32_t n_tile;
-    uint64_t pin_bytes;  // at most this much for resident tiles
-    uint32_t n_slot;     // ring buffers, >= 2 if anything streams
-    uint32_t n_reader;   // reader threads, 1..8
-    struct arena *pool;  // ring and resident tiles are pushed here
-    /* Bring raw file bytes of tile i into the owner's form at dst [tile.mem], 64-aligned.
-     * Called during store_load by its thread. */
+    uint32_t n_demand;     // so many of them, the last ones, are on demand
+    uint64_t pin_bytes;    // at most this much for resident tiles
+    uint64_t cache_bytes;  // and for those on demand
+    double half_life;      // of a use in the cache, counted in uses
+    uint32_t n_slot;       // ring buffers, >= 2 if anything streams
+    uint32_t n_reader;     // reader threads, 1..8; as many again for what is on demand
+    struct arena *pool;    // ring, resident tiles and cache are pushed here
+    /* Bring raw file bytes of tile i into the owner's form at dst [tile.mem], 64-aligned. Called during
+     * store_load by its thread; of tiles on demand by readers, several at once. */
     bool (*convert)(void *owner, uint32_t i, void *dst, const void *raw, struct err *e);
     void *owner;
 };
@@ -51,19 +58,28 @@ struct view {
 struct store_stats {
     uint64_t pinned_bytes, streamed_bytes_per_sweep;  // of memory; of file, per sweep
     uint32_t n_pinned, n_streamed;
-    uint64_t read_bytes;  // given by the disk to the readers since load
-    uint64_t read_ns;     // time readers spent in reads, summed over them
-    uint64_t wait_ns;     // time that getters found their tile not there, summed over threads
-    bool is_direct;       // every file is read with O_DIRECT
+    uint64_t read_bytes;     // given by the disk to the readers since load
+    uint64_t read_ns;        // time readers spent in reads, summed over them
+    uint64_t wait_ns;        // time that getters found their tile not there, summed over threads
+    uint64_t cached_bytes;   // of memory, places of tiles on demand
+    uint64_t missing_bytes;  // in the files, of those that find no place at once
+    uint32_t n_missing;
+    uint64_t hits, misses;  // of those wanted since load: in memory, or read
+    bool is_direct;         // every file is read with O_DIRECT
 };
 
 struct store;
 
-/* How the budget would be used, without opening anything: fills pinned_bytes,
+/* How the budget would be used for the tiles of a sweep, without opening anything: fills pinned_bytes,
  * streamed_bytes_per_sweep, n_pinned, n_streamed. resident [n_tile] (may be NULL) says which. */
 void store_choose(const struct tile *tile, uint32_t n_tile, uint64_t pin_bytes,
                   struct store_stats *s, uint8_t *resident);
-/* Bytes the ring takes for these tiles. */
+/* The same for those on demand: fills cached_bytes, missing_bytes, n_missing. Returns the least bytes that
+ * they can do with. */
+uint64_t store_choose_demand(const struct tile *tile, uint32_t n_demand, uint64_t cache_bytes,
+                             struct store_stats *s);
+/* Bytes the ring takes for these tiles; so much again, with a buffer for each reader, where tiles are on
+ * demand. */
 uint64_t store_ring_bytes(const struct tile *tile, uint32_t n_tile, uint32_t n_slot);
 
 /* Fails: ERR_IO, ERR_MEMORY (the pool is too small). *s is owned. */
@@ -74,6 +90,13 @@ MUST store_open(struct store **s, const struct store_conf *c, struct err *e);
 /* False ends the load with ERR_STOPPED; the store can then only be closed. */
 typedef bool store_progress(void *ctx, uint64_t done, uint64_t total);
 MUST store_load(struct store *s, store_progress *progress, void *ctx, struct err *e);
+
+/* Tiles on demand, in the order in which they will be got; all of the list before have been put, but for
+ * tiles that were resident. No thread may wait for one while it owes the put of an earlier one. With
+ * n_demand 0 there is nothing to do. Allocates nothing. Thread: one. */
+void store_want(struct store *s, const uint32_t *tile, uint32_t n);
+/* Whether it is in memory. Thread: the same, before it wants. */
+bool store_has(const struct store *s, uint32_t i);
 
 /* Wait until tile i is there (spinning briefly, then asleep). All threads of a team may get the
  * same tile; it stays valid until store_put(i), called once per sweep when all are done with it, by
