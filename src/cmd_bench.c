@@ -223,7 +223,7 @@ static bool on_load(void *ctx, uint64_t done, uint64_t total) {
 
 static void put_model(struct bench *b, const struct gen_result *r, uint32_t n_prompt) {
     const struct setup *s = b->s;
-    bool streams = s->memory.tiles.streamed_bytes_per_sweep > 0;
+    bool streams = s->memory.disk_bytes > 0;
     put_figure(b, &(struct figure){.what = "model, reading a prompt",
                                    .value = n_prompt / r->prefill_s,
                                    .unit = "tokens/s"});

@@ -76,7 +76,7 @@ static const char *kind_name(const struct vocab *v) {
 }
 
 static void print_runs(const struct setup *s, const struct verdict *v) {
-    uint64_t streamed = s->memory.tiles.streamed_bytes_per_sweep;
+    uint64_t streamed = s->memory.disk_bytes;
     if (!v->runs) {
         printf("runs here no: %s\n", v->why.text);
         return;
@@ -243,7 +243,7 @@ static void json_all(const struct setup *s, const struct inspect_conf *c, const 
         json_put_u64(&j, "in_ram_bytes", s->in_ram);
         json_put_u64(&j, "least_bytes", s->least);
         json_put_u64(&j, "budget_bytes", s->budget);
-        json_put_u64(&j, "streamed_bytes_per_token", s->memory.tiles.streamed_bytes_per_sweep);
+        json_put_u64(&j, "streamed_bytes_per_token", s->memory.disk_bytes);
     }
     if (c->is_meta) json_meta(m, &j);
     if (c->is_tensors) json_tensors(m, &j);

@@ -31,12 +31,11 @@ static MUST measure_part(const struct setup *s, unsigned i, struct part *p, stru
 static void print_part(unsigned i, const struct part *p) {
     const struct nn_memory *m = &p->memory;
     const struct cuts *k = &p->cuts;
-    uint64_t streamed = m->tiles.streamed_bytes_per_sweep;
-    const struct bar_part bar_part[] = {{(double)(m->sweep_bytes - streamed), '#'}};
+    const struct bar_part bar_part[] = {{(double)setup_kept(m), '#'}};
     char bar[32];
     printf("%5u  %5u %6u %6u %7u  %10s %10s %10s  %s\n", i + 1, k->kv_head[i + 1] - k->kv_head[i],
            k->embd[i + 1] - k->embd[i], k->ff[i + 1] - k->ff[i], k->vocab[i + 1] - k->vocab[i],
-           BYTES_TEXT(setup_pinned(m)), BYTES_TEXT(streamed), BYTES_TEXT(m->kv_bytes),
+           BYTES_TEXT(setup_pinned(m)), BYTES_TEXT(m->disk_bytes), BYTES_TEXT(m->kv_bytes),
            text_bar(bar, 16, (double)m->sweep_bytes, bar_part, 1));
 }
 
@@ -63,7 +62,7 @@ static void print_ladder(const struct setup *s) {
         struct nn_memory m;
         struct forecast f;
         if (!setup_at(s, budget[i], &m, &f)) continue;
-        uint64_t kept = m.sweep_bytes - m.tiles.streamed_bytes_per_sweep;
+        uint64_t kept = setup_kept(&m);
         char bar[32];
         printf("%9lluM %10.2f  %s %3.0f %%, limited by %s\n", (unsigned long long)(budget[i] >> 20),
                f.decode_tps,
@@ -103,7 +102,7 @@ static MUST json_slices(const struct setup *s, struct json *j, struct err *e) {
         json_put_u64(j, "ff_rows", k->ff[i + 1] - k->ff[i]);
         json_put_u64(j, "vocab_rows", k->vocab[i + 1] - k->vocab[i]);
         json_put_u64(j, "pinned_bytes", setup_pinned(&p.memory));
-        json_put_u64(j, "streamed_bytes", p.memory.tiles.streamed_bytes_per_sweep);
+        json_put_u64(j, "streamed_bytes", p.memory.disk_bytes);
         json_put_u64(j, "sweep_bytes", p.memory.sweep_bytes);
         json_put_u64(j, "kv_bytes", p.memory.kv_bytes);
         json_put_u64(j, "scratch_bytes", p.memory.scratch_bytes);
@@ -134,7 +133,7 @@ static MUST json_plan(const struct setup *s, struct err *e) {
         if (!setup_at(s, budget[i], &m, &f)) continue;
         json_object(&j);
         json_put_u64(&j, "budget_bytes", budget[i]);
-        json_put_u64(&j, "streamed_bytes", m.tiles.streamed_bytes_per_sweep);
+        json_put_u64(&j, "streamed_bytes", m.disk_bytes);
         json_put_real(&j, "forecast_tps", f.decode_tps);
         json_put_text(&j, "limited_by", setup_limit_word(s, &f));
         json_end(&j);

@@ -387,12 +387,18 @@ static void print_disk(const struct setup *s, const struct figures *f) {
     if (f->n_node) {
         fprintf(stderr, "cluster   %u nodes; this one keeps %s and streams %s for each token\n",
                 f->n_node, BYTES_TEXT(f->pinned), BYTES_TEXT(f->streamed));
-    } else if (s->memory.tiles.streamed_bytes_per_sweep && f->r.n_step) {
+    } else if (s->memory.disk_bytes && f->r.n_step) {
         fprintf(
             stderr,
             "disk      %s of %s measured, %s for each token, waited for it %.0f %% of the time\n",
             RATE_TEXT(f->io_bps), RATE_TEXT(s->disk_bps), BYTES_TEXT((uint64_t)f->per_token),
             100 * ratio(f->wait_s, f->r.decode_s));
+        if (s->memory.n_demand) {
+            uint64_t wanted = f->r.expert_hits + f->r.expert_misses;
+            fprintf(stderr, "experts   %.0f %% of those wanted were in memory (forecast %.0f %%)\n",
+                    100 * ratio((double)f->r.expert_hits, (double)wanted),
+                    100 * nn_hit_share(&s->memory));
+        }
     }
 }
 
@@ -429,6 +435,8 @@ static void json_work(struct json *j, const struct setup *s, const struct figure
     json_put_u64(j, "streamed_bytes", f->r.streamed_bytes);
     json_put_real(j, "streamed_bytes_per_token", f->per_token);
     json_put_u64(j, "read_bytes", f->stats.read_bytes);
+    json_put_u64(j, "expert_hits", f->r.expert_hits);
+    json_put_u64(j, "expert_misses", f->r.expert_misses);
     json_put_real(j, "io_gbps", f->io_bps * 1e-9);
     json_put_real(j, "wait_s", f->wait_s);
     json_put_bool(j, "is_direct", f->stats.is_direct);

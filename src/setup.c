@@ -217,21 +217,21 @@ static MUST choose_sweep(struct setup *s, struct err *e) {
     uint32_t want = s->n_prompt ? s->n_prompt : PROMPT_USUAL;
     if (want > c->n_ctx) want = c->n_ctx;
     if (!measure(s, c->n_batch, 2, s->pool, &m, e)) return e->code == ERR_MEMORY;
-    if (!m.tiles.n_streamed) return true;
+    if (!m.disk_bytes) return true;
     choose_guesses(s, SPEC_MOST);
     if (c->n_batch > BATCH_STREAM) c->n_batch = BATCH_STREAM;
     if (!measure(s, c->n_batch, RING_USUAL, s->pool, &m, e)) return e->code == ERR_MEMORY;
-    uint64_t most = m.tiles.streamed_bytes_per_sweep, part = s->pool / (4 * SWEEP_PART);
+    uint64_t most = m.disk_bytes, part = s->pool / (4 * SWEEP_PART);
     most += most / SWEEP_PART > part ? most / SWEEP_PART : part;
     for (c->n_sweep = want; c->n_sweep > c->n_batch; c->n_sweep /= 2) {
         if (measure(s, c->n_batch, RING_USUAL, s->pool, &m, e) && m.ring_bytes <= s->pool / 2 &&
-            m.tiles.streamed_bytes_per_sweep <= most) {
+            m.disk_bytes <= most) {
             return true;
         }
     }
     c->n_sweep = 0;
     while (c->n_batch < want && measure(s, c->n_batch * 2, RING_USUAL, s->pool, &m, e) &&
-           m.tiles.streamed_bytes_per_sweep <= most) {
+           m.disk_bytes <= most) {
         c->n_batch *= 2;
     }
     return true;
@@ -259,7 +259,7 @@ static bool holds_all(const struct setup *s, uint64_t budget) {
     struct err e;
     uint64_t off = s->program + slack_of(budget);
     return budget > off && measure(s, s->conf.n_batch, RING_USUAL, budget - off, &m, &e) &&
-           m.tiles.streamed_bytes_per_sweep == 0;
+           m.disk_bytes == 0;
 }
 
 /* The least such budget, to the MiB. What the weights take is not enough: loading wants some buffers,
@@ -323,8 +323,9 @@ MUST setup_fit(struct setup *s, const struct machine *m, struct err *e) {
 /* Reads as long as those to come are on average: small ones are slower. */
 static uint32_t probe_chunk(const struct setup *s) {
     const struct store_stats *t = &s->memory.tiles;
-    uint64_t chunk =
-        t->n_streamed ? t->streamed_bytes_per_sweep / t->n_streamed : s->model.data_len / 64;
+    uint64_t bytes = t->streamed_bytes_per_sweep + t->missing_bytes;
+    uint32_t n = t->n_streamed + t->n_missing;
+    uint64_t chunk = n ? bytes / n : s->model.data_len / 64;
     uint64_t most = s->pool / 2 / s->conf.n_reader;
     if (chunk > most) chunk = most;
     if (chunk > TILE_MAX) chunk = TILE_MAX;
@@ -362,7 +363,8 @@ static uint32_t common_type(const struct model *m) {
 static MUST probe_threads(struct setup *s, uint64_t bytes, struct err *e) {
     struct engine_conf *c = &s->conf;
     bool has_slices = c->n_slice > 1;
-    uint32_t n_pos = s->n_prompt + (s->n_answer ? s->n_answer + 1 : ANSWER_USUAL) / 2;  // on average
+    uint32_t n_pos =
+        s->n_prompt + (s->n_answer ? s->n_answer + 1 : ANSWER_USUAL) / 2;  // on average
     const struct tune_conf t = {
         .kernels = &s->kernels,
         .model = &s->model,
@@ -416,7 +418,7 @@ MUST setup_probe(struct setup *s, enum setup_disk disk, struct err *e) {
         !probe_memory(s, s->tune.count[s->tune.best], e)) {
         return false;
     }
-    bool streams = m->tiles.streamed_bytes_per_sweep > 0;
+    bool streams = m->disk_bytes > 0;
     if ((streams || disk == DISK_ALWAYS) && !probe_disk(s, e)) return false;
     if (streams && s->disk_bps > FAST_DISK) {
         s->conf.n_reader = 4;
@@ -466,7 +468,11 @@ bool setup_at(const struct setup *s, uint64_t budget, struct nn_memory *m, struc
 }
 
 uint64_t setup_pinned(const struct nn_memory *m) {
-    return m->tiles.pinned_bytes + m->embd_bytes + m->fixed_bytes;
+    return m->tiles.pinned_bytes + m->tiles.cached_bytes + m->embd_bytes + m->fixed_bytes;
+}
+
+uint64_t setup_kept(const struct nn_memory *m) {
+    return m->sweep_bytes - m->tiles.streamed_bytes_per_sweep - m->tiles.missing_bytes;
 }
 
 const char *setup_type(const struct model *m) {
@@ -528,19 +534,23 @@ void setup_threads(const struct setup *s, char *to, size_t size) {
 
 void setup_print(const struct setup *s, FILE *to) {
     const struct nn_memory *m = &s->memory;
-    uint64_t streamed = m->tiles.streamed_bytes_per_sweep;
     char threads[256];
     setup_print_model(s, to);
     print_memory(s, to);
     setup_threads(s, threads, sizeof threads);
     if (s->conf.n_slice == 1) fprintf(to, "threads   %s\n", threads);
-    if (streamed == 0) {
+    if (m->disk_bytes == 0) {
         fprintf(to, "weights   all in memory, %s read from it for each token\n",
                 BYTES_TEXT(m->token_bytes));
     } else {
         fprintf(to, "weights   %.0f %% stay in memory, %s are read from the disk for each token\n",
-                m->sweep_bytes ? 100 - 100 * (double)streamed / (double)m->sweep_bytes : 0,
-                BYTES_TEXT(streamed));
+                m->sweep_bytes ? 100 * (double)setup_kept(m) / (double)m->sweep_bytes : 0,
+                BYTES_TEXT(m->disk_bytes));
+    }
+    if (m->n_demand) {
+        fprintf(to,
+                "experts   %.0f %% of them in memory, so of those of a token, if chosen evenly\n",
+                100 * nn_hit_share(m));
     }
     fprintf(to, "forecast  %.*f tokens/s, limited by %s (%s measured)\n",
             s->forecast.decode_tps < 10 ? 2 : 1, s->forecast.decode_tps,
@@ -577,8 +587,10 @@ void setup_json(const struct setup *s, struct json *j) {
     json_put_u64(j, "guess_bytes", m->guess_bytes);
     json_put_u64(j, "sweep_bytes", m->sweep_bytes);
     json_put_u64(j, "token_bytes", m->token_bytes);
-    json_put_u64(j, "sweep_streamed_bytes", m->tiles.streamed_bytes_per_sweep);
-    json_put_u64(j, "streamed_tiles", m->tiles.n_streamed);
+    json_put_u64(j, "sweep_streamed_bytes", m->disk_bytes);
+    json_put_u64(j, "streamed_tiles", m->tiles.n_streamed + m->tiles.n_missing);
+    json_put_u64(j, "cache_bytes", m->tiles.cached_bytes);
+    json_put_real(j, "expert_hit_share", nn_hit_share(m));
     json_put_u64(j, "ctx", s->conf.n_ctx);
     json_put_u64(j, "batch", s->conf.n_batch);
     json_put_u64(j, "sweep_tokens", s->conf.n_sweep ? s->conf.n_sweep : s->conf.n_batch);

@@ -137,8 +137,9 @@ const char *setup_limit_word(const struct setup *s, const struct forecast *f);
 /* The forecast at another whole budget; false when that is too small. */
 bool setup_at(const struct setup *s, uint64_t budget, struct nn_memory *m, struct forecast *f);
 
-/* Weights kept in memory as bytes of RAM, tables included. */
+/* Weights kept in memory as bytes of RAM, tables included; and as bytes of the file, without. */
 uint64_t setup_pinned(const struct nn_memory *m);
+uint64_t setup_kept(const struct nn_memory *m);
 
 /* The type that most of the weights have, leaving out a table of which a token reads one row. */
 const char *setup_type(const struct model *m);

@@ -41,7 +41,7 @@ struct way_node {
     struct nn *nn;
     struct answer *out;
     struct coll_local *local;
-    bool ok;
+    bool ok, streams;
     struct err err;
 };
 
@@ -87,17 +87,17 @@ static inline MUST way_open(struct way_node *k, const struct model *m,
                         .n_thread = (uint32_t)w->n_thread};
     cuts_make(&c.cuts, m, w->n_slice, w->share);
     if (!nn_measure(&c, &mem, e)) return false;
-    if (w->budget != ALL_RESIDENT) {
-        c.budget = mem.min_budget + (w->budget == HALF ? mem.weight_bytes / 2 : 0);
+    /* Half of the weights or, where disk buffers take as much, so many that some stream. */
+    uint64_t least = mem.min_budget, more = w->budget == HALF ? mem.weight_bytes / 2 : 0;
+    if (w->budget != ALL_RESIDENT) c.budget = least + more;
+    for (; w->budget != ALL_RESIDENT && more; more /= 2) {
+        c.budget = least + more;
+        if (!nn_measure(&c, &mem, e)) return false;
+        if (mem.disk_bytes) break;
     }
     if (!nn_open(&k->nn, &c, coll, e) || !nn_load(k->nn, NULL, NULL, e)) return false;
-    bool streams = nn_memory(k->nn)->tiles.n_streamed > 0;
-    if (w->budget == ALL_RESIDENT && streams) return err_set(e, ERR_MEMORY, "it streams");
-    bool has_some = mem.weight_bytes > 0;
-    if (w->budget != ALL_RESIDENT && has_some && !streams) {
-        return err_set(e, ERR_MEMORY, "nothing streams");
-    }
-    return true;
+    k->streams = nn_memory(k->nn)->disk_bytes > 0;
+    return w->budget != ALL_RESIDENT || !k->streams || err_set(e, ERR_MEMORY, "it streams");
 }
 
 /* All slices, each with a team of its own; the logits of the prompt's tokens. */
@@ -124,6 +124,10 @@ static inline MUST way_run(const struct model *m, const struct kernels *kernels,
             if (!node[i].ok) ok = false, *e = node[i].err;
         }
     }
+    /* Of a small slice the least buffers may hold all; but not all slices are small. */
+    bool streams = w->budget == ALL_RESIDENT;
+    for (unsigned i = 0; i < w->n_slice; i++) streams = streams || node[i].streams;
+    if (ok && !streams) ok = err_set(e, ERR_MEMORY, "nothing streams");
     for (unsigned i = 0; i < w->n_slice; i++) nn_close(node[i].nn);
     coll_local_close(local);
     return ok;

@@ -109,12 +109,19 @@ static void add_memory(struct nn_memory *sum, const struct nn_memory *m) {
     sum->weight_bytes += m->weight_bytes;
     sum->sweep_bytes += m->sweep_bytes;
     sum->token_bytes += m->token_bytes;
+    sum->disk_bytes += m->disk_bytes;
+    sum->expert_bytes += m->expert_bytes;
+    sum->cache_bytes += m->cache_bytes;
+    sum->n_demand += m->n_demand;
     sum->min_budget += m->min_budget;
     if (m->n_slot > sum->n_slot) sum->n_slot = m->n_slot;
     sum->tiles.pinned_bytes += m->tiles.pinned_bytes;
     sum->tiles.streamed_bytes_per_sweep += m->tiles.streamed_bytes_per_sweep;
     sum->tiles.n_pinned += m->tiles.n_pinned;
     sum->tiles.n_streamed += m->tiles.n_streamed;
+    sum->tiles.cached_bytes += m->tiles.cached_bytes;
+    sum->tiles.missing_bytes += m->tiles.missing_bytes;
+    sum->tiles.n_missing += m->tiles.n_missing;
 }
 
 MUST engine_measure(const struct engine_conf *c, struct nn_memory *sum, struct err *e) {
@@ -131,12 +138,10 @@ MUST engine_measure(const struct engine_conf *c, struct nn_memory *sum, struct e
 }
 
 void engine_forecast(const struct nn_memory *m, const struct rates *r, struct forecast *out) {
-    /* The weights that a token computes with pass the cores once, streamed ones too. The disk gives all
-     * that streams, chosen experts or not. */
+    /* The weights that a token computes with pass the cores once, streamed ones too. */
     double part = m->sweep_bytes ? (double)m->token_bytes / (double)m->sweep_bytes : 1;
     double compute = (double)m->weight_bytes * part / r->compute_bps + r->rest_s;
-    double stream = (double)m->tiles.streamed_bytes_per_sweep;
-    double disk = stream > 0 ? stream / r->disk_bps : 0;
+    double disk = m->disk_bytes > 0 ? (double)m->disk_bytes / r->disk_bps : 0;
     double slowest = compute > disk ? compute : disk;
     *out = (struct forecast){
         .decode_tps = 1 / slowest,
@@ -208,7 +213,7 @@ MUST engine_open(struct engine **out, const struct engine_conf *c, struct err *e
         if (!engine_slice_conf(c, i, &nc, e) || !nn_open(&s->nn, &nc, coll, e)) goto fail;
         add_memory(&g->memory, nn_memory(s->nn));
     }
-    bool streams = g->memory.tiles.n_streamed > 0;
+    bool streams = g->memory.disk_bytes > 0;
     if (c->n_guess && !guesser_open(&g->slice[0].guesser, c, streams, e)) goto fail;
     *out = g;
     return true;
@@ -239,15 +244,20 @@ static bool on_load(void *ctx, uint64_t done, uint64_t total) {
     return !p->report || p->report(p->ctx, p->before + done, p->total);
 }
 
+static uint64_t loaded_bytes(const struct slice_run *s) {
+    const struct store_stats *t = &nn_memory(s->nn)->tiles;
+    return t->pinned_bytes + t->cached_bytes;
+}
+
 MUST engine_load(struct engine *g, store_progress *progress, void *ctx, struct err *e) {
     struct load_progress p = {.report = progress, .ctx = ctx};
     for (unsigned i = 0; i < g->conf.n_slice; i++) {
-        p.total += nn_memory(g->slice[i].nn)->tiles.pinned_bytes;
+        p.total += loaded_bytes(&g->slice[i]);
     }
     if (g->slice[0].guesser && !guesser_load(g->slice[0].guesser, e)) return false;
     for (unsigned i = 0; i < g->conf.n_slice; i++) {
         if (!nn_load(g->slice[i].nn, on_load, &p, e)) return false;
-        p.before += nn_memory(g->slice[i].nn)->tiles.pinned_bytes;
+        p.before += loaded_bytes(&g->slice[i]);
     }
     return true;
 }
@@ -264,6 +274,9 @@ void engine_stats(const struct engine *g, struct store_stats *sum) {
         sum->read_bytes += s.read_bytes;
         sum->read_ns += s.read_ns;
         sum->wait_ns += s.wait_ns;
+        sum->cached_bytes += s.cached_bytes;
+        sum->hits += s.hits;
+        sum->misses += s.misses;
         sum->is_direct = sum->is_direct && s.is_direct;
     }
 }
@@ -451,6 +464,8 @@ static void generate(void *ctx, struct par *team) {
         out->prompt_bytes = g->at_decode.read_bytes - at_start.read_bytes;
         out->streamed_bytes = now.read_bytes - g->at_decode.read_bytes;
         out->wait_ns = now.wait_ns - g->at_decode.wait_ns;
+        out->expert_hits = now.hits - g->at_decode.hits;
+        out->expert_misses = now.misses - g->at_decode.misses;
     }
     /* A slice that fails or is told to stop must not leave the others waiting for it. */
     bool stopped = !s->index && out->end == GEN_STOPPED;

@@ -90,10 +90,12 @@ struct gen_result {
     uint64_t prompt_bytes;       // read from the disk during prefill
     uint64_t streamed_bytes;     // and during decode
     uint64_t wait_ns;            // of that time, spent waiting for the disk
-    uint32_t n_drawn;            // tokens that decode steps gave: all but the first, and the end's
-    uint32_t n_step;             // decode steps: without guesses n_token - 1, as the first token
-                                 // comes from the prefill
-    uint32_t n_guessed;          // guesses that were checked
+    uint64_t expert_hits,
+        expert_misses;   // tiles of experts that were in memory, and not, in decode
+    uint32_t n_drawn;    // tokens that decode steps gave: all but the first, and the end's
+    uint32_t n_step;     // decode steps: without guesses n_token - 1, as the first token
+                         // comes from the prefill
+    uint32_t n_guessed;  // guesses that were checked
 };
 
 /* Runs to the end; starts from an empty sequence, or from what the cache holds of n_keep tokens. After

@@ -278,7 +278,7 @@ static void on_loaded(void *ctx, uint64_t epoch, const struct nn_memory *m) {
     pthread_mutex_lock(&n->lock);
     n->memory = *m;
     pthread_mutex_unlock(&n->lock);
-    cluster_measured(n->cluster, m->tiles.pinned_bytes, m->tiles.streamed_bytes_per_sweep, 0);
+    cluster_measured(n->cluster, m->tiles.pinned_bytes + m->tiles.cached_bytes, m->disk_bytes, 0);
     cluster_loaded(n->cluster, epoch);
 }
 

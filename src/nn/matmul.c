@@ -41,9 +41,22 @@ static void put_finished(struct matmul_state *s) {
         uint32_t i = s->next_put;
         atomic_store_explicit(&s->left[i], s->w->rows[i].n_unit, memory_order_relaxed);
         store_put(s->store, i);
-        s->next_put = i + 1 == s->w->n_tile ? 0 : i + 1;
+        s->next_put = i + 1 == s->w->n_sweep ? 0 : i + 1;
     }
     pthread_mutex_unlock(&s->lock);
+}
+
+/* A unit of tile i is done. One of an expert goes at once: it was wanted for this only. */
+static void finish_unit(struct matmul_state *s, uint32_t i) {
+    bool is_expert = i >= s->w->n_sweep;
+    if (s->keeps && !is_expert) return;
+    if (atomic_fetch_sub_explicit(&s->left[i], 1, memory_order_acq_rel) > 1) return;
+    if (!is_expert) {
+        put_finished(s);
+        return;
+    }
+    atomic_store_explicit(&s->left[i], s->w->rows[i].n_unit, memory_order_relaxed);
+    store_put(s->store, i);
 }
 
 static void fail(struct matmul_state *s, const struct err *e) {
@@ -73,9 +86,7 @@ static MUST run_unit(struct matmul_state *s, const struct mm_job *job, uint32_t 
     }
     float *y = job->y + rows->row + u->group * ROW_GROUP;
     mat->ops->matmul(y, job->ldy, w, u->n_group, mat->n_col, job->x, job->n_tok);
-    if (!s->keeps && atomic_fetch_sub_explicit(&s->left[u->tile], 1, memory_order_acq_rel) == 1) {
-        put_finished(s);
-    }
+    finish_unit(s, u->tile);
     return true;
 }
 

@@ -22,8 +22,9 @@ enum { MM_JOBS = 2 * MODEL_MAX_USED };  // gate and up of every expert of a toke
 struct matmul_state {
     const struct weights *w;
     struct store *store;
-    _Atomic uint32_t *left;  // [n_tile] units not yet computed in this sweep
-    uint32_t next_put;       // tiles are given back in sweep order; under lock
+    _Atomic uint32_t
+        *left;          // [n_tile] units not yet computed in this sweep, or since it was wanted
+    uint32_t next_put;  // tiles are given back in sweep order; under lock
     pthread_mutex_t lock;
     uint8_t *scratch;  // [n_thread, w->unit_bytes] re-laid units
     bool keeps;        // the sweep comes by here again: tiles stay
@@ -36,14 +37,13 @@ struct matmul_state {
     struct err err;  // of the first to fail; under lock
 };
 
-/* All jobs in one go of the team; their units must be next in the sweep, in this order, but for matrices
- * that were passed over already.
+/* All jobs in one go of the team; their units must be next in the sweep, in this order, or those of
+ * experts, in the order in which they were wanted of the store.
  * Fails as store_get, and with ERR_FORMAT for a scale that is not finite, naming the tensor. */
 MUST matmul(struct matmul_state *s, struct par *team, const struct mm_job *job, unsigned n_job,
             uint32_t n_tok, struct err *e);
 
-/* Pass over a matrix of the sweep without computing. While units before it are not computed yet, all of
- * its tiles must be resident: a streamed one might wait for theirs. */
+/* Pass over a matrix of the sweep without computing. */
 MUST matmul_skip(struct matmul_state *s, const struct matrix *mat, struct err *e);
 
 /* The store's convert: file order to kernel order for tile i. owner is a struct weights. */

@@ -13,27 +13,29 @@
  * being its router's output; only then it is rounded to the wire type. Biases as in layer.c: of the
  * router before the choice, of down before the weight.
  *
- * For several tokens an expert is multiplied once with all that chose it. Experts go together in runs:
- * as many as the scratch holds, and with streamed weights not across one that nobody chose, whose tiles
- * must be let go in their turn.
+ * For several tokens an expert is multiplied once with all that chose it. Experts go together in runs, as
+ * many neighbours as the scratch holds. Once the router has spoken all their tiles are wanted of the store,
+ * in the order in which they will be used: within a run first what is in memory, so that the rest may
+ * arrive meanwhile. The order is free as every pair has an output of its own.
  */
 #include "exp.h"
 #include "nn/state.h"
 
 #include <string.h>
 
-/* Experts under way: their jobs, and the pairs [first, first + n_pair). */
+/* Experts [from, stop) under way: their jobs, and the pairs [first, first + n_pair). */
 struct run {
     struct nn *n;
     struct par *team;
     const struct layer_matrices *l;
     const struct layer_vectors *v;
     uint32_t n_tok;
-    par_work *finish;  // what becomes of the outputs; ctx is the run
+    const struct site *in;  // what they read
+    unsigned n_part;        // matrices of an expert
     struct mm_job job[MM_JOBS];
     unsigned n_job;
-    uint32_t first, n_pair;
-    size_t room, used;  // bytes of panels
+    uint32_t from, stop, first, n_pair;
+    size_t used;  // bytes of panels
 };
 
 /* --- routing --- */
@@ -101,50 +103,65 @@ static MUST route(struct nn *n, struct par *team, uint32_t layer, uint32_t n_tok
 
 /* --- runs --- */
 
+static uint32_t pairs_of(const struct nn *n, uint32_t expert) {
+    return n->moe.start[expert + 1] - n->moe.start[expert];
+}
+
+/* The next run: as many experts as there is room for, at least one; false when there are no more. */
+static bool run_next(struct run *r) {
+    const struct nn *n = r->n;
+    const struct moe *moe = &n->moe;
+    size_t room = panel_bytes(r->in->n_col, moe->n_row > 1 ? round_up(moe->n_row, 8) : 1);
+    size_t used = 0;
+    bool is_shared = r->n_tok == 1 && r->n_part == 2;  // the input of all: nothing is packed
+    unsigned n_job = 0;
+    r->from = r->stop;
+    r->first = moe->start[r->from];
+    for (; r->stop < n->conf.model->n_expert; r->stop++) {
+        uint32_t n_pair = pairs_of(n, r->stop);
+        if (!n_pair) continue;
+        used += panel_bytes(r->in->n_col, n_pair);
+        n_job += r->n_part;
+        bool fits = moe->start[r->stop + 1] - r->first <= moe->n_row && n_job <= MM_JOBS &&
+                    (is_shared || used <= room);
+        if (!fits && n_job > r->n_part) break;
+    }
+    r->n_pair = moe->start[r->stop] - r->first;
+    r->n_job = 0;
+    r->used = 0;
+    return r->n_pair > 0;
+}
+
 static void run_begin(struct run *r, struct nn *n, struct par *team, uint32_t layer, uint32_t n_tok,
-                      const struct site *in, par_work *finish) {
+                      const struct site *in, unsigned n_part) {
     *r = (struct run){.n = n,
                       .team = team,
                       .l = &n->w.layer[layer],
                       .v = &n->vec[layer],
                       .n_tok = n_tok,
-                      .finish = finish};
-    r->room = panel_bytes(in->n_col, n->moe.n_row > 1 ? round_up(n->moe.n_row, 8) : 1);
+                      .in = in,
+                      .n_part = n_part};
 }
 
-static MUST run_end(struct run *r, struct err *e) {
-    if (r->n_job && !matmul(&r->n->mm, r->team, r->job, r->n_job, r->n_tok, e)) return false;
-    if (r->n_pair && r->n_tok == 1)
-        r->finish(r, 0, 1);  // too short to share out
-    else if (r->n_pair)
-        par_run(r->team, r->finish, r);
-    r->first += r->n_pair;
-    r->n_pair = r->n_job = 0;
-    r->used = 0;
+/* The jobs, then what becomes of their outputs. */
+static MUST run_end(struct run *r, par_work *finish, struct err *e) {
+    if (!matmul(&r->n->mm, r->team, r->job, r->n_job, r->n_tok, e)) return false;
+    if (r->n_tok == 1)
+        finish(r, 0, 1);  // too short to share out
+    else
+        par_run(r->team, finish, r);
     return true;
 }
 
-/* Room for n_pair more: ends the run when there is none. One expert always fits an empty run. */
-static MUST run_room(struct run *r, const struct site *in, uint32_t n_pair, unsigned n_job,
-                     struct err *e) {
-    bool fits = r->n_pair + n_pair <= r->n->moe.n_row && r->n_job + n_job <= MM_JOBS &&
-                r->used + panel_bytes(in->n_col, n_pair) <= r->room;
-    return fits || run_end(r, e);
-}
-
-/* Nobody chose this one. */
-static MUST run_skip(struct run *r, const struct matrix *mat, struct err *e) {
-    bool streams = r->n->memory.tiles.n_streamed > 0;
-    return (!streams || run_end(r, e)) && matmul_skip(&r->n->mm, mat, e);
-}
-
+/* An expert's matrix; y [n_pair of the run, ld]. */
 static void run_add(struct run *r, const struct matrix *mat, const struct site *in, float *y,
-                    uint32_t ld, uint32_t n_pair) {
+                    uint32_t ld, uint32_t expert) {
+    size_t at = r->n->moe.start[expert] - r->first;
     r->job[r->n_job++] = (struct mm_job){.mat = mat,
                                          .x = site_input(in, mat),
-                                         .y = y + (size_t)r->n_pair * ld,
+                                         .y = y + at * ld,
                                          .ldy = ld,
-                                         .n_tok = n_pair};
+                                         .n_tok = pairs_of(r->n, expert)};
 }
 
 /* Panels of rows a [n_pair, n_block] behind those of the run. */
@@ -154,16 +171,69 @@ static void run_pack(struct run *r, struct site *in, const struct act *a, uint32
     r->used += panel_bytes(in->n_col, n_pair);
 }
 
+/* --- the order, and what is wanted of the store --- */
+
+static bool has(const struct nn *n, const struct matrix *mat) {
+    for (uint32_t i = mat->tile0; i < mat->tile0 + mat->n_tile; i++) {
+        if (!store_has(n->store, i)) return false;
+    }
+    return true;
+}
+
+/* The chosen ones, run by run, what is in memory first. */
+static void order_runs(struct run *r, uint16_t *order) {
+    const struct nn *n = r->n;
+    uint32_t at = 0;
+    while (run_next(r)) {
+        for (int missing = 0; missing < 2; missing++) {
+            for (uint32_t i = r->from; i < r->stop; i++) {
+                const struct expert_matrices *x = &r->l->expert[i];
+                bool is_here =
+                    r->n_part == 1 ? has(n, &x->down) : has(n, &x->gate) && has(n, &x->up);
+                if (pairs_of(n, i) && is_here == !missing) order[at++] = (uint16_t)i;
+            }
+        }
+    }
+}
+
+static uint32_t list_tiles(uint32_t *want, const struct matrix *mat) {
+    for (uint32_t i = 0; i < mat->n_tile; i++) want[i] = mat->tile0 + i;
+    return mat->n_tile;
+}
+
+static void want_experts(struct nn *n, struct par *team, uint32_t layer, uint32_t n_tok) {
+    struct moe *moe = &n->moe;
+    uint32_t n_expert = n->conf.model->n_expert, n_want = 0;
+    const struct expert_matrices *x = n->w.layer[layer].expert;
+    uint16_t *first = moe->order, *second = moe->order + n_expert;
+    struct run r;
+    run_begin(&r, n, team, layer, n_tok, &moe->in, 2);
+    order_runs(&r, first);
+    run_begin(&r, n, team, layer, n_tok, &n->ff, 1);
+    order_runs(&r, second);
+    moe->n_order = 0;
+    for (uint32_t i = 0; i < n_expert; i++) moe->n_order += pairs_of(n, i) > 0;
+    for (uint32_t i = 0; i < moe->n_order; i++) {
+        n_want += list_tiles(moe->want + n_want, &x[first[i]].gate);
+        n_want += list_tiles(moe->want + n_want, &x[first[i]].up);
+    }
+    for (uint32_t i = 0; i < moe->n_order; i++) {
+        n_want += list_tiles(moe->want + n_want, &x[second[i]].down);
+    }
+    store_want(n->store, moe->want, n_want);
+}
+
 /* --- gate and up --- */
 
-/* The inputs of the run's next n_pair pairs, side by side. A single token's serve all its experts. */
-static struct site gate_input(struct run *r, uint32_t first, uint32_t n_pair) {
+/* The inputs of an expert's pairs, side by side. A single token's serve all its experts. */
+static struct site gate_input(struct run *r, uint32_t expert) {
     const struct nn *n = r->n;
     if (r->n_tok == 1) return n->in;
     struct site in = n->moe.in;
+    uint32_t first = n->moe.start[expert], n_pair = pairs_of(n, expert);
     const struct pair *p = n->moe.pair + first;
     if (in.floats) {
-        in.f += (size_t)r->n_pair * in.ld;
+        in.f += (size_t)(first - r->first) * in.ld;
         for (uint32_t i = 0; i < n_pair; i++) {
             memcpy(in.f + i * in.ld, n->in.f + p[i].token * in.ld, in.ld * sizeof(float));
         }
@@ -195,23 +265,20 @@ static void gate_pairs(void *ctx, int thread, int n_thread) {
 
 static MUST gate_and_up(struct nn *n, struct par *team, uint32_t layer, uint32_t n_tok,
                         struct err *e) {
-    const uint32_t *start = n->moe.start, ld = round_up(n->n_ff_own, ROW_GROUP);
+    const uint16_t *next = n->moe.order, *end = next + n->moe.n_order;
+    uint32_t ld = round_up(n->n_ff_own, ROW_GROUP);
     struct run r;
-    run_begin(&r, n, team, layer, n_tok, &n->moe.in, gate_pairs);
-    for (uint32_t i = 0; i < n->conf.model->n_expert; i++) {
-        const struct expert_matrices *x = &r.l->expert[i];
-        uint32_t n_pair = start[i + 1] - start[i];
-        if (!n_pair) {
-            if (!run_skip(&r, &x->gate, e) || !run_skip(&r, &x->up, e)) return false;
-            continue;
+    run_begin(&r, n, team, layer, n_tok, &n->moe.in, 2);
+    while (run_next(&r)) {
+        for (; next < end && *next < r.stop; next++) {
+            const struct expert_matrices *x = &r.l->expert[*next];
+            struct site in = gate_input(&r, *next);
+            run_add(&r, &x->gate, &in, n->gate, ld, *next);
+            run_add(&r, &x->up, &in, n->up, ld, *next);
         }
-        if (!run_room(&r, &n->moe.in, n_pair, 2, e)) return false;
-        struct site in = gate_input(&r, start[i], n_pair);
-        run_add(&r, &x->gate, &in, n->gate, ld, n_pair);
-        run_add(&r, &x->up, &in, n->up, ld, n_pair);
-        r.n_pair += n_pair;
+        if (!run_end(&r, gate_pairs, e)) return false;
     }
-    return run_end(&r, e);
+    return true;
 }
 
 /* --- down --- */
@@ -236,30 +303,27 @@ static void add_pairs(void *ctx, int thread, int n_thread) {
 }
 
 /* The pairs' rows are side by side already. */
-static struct site down_input(struct run *r, uint32_t first, uint32_t n_pair) {
+static struct site down_input(struct run *r, uint32_t expert) {
     struct site in = r->n->ff;
+    size_t first = r->n->moe.start[expert];
     if (in.floats) in.f += first * in.ld;
-    if (in.quants) run_pack(r, &in, in.a + (size_t)first * in.n_block, n_pair);
+    if (in.quants) run_pack(r, &in, in.a + first * in.n_block, pairs_of(r->n, expert));
     return in;
 }
 
 static MUST down(struct nn *n, struct par *team, uint32_t layer, uint32_t n_tok, struct err *e) {
-    const uint32_t *start = n->moe.start, ld = round_up(n->n_embd_own, ROW_GROUP);
+    const uint16_t *next = n->moe.order + n->conf.model->n_expert, *end = next + n->moe.n_order;
+    uint32_t ld = round_up(n->n_embd_own, ROW_GROUP);
     struct run r;
-    run_begin(&r, n, team, layer, n_tok, &n->ff, add_pairs);
-    for (uint32_t i = 0; i < n->conf.model->n_expert; i++) {
-        const struct expert_matrices *x = &r.l->expert[i];
-        uint32_t n_pair = start[i + 1] - start[i];
-        if (!n_pair) {
-            if (!run_skip(&r, &x->down, e)) return false;
-            continue;
+    run_begin(&r, n, team, layer, n_tok, &n->ff, 1);
+    while (run_next(&r)) {
+        for (; next < end && *next < r.stop; next++) {
+            struct site in = down_input(&r, *next);
+            run_add(&r, &r.l->expert[*next].down, &in, n->moe.y, ld, *next);
         }
-        if (!run_room(&r, &n->ff, n_pair, 1, e)) return false;
-        struct site in = down_input(&r, start[i], n_pair);
-        run_add(&r, &x->down, &in, n->moe.y, ld, n_pair);
-        r.n_pair += n_pair;
+        if (!run_end(&r, add_pairs, e)) return false;
     }
-    return run_end(&r, e);
+    return true;
 }
 
 /* --- the shared expert --- */
@@ -323,7 +387,9 @@ MUST moe_run(struct nn *n, struct par *team, uint32_t layer, uint32_t n_tok, str
     bool has_shared = n->conf.model->n_ff_shared > 0;
     uint32_t n_pair = n_tok * n->conf.model->n_used;
     site_from_norm(n, team, &n->in, v->ffn_norm, v->ffn_norm_bias, 0, n_tok);
-    if (!route(n, team, layer, n_tok, e) || (has_shared && !shared(n, team, layer, n_tok, e)) ||
+    if (!route(n, team, layer, n_tok, e)) return false;
+    want_experts(n, team, layer, n_tok);
+    if ((has_shared && !shared(n, team, layer, n_tok, e)) ||
         !gate_and_up(n, team, layer, n_tok, e) ||
         !site_gather(n, &n->ff, &l->expert[0].down, n->conf.cuts.ff, n_pair, e) ||
         !down(n, team, layer, n_tok, e)) {

@@ -123,6 +123,8 @@ static void ff_needs(struct nn *n, struct needs *l) {
     need(l, &n->moe.score, (size_t)t * round_up(m->n_expert, ROW_GROUP), sizeof(float));
     need(l, &n->moe.pick, n_pair, sizeof *n->moe.pick);
     need(l, &n->moe.pair, n_pair, sizeof *n->moe.pair);
+    need(l, &n->moe.order, (size_t)2 * m->n_expert, sizeof *n->moe.order);
+    need(l, &n->moe.want, n->w.most_expert, sizeof *n->moe.want);
     need(l, &n->moe.y, (size_t)n_row * round_up(n->n_embd_own, ROW_GROUP), sizeof(float));
     if (t > 1) need_site(l, &n->moe.in, n_row, n_row, false);
     if (!m->n_ff_shared) return;
@@ -205,9 +207,12 @@ static MUST shape_up(struct nn *n, struct err *e) {
 }
 
 enum {
-    POOL_ALIGN = 4 << 20,  // lost at most to aligning disk buffers to huge pages
-    EMBD_PIECE = 1 << 20,  // the embedding table is read in pieces of this size
+    POOL_ALIGN = 4 << 20,   // lost at most to aligning disk buffers to huge pages
+    EMBD_PIECE = 1 << 20,   // the embedding table is read in pieces of this size
+    HALF_LIFE_TOKENS = 16,  // measured on traces of routing, see tests/test_cache.c
 };
+
+/* --- the budget --- */
 
 /* Of any layer, the tiles that stream. */
 static uint32_t most_streamed(const struct nn *n, const uint8_t *resident) {
@@ -221,31 +226,72 @@ static uint32_t most_streamed(const struct nn *n, const uint8_t *resident) {
     return most;
 }
 
+static MUST too_small(const struct nn *n, uint64_t budget, uint64_t need, const struct nn_memory *m,
+                      struct err *e) {
+    return err_set(e, ERR_MEMORY,
+                   "the memory budget leaves %.1f MiB for the model's work, but %.1f MiB is "
+                   "the least: %.1f for %u tokens of context, %.1f scratch, the rest for "
+                   "tables and disk buffers; give it more --memory or a smaller --ctx",
+                   (double)budget / 1048576, (double)need / 1048576, (double)m->kv_bytes / 1048576,
+                   n->conf.n_seq * n->conf.n_ctx, (double)m->scratch_bytes / 1048576);
+}
+
 /* What of the budget is the ring's and what the resident tiles'. A step of several batches wants a ring
  * that holds what a layer streams; the larger it is, the more that becomes. */
-static MUST share_out(const struct nn *n, uint64_t budget, uint64_t base, struct nn_memory *m,
-                      struct err *e) {
+static MUST share_sweep(const struct nn *n, uint64_t budget, uint64_t base, struct nn_memory *m,
+                        struct err *e) {
     const struct weights *w = &n->w;
     bool holds = n->conf.n_sweep > n->conf.n_batch;
-    uint8_t *resident = malloc(w->n_tile + 1U);
-    if (!resident) return err_set(e, ERR_MEMORY, "no memory to plan %u tiles", w->n_tile);
+    uint8_t *resident = malloc(w->n_sweep + 1U);
+    if (!resident) return err_set(e, ERR_MEMORY, "no memory to plan %u tiles", w->n_sweep);
     for (uint32_t held = n->conf.n_slot; held > m->n_slot;) {
         m->n_slot = held;
         m->ring_bytes = store_ring_bytes(w->tile, w->n_tile, held);
         if (budget < base + m->ring_bytes) break;
         m->pin_bytes = budget - base - m->ring_bytes;
-        store_choose(w->tile, w->n_tile, m->pin_bytes, &m->tiles, resident);
+        store_choose(w->tile, w->n_sweep, m->pin_bytes, &m->tiles, resident);
         if (holds) held = most_streamed(n, resident) + n->conf.n_slot / 2;  // and reads ahead
     }
     free(resident);
-    if (budget >= base + m->ring_bytes) return true;
-    return err_set(e, ERR_MEMORY,
-                   "the memory budget leaves %.1f MiB for the model's work, but %.1f MiB is "
-                   "the least: %.1f for %u tokens of context, %.1f scratch, the rest for "
-                   "tables and disk buffers; give it more --memory or a smaller --ctx",
-                   (double)budget / 1048576, (double)(base + m->ring_bytes) / 1048576,
-                   (double)m->kv_bytes / 1048576, n->conf.n_seq * n->conf.n_ctx,
-                   (double)m->scratch_bytes / 1048576);
+    return budget >= base + m->ring_bytes || too_small(n, budget, base + m->ring_bytes, m, e);
+}
+
+/* Experts on demand: what is not theirs is in memory first, as every token wants it. Of the rest they get
+ * what is left, but in any case places for as much as a ring would hold. */
+static MUST share_experts(const struct nn *n, uint64_t budget, uint64_t base, struct nn_memory *m,
+                          struct err *e) {
+    const struct weights *w = &n->w;
+    const struct tile *expert = w->tile + w->n_sweep;
+    uint64_t sweep = w->mem_bytes - w->expert_mem + 64ULL * w->n_sweep, longest = 0;
+    uint64_t all = w->expert_mem + 64ULL * (w->n_tile - w->n_sweep);
+    m->n_demand = w->n_tile - w->n_sweep;
+    for (uint32_t i = 0; i < m->n_demand; i++) {
+        if (expert[i].mem > longest) longest = expert[i].mem;
+    }
+    uint64_t buffers = store_ring_bytes(w->tile, w->n_tile, n->conf.n_reader);
+    uint64_t least = store_choose_demand(expert, m->n_demand, 0, &m->tiles);
+    if (n->conf.n_slot > 2) least += (n->conf.n_slot - 2) * longest;
+    if (least > all) least = all;
+    base += buffers;
+    m->cache_bytes = least;
+    m->ring_bytes = 0;
+    if (budget >= base + least + sweep) {
+        m->pin_bytes = sweep;
+        m->cache_bytes = budget - base - sweep < all ? budget - base - sweep : all;
+        store_choose(w->tile, w->n_sweep, sweep, &m->tiles, NULL);
+    } else if (!share_sweep(n, budget, base + least, m, e)) {
+        return false;
+    }
+    m->ring_bytes += buffers;
+    (void)store_choose_demand(expert, m->n_demand, m->cache_bytes, &m->tiles);
+    return true;
+}
+
+/* What a token is expected to read. */
+static void expect(const struct nn *n, struct nn_memory *m) {
+    const struct model *of = n->conf.model;
+    m->disk_bytes = m->tiles.streamed_bytes_per_sweep;
+    if (of->n_expert) m->disk_bytes += m->tiles.missing_bytes / of->n_expert * of->n_used;
 }
 
 /* Sizes of everything, given the directory. */
@@ -267,6 +313,7 @@ static MUST measure(struct nn *n, uint64_t dir_bytes, struct nn_memory *m, struc
         .weight_bytes = w->mem_bytes,
         .sweep_bytes = w->file_bytes,
         .token_bytes = w->file_bytes,
+        .expert_bytes = w->expert_bytes,
     };
     const struct model *of = n->conf.model;
     if (of->n_expert) {
@@ -274,6 +321,11 @@ static MUST measure(struct nn *n, uint64_t dir_bytes, struct nn_memory *m, struc
     }
     uint64_t base = m->kv_bytes + m->scratch_bytes + m->fixed_bytes;
     m->min_budget = base + store_ring_bytes(w->tile, w->n_tile, 2);
+    if (of->n_expert) {
+        m->min_budget +=
+            store_ring_bytes(w->tile, w->n_tile, n->conf.n_reader) +
+            store_choose_demand(w->tile + w->n_sweep, w->n_tile - w->n_sweep, 0, &m->tiles);
+    }
     /* While everything is loaded the store needs a few buffers besides. */
     uint64_t budget = n->conf.budget, loading = store_ring_bytes(w->tile, w->n_tile, 4);
     uint64_t all = base + w->mem_bytes + 64ULL * w->n_tile + loading;
@@ -284,9 +336,11 @@ static MUST measure(struct nn *n, uint64_t dir_bytes, struct nn_memory *m, struc
         m->pin_bytes = w->mem_bytes + 64ULL * w->n_tile;
         if (m->min_budget > all) m->min_budget = all;
         store_choose(w->tile, w->n_tile, m->pin_bytes, &m->tiles, NULL);
-        return true;
+    } else if (!(of->n_expert ? share_experts : share_sweep)(n, budget, base, m, e)) {
+        return false;
     }
-    return share_out(n, budget, base, m, e);
+    expect(n, m);
+    return true;
 }
 
 /* What was left to us. */
@@ -311,6 +365,13 @@ MUST nn_measure(const struct nn_conf *c, struct nn_memory *out, struct err *e) {
 
 /* --- open --- */
 
+/* Of a use of an expert's tile: so many tokens' uses later. */
+static double half_life(const struct nn *n) {
+    const struct model *m = n->conf.model;
+    double tiles = n->w.n_tile - n->w.n_sweep;
+    return m->n_expert ? HALF_LIFE_TOKENS * tiles / m->n_expert * m->n_used + 1 : 1;
+}
+
 static MUST open_store(struct nn *n, struct err *e) {
     const struct model *m = n->conf.model;
     for (uint32_t i = 0; i < m->n_file; i++) n->path[i] = m->file[i].path;
@@ -319,7 +380,10 @@ static MUST open_store(struct nn *n, struct err *e) {
         .n_file = m->n_file,
         .tile = n->w.tile,
         .n_tile = n->w.n_tile,
+        .n_demand = n->memory.n_demand,
         .pin_bytes = n->memory.pin_bytes,
+        .cache_bytes = n->memory.cache_bytes,
+        .half_life = half_life(n),
         .n_slot = n->memory.n_slot,
         .n_reader = n->conf.n_reader,
         .pool = &n->pool,
@@ -335,7 +399,7 @@ static MUST carve(struct nn *n, struct err *e) {
     if (!weights_size(&n->conf, &dir, e) || !nn_measure(&n->conf, &m, e)) return false;
     /* A budget beyond what is needed is not even asked for. */
     uint64_t all = m.kv_bytes + m.scratch_bytes + m.fixed_bytes + m.ring_bytes + m.pin_bytes +
-                   m.embd_bytes + POOL_ALIGN;
+                   m.cache_bytes + m.embd_bytes + POOL_ALIGN;
     if (!arena_open(&n->pool, "pool", all < n->conf.budget ? all : n->conf.budget, e)) return false;
     if (!weights_build(&n->w, &n->conf, &n->pool, e)) return false;
     if (!shape_up(n, e) || !measure(n, dir, &n->memory, e)) return false;

@@ -53,10 +53,21 @@ struct nn_memory {
     uint64_t weight_bytes;  // all tiles of this slice, resident form
     uint64_t sweep_bytes;   // all tiles of this slice, file form: what a sweep reads
     uint64_t token_bytes;   // of them what a token computes with: not the experts it is not sent to
-    uint32_t n_slot;        // ring buffers: those asked for, or as many as a layer streams
-    struct store_stats tiles;  // what store_choose makes of it
+    uint64_t
+        disk_bytes;  // of them what a token reads, if experts are chosen evenly; 0: nothing streams
+    uint64_t cache_bytes;      // room for experts on demand; 0: all stay, or there are none
+    uint64_t expert_bytes;     // of sweep_bytes, the experts'
+    uint32_t n_slot;           // ring buffers: those asked for, or as many as a layer streams
+    uint32_t n_demand;         // tiles of experts on demand
+    struct store_stats tiles;  // what the store makes of it
     uint64_t min_budget;       // least budget that runs at all (every tile streamed)
 };
+
+/* Of the experts that a token is sent to, those expected in memory, if chosen evenly. */
+static inline double nn_hit_share(const struct nn_memory *m) {
+    if (!m->expert_bytes) return 1;
+    return 1 - (double)m->tiles.missing_bytes / (double)m->expert_bytes;
+}
 
 /* Fails: ERR_UNSUPPORTED naming a tensor whose type has no kernel; ERR_MEMORY, with the numbers, when
  * the budget is below min_budget. */

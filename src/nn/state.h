@@ -34,8 +34,12 @@ struct moe {
     struct pair *pick;                     // [n_batch, n_used] by token, then expert
     struct pair *pair;                     // [n_batch * n_used] the same, sorted
     uint32_t start[MODEL_MAX_EXPERT + 1];  // where each expert's pairs begin
-    struct site in;                        // inputs of gate and up, token after token of an expert
-    float *y;                              // [n_row, own embd rows rounded up to 8] of down
+    uint16_t *order;   // [2, n_expert] the chosen ones as they are computed: of gate
+                       // and up, of down
+    uint32_t n_order;  // of each
+    uint32_t *want;    // [w.most_expert] their tiles, in that order
+    struct site in;    // inputs of gate and up, token after token of an expert
+    float *y;          // [n_row, own embd rows rounded up to 8] of down
     /* the shared expert, a row for each token */
     uint32_t sh_cut[SLICE_MAX + 1];  // its rows of gate and up
     float *sh_score;                 // [n_batch, 8] of its router

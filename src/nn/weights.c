@@ -105,7 +105,6 @@ static MUST list_expert(struct weights *w, const struct nn_conf *c, uint32_t lay
     uint64_t off;
     const struct tensor *t = model_expert(c->model, layer, expert, part, &off);
     if (!list(w, c, mat[part], t, off, cut[c->self], cut[c->self + 1], e)) return false;
-    w->expert_bytes += mat[part]->n_row * mat[part]->row_bytes;
     return true;
 }
 
@@ -139,10 +138,6 @@ static MUST list_experts(struct weights *w, const struct nn_conf *c, uint32_t i,
     const struct model *m = c->model;
     struct layer_matrices *l = &w->layer[i];
     l->expert = w->expert + (size_t)i * m->n_expert;
-    if (!list_whole(w, c, &l->router, m->layer[i].router, 0, m->n_expert, e) ||
-        !list_shared(w, c, i, e)) {
-        return false;
-    }
     for (uint32_t x = 0; x < m->n_expert; x++) {
         if (!list_expert(w, c, i, x, EXPERT_GATE, e) || !list_expert(w, c, i, x, EXPERT_UP, e)) {
             return false;
@@ -154,7 +149,7 @@ static MUST list_experts(struct weights *w, const struct nn_conf *c, uint32_t i,
     return check_downs(l, m->n_expert, e);
 }
 
-/* The sweep: every matrix in the order the forward pass asks for it. */
+/* The sweep: every matrix but the experts', in the order the forward pass asks for it. */
 static MUST list_layer(struct weights *w, const struct nn_conf *c, uint32_t i, struct err *e) {
     const struct model *m = c->model;
     const struct cuts *k = &c->cuts;
@@ -169,7 +164,10 @@ static MUST list_layer(struct weights *w, const struct nn_conf *c, uint32_t i, s
         !list_whole(w, c, &l->o, t->o, k->embd[s], k->embd[s + 1], e)) {
         return false;
     }
-    if (m->n_expert) return list_experts(w, c, i, e);
+    if (m->n_expert) {
+        return list_whole(w, c, &l->router, t->router, 0, m->n_expert, e) &&
+               list_shared(w, c, i, e);
+    }
     return (!t->gate || list_whole(w, c, &l->gate, t->gate, k->ff[s], k->ff[s + 1], e)) &&
            list_part(w, c, &l->up, t->up, t->up_row, k->ff[s], k->ff[s + 1], e) &&
            list_whole(w, c, &l->down, t->down, k->embd[s], k->embd[s + 1], e);
@@ -199,12 +197,38 @@ static MUST push_matrices(struct weights *w, const struct nn_conf *c, struct are
         if (!list_layer(w, c, i, e)) return false;
     }
     const uint32_t *vocab = c->cuts.vocab + c->self;
-    return list_whole(w, c, &w->output, m->output, vocab[0], vocab[1], e);
+    if (!list_whole(w, c, &w->output, m->output, vocab[0], vocab[1], e)) return false;
+    for (uint32_t i = 0; i < n && m->n_expert; i++) {
+        if (!list_experts(w, c, i, e)) return false;
+    }
+    return true;
+}
+
+/* A layer's experts are listed together. */
+static uint32_t most_expert_tiles(const struct weights *w, const struct model *m) {
+    uint32_t most = 0;
+    for (uint32_t i = 0; i < m->n_layer; i++) {
+        const struct expert_matrices *x = w->layer[i].expert;
+        const struct matrix *last = &x[m->n_expert - 1].down;
+        uint32_t n = last->tile0 + last->n_tile - x[0].gate.tile0;
+        if (n > most) most = n;
+    }
+    return most;
 }
 
 static struct count count_tiles(struct weights *w, const struct model *m) {
     struct count n = {0};
-    for (uint32_t i = 0; i < w->n_matrix; i++) add_tiles(w, m, w->matrix[i], i, &n);
+    uint64_t file = 0, mem = 0;
+    for (uint32_t i = 0; i < w->n_matrix; i++) {
+        add_tiles(w, m, w->matrix[i], i, &n);
+        if (w->matrix[i] != &w->output) continue;
+        w->n_sweep = (uint32_t)n.n_tile;
+        file = w->file_bytes;
+        mem = w->mem_bytes;
+    }
+    w->expert_bytes = w->file_bytes - file;
+    w->expert_mem = w->mem_bytes - mem;
+    w->most_expert = m->n_expert ? most_expert_tiles(w, m) : 0;
     return n;
 }
 

@@ -43,7 +43,7 @@ struct layer_matrices {
     struct matrix gate, up, down;  // dense; no gate where the model is ungated
     struct matrix router;          // or with experts; each slice has all of its rows
     struct matrix sh_router, sh_gate, sh_up, sh_down;  // and a shared one, before the others
-    struct expert_matrices *expert;  // [n_expert] the sweep: all gates and ups, then all downs
+    struct expert_matrices *expert;                    // [n_expert] no part of the sweep
 };
 
 struct weights {
@@ -51,14 +51,18 @@ struct weights {
     struct expert_matrices *expert;  // [n_layer][n_expert]
     struct matrix output;
     uint32_t n_matrix;
-    struct matrix **matrix;  // [n_matrix] in sweep order
-    struct tile *tile;       // [n_tile] what the store sees
+    struct matrix *
+        *matrix;        // [n_matrix] in sweep order; then the experts' in order of use: of a layer
+                        // all gates and ups, then all downs
+    struct tile *tile;  // [n_tile] what the store sees
     struct tile_rows *rows;  // [n_tile] the same tiles, what they are
     struct unit *unit;       // [n_unit]
     uint32_t n_tile, n_unit;
-    uint64_t mem_bytes, file_bytes;  // of all tiles
-    uint64_t expert_bytes;           // file_bytes of the experts
-    size_t unit_bytes;               // largest unit in kernel order: a thread's scratch
+    uint32_t n_sweep;                   // tiles of the sweep; those of experts follow
+    uint32_t most_expert;               // tiles of a layer's experts, in any layer at most
+    uint64_t mem_bytes, file_bytes;     // of all tiles
+    uint64_t expert_bytes, expert_mem;  // of them all experts'
+    size_t unit_bytes;                  // largest unit in kernel order: a thread's scratch
 };
 
 /* Bytes of arena that weights_build will take. */
