@@ -96,6 +96,7 @@ static void test_text(void) {
     gives("{{ l | sort | join('-') }} {{ w | sort }} {{ m | map(attribute='content') | list }}",
           "1-2-3 ['A', 'b', 'c'] ['hi', 'yo']");
     gives("{{ m | selectattr('role', 'equalto', 'user') | map('length') | first }}", "2");
+    gives("{{ nothing | map('upper') | list }}{{ [] | map('upper') | map('lower') | join }}", "[]");
     gives("{{ strftime_now('%d %b %Y %H:%M') }}", "02 Jan 2026 03:04");
     gives("{{ nothing }}{{ nothing is defined }}{{ d.zz | default('q') }}{{ none.x }}", "Falseq");
 }

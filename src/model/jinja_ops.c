@@ -208,7 +208,7 @@ MUST value_items(struct vm *vm, const struct value *v, struct list **out) {
     case V_ITER:
         if (!vm_push(vm, sizeof *l, &l)) return false;
         *l = *v->iter->list;
-        l->item += v->iter->at;
+        if (l->n) l->item += v->iter->at;  // an empty list has no items to point at
         l->n -= v->iter->at;
         l->cap = l->n;
         v->iter->at = v->iter->list->n;
