@@ -175,5 +175,6 @@ MUST gemv_speeds(const struct gemv_conf *c, const unsigned *width, unsigned n,
 }
 
 MUST gemv_speed(const struct gemv_conf *c, struct gemv_speed *out, struct err *e) {
-    return gemv_speeds(c, &(unsigned){(unsigned)c->n_thread}, 1, out, e);
+    unsigned all = (unsigned)c->n_thread;
+    return gemv_speeds(c, &all, 1, out, e);
 }
