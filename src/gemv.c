@@ -23,7 +23,9 @@ struct gemv {
     size_t end;  // of the run
     const unsigned *width;
     unsigned n_width;
-    double best_s[WIDTHS_MOST];
+    double best_s[WIDTHS_MOST], sum_s[WIDTHS_MOST], relay_s[WIDTHS_MOST];
+    unsigned n_pass[WIDTHS_MOST];
+    uint8_t *scratch;  // [n_thread, per_unit] groups that were re-laid, with conf.relays
 };
 
 static void gemv_fill(void *ctx, int thread, int n_thread) {
@@ -46,6 +48,30 @@ static void gemv_share(void *ctx, int thread, int n_thread) {
     }
 }
 
+/* As streamed weights are: from wherever they lie into memory that stays in the cache. What lies there
+ * is in kernel order, but any bytes take the same time. */
+static void relay_share(void *ctx, int thread, int n_thread) {
+    struct gemv *g = ctx;
+    (void)n_thread;
+    uint8_t *to = g->scratch + (size_t)thread * g->per_unit * g->group;
+    for (;;) {
+        size_t at = atomic_fetch_add(&g->next, g->per_unit);
+        if (at >= g->n_group) return;
+        size_t n = g->n_group - at < g->per_unit ? g->n_group - at : g->per_unit;
+        for (size_t i = 0; i < n; i++) {
+            (void)g->ops->relay(to + i * g->group, g->w + (at + i) * g->group, ROW_GROUP, g->n_col);
+        }
+    }
+}
+
+static void time_relay(struct gemv *g, struct par *team, unsigned i) {
+    atomic_store(&g->next, 0);
+    double begin = clock_s();
+    par_run(team, relay_share, g);
+    double t = clock_s() - begin;
+    if (t < g->relay_s[i]) g->relay_s[i] = t;
+}
+
 static double one_pass(struct gemv *g, struct par *team) {
     double begin = clock_s();
     for (size_t at = 0; at < g->n_group; at = g->end) {
@@ -63,14 +89,18 @@ static void take_turn(struct gemv *g, struct par *team, unsigned i) {
         double t = one_pass(g, team);
         if (t < g->best_s[i]) g->best_s[i] = t;
         sum += t;
+        if (!pass) continue;  // some may have slept
+        g->sum_s[i] += t;
+        g->n_pass[i]++;
     }
+    if (g->conf->relays) time_relay(g, team, i);
 }
 
 static void gemv_body(void *ctx, struct par *team) {
     struct gemv *g = ctx;
     if (g->conf->places) par_pin(team, g->conf->places);
     par_run(team, gemv_fill, g);
-    for (unsigned i = 0; i < g->n_width; i++) g->best_s[i] = 1e9;
+    for (unsigned i = 0; i < g->n_width; i++) g->best_s[i] = g->relay_s[i] = 1e9;
     double begin = clock_s();
     do {
         for (unsigned i = 0; i < g->n_width; i++) take_turn(g, team, i);
@@ -134,19 +164,22 @@ static MUST gemv_open(struct gemv *g, const struct gemv_conf *c, struct err *e) 
         g->ops->is_float ? c->n_tok * g->n_col * sizeof(float) : panel_bytes(g->n_col, c->n_tok);
     g->group = weight_group_bytes(c->type, g->n_col);
     size_t n_act = c->n_tok * (g->n_col / Q_BLOCK);
-    size_t fixed = rows + in + n_act * sizeof(struct act) + g->n_col * sizeof(float) + 6 * 64;
+    size_t fixed = rows + in + n_act * sizeof(struct act) + g->n_col * sizeof(float) + 7 * 64;
     size_t each = g->group + ROW_GROUP * c->n_tok * sizeof(float);
     g->n_group = c->bytes > fixed + each ? (c->bytes - fixed) / each : 1;
-    g->per_unit = UNIT / g->group ? UNIT / g->group : 1;
+    size_t most = c->unit_bytes && c->unit_bytes < UNIT ? c->unit_bytes : UNIT;
+    g->per_unit = most / g->group ? most / g->group : 1;
+    size_t scratch = c->relays ? (size_t)c->n_thread * g->per_unit * g->group : 0;
     g->per_run = c->run_bytes ? (c->run_bytes + g->group - 1) / g->group : g->n_group;
-    if (!arena_open(&g->mem, "matrix", fixed + g->n_group * each, e)) return false;
+    if (!arena_open(&g->mem, "matrix", fixed + g->n_group * each + scratch, e)) return false;
     g->w = arena_push(&g->mem, g->n_group * g->group, 64);
     g->row = arena_push(&g->mem, rows, 64);
     g->x = arena_push(&g->mem, in, 64);
     g->y = arena_push(&g->mem, c->n_tok * g->n_group * ROW_GROUP * sizeof(float), 64);
     struct act *q = arena_push(&g->mem, n_act * sizeof *q, 64);
+    g->scratch = arena_push(&g->mem, scratch, 64);
     float *x = arena_push(&g->mem, g->n_col * sizeof *x, 64);
-    if (!g->w || !g->row || !g->x || !g->y || !q || !x) {
+    if (!g->w || !g->row || !g->x || !g->y || !q || !x || !g->scratch) {
         arena_close(&g->mem);
         return err_set(e, ERR_MEMORY, "the matrix to measure with does not fit %llu bytes",
                        (unsigned long long)c->bytes);
@@ -169,7 +202,10 @@ MUST gemv_speeds(const struct gemv_conf *c, const unsigned *width, unsigned n,
     arena_close(&g.mem);
     if (!ok) return false;
     for (unsigned i = 0; i < n; i++) {
-        out[i] = (struct gemv_speed){bytes / g.best_s[i], ops / g.best_s[i]};
+        out[i] = (struct gemv_speed){.bytes_per_s = bytes / g.best_s[i],
+                                     .ops_per_s = ops / g.best_s[i],
+                                     .usual_per_s = bytes * g.n_pass[i] / g.sum_s[i],
+                                     .relay_per_s = c->relays ? bytes / g.relay_s[i] : 0};
     }
     return true;
 }

@@ -17,13 +17,17 @@ struct gemv_conf {
     size_t n_col;                     // of the matrix, 0: 4096
     uint64_t bytes;                   // memory to use in all, at most
     uint64_t
-        run_bytes;   // weights that the team is given at once, as those of a model's matrix; 0: all
-    double seconds;  // how long to go on; two passes are made in any case
+        run_bytes;  // weights that the team is given at once, as those of a model's matrix; 0: all
+    uint64_t unit_bytes;  // of which a member takes so many, 0: 256 KiB
+    bool relays;          // measure re-laying, too
+    double seconds;       // how long to go on; two passes are made in any case
 };
 
 /* Of the best pass. Bytes: of weights in kernel order. */
 struct gemv_speed {
     double bytes_per_s, ops_per_s;
+    double usual_per_s;  // bytes, of all passes together
+    double relay_per_s;  // bytes from file order to kernel order, with conf.relays; else 0
 };
 
 /* Random finite weights times random tokens. Fails: ERR_MEMORY. */

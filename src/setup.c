@@ -342,6 +342,7 @@ static MUST probe_disk(struct setup *s, struct err *e) {
         return false;
     }
     s->disk_bps = d.bytes_per_s;
+    s->disk_cpu = d.bytes ? d.cpu_s / (double)d.bytes : 0;
     return true;
 }
 
@@ -372,6 +373,7 @@ static MUST probe_threads(struct setup *s, uint64_t bytes, struct err *e) {
         .n_thread = has_slices ? c->n_slice : c->n_thread,
         .is_fixed = has_slices || s->has_count,
         .places = &c->places,
+        .unit_bytes = s->model.data_len / 64 > TILE_MIN ? s->model.data_len / 64 : TILE_MIN,
         .bytes = bytes,
         .cache = host_cache(),
         .memory = s->pool / 2,
@@ -379,7 +381,7 @@ static MUST probe_threads(struct setup *s, uint64_t bytes, struct err *e) {
     };
     if (!tune_measure(&t, &s->tune, e)) return false;
     c->n_decode = has_slices ? 0 : s->tune.count[s->tune.best];
-    s->compute_bps = s->tune.bps[s->tune.best];
+    s->compute_bps = s->tune.usual_bps;
     return true;
 }
 
@@ -389,9 +391,14 @@ static MUST probe_memory(struct setup *s, unsigned n_thread, struct err *e) {
     return host_read_speed((int)n_thread, bytes, &s->read_bps, e);
 }
 
+/* Readers take their time from those who compute, unless there are cores to spare. */
 static struct rates rates_of(const struct setup *s) {
-    return (struct rates){
-        .compute_bps = s->compute_bps, .rest_s = s->tune.rest_s, .disk_bps = s->disk_bps};
+    unsigned n = s->tune.count[s->tune.best];
+    double reading = (int)n < s->n_core ? 0 : s->disk_cpu / n;
+    return (struct rates){.compute_bps = s->compute_bps,
+                          .rest_s = s->tune.rest_s,
+                          .disk_bps = s->disk_bps,
+                          .stream_s = 1 / s->tune.relay_bps + reading};
 }
 
 void setup_forecast(struct setup *s) {
@@ -604,6 +611,8 @@ void setup_json(const struct setup *s, struct json *j) {
     json_put_real(j, "memory_gbps", s->read_bps * 1e-9);
     json_put_real(j, "compute_gbps", s->compute_bps * 1e-9);
     json_put_real(j, "rest_s", s->tune.rest_s);
+    json_put_real(j, "relay_gbps", s->tune.relay_bps * 1e-9);
+    json_put_real(j, "disk_cpu_s_per_gb", s->disk_cpu * 1e9);
     json_put_real(j, "disk_gbps_max", s->disk_bps * 1e-9);
     json_put_u64(j, "disk_chunk_bytes", s->disk_chunk);
 }

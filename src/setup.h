@@ -90,6 +90,7 @@ struct setup {
     double read_bps;      // memory, by these
     double compute_bps;   // the matrix kernel, by these
     double disk_bps;      // the model's disk; 0: not measured
+    double disk_cpu;      // seconds of a core that a byte of it costs
     uint32_t disk_chunk;  // bytes of the reads that this was measured with
     struct forecast forecast;
 };

@@ -55,10 +55,15 @@ static MUST measure_matrices(const struct tune_conf *c, struct tune *t, struct e
         .n_col = c->model->n_embd,
         .bytes = matrix_bytes(c),
         .run_bytes = c->bytes / (RUNS_LAYER * (uint64_t)c->model->n_layer + 1),
+        .unit_bytes = c->unit_bytes,
+        .relays = true,
         .seconds = MATRIX_SECONDS,
     };
     if (!gemv_speeds(&g, t->count, t->n, speed, e)) return false;
     for (unsigned i = 0; i < t->n; i++) t->bps[i] = speed[i].bytes_per_s;
+    t->best = tune_choose(t->bps, t->n);
+    t->usual_bps = speed[t->best].usual_per_s;
+    t->relay_bps = speed[t->best].relay_per_s;
     return true;
 }
 
@@ -203,6 +208,5 @@ MUST tune_measure(const struct tune_conf *c, struct tune *out, struct err *e) {
     out->n = tune_counts(c->n_thread, out->count);
     if (c->is_fixed) out->n = 1;
     if (!measure_matrices(c, out, e)) return false;
-    out->best = tune_choose(out->bps, out->n);
     return measure_rest(c, out, e);
 }

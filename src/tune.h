@@ -20,6 +20,7 @@ struct tune_conf {
     unsigned n_thread;                // size of the team
     bool is_fixed;                    // so many were asked for: no others are tried
     const struct par_places *places;  // of its members
+    uint64_t unit_bytes;              // of weights that a thread takes at once, at most
     uint64_t bytes;                   // of weights that a token passes, in kernel order
     uint64_t cache, memory;           // of the machine's largest cache; to use in all
     uint32_t n_pos;                   // positions that attention sees
@@ -32,7 +33,9 @@ struct tune {
     unsigned count[TUNE_COUNTS];  // [n] threads that were tried, descending; the first is the team
     double bps[TUNE_COUNTS];      // [n] bytes of weights a second
     unsigned best;                // the one to take
-    double rest_s;                // then a token costs so much besides its weights
+    double usual_bps;             // then so many bytes a second, not at best but on average
+    double relay_bps;             // streamed ones are first re-laid, so many a second
+    double rest_s;                // and a token costs so much besides its weights
 };
 
 /* Numbers worth trying, descending from n_thread. Returns how many. */

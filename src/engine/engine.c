@@ -140,8 +140,10 @@ MUST engine_measure(const struct engine_conf *c, struct nn_memory *sum, struct e
 void engine_forecast(const struct nn_memory *m, const struct rates *r, struct forecast *out) {
     /* The weights that a token computes with pass the cores once, streamed ones too. */
     double part = m->sweep_bytes ? (double)m->token_bytes / (double)m->sweep_bytes : 1;
+    double stream = (double)m->disk_bytes;
     double compute = (double)m->weight_bytes * part / r->compute_bps + r->rest_s;
-    double disk = m->disk_bytes > 0 ? (double)m->disk_bytes / r->disk_bps : 0;
+    compute += stream * r->stream_s;
+    double disk = stream > 0 ? stream / r->disk_bps : 0;
     double slowest = compute > disk ? compute : disk;
     *out = (struct forecast){
         .decode_tps = 1 / slowest,

@@ -42,9 +42,9 @@ MUST engine_slice_conf(const struct engine_conf *c, unsigned i, struct nn_conf *
 MUST engine_measure(const struct engine_conf *c, struct nn_memory *sum, struct err *e);
 
 /* What was measured: bytes of weights that the matrix kernels get through in a second, seconds that a
- * token costs besides, bytes a second of the disk. */
+ * token costs besides, bytes a second of the disk, and what a byte from there costs the cores. */
 struct rates {
-    double compute_bps, rest_s, disk_bps;
+    double compute_bps, rest_s, disk_bps, stream_s;
 };
 
 /* tokens/s expected: the slowest of computing and disk, which overlap. */
