@@ -3,6 +3,7 @@
  * A machine must boot: what is wrong in a file is named in the log and worked around; what is wrong on
  * the command line ends it, unless we are the machine's first process, which never gives up. */
 #include "base/log.h"
+#include "cluster/msg.h"
 #include "front/front.h"
 #include "front/status_json.h"
 #include "nodesetup.h"
@@ -17,7 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { POLL_MS = 250, DRAIN_MS = 10000, PATH_CAP = 4096, TELL_CAP = 600 };
+enum { POLL_MS = 250, DRAIN_MS = 10000, STOP_S = 10, PATH_CAP = 4096, TELL_CAP = 600 };
 
 struct node_cli {
     const char *config;
@@ -261,6 +262,11 @@ static MUST measure(struct service *s, struct err *e) {
                  most);
         m.ctx = most;
     }
+    if (m.ctx > MSG_TOKENS_MAX) {
+        log_warn("config", "ctx = %u is more than the %d tokens that a node hands on, taking these",
+                 m.ctx, MSG_TOKENS_MAX);
+        m.ctx = MSG_TOKENS_MAX;
+    }
     if (measure_with(s, &m, e)) return true;
     if (e->code == ERR_MEMORY && (m.memory.bytes || m.memory.percent > 0)) {
         m.memory = (struct amount){0};
@@ -388,6 +394,14 @@ static void leave_now(int sig) {
     _exit(128 + sig);
 }
 
+/* An engine that hangs, as in a disk that does not answer, would hold us for ever. */
+static void leave_late(int sig) {
+    static const char text[] = "dair node: the engine does not stop, leaving without it\n";
+    ssize_t ignored = write(STDERR_FILENO, text, sizeof text - 1);
+    (void)ignored, (void)sig;
+    _exit(EXIT_FAILURE);
+}
+
 static void wait_for_end(struct service *s) {
     const struct timespec poll = {.tv_nsec = POLL_MS * 1000000L};
     sigset_t set;
@@ -414,6 +428,9 @@ static void stop(struct service *s) {
     sigdelset(&set, SIGCHLD);
     pthread_sigmask(SIG_UNBLOCK, &set, NULL);
     if (s->node) node_drain(s->node, DRAIN_MS);
+    act.sa_handler = leave_late;
+    sigaction(SIGALRM, &act, NULL);
+    alarm(STOP_S);
     if (s->front) front_close(s->front);
     if (s->node) node_close(s->node);
     log_info("node", "stopped");

@@ -9,6 +9,7 @@ use lib $Bin;
 use Lab 'isolated';
 use Dair;
 use Nodes;
+use Socket;
 use Test::More;
 
 plan skip_all => 'a sanitized build is too slow for this' if is_sanitized();
@@ -36,6 +37,27 @@ for my $n (1 .. 5) {
     is($nodes->end($_), 0, "$n: node $_ ends in good order") for reverse 1 .. $n;
 }
 
+# The epochs in the nodes' TXT records, asked for from node I's place as any resolver does (RFC 6762, 6.7).
+sub epochs_told {
+    my ($nodes, $i) = @_;
+    my $lab    = $nodes->{lab};
+    my $socket = $lab->on($i, sub { socket my $s, PF_INET, SOCK_DGRAM, 0 or die "socket: $!"; $s });
+    my $query  = pack 'n6 (C/a*)3 C n2', 7, 0, 1, 0, 0, 0, qw(_dair _tcp local), 0, 12, 1;
+    setsockopt $socket, 0, 32, inet_aton($lab->address($i)) or die "IP_MULTICAST_IF: $!";
+    send $socket, $query, 0, pack_sockaddr_in(5353, inet_aton('224.0.0.251')) or die "send: $!";
+    my %epoch;
+    while (Lab::ready($socket, 'read', 0.5)) {
+        recv $socket, my $reply, 9000, 0;
+        $epoch{$1}++ while $reply =~ /ep=(\d+)/g;
+    }
+    return join ' ', sort keys %epoch;
+}
+sub all_tell {
+    my ($nodes, $i) = @_;
+    my $is = $nodes->status($i)->{cluster}{epoch};
+    return eval { await { epochs_told($nodes, $i) eq $is } 15, "epoch $is in all TXT records"; 1 };
+}
+
 # ---- a node more, and one with another key
 {
     my $nodes = cluster(4);
@@ -44,6 +66,7 @@ for my $n (1 .. 5) {
     $nodes->start(3);
     ok(eval { $nodes->serving(3, 1 .. 3) }, sprintf 'a third node works %.1f s after its start', now() - $begin) or diag($@);
     same($nodes, 3, 'and answers');
+    ok(all_tell($nodes, 1), 'the TXT records tell the new epoch') or diag(epochs_told($nodes, 1), $@);
     $nodes->{of}{4} = {key => dair(['keygen'])->{out} =~ s/\s+\z//r};
     $nodes->start(4)->serving(1, 4);
     is(scalar @{$nodes->status(4)->{cluster}{nodes}}, 1, 'one with another key is a cluster of its own');
@@ -173,7 +196,7 @@ sub unfinished {
     my $none = eval { $nodes->{lab}->http(3, POST => '/v1/completions', body => '{"prompt": "A node"}', seconds => 20) };
     is($none ? $none->{status} : $@, 503, 'the one without a model refuses a request');
     like($none ? $none->{body} : '', qr/"this node has no model/, 'and says why');
-    like($nodes->log_of(3), qr/no \.gguf file in .*no model/, 'it says that it has no model when it starts');
+    like($nodes->log_of(3), qr/no \.gguf or \.m file in .*no model/, 'it says that it has no model when it starts');
     for my $i (1, 2) {
         my $log = $nodes->log_of($i);
         is(scalar(() = $log =~ /\Q$name->{3}\E has no model/g), 1, "node $i says so, once");

@@ -12,15 +12,16 @@ use Nodes;
 use Test::More;
 
 my $schema = {
-    type  => 'array',
-    items => {
+    type        => 'array',
+    description => 'a schema of many words is a long message to the leader, too ' x 700,
+    items       => {
         type       => 'object',
         properties => {n => {type => 'integer', minimum => 0, maximum => 9999}, s => {type => 'string', maxLength => 8}},
         required   => ['n', 's'],
         additionalProperties => JSON::PP::false,
     },
-    minItems => 8,
-    maxItems => 8,
+    minItems    => 8,
+    maxItems    => 8,
 };
 my $json  = JSON::PP->new->utf8->canonical;
 my $nodes = Nodes->new(

@@ -42,6 +42,10 @@ ok(Lab::gather(60, $answer), 'the engine of one node hangs in the middle of an a
 is(Nodes::text_of($answer), $right, 'and the text is the same');
 like($nodes->log_of($victim), qr/has not moved/, 'the node that hangs says so') or diag($nodes->log_of($victim));
 ok(eval { $nodes->serving(2, $front) }, 'the other two serve') or diag($@);
-close $hold;
+my $held = $nodes->{node}{$victim};
+$nodes->{lab}->signal($held, 'TERM');
+ok(eval { Lab::await { $nodes->log_of($victim) =~ /the engine does not stop/ } 30; 1 }, 'asked to stop, it leaves without its engine');
+close $hold;    # until then the kernel keeps what is left of it
+is($nodes->{lab}->stop($held), 1, 'and its status says that this was no good order');
 is($nodes->end($_), 0, "node $_ ends in good order") for grep { $_ != $victim } 1 .. 3;
 done_testing;

@@ -235,17 +235,23 @@ static void act(struct cluster *c, const struct action *a) {
 enum { ACTIONS_AT_ONCE = 1000 };  // more is a mistake of ours
 
 static void tell_mdns(struct cluster *c) {
-    bool is_serving = c->epoch && atomic_load(&c->epoch->is_serving);
+    bool is_serving_now = c->epoch && atomic_load(&c->epoch->is_serving);
+    bool is_serving = is_serving_now;
     uint64_t now = clock_ns();
-    if (is_serving) c->served_ns = now;
+    if (is_serving_now) c->served_ns = now;
     /* The names stay while the cluster changes: requests wait, too. */
     if (!is_serving && now - c->served_ns < NAMES_STAY_NS) is_serving = c->is_serving_told;
-    if (!c->mdns || is_serving == c->is_serving_told) return;
-    c->is_serving_told = is_serving;
+    if (!c->mdns) return;
     struct mdns_facts f = c->facts_told;
-    f.epoch = c->epoch ? c->epoch->plan.epoch : 0;
-    c->facts_told = f;
-    mdns_update(c->mdns, &f);
+    f.model = c->conf.facts.model;
+    if (is_serving_now) f.epoch = c->epoch->plan.epoch;
+    if (!is_serving) f.epoch = 0;
+    if (f.model != c->facts_told.model || f.epoch != c->facts_told.epoch) {
+        c->facts_told = f;
+        mdns_update(c->mdns, &f);
+    }
+    if (is_serving == c->is_serving_told) return;
+    c->is_serving_told = is_serving;
     mdns_serve(c->mdns, is_serving);
 }
 
@@ -573,7 +579,8 @@ static void *cluster_thread(void *ctx) {
 static MUST take_memory(struct cluster *c, struct err *e) {
     /* Others may have a larger context. Untouched, this room costs addresses only. */
     c->n_ids = MSG_TOKENS_MAX;
-    c->out_cap = (size_t)c->conf.wish.n_ctx * 5 + 8192;  // a token id takes at most 5 bytes
+    /* The longest is a request: a token id takes at most 5 bytes. */
+    c->out_cap = (size_t)c->conf.wish.n_ctx * 5 + GRAMMAR_TEXT + 8192;
     if (c->out_cap > MSG_MAX) c->out_cap = MSG_MAX;
     c->out = malloc(c->out_cap);
     c->ids = malloc(c->n_ids * sizeof *c->ids);

@@ -22,16 +22,17 @@ void seqs_drop(struct seqs *s, struct seq *q) {
     free(q->grammar_text);
     seqs_forget(q);
     *q = (struct seq){.slot = -1};
+    while (s->end > 0 && !s->seq[s->end - 1].is_used) s->end--;
 }
 
 void seqs_close(struct seqs *s) {
-    for (unsigned i = 0; i < SEQS_MAX; i++) {
+    for (unsigned i = s->end; i-- > 0;) {
         if (s->seq[i].is_used) seqs_drop(s, &s->seq[i]);
     }
 }
 
 static struct seq *find(struct seqs *s, const struct node_id *front, uint64_t ticket) {
-    for (unsigned i = 0; i < SEQS_MAX; i++) {
+    for (unsigned i = 0; i < s->end; i++) {
         struct seq *q = &s->seq[i];
         bool is_live = q->is_used && !q->is_cancelled;
         if (is_live && q->ticket == ticket && !ident_cmp(&q->front, front)) return q;
@@ -98,6 +99,7 @@ MUST seqs_add(struct seqs *s, const struct node_id *front, const struct ask *a, 
                       .grammar_text = text,
                       .n_grammar = a->n_grammar,
                       .slot = -1};
+    if (s->end < (uint32_t)(q - s->seq) + 1) s->end = (uint32_t)(q - s->seq) + 1;
     return true;
 }
 
@@ -108,7 +110,7 @@ void seqs_cancel(struct seqs *s, const struct node_id *front, uint64_t ticket) {
 
 static struct seq *oldest_parked(struct seqs *s) {
     struct seq *best = NULL;
-    for (unsigned i = 0; i < SEQS_MAX; i++) {
+    for (unsigned i = 0; i < s->end; i++) {
         struct seq *q = &s->seq[i];
         if (q->is_used && q->slot < 0 && (!best || q->asked_ns < best->asked_ns)) best = q;
     }
@@ -116,7 +118,7 @@ static struct seq *oldest_parked(struct seqs *s) {
 }
 
 struct seq *seqs_next(struct seqs *s) {
-    for (unsigned i = 0; i < SEQS_MAX; i++) {
+    for (unsigned i = s->end; i-- > 0;) {
         if (s->seq[i].is_used && s->seq[i].is_cancelled) seqs_drop(s, &s->seq[i]);
     }
     for (unsigned slot = 0; slot < s->n_slot; slot++) {
@@ -137,7 +139,7 @@ struct seq *seqs_next(struct seqs *s) {
 
 void seqs_count(const struct seqs *s, uint32_t *running, uint32_t *waiting) {
     *running = *waiting = 0;
-    for (unsigned i = 0; i < SEQS_MAX; i++) {
+    for (unsigned i = 0; i < s->end; i++) {
         if (!s->seq[i].is_used) continue;
         if (s->seq[i].slot >= 0)
             ++*running;

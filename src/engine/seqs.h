@@ -29,6 +29,7 @@ struct seq {
 
 struct seqs {
     uint32_t n_slot;
+    uint32_t end;  // none is used from here on
     struct seq seq[SEQS_MAX];
     int in_slot[SEQ_SLOTS];  // index of the sequence, -1: free
     uint32_t turn;           // slot that was computed last

@@ -431,7 +431,7 @@ static enum chan_io unseal(struct chan *c, uint8_t *to, size_t n, size_t *got, s
         }
         break;
     }
-    if (c->is_measured) c->stats.crypt_ns += clock_ns() - start - (c->io_ns - io);
+    if (c->is_measured && *got) c->stats.crypt_ns += clock_ns() - start - (c->io_ns - io);
     return result;
 }
 
