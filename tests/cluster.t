@@ -73,6 +73,21 @@ sub all_tell {
     is(scalar @{$nodes->status(1)->{cluster}{nodes}}, 3, 'and the others are three');
 }
 
+# ---- peers by name, one of which the resolver does not know yet: a service starts before its network
+{
+    my $hosts = scratch() . '/hosts';
+    my $write = sub { open my $h, '>', $hosts or die "$hosts: $!"; print $h "127.0.0.1 localhost\n", @_; close $h };
+    $write->();
+    system('mount', '--bind', $hosts, '/etc/hosts') == 0 or die "mount: $?\n";
+    my $nodes = cluster(2);
+    $nodes->{of}{$_} = {args => ['--discovery', 'off', '--peers', $_ == 1 ? 'second.test:9998' : 'first.test:9998']} for 1, 2;
+    $nodes->start(1, 2)->serving(1, 1);
+    ok(eval { await { $nodes->log_of(1) =~ /second\.test:9998 cannot be resolved yet/ } 15; 1 }, 'a name that nobody knows is said, and the node serves') or diag($nodes->trouble);
+    $write->($nodes->{lab}->address(2) . " second.test\n");
+    ok(eval { $nodes->serving(2, 1, 2); 1 }, 'once the name is known the two work together') or diag($@, $nodes->trouble);
+    system('umount', '/etc/hosts') == 0 or die "umount: $?\n";
+}
+
 # ---- falling apart and coming together, with an answer under way at every node
 # Node 2 is a little away until the cable is cut: an answer takes seconds.
 my %long = (prompt => 'A node', max_tokens => 80);

@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "cluster/cluster_state.h"
+#include "net/lookup.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -598,12 +599,7 @@ static MUST open_net(struct cluster *c, struct err *e) {
                                  .ctx = c};
     if (!gate_open(&c->gate, &gc, e)) return false;
     c->conf.facts.cluster_port = gate_port(c->gate);
-    for (unsigned i = 0; i < c->conf.n_peer; i++) {
-        if (target_name(c, c->conf.peer[i], e)) continue;
-        if (c->conf.facts.is_guest) return false;
-        cluster_alert(c, e->text);  // the others may be found all the same
-    }
-    return true;
+    return targets_name(c, e);
 }
 
 MUST cluster_open(struct cluster **out, const struct cluster_conf *conf, struct err *e) {
@@ -654,6 +650,7 @@ void cluster_close(struct cluster *c) {
     mdns_close(c->mdns);
     epoch_forget(c, UINT64_MAX);
     links_close(c);
+    lookup_close(c->lookup);
     gate_close(c->gate);
     members_close(c->members);
     if (c->loop.epoll_fd >= 0) loop_close(&c->loop);

@@ -43,6 +43,8 @@ struct link {
 /* A place where a node may be found: told by mDNS, or named by the user. */
 struct target {
     bool is_used, is_named, is_dialling, has_id;
+    bool is_asked;  // where it is
+    uint32_t peer;  // named: the number of the name
     struct node_id id;
     uint64_t instance;
     uint32_t n_addr, next_addr, failures;
@@ -83,6 +85,7 @@ struct cluster {
     struct loop loop;
     struct gate *gate;
     struct mdns *mdns;
+    struct lookup *lookup;  // of the named peers
     struct members *members;
     struct loop_timer beat, tick;
     pthread_t thread;
@@ -141,7 +144,8 @@ void links_close(struct cluster *c);
 void links_read(struct cluster *c);  // what was left unread
 void target_seen(struct cluster *c, const struct mdns_peer *p);
 void target_gone(struct cluster *c, const struct mdns_peer *p);
-MUST target_name(struct cluster *c, const char *host_port, struct err *e);
+/* Named peers become targets. Fails: ERR_USAGE (no name; and for a guest: it cannot be resolved), ERR_MEMORY. */
+MUST targets_name(struct cluster *c, struct err *e);
 void target_failed(struct cluster *c, uint64_t tag);
 void targets_dial(struct cluster *c, uint64_t now);
 

@@ -2,8 +2,9 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "cluster/cluster_state.h"
+#include "net/lookup.h"
 
-#include <netdb.h>
+#include <assert.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -310,31 +311,28 @@ void target_gone(struct cluster *c, const struct mdns_peer *p) {
     if (t && t->instance == p->facts.instance) t->is_used = false;
 }
 
-MUST target_name(struct cluster *c, const char *host_port, struct err *e) {
-    char host[256];
-    const char *colon = strrchr(host_port, ':'), *port = "9998";
-    size_t len = colon ? (size_t)(colon - host_port) : strlen(host_port);
-    if (colon) port = colon + 1;
-    const char *from = host_port;
-    if (len > 2 && *from == '[' && from[len - 1] == ']') from++, len -= 2;
-    if (!len || len >= sizeof host) {
-        return err_set(e, ERR_USAGE, "\"%.100s\" is no peer; write host:port", host_port);
+static void take_addrs(struct target *t, const struct lookup_result *r) {
+    if (!r->n_addr) return;
+    t->n_addr = r->n_addr;
+    memcpy(t->addr, r->addr, r->n_addr * sizeof *r->addr);
+}
+
+MUST targets_name(struct cluster *c, struct err *e) {
+    static const char port[] = "9998";
+    if (!c->conf.n_peer) return true;
+    if (!lookup_open(&c->lookup, c->conf.peer, c->conf.n_peer, port, e)) return false;
+    for (unsigned i = 0; i < c->conf.n_peer; i++) {
+        struct target *t = target_free(c);
+        struct lookup_result r;
+        assert(t);  // there are more places than names
+        t->is_used = t->is_named = true;
+        t->peer = i;
+        /* A service starts before its network; who runs once wants to know of a mistake now. */
+        if (!c->conf.facts.is_guest) continue;
+        if (!lookup_now(c->conf.peer[i], port, &r, e)) return false;
+        take_addrs(t, &r);
     }
-    memcpy(host, from, len);
-    host[len] = 0;
-    struct addrinfo hint = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV}, *found = NULL;
-    int bad = getaddrinfo(host, port, &hint, &found);
-    if (bad || !found) {
-        return err_set(e, ERR_USAGE, "peer %.100s cannot be resolved (%s); give its address",
-                       host_port, gai_strerror(bad));
-    }
-    struct target *t = target_free(c);
-    for (struct addrinfo *a = found; t && a && t->n_addr < MDNS_ADDRS; a = a->ai_next) {
-        memcpy(&t->addr[t->n_addr++], a->ai_addr, a->ai_addrlen);
-    }
-    if (t) t->is_used = t->is_named = true;
-    freeaddrinfo(found);
-    return t || err_set(e, ERR_LIMIT, "more than %d named peers", TARGETS);
+    return true;
 }
 
 static uint64_t dial_pause(unsigned failures) {
@@ -343,19 +341,44 @@ static uint64_t dial_pause(unsigned failures) {
     return pause < most ? pause : most;
 }
 
+static void ask_where(struct cluster *c, struct target *t) {
+    if (t->is_asked) return;
+    t->is_asked = true;
+    lookup_ask(c->lookup, t->peer);
+}
+
 void target_failed(struct cluster *c, uint64_t tag) {
     struct target *t = &c->target[tag % TARGETS];
     t->is_dialling = false;
     t->next_addr++;
     /* Of several addresses each is tried before it counts. */
-    if (t->n_addr && t->next_addr % t->n_addr == 0) t->failures++;
+    bool all_failed = t->n_addr && t->next_addr % t->n_addr == 0;
+    if (all_failed) t->failures++;
     t->next_ns = clock_ns() + dial_pause(t->failures);
+    if (all_failed && t->is_named) ask_where(c, t);  // it may have moved
+}
+
+static void hear_where(struct cluster *c, struct target *t, uint64_t now) {
+    struct lookup_result r;
+    if (!t->is_asked || !lookup_take(c->lookup, t->peer, &r)) return;
+    t->is_asked = false;
+    take_addrs(t, &r);
+    if (t->n_addr) return;
+    if (!t->failures++) {
+        log_warn("cluster", "peer %s cannot be resolved yet; it is asked for again and again",
+                 c->conf.peer[t->peer]);
+    }
+    t->next_ns = now + dial_pause(t->failures);
 }
 
 void targets_dial(struct cluster *c, uint64_t now) {
     for (unsigned i = 0; i < TARGETS; i++) {
         struct target *t = &c->target[i];
-        if (!t->is_used || t->is_dialling || now < t->next_ns || !t->n_addr) continue;
+        if (!t->is_used || t->is_dialling) continue;
+        if (t->is_named) hear_where(c, t, now);
+        if (now < t->next_ns) continue;
+        if (t->is_named && !t->n_addr) ask_where(c, t);
+        if (!t->n_addr) continue;
         if (t->has_id && link_find(c, &t->id)) continue;
         t->is_dialling = true;
         gate_dial(c->gate, &t->addr[t->next_addr % t->n_addr], CHAN_CONTROL, 0, i);
