@@ -97,6 +97,7 @@ static void test_text(void) {
           "1-2-3 ['A', 'b', 'c'] ['hi', 'yo']");
     gives("{{ m | selectattr('role', 'equalto', 'user') | map('length') | first }}", "2");
     gives("{{ nothing | map('upper') | list }}{{ [] | map('upper') | map('lower') | join }}", "[]");
+    gives("{{ [0, 1] | select | list }}{{ [0, 1] | reject | list }}", "[1][0]");
     gives("{{ strftime_now('%d %b %Y %H:%M') }}", "02 Jan 2026 03:04");
     gives("{{ nothing }}{{ nothing is defined }}{{ d.zz | default('q') }}{{ none.x }}", "Falseq");
 }

@@ -321,7 +321,7 @@ static MUST filter_rows(struct vm *vm, struct call *c, struct value *out) {
 /* Arguments behind the first `skip`, for the filter or test that map and select call. */
 static struct args rest_of(const struct args *a, size_t skip) {
     struct args rest = *a;
-    rest.pos += skip;
+    if (skip) rest.pos += skip;  // without any there is nothing to point at
     rest.n_pos -= skip;
     return rest;
 }
