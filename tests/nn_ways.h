@@ -82,7 +82,7 @@ static inline MUST way_open(struct way_node *k, const struct model *m,
                         .kv = w->kv,
                         .wire = w->wire,
                         .budget = (uint64_t)1 << 40,
-                        .n_reader = 1,
+                        .n_reader = 3,
                         .n_slot = 2,
                         .n_thread = (uint32_t)w->n_thread};
     cuts_make(&c.cuts, m, w->n_slice, w->share);

@@ -239,6 +239,7 @@ static bool trial_open(struct trial *t, struct scene *s, uint64_t pin, uint32_t 
                                   .half_life = 100,
                                   .n_slot = n_slot,
                                   .n_reader = n_reader,
+                                  .n_fetch = n_reader,
                                   .pool = &t->pool,
                                   .convert = convert,
                                   .owner = s};
@@ -682,6 +683,7 @@ static bool sweep_file(const char *path, int n_sweep, uint64_t pin, uint64_t cac
                            .cache_bytes = cache,
                            .half_life = 100,
                            .n_reader = n_reader,
+                           .n_fetch = n_reader,
                            .pool = &pool,
                            .owner = tile,
                            .convert = copy};

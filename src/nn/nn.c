@@ -268,7 +268,8 @@ static MUST share_experts(const struct nn *n, uint64_t budget, uint64_t base, st
     for (uint32_t i = 0; i < m->n_demand; i++) {
         if (expert[i].mem > longest) longest = expert[i].mem;
     }
-    uint64_t buffers = store_ring_bytes(w->tile, w->n_tile, n->conf.n_reader);
+    m->n_fetch = n->conf.n_reader < n->conf.n_slot ? n->conf.n_reader : n->conf.n_slot;
+    uint64_t buffers = store_ring_bytes(w->tile, w->n_tile, m->n_fetch);
     uint64_t least = store_choose_demand(expert, m->n_demand, 0, &m->tiles);
     if (n->conf.n_slot > 2) least += (n->conf.n_slot - 2) * longest;
     if (least > all) least = all;
@@ -323,7 +324,7 @@ static MUST measure(struct nn *n, uint64_t dir_bytes, struct nn_memory *m, struc
     m->min_budget = base + store_ring_bytes(w->tile, w->n_tile, 2);
     if (of->n_expert) {
         m->min_budget +=
-            store_ring_bytes(w->tile, w->n_tile, n->conf.n_reader) +
+            store_ring_bytes(w->tile, w->n_tile, 2) +
             store_choose_demand(w->tile + w->n_sweep, w->n_tile - w->n_sweep, 0, &m->tiles);
     }
     /* While everything is loaded the store needs a few buffers besides. */
@@ -386,6 +387,7 @@ static MUST open_store(struct nn *n, struct err *e) {
         .half_life = half_life(n),
         .n_slot = n->memory.n_slot,
         .n_reader = n->conf.n_reader,
+        .n_fetch = n->memory.n_fetch,
         .pool = &n->pool,
         .convert = matmul_convert,
         .owner = &n->w,

@@ -55,10 +55,11 @@ struct nn_memory {
     uint64_t token_bytes;   // of them what a token computes with: not the experts it is not sent to
     uint64_t
         disk_bytes;  // of them what a token reads, if experts are chosen evenly; 0: nothing streams
-    uint64_t cache_bytes;      // room for experts on demand; 0: all stay, or there are none
-    uint64_t expert_bytes;     // of sweep_bytes, the experts'
-    uint32_t n_slot;           // ring buffers: those asked for, or as many as a layer streams
-    uint32_t n_demand;         // tiles of experts on demand
+    uint64_t cache_bytes;   // room for experts on demand; 0: all stay, or there are none
+    uint64_t expert_bytes;  // of sweep_bytes, the experts'
+    uint32_t n_slot;        // ring buffers: those asked for, or as many as a layer streams
+    uint32_t n_demand;      // tiles of experts on demand
+    uint32_t n_fetch;  // threads that read those: n_reader, but no more than n_slot was asked for
     struct store_stats tiles;  // what the store makes of it
     uint64_t min_budget;       // least budget that runs at all (every tile streamed)
 };

@@ -18,14 +18,14 @@ static MUST push_buffers(struct fetch *f, uint32_t longest, struct err *e) {
         size_t len = ring_slot_bytes(&f->file[i], longest);
         if (len > room) room = len;
     }
-    size_t len = c->n_reader * room;
+    size_t len = c->n_fetch * room;
     uint8_t *buf = arena_push(c->pool, len, ring_align(len));
     if (!buf) {
         return err_set(e, ERR_MEMORY, "%s: no room for %u buffers of %zu bytes (%zu of %zu used)",
-                       c->pool->name, c->n_reader, room, c->pool->used, c->pool->cap);
+                       c->pool->name, c->n_fetch, room, c->pool->used, c->pool->cap);
     }
     for (size_t i = 0; i < len; i += SMALL_PAGE) ((volatile uint8_t *)buf)[i] = 0;
-    for (uint32_t i = 0; i < c->n_reader; i++) f->reader[i].buf = buf + i * room;
+    for (uint32_t i = 0; i < c->n_fetch; i++) f->reader[i].buf = buf + i * room;
     f->buf_len = len;
     return true;
 }
@@ -150,7 +150,7 @@ static void *reader_main(void *arg) {
 
 MUST fetch_start(struct fetch *f, struct err *e) {
     int fault = 0;
-    for (uint32_t i = 0; i < f->conf->n_reader && !fault; i++) {
+    for (uint32_t i = 0; i < f->conf->n_fetch && !fault; i++) {
         struct fetch_reader *r = &f->reader[i];
         r->fetch = f;
         fault = ring_thread(&r->thread, reader_main, r);
@@ -160,7 +160,7 @@ MUST fetch_start(struct fetch *f, struct err *e) {
     uint32_t n = f->n_reader;
     stop(f);
     return err_set(e, ERR_MEMORY, "the system gives %u of %u reader threads: %s", n,
-                   f->conf->n_reader, strerror(fault));
+                   f->conf->n_fetch, strerror(fault));
 }
 
 /* --- lists --- */

@@ -178,7 +178,7 @@ static bool load_cache(struct store *s, store_progress *progress, void *ctx, str
     const struct store_conf *c = &s->conf;
     struct arena a = {.name = "load", .base = s->fetch.reader[0].buf, .cap = s->fetch.buf_len};
     struct ring *r = &s->ring;
-    bool ok = ring_open(r, s->file, c->n_file, c->tile, c->n_reader, s->longest, &a, e) &&
+    bool ok = ring_open(r, s->file, c->n_file, c->tile, c->n_fetch, s->longest, &a, e) &&
               load_through(s, r, progress, ctx, e);
     ring_close(r);
     return ok;

@@ -42,7 +42,8 @@ struct store_conf {
     uint64_t cache_bytes;  // and for those on demand
     double half_life;      // of a use in the cache, counted in uses
     uint32_t n_slot;       // ring buffers, >= 2 if anything streams
-    uint32_t n_reader;     // reader threads, 1..8; as many again for what is on demand
+    uint32_t n_reader;     // reader threads, 1..8
+    uint32_t n_fetch;      // and of tiles on demand, the same; each has a buffer
     struct arena *pool;    // ring, resident tiles and cache are pushed here
     /* Bring raw file bytes of tile i into the owner's form at dst [tile.mem], 64-aligned. Called during
      * store_load by its thread; of tiles on demand by readers, several at once. */
