@@ -15,7 +15,7 @@ VERSION ?= 0.1.0
 ARM_CPUS   := cortex-a53 cortex-a72 cortex-a76
 ARM_TESTS  := $(addprefix tests/test_,kernels attend par cipher key msg plan dns mdns chan coll moe) dair:selftest
 SCRIPTS    := $(if $(SAN),,tests/baseline.sh tests/repro.sh) $(wildcard tests/*.t)
-SLOW       := tests/repro.sh $(addprefix tests/,boot.t cluster.t equal.t hostile.t kill.t mdns.t share.t stuck.t)#  left out of `make check`
+SLOW       := tests/repro.sh $(addprefix tests/,boot.t cluster.t equal.t front.t hostile.t kill.t mdns.t share.t slow.t stuck.t)#  left out of `make check`
 ROUNDS     ?= 300#            kills of `make soak`
 JOBS       := $(shell nproc)
 

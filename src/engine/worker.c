@@ -44,7 +44,7 @@ struct worker {
     struct worker_figures figures;
     double last_token_s, token_s;  // when the last one came; how far they are apart, of late
     struct mesh_stats net_before;  // of the epochs that are over
-    const struct mesh *mesh;       // of the epoch at work, NULL: none
+    const struct mesh *mesh;       // of the epoch at work, NULL: none; nn is there while it is
 
     _Atomic uint64_t moved_ns;  // when it last got on; 0: has nothing to do
 
@@ -69,8 +69,10 @@ static void rests(struct worker *w) {
 
 bool worker_pulse(struct worker *w, uint64_t *pulse) {
     uint64_t at = atomic_load(&w->moved_ns);
+    struct store_stats disk = {0};
     pthread_mutex_lock(&w->lock);
-    *pulse = at + (w->mesh ? mesh_pulse(w->mesh) : 0);
+    if (w->mesh) nn_stats(w->nn, &disk);
+    *pulse = at + disk.read_bytes + (w->mesh ? mesh_pulse(w->mesh) : 0);
     pthread_mutex_unlock(&w->lock);
     return at != 0;
 }

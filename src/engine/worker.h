@@ -66,8 +66,9 @@ MUST worker_ask(struct worker *w, uint64_t epoch, const struct node_id *front, c
 void worker_cancel(struct worker *w, const struct node_id *front, uint64_t ticket);
 bool worker_take(struct worker *w, struct product *out);
 
-/* A number that is another one whenever the worker has got on with what it has to do, or waits for other
- * nodes in good order; false: it has nothing to do. Any thread. */
+/* A number that is another one whenever the worker has got on with what it has to do (a layer, or bytes of
+ * one: a slow disk takes minutes for a wide layer), or waits for other nodes in good order; false: it has
+ * nothing to do. Any thread. */
 bool worker_pulse(struct worker *w, uint64_t *pulse);
 
 void worker_figures(struct worker *w, struct worker_figures *out);
