@@ -31,6 +31,7 @@ struct sim_pipe {
 struct sim_node {
     struct members *m;  // NULL: not alive
     struct facts facts;
+    uint64_t gave_up;
     uint64_t instance, tick_ns, beat_ns;
     uint32_t conn[SIM_NODES];  // our end of the channel to each, 0: none
     uint64_t sequence[SIM_NODES], down_ns[SIM_NODES], dial_ns[SIM_NODES];
@@ -315,7 +316,7 @@ static inline void sim_engine(struct sim *s, unsigned i) {
 
 static inline void sim_boot(struct sim *s, unsigned i) {
     struct sim_node *n = &s->node[i];
-    struct members_conf c = {.self = sim_id(i), .facts = n->facts};
+    struct members_conf c = {.self = sim_id(i), .facts = n->facts, .gave_up = n->gave_up};
     struct err e;
     n->instance = c.instance = 1 + sim_random(s, UINT64_MAX - 1);
     n->is_working = n->is_loaded = n->is_serving = false;

@@ -191,6 +191,39 @@ static void check_models(void) {
            "and is told when the next leader serves");
 }
 
+/* Whom node i asks to work for it: 100 nobody. */
+static unsigned asks_whom(const struct sim *s, unsigned i) {
+    struct node_id leader;
+    uint64_t epoch = 0;
+    return members_leader(s->node[i].m, &leader, &epoch) && epoch ? sim_no(&leader) : 100;
+}
+
+/* Tokens of one model are nonsense to another, whoever is at work and whoever is not. */
+static void check_asked(void) {
+    bool is_own = true, is_asked = true;
+    for (unsigned r = 0; r < RUNS; r++) {
+        struct sim *s = sim_open(5, r + 1);
+        for (unsigned i = 0; i < 2; i++) s->node[i].facts.model = 78;
+        s->node[4].facts.model = 0;
+        s->node[4].gave_up = 77;
+        for (unsigned i = 0; i < 2; i++) sim_boot(s, i);
+        sim_until_one(s, 3, 8000);
+        for (unsigned i = 2; i < 5; i++) sim_boot(s, i);
+        for (unsigned step = 0; step < 1200; step++) {
+            if (step == 800) sim_kill(s, (unsigned)s->node[3].leader_no);
+            sim_step(s);
+            for (unsigned i = 2; i < 5; i++) {
+                unsigned whom = s->node[i].m ? asks_whom(s, i) : 100;
+                is_own = is_own && (whom == 2 || whom == 3 || whom == 100);
+            }
+        }
+        unsigned left = s->node[2].m ? 2 : 3;
+        is_asked = is_asked && sim_is_one(s, 1U << left) && asks_whom(s, 4) == left && !s->n_wrong;
+    }
+    tap_ok(is_asked, "who gave its model up asks the next leader that has it");
+    tap_ok(is_own, "nobody ever asks a leader with another model");
+}
+
 static void check_guest(void) {
     struct sim *s = sim_open(3, 4);
     s->node[0].facts.is_guest = true;
@@ -519,6 +552,7 @@ int main(int argc, char **argv) {
     check_bad_data();
     check_one_way();
     check_models();
+    check_asked();
     check_guest();
     check_leave(0);
     check_leave(2);

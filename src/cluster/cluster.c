@@ -343,7 +343,9 @@ static void give_up_model(struct cluster *c, const char *why) {
     struct members_conf mc = {.self = c->conf.ident->id,
                               .instance = c->conf.ident->instance,
                               .facts = c->conf.facts,
+                              .gave_up = c->conf.model->fingerprint,
                               .is_alone = !c->conf.keys->has_key};
+    c->started_ns = clock_ns();  // the others are found anew
     if (!members_open(&c->members, &mc, clock_ns(), &e)) {
         log_error("cluster", "%s", e.text);
         abort();
@@ -423,29 +425,14 @@ bool cluster_send(struct cluster *c, const struct node_id *to, struct msg *m) {
     return l && link_send(l, m);
 }
 
-/* Of the beats: a node that serves tells whom it follows. */
-static bool leader_heard(const struct cluster *c, struct node_id *leader, uint64_t *epoch) {
-    struct member_view view[MEMBER_MAX];
-    unsigned n = members_list(c->members, view, MEMBER_MAX);
-    for (unsigned i = 0; i < n; i++) {
-        const struct beat *b = &view[i].beat;
-        bool serves = b->state == STATE_READY || b->state == STATE_DEGRADED;
-        if (!serves || !id_is(&b->leader, &view[i].id)) continue;
-        *leader = view[i].id;
-        *epoch = b->epoch;
-        return true;
-    }
-    return false;
-}
-
 bool cluster_leader(const struct cluster *c, struct node_id *leader, uint64_t *epoch) {
     if (c->epoch && atomic_load(&c->epoch->is_serving)) {
         *leader = c->epoch->plan.leader;
         *epoch = c->epoch->plan.epoch;
         return true;
     }
-    /* A node that does not take part sends its requests to a leader that it hears of. */
-    return !c->epoch && leader_heard(c, leader, epoch);
+    /* A node that does not take part sends its requests to the leader that it follows. */
+    return !c->epoch && members_leader(c->members, leader, epoch) && *epoch;
 }
 
 bool cluster_is_hopeless(struct cluster *c, char *why, size_t cap) {
@@ -453,7 +440,7 @@ bool cluster_is_hopeless(struct cluster *c, char *why, size_t cap) {
     struct node_id leader;
     uint64_t epoch;
     enum node_state state = members_state(c->members, &text);
-    if (cluster_leader(c, &leader, &epoch)) return false;
+    if (members_leader(c->members, &leader, &epoch)) return false;
     if (state == STATE_FAILED) {
         snprintf(why, cap, "%s", text);
         return true;
@@ -466,6 +453,15 @@ bool cluster_is_hopeless(struct cluster *c, char *why, size_t cap) {
 
 bool cluster_knows(struct cluster *c, const struct node_id *id) {
     return id_is(id, &c->conf.ident->id) || link_find(c, id);
+}
+
+bool cluster_has_other_model(const struct cluster *c, const struct node_id *id) {
+    struct member_view view[MEMBER_MAX];
+    unsigned n = members_list(c->members, view, MEMBER_MAX);
+    for (unsigned i = 0; i < n; i++) {
+        if (id_is(&view[i].id, id)) return view[i].is_other_model;
+    }
+    return false;
 }
 
 uint64_t cluster_epoch(const struct cluster *c) {

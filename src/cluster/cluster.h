@@ -86,7 +86,9 @@ void cluster_measured(struct cluster *c, uint64_t pinned, uint64_t streamed, dou
  * on_message. False: no such member now. */
 bool cluster_send(struct cluster *c, const struct node_id *to, struct msg *m);
 bool cluster_knows(struct cluster *c, const struct node_id *id);  // ourselves, or connected
-uint64_t cluster_epoch(const struct cluster *c);                  // at hand, 0: none
+/* Its tokens are not ours, or its numbers: known of a member only. */
+bool cluster_has_other_model(const struct cluster *c, const struct node_id *id);
+uint64_t cluster_epoch(const struct cluster *c);    // at hand, 0: none
 unsigned cluster_serving(const struct cluster *c);  // nodes of the serving epoch, 0: none serves
 bool cluster_leader(const struct cluster *c, struct node_id *leader,
                     uint64_t *epoch);  // serving only

@@ -95,10 +95,15 @@ bool works(const struct members *m, const struct peer *p) {
     return i >= 0 && m->plan.instance[i] == p->instance;
 }
 
-bool is_able(const struct members *m, const struct peer *p) {
+bool is_alike(const struct members *m, const struct peer *p) {
     const struct facts *f = &m->conf.facts;
-    return f->model && p->facts.model == f->model && p->facts.contract == f->contract &&
+    uint64_t model = f->model ? f->model : m->conf.gave_up;
+    return model && p->facts.model == model && p->facts.contract == f->contract &&
            p->facts.kv == f->kv && p->facts.wire == f->wire;
+}
+
+bool is_able(const struct members *m, const struct peer *p) {
+    return m->conf.facts.model && is_alike(m, p);
 }
 
 /* Of at most 64 gaps the 99th percentile is the longest. */
@@ -504,4 +509,11 @@ bool members_is_leader(const struct members *m) {
 
 bool members_is_serving(const struct members *m) {
     return m->is_serving || m->is_remote;
+}
+
+bool members_leader(const struct members *m, struct node_id *leader, uint64_t *epoch) {
+    if (m->has_plan || leads(m) || is_zero(&m->leader)) return false;
+    *leader = m->leader;
+    *epoch = m->is_remote ? m->remote_epoch : 0;
+    return true;
 }

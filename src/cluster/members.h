@@ -23,8 +23,9 @@
  * ACT_ADOPT ends the epoch before it without an ACT_ABANDON; an action that is
  * overtaken before it was fetched is taken back. ACT_DROP: the member is forgotten already;
  * a members_down() for it afterwards does no harm. A node that works in no plan (no model, not yet
- * taken in) still follows a leader that it hears: its ACT_SERVING and members_is_serving() mean that
- * the leader takes work from it. A second channel to a known start of a node is the caller's to sort
+ * taken in, or its model given up) still follows a leader that it hears, never one of another model
+ * than its own: its ACT_SERVING and members_is_serving() mean that the leader takes work from it.
+ * members_leader() names it. A second channel to a known start of a node is the caller's to sort
  * out: members_up() again with the same instance only counts as a sign of life.
  */
 #ifndef CLUSTER_MEMBERS_H
@@ -73,6 +74,7 @@ struct members_conf {
     struct node_id self;
     uint64_t instance;
     struct facts facts;
+    uint64_t gave_up;   // facts.model 0: the model that its requests are for all the same, 0: none
     unsigned expected;  // named peers (peers =) to wait for at the start, up to START_MAX_MS
     bool is_alone;      // no key: leads itself at once
 };
@@ -126,5 +128,7 @@ unsigned members_list(const struct members *m, struct member_view *out, unsigned
 const struct plan *members_plan(const struct members *m);  // NULL: none
 bool members_is_leader(const struct members *m);
 bool members_is_serving(const struct members *m);
+/* Works in no plan, but follows a leader all the same. *epoch: in which that takes work, 0: in none now. */
+bool members_leader(const struct members *m, struct node_id *leader, uint64_t *epoch);
 
 #endif

@@ -349,9 +349,11 @@ static void lead(struct members *m, uint64_t now) {
 
 /* --- without a plan: follow whoever leads, or begin --- */
 
+/* Our requests are tokens of our model. A node that never had one takes none, and only shows a leader. */
 static bool may_follow(const struct members *m, const struct peer *p) {
     if (!p->is_used || !is_linked(p) || !is_leader(p) || p->facts.is_guest) return false;
-    return m->conf.facts.model ? is_able(m, p) : p->facts.model != 0;
+    bool has_model = m->conf.facts.model || m->conf.gave_up;
+    return has_model ? is_alike(m, p) : p->facts.model != 0;
 }
 
 static const struct peer *best_leader(const struct members *m) {

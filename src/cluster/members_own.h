@@ -130,8 +130,9 @@ struct action *act(struct members *m, enum action_type type);
 void alert(struct members *m, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 uint64_t advance(struct members *m, uint64_t now);
 void see_epoch(struct members *m, uint64_t epoch);
-bool works(const struct members *m, const struct peer *p);    // in the plan that we work on
-bool is_able(const struct members *m, const struct peer *p);  // has the same model
+bool works(const struct members *m, const struct peer *p);     // in the plan that we work on
+bool is_able(const struct members *m, const struct peer *p);   // has the same model, as we have
+bool is_alike(const struct members *m, const struct peer *p);  // or as we had before we gave it up
 /* Whether the time has come; if not, we want to be called then. */
 bool is_due(struct members *m, uint64_t now, uint64_t at);
 
