@@ -65,9 +65,13 @@ static void test_refusals(void) {
     struct ask a = {.n_prompt = 3, .n_id = 3, .id = ids, .n_predict = 1, .sampler = {.top_p = 1}};
     tap_ok(!seqs_add(s, &front, &a, 64, 7, 0, &e) && e.code == ERR_FORMAT,
            "a token past the vocabulary: %s", e.text);
-    tap_ok(!seqs_add(s, &front, &a, 3, 100, 0, &e) && e.code == ERR_LIMIT,
+    tap_ok(!seqs_add(s, &front, &a, 3, 100, 0, &e) && e.code == ERR_USAGE,
            "a prompt that fills the context: %s", e.text);
-    a.n_prompt = 4;
+    a.n_id = 5;
+    tap_ok(!seqs_add(s, &front, &a, 5, 100, 0, &e) && strstr(e.text, "(3)") &&
+               strstr(e.text, "(2)"),
+           "an answer begun elsewhere that fills it is not called a prompt: %s", e.text);
+    a.n_prompt = 4, a.n_id = 3;
     tap_ok(!seqs_add(s, &front, &a, 64, 100, 0, &e), "less ids than the prompt: %s", e.text);
     unsigned n = 0;
     while (n <= SEQS_MAX && add(s, n, 0, &e)) n++;
@@ -103,10 +107,35 @@ static void test_front(void) {
     free(s);
 }
 
+/* What an end means for who asked: begun, handed on and cut, or never begun. */
+static void test_ends(void) {
+    struct front_ask a = {.is_used = true, .n_id = 6, .n_handed = 1};
+    a.request = (struct ask_request){.n_prompt = 4, .n_predict = 8};
+    struct err e = {0};
+    tap_ok(asks_end(&a, DONE_END, "", &e) == ASK_EOS, "the model has ended it");
+    tap_ok(asks_end(&a, DONE_LENGTH, "", &e) == ASK_LENGTH,
+           "the context is full, with the same nodes all along");
+    a.n_handed = 2;
+    tap_ok(asks_end(&a, DONE_LENGTH, "", &e) == ASK_FAILED && e.code == ERR_MEMORY &&
+               strstr(e.text, "memory for 6 tokens") && strstr(e.text, "after 2 of up to 8"),
+           "it went on with nodes of less memory and was cut: %s", e.text);
+    tap_ok(asks_end(&a, DONE_IMPOSSIBLE, "full", &e) == ASK_FAILED && e.code == ERR_MEMORY,
+           "or could not go on at all");
+    a.n_id = 12;
+    tap_ok(asks_end(&a, DONE_LENGTH, "", &e) == ASK_LENGTH, "or is as long as was wished");
+    a.n_id = 4;
+    tap_ok(asks_end(&a, DONE_IMPOSSIBLE, "too long", &e) == ASK_FAILED && e.code == ERR_USAGE,
+           "a prompt that does not fit was asked wrongly");
+    tap_ok(asks_end(&a, DONE_REFUSED, "busy", &e) == ASK_FAILED && e.code == ERR_LIMIT &&
+               !strcmp(e.text, "busy"),
+           "one that finds no place may come again");
+}
+
 int main(void) {
     test_turns();
     test_again();
     test_refusals();
     test_front();
+    test_ends();
     return tap_done();
 }

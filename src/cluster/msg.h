@@ -84,7 +84,14 @@ struct tokens {
 
 enum refused_reason { REFUSED_LEADER, REFUSED_PLAN, REFUSED_MODEL, N_REFUSED };
 
-enum done_why { DONE_LENGTH, DONE_END, DONE_REFUSED, DONE_FAILED, N_DONE };
+enum done_why {
+    DONE_LENGTH,
+    DONE_END,
+    DONE_REFUSED,     // now: there is too much to do
+    DONE_FAILED,      // while it was computed
+    DONE_IMPOSSIBLE,  // as it was asked, or with what memory there is
+    N_DONE
+};
 
 struct msg {
     enum msg_type type;
@@ -103,7 +110,7 @@ struct msg {
         struct {
             uint64_t ticket;
             enum done_why why;
-            char text[200];  // of REFUSED and FAILED
+            char text[200];  // of REFUSED, FAILED and IMPOSSIBLE
         } done;
         uint64_t ticket;  // CANCEL
     } u;

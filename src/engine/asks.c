@@ -78,3 +78,25 @@ int asks_take(struct front_ask *a, uint32_t at, const int32_t *id, uint32_t n,
     a->n_id += n;
     return (int)n;
 }
+
+enum ask_end asks_end(const struct front_ask *a, enum done_why done, const char *text,
+                      struct err *why) {
+    const struct ask_request *r = &a->request;
+    uint32_t n = a->n_id - r->n_prompt;
+    /* Only the same nodes from beginning to end may say where a context ends. */
+    bool is_cut = done == DONE_LENGTH && n < r->n_predict && a->n_handed > 1;
+    if (done == DONE_END) return ASK_EOS;
+    if (done == DONE_LENGTH && !is_cut) return ASK_LENGTH;
+    if (is_cut) {
+        err_set(
+            why, ERR_MEMORY,
+            "the nodes have changed, and those at work now have memory for %u tokens of prompt and "
+            "answer: this answer ends early, after %u of up to %u tokens",
+            a->n_id, n, r->n_predict);
+    } else if (done == DONE_IMPOSSIBLE) {
+        err_set(why, n ? ERR_MEMORY : ERR_USAGE, "%s", text);
+    } else {
+        err_set(why, done == DONE_REFUSED ? ERR_LIMIT : ERR_IO, "%s", text);
+    }
+    return ASK_FAILED;
+}

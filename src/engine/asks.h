@@ -21,7 +21,7 @@ struct front_ask {
 };
 
 struct asks {
-    uint64_t last_ticket;
+    uint64_t last_ticket;  // begins anywhere: what was asked before a restart is not ours
     struct front_ask ask[NODE_ASKS];
 };
 
@@ -36,5 +36,10 @@ void asks_message(const struct front_ask *a, uint64_t epoch, uint64_t now_ns, st
 /* Tokens [at, at + n) of the answer: what is known already is passed over. Returns how many are new and
  * where they begin in id; -1 when there is a gap or more than were asked for. */
 int asks_take(struct front_ask *a, uint32_t at, const int32_t *id, uint32_t n, const int32_t **new);
+/* How it ended for who asked; why: of ASK_FAILED. An answer that had to go on with less memory, and was
+ * cut for it, has failed (ERR_MEMORY), and so has one that cannot go on; a prompt that cannot be begun was
+ * asked wrongly (ERR_USAGE). text: the leader's sentence. */
+enum ask_end asks_end(const struct front_ask *a, enum done_why done, const char *text,
+                      struct err *why);
 
 #endif

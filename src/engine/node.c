@@ -136,7 +136,8 @@ static void send_product(struct node *n, const struct product *p) {
         m.type = MSG_TOKENS;
         m.u.tokens = (struct tokens){.ticket = p->ticket, .at = p->at, .n = 1, .id = &p->id};
     }
-    (void)cluster_send(n->cluster, &p->front, &m);
+    /* A front that is gone asks anew should it come back. */
+    if (!cluster_send(n->cluster, &p->front, &m)) worker_cancel(n->worker, &p->front, p->ticket);
 }
 
 /* Work waits while the cluster changes; where nothing will change by itself it is refused. */
@@ -206,20 +207,36 @@ static void on_change(void *ctx) {
     cluster_wake(n->cluster);
 }
 
+static MUST take_ask(struct node *n, const struct node_id *from, const struct msg *m,
+                     struct err *e) {
+    if (cluster_has_other_model(n->cluster, from)) {
+        return err_set(e, ERR_UNSUPPORTED,
+                       "the node that leads has another model than the one asked");
+    }
+    return worker_ask(n->worker, m->epoch, from, &m->u.ask, e);
+}
+
 static void on_ask(struct node *n, const struct node_id *from, const struct msg *m) {
     struct err e = {0};
-    if (!n->worker || worker_ask(n->worker, m->epoch, from, &m->u.ask, &e)) return;
+    if (!n->worker || take_ask(n, from, m, &e)) return;
     /* Another epoch: its front will hear of ours and ask again. */
-    if (!n->worker || e.code == ERR_STOPPED) return;
+    if (e.code == ERR_STOPPED) return;
+    bool is_busy = e.code == ERR_LIMIT || e.code == ERR_MEMORY;
     struct msg done = {.type = MSG_DONE, .epoch = m->epoch};
     done.u.done.ticket = m->u.ask.ticket;
-    done.u.done.why = DONE_REFUSED;
+    done.u.done.why = is_busy ? DONE_REFUSED : DONE_IMPOSSIBLE;
     snprintf(done.u.done.text, sizeof done.u.done.text, "%.*s", (int)sizeof done.u.done.text - 1,
              e.text);
     (void)cluster_send(n->cluster, from, &done);
 }
 
-static void on_tokens(struct node *n, const struct msg *m) {
+/* Of a request that nobody here waits for: our former self may have asked, before it was started anew. */
+static void disown(struct node *n, const struct node_id *from, const struct msg *m) {
+    struct msg cancel = {.type = MSG_CANCEL, .epoch = m->epoch, .u.ticket = m->u.tokens.ticket};
+    (void)cluster_send(n->cluster, from, &cancel);
+}
+
+static void on_tokens(struct node *n, const struct node_id *from, const struct msg *m) {
     const struct tokens *t = &m->u.tokens;
     const int32_t *new;
     pthread_mutex_lock(&n->lock);
@@ -233,22 +250,19 @@ static void on_tokens(struct node *n, const struct msg *m) {
         }
     }
     pthread_mutex_unlock(&n->lock);
+    if (!a) disown(n, from, m);
+}
+
+static void end_by(struct node *n, struct front_ask *a, enum done_why done, const char *text) {
+    struct err why;
+    enum ask_end end = asks_end(a, done, text, &why);
+    end_ask(n, a, end, end == ASK_FAILED ? &why : NULL);
 }
 
 static void on_done(struct node *n, const struct msg *m) {
     pthread_mutex_lock(&n->lock);
     struct front_ask *a = asks_find(&n->asks, m->u.done.ticket);
-    if (a && !a->is_cancelled && a->epoch == m->epoch) {
-        struct err why;
-        err_set(&why, m->u.done.why == DONE_REFUSED ? ERR_LIMIT : ERR_IO, "%s", m->u.done.text);
-        switch (m->u.done.why) {
-        case DONE_LENGTH: end_ask(n, a, ASK_LENGTH, NULL); break;
-        case DONE_END: end_ask(n, a, ASK_EOS, NULL); break;
-        case DONE_REFUSED:
-        case DONE_FAILED:
-        case N_DONE: end_ask(n, a, ASK_FAILED, &why); break;
-        }
-    }
+    if (a && !a->is_cancelled && a->epoch == m->epoch) end_by(n, a, m->u.done.why, m->u.done.text);
     pthread_mutex_unlock(&n->lock);
 }
 
@@ -256,7 +270,7 @@ static void on_message(void *ctx, const struct node_id *from, const struct msg *
     struct node *n = ctx;
     switch (m->type) {
     case MSG_ASK: on_ask(n, from, m); break;
-    case MSG_TOKENS: on_tokens(n, m); break;
+    case MSG_TOKENS: on_tokens(n, from, m); break;
     case MSG_DONE: on_done(n, m); break;
     case MSG_CANCEL:
         if (n->worker) worker_cancel(n->worker, from, m->u.ticket);
@@ -376,6 +390,7 @@ MUST node_open(struct node **out, const struct node_conf *c, struct err *e) {
     if (!n) return err_set(e, ERR_MEMORY, "no memory for the node's bookkeeping");
     n->conf = *c;
     n->keys = c->keys;
+    n->asks.last_ticket = c->ident->instance;
     pthread_mutex_init(&n->lock, NULL);
     pthread_cond_init(&n->changed, NULL);
     if (!chan_init(e) || !open_worker(n, e) || !open_cluster(n, e)) {

@@ -64,7 +64,8 @@ struct ask_request {
     uint64_t sequence;  // for the random numbers: 0 gives what `dair run` gives
     /* The next n ids of the answer, in order, each once. */
     void (*on_tokens)(void *ctx, const int32_t *id, uint32_t n);
-    /* The last call. why: of ASK_FAILED, else NULL. */
+    /* The last call. why: of ASK_FAILED, else NULL; ERR_MEMORY when the nodes have changed and those left
+     * hold less context than the answer needs, ERR_USAGE when none can hold the prompt. */
     void (*on_end)(void *ctx, enum ask_end end, const struct err *why);
     void *ctx;
 };

@@ -51,11 +51,12 @@ static MUST check(const struct ask *a, uint32_t n_ctx, uint32_t n_vocab, struct 
     if (!a->n_prompt || a->n_id < a->n_prompt) {
         return err_set(e, ERR_FORMAT, "a request without a prompt");
     }
-    if (a->n_prompt >= n_ctx || a->n_id >= n_ctx) {
-        return err_set(e, ERR_LIMIT,
-                       "the prompt has %u tokens, but the context holds %u and must leave room for "
-                       "an answer",
-                       a->n_prompt, n_ctx);
+    if (a->n_id >= n_ctx) {
+        return err_set(
+            e, ERR_USAGE,
+            "the nodes at work have memory for %u tokens of context, which the prompt (%u) "
+            "and the answer so far (%u) fill",
+            n_ctx, a->n_prompt, a->n_id - a->n_prompt);
     }
     for (uint32_t i = 0; i < a->n_id; i++) {
         if (a->id[i] < 0 || (uint32_t)a->id[i] >= n_vocab) {

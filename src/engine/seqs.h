@@ -2,7 +2,8 @@
  *
  * A sequence is prompt and answer as token ids. As many as the plan has room for hold a place in the
  * KV cache and take turns, a step each; the others are parked, the oldest first in line, and nothing
- * is ever failed for lack of room. Plain data: no threads, no clock.
+ * is ever failed for lack of places. An answer that outgrows the plan's context is cut there. Plain
+ * data: no threads, no clock.
  */
 #ifndef ENGINE_SEQS_H
 #define ENGINE_SEQS_H
@@ -42,8 +43,8 @@ void seqs_close(struct seqs *s);  // drops all
 void seqs_forget(struct seq *q);
 
 /* A copy of what was asked; one with the same front and ticket is replaced. n_ctx: positions that a
- * sequence can have. Fails: ERR_LIMIT (too many, does not fit the context), ERR_FORMAT (ids that the
- * vocabulary does not have), ERR_MEMORY. */
+ * sequence can have; the answer is cut to them. Fails: ERR_LIMIT (too many), ERR_USAGE (prompt and answer
+ * so far leave no room in the context), ERR_FORMAT (ids that the vocabulary does not have), ERR_MEMORY. */
 MUST seqs_add(struct seqs *s, const struct node_id *front, const struct ask *a, uint32_t n_ctx,
               uint32_t n_vocab, uint64_t now_ns, struct err *e);
 void seqs_cancel(struct seqs *s, const struct node_id *front, uint64_t ticket);
