@@ -35,11 +35,14 @@ sub busiest {
 
 $nodes->text($front, prompt => 'A long story about a dog', max_tokens => 400);
 my $answer = $nodes->ask($front, %ask);
+my $own    = $nodes->ask($victim, %ask);
 $answer->read_on(1) until @{$answer->{events}} >= 3 || $answer->{ended};
 open my $hold, '|-', "$freeze " . busiest($nodes->pid($victim)) . ' >/dev/null' or die "$freeze: $!";
-ok(Lab::gather(60, $answer), 'the engine of one node hangs in the middle of an answer: it is whole all the same')
+ok(Lab::gather(60, $answer, $own), 'the engine of one node hangs in the middle of an answer: it is whole all the same')
   or diag($nodes->trouble);
 is(Nodes::text_of($answer), $right, 'and the text is the same');
+my ($text, $why) = Nodes::whole_text($own);
+is($text, $right, 'as is that of one that was asked of it: the others compute it') or diag($why);
 like($nodes->log_of($victim), qr/has not moved/, 'the node that hangs says so') or diag($nodes->log_of($victim));
 ok(eval { $nodes->serving(2, $front) }, 'the other two serve') or diag($@);
 my $held = $nodes->{node}{$victim};
