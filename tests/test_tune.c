@@ -51,6 +51,19 @@ static bool is_sane(const struct tune *t, unsigned n) {
     return ok;
 }
 
+/* The least of several: what else the machine does only adds. */
+static double least_rest(struct tune_conf *c, uint32_t n_pos) {
+    struct tune t;
+    struct err e;
+    double least = 1e9;
+    c->n_pos = n_pos;
+    for (int i = 0; i < 8; i++) {
+        if (!tune_measure(c, &t, &e)) return 0;
+        if (t.rest_s < least) least = t.rest_s;
+    }
+    return least;
+}
+
 static void test_here(const struct model *m) {
     struct kernels k;
     struct err e = {0};
@@ -73,10 +86,9 @@ static void test_here(const struct model *m) {
            t.bps[0] * 1e-9, t.bps[1] * 1e-9, t.rest_s * 1e3, took, e.text);
     c.is_fixed = true;
     tap_ok(tune_measure(&c, &t, &e) && is_sane(&t, 1), "so many were asked for: no other is tried");
-    double near = t.rest_s;
-    c.n_pos = 5000;
-    tap_ok(tune_measure(&c, &t, &e) && t.rest_s > 2 * near,
-           "far into a text: %.3f ms besides, not %.3f", t.rest_s * 1e3, near * 1e3);
+    double near = least_rest(&c, 100), far = least_rest(&c, 5000);
+    tap_ok(near > 0 && far > 2 * near, "far into a text: %.3f ms besides, not %.3f", far * 1e3,
+           near * 1e3);
     c.memory = 4096;
     tap_ok(tune_measure(&c, &t, &e) && t.rest_s == 0,
            "in 4 KiB nothing is measured but a few rows");
