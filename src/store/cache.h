@@ -14,7 +14,8 @@
 
 #include "store/store.h"
 
-enum { CACHE_CLASSES = 128, CACHE_NONE = UINT32_MAX, CACHE_VICTIMS = 32 };
+enum { CACHE_CLASSES = 128, CACHE_VICTIMS = 32 };
+#define CACHE_NONE UINT32_MAX  // no place
 
 /* Items of one size. */
 struct cache_class {
