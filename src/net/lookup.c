@@ -34,7 +34,7 @@ static MUST split(const char *name, const char *port, char host[static HOST_CAP]
     }
     memcpy(host, from, len);
     host[len] = 0;
-    strcpy(service, port);
+    memcpy(service, port, strlen(port) + 1);
     return true;
 }
 
