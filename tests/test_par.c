@@ -15,6 +15,8 @@
 
 #ifdef __SANITIZE_THREAD__
 enum { SLOWED = 1, N_RUN = 2000 };
+#elif defined __SANITIZE_ADDRESS__
+enum { SLOWED = 0, N_RUN = 4000 };
 #else
 enum { SLOWED = 0, N_RUN = 20000 };
 #endif
