@@ -122,7 +122,7 @@ static inline uint64_t dl_data(const struct dl_pairs *p) {
     uint64_t x = (uint64_t)dl_get(p, DL_EXPERTS), layers = (uint64_t)dl_get(p, DL_LAYERS);
     uint64_t ff = (uint64_t)dl_get(p, x ? DL_EXPERT_HIDDEN : DL_HIDDEN);
     int32_t type = dl_get(p, DL_WEIGHTS);
-    if (!hd) hd = d / n_head;
+    if (!hd && n_head) hd = d / n_head;
     uint64_t q = n_head * hd, kv = (uint64_t)dl_get(p, DL_KV_HEADS) * hd;
     uint64_t layer = 2 * dl_bytes(type, d * q) + 2 * dl_bytes(type, d * kv) + 8 * d;
     layer += 3 * dl_bytes(type, d * ff) * (x ? x : 1) + 4 * d * x;

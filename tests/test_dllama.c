@@ -250,6 +250,7 @@ static void put_tensor(struct blob *b, struct made *m, int layer, const char *na
         uint64_t n = t->cols * (t->rows ? t->rows : 1);
         uint64_t len = t->type == W_F32 ? 4 * n : n / 32 * 34;
         made_data(&data, t);
+        if (!data.p) abort();
         blob_put(b, data.p + (part < 0 ? 0 : (uint64_t)part * len), len);
         free(data.p);
         return;

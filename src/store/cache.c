@@ -70,6 +70,7 @@ static void place_first(struct cache *c) {
     for (uint32_t i = 0; i < c->n; i++) {
         struct cache_item *t = &c->item[i];
         const struct cache_class *k = &c->plan.class[t->class];
+        assert(k->n_item > 0);  // this one is among them
         uint64_t at = seen[t->class]++;
         uint64_t before = at * k->n_place / k->n_item, after = (at + 1) * k->n_place / k->n_item;
         t->place = after > before ? k->first + (uint32_t)before : CACHE_NONE;
