@@ -105,7 +105,7 @@ static const char *stretched(const char *before, char c, size_t n, const char *a
     size_t len = strlen(before);
     memcpy(text, before, len);
     memset(text + len, c, n);
-    strcpy(text + len + n, after);
+    memcpy(text + len + n, after, strlen(after) + 1);
     return text;
 }
 

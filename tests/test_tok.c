@@ -161,7 +161,8 @@ static void test_spm(void) {
 static void test_plain(void) {
     static struct toy y;
     toy_plain(&y, true);
-    int32_t more = y.v.bos + 2;
+    static int32_t more;
+    more = y.v.bos + 2;
     y.v.end = &more;
     y.v.n_end = 1;
     struct tok *t = open_toy(&y);
