@@ -318,9 +318,8 @@ static void take_addrs(struct target *t, const struct lookup_result *r) {
 }
 
 MUST targets_name(struct cluster *c, struct err *e) {
-    static const char port[] = "9998";
     if (!c->conf.n_peer) return true;
-    if (!lookup_open(&c->lookup, c->conf.peer, c->conf.n_peer, port, e)) return false;
+    if (!lookup_open(&c->lookup, c->conf.peer, c->conf.n_peer, e)) return false;
     for (unsigned i = 0; i < c->conf.n_peer; i++) {
         struct target *t = target_free(c);
         struct lookup_result r;
@@ -329,7 +328,7 @@ MUST targets_name(struct cluster *c, struct err *e) {
         t->peer = i;
         /* A service starts before its network; who runs once wants to know of a mistake now. */
         if (!c->conf.facts.is_guest) continue;
-        if (!lookup_now(c->conf.peer[i], port, &r, e)) return false;
+        if (!lookup_now(c->conf.peer[i], &r, e)) return false;
         take_addrs(t, &r);
     }
     return true;

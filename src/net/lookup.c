@@ -20,30 +20,28 @@ struct lookup {
     bool is_closed;
     unsigned n;
     struct entry entry[LOOKUP_NAMES];
-    char port[PORT_CAP];
 };
 
-static MUST split(const char *name, const char *port, char host[static HOST_CAP],
-                  char service[static PORT_CAP], struct err *e) {
+static MUST split(const char *name, char host[static HOST_CAP], char port[static PORT_CAP],
+                  struct err *e) {
     const char *colon = strrchr(name, ':'), *from = name;
-    size_t len = colon ? (size_t)(colon - name) : strlen(name);
-    if (colon) port = colon + 1;
+    size_t len = colon ? (size_t)(colon - name) : 0;
     if (len > 2 && *from == '[' && from[len - 1] == ']') from++, len -= 2;
-    if (!len || len >= HOST_CAP || !*port || strlen(port) >= PORT_CAP) {
+    if (!len || len >= HOST_CAP || strlen(colon + 1) >= PORT_CAP) {
         return err_set(e, ERR_USAGE, "\"%.100s\" is no peer; write host:port", name);
     }
     memcpy(host, from, len);
     host[len] = 0;
-    memcpy(service, port, strlen(port) + 1);
+    memcpy(port, colon + 1, strlen(colon + 1) + 1);
     return true;
 }
 
-MUST lookup_now(const char *name, const char *port, struct lookup_result *r, struct err *e) {
-    char host[HOST_CAP], service[PORT_CAP];
+MUST lookup_now(const char *name, struct lookup_result *r, struct err *e) {
+    char host[HOST_CAP], port[PORT_CAP];
     struct addrinfo hint = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV}, *found = NULL;
     *r = (struct lookup_result){0};
-    if (!split(name, port, host, service, e)) return false;
-    int bad = getaddrinfo(host, service, &hint, &found);
+    if (!split(name, host, port, e)) return false;
+    int bad = getaddrinfo(host, port, &hint, &found);
     if (bad || !found) {
         return err_set(e, ERR_USAGE, "peer %.100s cannot be resolved (%s); give its address", name,
                        gai_strerror(bad));
@@ -82,7 +80,7 @@ static void *resolve(void *arg) {
         }
         n->is_asked = false;
         pthread_mutex_unlock(&l->lock);
-        if (!lookup_now(n->name, l->port, &r, &e)) r.n_addr = 0;
+        if (!lookup_now(n->name, &r, &e)) r.n_addr = 0;
         pthread_mutex_lock(&l->lock);
         n->result = r;
         n->is_found = true;
@@ -93,19 +91,17 @@ static void *resolve(void *arg) {
 }
 
 static MUST add(struct lookup *l, const char *name, struct err *e) {
-    char host[HOST_CAP], service[PORT_CAP];
-    if (!split(name, l->port, host, service, e)) return false;
+    char host[HOST_CAP], port[PORT_CAP];
+    if (!split(name, host, port, e)) return false;
     l->entry[l->n].name = strdup(name);
     return l->entry[l->n++].name || err_set(e, ERR_MEMORY, "no memory for the names of peers");
 }
 
-MUST lookup_open(struct lookup **out, const char *const *name, unsigned n, const char *port,
-                 struct err *e) {
+MUST lookup_open(struct lookup **out, const char *const *name, unsigned n, struct err *e) {
     pthread_t thread;
     if (n > LOOKUP_NAMES) return err_set(e, ERR_USAGE, "more than %d named peers", LOOKUP_NAMES);
     struct lookup *l = calloc(1, sizeof *l);
     if (!l) return err_set(e, ERR_MEMORY, "no memory for the names of peers");
-    strncpy(l->port, port, PORT_CAP - 1);
     pthread_mutex_init(&l->lock, NULL);
     pthread_cond_init(&l->asked, NULL);
     bool ok = true;

@@ -1,7 +1,7 @@
 /* lookup.h - addresses of named hosts, found without holding anybody up.
  *
  * A thread of its own asks the system's resolver, one name after another, as often as it is told to: the
- * network may not be there yet, and addresses change. Names are "host:port", "[IPv6]:port" or "host".
+ * network may not be there yet, and addresses change. Names are "host:port" or "[IPv6]:port".
  */
 #ifndef NET_LOOKUP_H
 #define NET_LOOKUP_H
@@ -11,21 +11,20 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
-enum { LOOKUP_NAMES = 64, LOOKUP_ADDRS = 4 };
+enum { LOOKUP_NAMES = 16, LOOKUP_ADDRS = 4 };
 
 struct lookup_result {
     uint32_t n_addr;  // 0: it cannot be resolved
     struct sockaddr_storage addr[LOOKUP_ADDRS];
 };
 
-/* Right away, on the caller's thread; port: where the name has none. Fails: ERR_USAGE. */
-MUST lookup_now(const char *name, const char *port, struct lookup_result *r, struct err *e);
+/* Right away, on the caller's thread. Fails: ERR_USAGE. */
+MUST lookup_now(const char *name, struct lookup_result *r, struct err *e);
 
 struct lookup;
 
 /* Fails: ERR_MEMORY, ERR_USAGE (no name, or too many). */
-MUST lookup_open(struct lookup **out, const char *const *name, unsigned n, const char *port,
-                 struct err *e);
+MUST lookup_open(struct lookup **out, const char *const *name, unsigned n, struct err *e);
 /* NULL is fine. A resolver that is asking ends by itself later. */
 void lookup_close(struct lookup *l);
 
