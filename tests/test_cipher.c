@@ -1,5 +1,6 @@
-/* test_cipher.c - the cipher below the channels, whoever provides its primitives on this machine (see
- * image/toolchain/mbedtls.alt.c): the published example, and every way to cut a text into updates. */
+/* test_cipher.c - the cipher below the channels, which others than Mbed TLS provide (see
+ * image/toolchain/mbedtls.alt.c): the published example, and every length beside the AEAD put together from
+ * Mbed TLS's own two primitives in plain C. */
 #include "tap.h"
 
 #include <mbedtls/chacha20.h>
@@ -7,9 +8,13 @@
 #include <mbedtls/poly1305.h>
 #include <string.h>
 
-enum { LONG = 700, TAG = 16 };
+enum { LONG = 20000, AAD = 21, TAG = 16 };
 
 static mbedtls_chachapoly_context aead;
+
+#ifdef __x86_64__
+extern uint32_t OPENSSL_ia32cap_P[4];  // what the cipher goes by
+#endif
 
 /* RFC 8439, 2.8.2 */
 static void published(void) {
@@ -44,62 +49,89 @@ static void published(void) {
     tap_ok(wrong == 0, "one wrong bit anywhere is refused");
 }
 
-/* The counter's first block, RFC 8439 2.3.2, by way of RFC 8439 A.1's all-zero key. */
-static void keystream(void) {
-    static const uint8_t want[16] = {0x76, 0xb8, 0xe0, 0xad, 0xa0, 0xf1, 0x3d, 0x90,
-                                     0x40, 0x5d, 0x6a, 0xe5, 0x53, 0x86, 0xbd, 0x28};
-    uint8_t zero[64] = {0}, out[64];
-    mbedtls_chacha20_context c;
-    mbedtls_chacha20_init(&c);
-    mbedtls_chacha20_setkey(&c, zero);
-    mbedtls_chacha20_starts(&c, zero, 0);
-    int r = mbedtls_chacha20_update(&c, sizeof zero, zero, out);
-    tap_ok(!r && !memcmp(out, want, sizeof want), "RFC 8439's keystream of zeros");
-    mbedtls_chacha20_starts(&c, zero, UINT32_MAX - 2);
-    tap_ok(mbedtls_chacha20_update(&c, LONG, (uint8_t[LONG]){0}, (uint8_t[LONG]){0}) != 0,
-           "keystream is not used twice when the counter comes round");
-    mbedtls_chacha20_free(&c);
-}
-
-/* A text in three updates, cut at a and b, gives what it gives in one. */
-static void cuts(void) {
-    static uint8_t text[LONG], whole[LONG], parts[LONG], mac[TAG], mac_parts[TAG];
-    uint8_t key[32] = {1}, nonce[12] = {2};
-    for (unsigned i = 0; i < LONG; i++) text[i] = (uint8_t)(i * 37);
+/* RFC 8439, 2.8, from the two primitives. */
+static void by_the_book(const uint8_t key[32], const uint8_t nonce[12], const uint8_t *aad,
+                        size_t n_aad, const uint8_t *text, size_t n, uint8_t *out, uint8_t *tag) {
+    static const uint8_t zero[64];
+    uint8_t once[64], lengths[16] = {0};
     mbedtls_chacha20_context c;
     mbedtls_poly1305_context p;
     mbedtls_chacha20_init(&c);
     mbedtls_poly1305_init(&p);
     mbedtls_chacha20_setkey(&c, key);
-    mbedtls_chacha20_starts(&c, nonce, 1);
-    mbedtls_chacha20_update(&c, LONG, text, whole);
-    mbedtls_poly1305_starts(&p, key);
-    mbedtls_poly1305_update(&p, text, LONG);
-    mbedtls_poly1305_finish(&p, mac);
-    unsigned bad = 0;
-    for (size_t a = 0; a <= 200; a += 7) {
-        for (size_t b = a; b <= LONG; b += 13) {
-            const size_t at[] = {0, a, b, LONG};
-            mbedtls_chacha20_starts(&c, nonce, 1);
-            mbedtls_poly1305_starts(&p, key);
-            for (int i = 0; i < 3; i++) {
-                mbedtls_chacha20_update(&c, at[i + 1] - at[i], text + at[i], parts + at[i]);
-                mbedtls_poly1305_update(&p, text + at[i], at[i + 1] - at[i]);
-            }
-            mbedtls_poly1305_finish(&p, mac_parts);
-            bad += memcmp(parts, whole, LONG) != 0 || memcmp(mac, mac_parts, TAG) != 0;
-        }
+    mbedtls_chacha20_starts(&c, nonce, 0);
+    mbedtls_chacha20_update(&c, sizeof zero, zero, once);
+    mbedtls_chacha20_update(&c, n, text, out);
+    for (int i = 0; i < 8; i++) {
+        lengths[i] = (uint8_t)((uint64_t)n_aad >> 8 * i);
+        lengths[8 + i] = (uint8_t)((uint64_t)n >> 8 * i);
     }
-    tap_ok(bad == 0, "any three updates give what one gives");
+    mbedtls_poly1305_starts(&p, once);
+    mbedtls_poly1305_update(&p, aad, n_aad);
+    mbedtls_poly1305_update(&p, zero, -n_aad % 16);
+    mbedtls_poly1305_update(&p, out, n);
+    mbedtls_poly1305_update(&p, zero, -n % 16);
+    mbedtls_poly1305_update(&p, lengths, sizeof lengths);
+    mbedtls_poly1305_finish(&p, tag);
     mbedtls_chacha20_free(&c);
     mbedtls_poly1305_free(&p);
+}
+
+static void lengths(const char *how) {
+    static uint8_t text[LONG], want[LONG], got[LONG + TAG], want_tag[TAG], tag[TAG], aad[AAD];
+    uint8_t key[32], nonce[12];
+    unsigned bad = 0, open = 0, beyond = 0;
+    for (size_t i = 0; i < sizeof text; i++) text[i] = (uint8_t)(i * 37 + i / 251);
+    for (size_t n = 0; n <= LONG; n += n < 1100 ? 1 : 97) {
+        size_t n_aad = n % (AAD + 1);
+        for (size_t i = 0; i < sizeof key; i++) key[i] = (uint8_t)(n * 7 + i * n);
+        for (size_t i = 0; i < sizeof nonce; i++) nonce[i] = (uint8_t)(n + i);
+        for (size_t i = 0; i < n_aad; i++) aad[i] = (uint8_t)(n ^ i);
+        by_the_book(key, nonce, aad, n_aad, text, n, want, want_tag);
+        mbedtls_chachapoly_setkey(&aead, key);
+        memcpy(got, text, n);
+        memset(got + n, 0x5a, TAG);
+        int r = mbedtls_chachapoly_encrypt_and_tag(&aead, n, nonce, aad, n_aad, got, got, tag);
+        bad += r || memcmp(got, want, n) || memcmp(tag, want_tag, TAG);
+        r = mbedtls_chachapoly_auth_decrypt(&aead, n, nonce, aad, n_aad, want_tag, got, got);
+        open += r || memcmp(got, text, n);
+        for (int i = 0; i < TAG; i++) beyond += got[n + i] != 0x5a;
+    }
+    tap_ok(!bad, "sealed in place like by the book, 0 to %d bytes%s", LONG, how);
+    tap_ok(!open, "and opened in place%s", how);
+    tap_ok(!beyond, "nothing is written behind the text");
+}
+
+/* What is refused leaves nothing of the text. */
+static void refused(void) {
+    uint8_t key[32] = {3}, nonce[12] = {4}, text[100], sealed[100], out[100], tag[TAG];
+    unsigned left = 0, taken = 0;
+    memset(text, 0x77, sizeof text);
+    mbedtls_chachapoly_setkey(&aead, key);
+    int r =
+        mbedtls_chachapoly_encrypt_and_tag(&aead, sizeof text, nonce, NULL, 0, text, sealed, tag);
+    for (int bit = 0; bit < 8 * TAG; bit++) {
+        tag[bit / 8] ^= (uint8_t)(1 << bit % 8);
+        memset(out, 0xff, sizeof out);
+        taken += mbedtls_chachapoly_auth_decrypt(&aead, sizeof text, nonce, NULL, 0, tag, sealed,
+                                                 out) != MBEDTLS_ERR_CHACHAPOLY_AUTH_FAILED;
+        for (size_t i = 0; i < sizeof out; i++) left += out[i] != 0;
+        tag[bit / 8] ^= (uint8_t)(1 << bit % 8);
+    }
+    tap_ok(!r && !taken && !left, "each wrong tag is refused, and its text cleared");
 }
 
 int main(void) {
     mbedtls_chachapoly_init(&aead);
     published();
-    keystream();
-    cuts();
+    lengths("");
+#ifdef __x86_64__
+    uint32_t asked = OPENSSL_ia32cap_P[2];
+    OPENSSL_ia32cap_P[2] = 0;
+    lengths(" without AVX2");
+    OPENSSL_ia32cap_P[2] = asked;
+#endif
+    refused();
     mbedtls_chachapoly_free(&aead);
     return tap_done();
 }

@@ -29,19 +29,20 @@ list=$(cat)
 flags="-O2 -g0 -std=gnu11 -ffunction-sections -fdata-sections -fno-pie -ffile-prefix-map=$out=/libs -ffile-prefix-map=$TC=/tc"
 mkdir -p "$out/include" "$out/licences" "$out/x86_64" "$out/aarch64"
 
-# unpack NAME [DEBIAN-NAME]: the source into src/NAME. apt's helper reads bzip2, which a bare host
-# cannot.
+# unpack NAME [DEBIAN-NAME [TAR-WORD...]]: the source, or what of it tar is told, into src/NAME. apt's helper
+# reads bzip2 and xz, which a bare host cannot; it goes by the file's name.
 unpack() {
-    file=$(echo "$list" | sed -n "s|^${2:-$1}:source ||p")
-    mkdir -p "$out/src/$1"
-    case $(head -c 3 "$file") in
-    BZh)
-        ln -s "$file" "$out/$1.tar.bz2"
-        /usr/lib/apt/apt-helper cat-file "$out/$1.tar.bz2" | tar -x -C "$out/src/$1" --strip-components=1
-        rm "$out/$1.tar.bz2"
-        ;;
-    *) tar -xf "$file" -C "$out/src/$1" --strip-components=1 ;;
+    name=$1 file=$(echo "$list" | sed -n "s|^${2:-$1}:source ||p")
+    shift "$(($# > 1 ? 2 : 1))"
+    mkdir -p "$out/src/$name"
+    case $(head -c 3 "$file" | tr -d '\375') in
+    BZh) end=.bz2 ;;
+    7z) end=.xz ;;
+    *) end=.gz ;;
     esac
+    ln -s "$file" "$out/$name$end"
+    /usr/lib/apt/apt-helper cat-file "$out/$name$end" | tar -x -C "$out/src/$name" --strip-components=1 "$@"
+    rm "$out/$name$end"
 }
 
 # build NAME FLAGS FILE...: lib NAME.a for both machines
@@ -84,8 +85,7 @@ unpack mbedtls # Apache-2.0; most of these files are empty with mbedtls.conf.h
 mbedtls=$out/src/mbedtls
 cp "$(dirname "$0")/mbedtls.conf.h" "$mbedtls/include/mbedtls/mbedtls_config.h"
 cp -R "$mbedtls/include/mbedtls" "$mbedtls/include/psa" "$out/include/"
-cp "$(dirname "$0")/mbedtls.alt.h" "$mbedtls/include/chacha20_alt.h"
-cp "$(dirname "$0")/mbedtls.alt.h" "$mbedtls/include/poly1305_alt.h"
+cp "$(dirname "$0")/mbedtls.alt.h" "$mbedtls/include/chachapoly_alt.h"
 cp "$mbedtls/include/"*_alt.h "$out/include/"
 cp "$mbedtls/LICENSE" "$out/licences/mbedtls"
 # Not what its configuration leaves empty.
@@ -94,23 +94,18 @@ build mbedtls '-Iinclude -Ilibrary' $(cd "$mbedtls" && find library -name '*.c' 
     grep -vE '/(aes|aria|camellia|des|ccm|gcm|cmac|ctr_|hmac_|dhm|ec(dsa|jpake)|lm|mps|net_|nist|oid|padlock|pe?[mk]|psa_its|rsa|sha[13]|md5|ripe|ssl_(cache|cookie|ticket|tls12)|debug|timing|x509)')
 keep mbedtls -path '*/library/*.[ch]' -o -path '*/include/*.h'
 
-# ISC. Two primitives of it serve Mbed TLS on x86_64 (mbedtls.alt.c); nothing else of it is compiled.
-unpack sodium libsodium
-sodium=$out/src/sodium
-cp "$(dirname "$0")/sodium.conf.h" "$(dirname "$0")/mbedtls.alt.c" "$sodium/src/libsodium/"
-cp -R "$mbedtls/include/." "$sodium/src/libsodium/include/"
-cp "$sodium/LICENSE" "$out/licences/sodium"
+# ISC. ChaCha20-Poly1305 for Mbed TLS (mbedtls.alt.c); nothing else of it is unpacked.
+unpack boringssl android-platform-external-boringssl --wildcards '*/linux-*64/crypto/cipher_extra/chacha20_poly1305_*.S' \
+    '*/src/include/openssl/arm_arch.h' '*/src/crypto/cipher_extra/asm/chacha20_poly1305_*.pl'
+boringssl=$out/src/boringssl
+cp "$(dirname "$0")/mbedtls.alt.c" "$boringssl/"
+cp -R "$mbedtls/include/mbedtls" "$mbedtls/include/psa" "$mbedtls/include/"*_alt.h "$boringssl/src/include/"
+# Their licence stands at the head of the scripts that they are made by.
+sed -s -n '/^# Copyright/,/^###/s/^# \{0,1\}//p' "$boringssl"/src/crypto/cipher_extra/asm/*.pl |
+    grep -v '^#' >"$out/licences/boringssl"
 # shellcheck disable=SC2046
-build sodium '-Isrc/libsodium/include/sodium -Isrc/libsodium/include -include src/libsodium/sodium.conf.h' $(
-    cd "$sodium" && find src/libsodium/crypto_verify -name '*.c'
-    for f in mbedtls.alt sodium/runtime crypto_stream/chacha20/stream_chacha20 \
-        crypto_stream/chacha20/ref/chacha20_ref crypto_stream/chacha20/dolbeau/chacha20_dolbeau-ssse3 \
-        crypto_stream/chacha20/dolbeau/chacha20_dolbeau-avx2 crypto_onetimeauth/poly1305/onetimeauth_poly1305 \
-        crypto_onetimeauth/poly1305/donna/poly1305_donna crypto_onetimeauth/poly1305/sse2/poly1305_sse2; do
-        echo "src/libsodium/$f.c"
-    done
-)
-keep sodium -path '*/src/libsodium/*.[ch]'
+build boringssl -Isrc/include mbedtls.alt.c $(cd "$boringssl" && find linux-* -name '*.S' | LC_ALL=C sort)
+keep boringssl -name '*.[chS]'
 
 # LGPL-2.1+ or eCos, as one likes. Configured once for both machines and the host: what it finds is
 # the same for all, and as for another machine (--host), so that it runs no program to find out. It

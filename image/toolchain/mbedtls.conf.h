@@ -25,10 +25,7 @@
 #define MBEDTLS_CHACHA20_C
 #define MBEDTLS_POLY1305_C
 #define MBEDTLS_CHACHAPOLY_C
-#ifdef __x86_64__ /* libsodium's, see mbedtls.alt.c; it has none with NEON */
-#define MBEDTLS_CHACHA20_ALT
-#define MBEDTLS_POLY1305_ALT
-#endif
+#define MBEDTLS_CHACHAPOLY_ALT /* BoringSSL's, see mbedtls.alt.c */
 #define MBEDTLS_MD_C
 #define MBEDTLS_SHA256_C
 #define MBEDTLS_HKDF_C
