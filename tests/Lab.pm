@@ -114,10 +114,11 @@ sub isolate {
 # ---- the laboratory
 my $labs = 0;
 
-# new(nodes => N, on => 'switch' or 'lo', dir => for output files)
+# new(nodes => N, on => 'switch' or 'lo', dir => for output files, six => true: nodes know no IPv4, not even
+# 127.0.0.1, and have fd77::N beside their link-local address)
 sub new {
     my ($class, %o) = @_;
-    my $self = bless {n => $o{nodes} // 3, lo => ($o{on} // '') eq 'lo', dir => $o{dir} // tempdir(CLEANUP => 1),
+    my $self = bless {n => $o{nodes} // 3, lo => ($o{on} // '') eq 'lo', dir => $o{dir} // tempdir(CLEANUP => 1), six => $o{six},
         running => {}, owner => $$, serial => ++$labs, begun => 0, blocked => {}, relay => {}}, $class;
     return $self if $self->{lo};
     croak "use Lab 'isolated' first" unless inside();
@@ -127,20 +128,26 @@ sub new {
     for (@names) { open $self->{ns}{$_}, '<', "/run/netns/$_" or die "/run/netns/$_: $!" }
     # Addresses are there at once (no duplicate detection), and the switch is none of them.
     for (@names) { $self->in($_, sub { sysctl('ipv6/conf/default/accept_dad', 0); sysctl('ipv6/conf/default/router_solicitations', 0) }) }
-    $self->in($self->switch, sub { sysctl('ipv6/conf/default/disable_ipv6', 1) });
+    # A switch knows no IP: no addresses, and no firewall for what it passes on.
+    $self->in($self->switch, sub {
+        sysctl('ipv6/conf/default/disable_ipv6', 1);
+        for (qw(iptables ip6tables arptables)) { sysctl("bridge/bridge-nf-call-$_", 0) if -e "/proc/sys/net/bridge/bridge-nf-call-$_" }
+    });
     # Multicast goes to every port: a switch that snoops and has no querier is another test.
     $self->ip($self->switch, 'link add br0 type bridge forward_delay 0 mcast_snooping 0', 'link set dev br0 up',
         'link set dev lo up');
     for my $i (1 .. $self->{n}) {
         $self->ip($self->switch, "link add p$i type veth peer name eth0 netns " . $self->net($i));
         $self->ip($self->net($i), 'link set dev eth0 address ' . $self->mac($i), 'link set dev lo up', 'link set dev eth0 up',
-            'address add ' . $self->address($i) . '/24 brd + dev eth0', 'route add default dev eth0 metric 9999');
-        $self->ip($self->switch, "link set dev p$i master br0", "link set dev p$i up");
+            $o{six} ? ('address del 127.0.0.1/8 dev lo', 'address add ' . $self->address($i) . '/64 dev eth0 nodad')
+            : ('address add ' . $self->address($i) . '/24 brd + dev eth0', 'route add default dev eth0 metric 9999'));
+        $self->ip($self->switch, "link set dev p$i master br0");
+        $self->plug($i);
     }
     # Neighbours are known for good: else what is cut one way would be cut both ways, for want of ARP.
     for my $i (1 .. $self->{n}) {
         $self->ip($self->net($i), map { my $to = $_; map { "neigh replace $_ lladdr " . $self->mac($to) . ' dev eth0 nud permanent' }
-            $self->address($to), $self->address6($to) } grep { $_ != $i } 1 .. $self->{n});
+            ($self->{six} ? () : $self->address($to)), $self->address6($to) } grep { $_ != $i } 1 .. $self->{n});
         await { -1 < index $self->ip($self->net($i), 'address show dev eth0 scope link'), 'fe80' } 5, "node $i has its link-local address";
     }
     return $self;
@@ -152,7 +159,7 @@ sub net { my ($self, $i) = @_; return "lab$self->{serial}-n$i" }
 
 sub nodes { return 1 .. $_[0]{n} }
 sub mac { my ($self, $i) = @_; return sprintf '02:da:00:00:%02x:%02x', $i >> 8, $i & 255 }
-sub address { my ($self, $i) = @_; return $self->{lo} ? '127.0.0.1' : '10.77.' . ($i >> 8) . '.' . ($i & 255) }
+sub address { my ($self, $i) = @_; return $self->{six} ? sprintf 'fd77::%x', $i : $self->{lo} ? '127.0.0.1' : '10.77.' . ($i >> 8) . '.' . ($i & 255) }
 sub address6 { my ($self, $i) = @_; return sprintf 'fe80::da:ff:fe00:%x', $i }
 sub interface { return $_[0]{lo} ? 'lo' : 'eth0' }
 
@@ -290,9 +297,17 @@ sub DESTROY {
 
 # ---- faults of the line
 
-# The cable of node I: pulled (1) or in again.
-sub pull { my ($self, $i) = @_; $self->ip($self->switch, "link set dev p$i down") }
-sub plug { my ($self, $i) = @_; $self->ip($self->switch, "link set dev p$i up") }
+# The cable of node I: pulled or in again. The kernel tells both ends of it when it comes to that, and what is
+# sent before the port forwards is lost: it is done when both ends know.
+sub pull { my ($self, $i) = @_; $self->ip($self->switch, "link set dev p$i down"); $self->both_ends($i, 'disabled', 'DOWN') }
+sub plug { my ($self, $i) = @_; $self->ip($self->switch, "link set dev p$i up"); $self->both_ends($i, 'forwarding', 'UP') }
+
+# Waits until the switch's port of node I and the node's interface are in those states.
+sub both_ends {
+    my ($self, $i, $port, $interface) = @_;
+    await { $self->batch('bridge', $self->switch, "link show dev p$i") =~ /state $port\b/
+        && $self->ip($self->net($i), 'link show dev eth0') =~ /state $interface\b/ } 10, "the cable of node $i: $port, $interface";
+}
 
 # cut_one_way([FROM..], [TO..]): frames of FROM no longer reach TO; the other way they do.
 # cut([A..], [B..]): neither way. heal(): all as new.
@@ -419,10 +434,11 @@ sub bytes {
 sub connection {
     my ($self, $i, $port, %o) = @_;
     my $end = now() + ($o{seconds} // 5);
-    my $s = $self->on($i, sub { socket my $h, AF_INET, SOCK_STREAM, IPPROTO_TCP or die "socket: $!"; $h });
+    my $s = $self->on($i, sub { socket my $h, $self->{six} ? AF_INET6 : AF_INET, SOCK_STREAM, IPPROTO_TCP or die "socket: $!"; $h });
     fcntl $s, F_SETFL, fcntl($s, F_GETFL, 0) | O_NONBLOCK;
     setsockopt $s, IPPROTO_TCP, TCP_NODELAY, 1;
-    my $at = pack_sockaddr_in($port, inet_aton($self->address($o{to} // $i)));
+    my $to = $self->address($o{to} // $i);
+    my $at = $self->{six} ? pack_sockaddr_in6($port, inet_pton(AF_INET6, $to)) : pack_sockaddr_in($port, inet_aton($to));
     until (connect $s, $at) {
         last if $! == EISCONN;
         die 'connect: ' . ($! + 0 == EINPROGRESS || $! + 0 == EALREADY ? 'time-out' : "$!") . "\n"
