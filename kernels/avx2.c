@@ -6,12 +6,13 @@
 #include "avx2.h"
 #include "f16.h"
 #include "kernels.h"
+#include "relay.h"
 #include "topk.h"
 
 #include <string.h>
 
 enum {
-    PREFETCH_AHEAD = 9216,    // one sequential stream of weights, so far ahead into L2 (measured)
+    PREFETCH_AHEAD = 1024,    // one sequential stream of weights, so far ahead into L2 (measured)
     TILE_TOK = 4,             // tokens of a tile of quantised weights
     FLOAT_TILE_TOK = 3,       // and of float weights
     PASS_BYTES = 192 * 1024,  // activations that go over the weights in one pass (L2)
@@ -61,9 +62,7 @@ ALWAYS void tile_q4_0(float *y, size_t ldy, const char *w, size_t group, size_t 
     }
     for (size_t quad = 0; quad < n_quad; quad++, w += sizeof(struct kern_q4_0)) {
         UNROLL
-        for (size_t v = 0; ahead && v < n_vec; v++) {
-            prefetch_lines(w + v * group + ahead, sizeof(struct kern_q4_0) / 64);
-        }
+        for (size_t v = 0; ahead && v < n_vec; v++) prefetch_lines(w + v * group + ahead, 1);
         for (size_t b = 0; b < 4; b++, panel += 40 * width) {
             const char *d = panel + 4 * first, *s8 = d + 4 * width, *x = s8 + 4 * width;
             const char *q = w + offsetof(struct kern_q4_0, q) + 128 * b;
@@ -73,6 +72,7 @@ ALWAYS void tile_q4_0(float *y, size_t ldy, const char *w, size_t group, size_t 
                 __m256i lo[2], hi[2];
                 UNROLL
                 for (size_t v = 0; v < n_vec; v++) {
+                    if (ahead && c % 2 == 0) prefetch_lines(q + 32 * c + v * group + ahead, 1);
                     __m256i p = _mm256_load_si256((const __m256i *)(q + 32 * c + v * group));
                     if (n_tok == 1) KEEP(p);  // or gcc loads it twice, and loads are the limit
                     lo[v] = _mm256_and_si256(p, nibble);
@@ -131,7 +131,6 @@ ALWAYS void tile_q8_0(float *y, size_t ldy, const char *w, size_t group, size_t 
         UNROLL
         for (size_t v = 0; ahead && v < n_vec; v++) {
             if (block % 4 == 0) prefetch_lines(quad + v * group + ahead, 1);
-            prefetch_lines(q + v * group + ahead, 4);
         }
         __m256i sum[2][TILE_TOK];
         UNROLL
@@ -139,6 +138,7 @@ ALWAYS void tile_q8_0(float *y, size_t ldy, const char *w, size_t group, size_t 
             __m256i wq[2], magnitude[2];
             UNROLL
             for (size_t v = 0; v < n_vec; v++) {
+                if (ahead && c % 2 == 0) prefetch_lines(q + 32 * c + v * group + ahead, 1);
                 wq[v] = _mm256_load_si256((const __m256i *)(q + 32 * c + v * group));
                 magnitude[v] = _mm256_abs_epi8(wq[v]);
             }
@@ -530,6 +530,21 @@ static size_t topk(int32_t *id, float *val, size_t k, const float *x, size_t n) 
     return have;
 }
 
+static uint64_t multiply(size_t n) {
+    __m256i w = _mm256_set1_epi8(1), x = w, sum[MULTIPLY_SUMS];
+    UNROLL
+    for (size_t s = 0; s < MULTIPLY_SUMS; s++) sum[s] = _mm256_setzero_si256();
+    for (size_t r = 0; r < n; r++) {
+        UNROLL
+        for (size_t s = 0; s < MULTIPLY_SUMS; s++) {
+            KEEP(w);
+            sum[s] = _mm256_add_epi16(sum[s], _mm256_maddubs_epi16(w, x));
+            KEEP(sum[s]);
+        }
+    }
+    return n * MULTIPLY_SUMS * sizeof w;
+}
+
 void kernels_avx2(struct kernels *k) {
     k->name = "avx2";
     k->weights[W_Q4_0].relay = relay_q4_0;
@@ -541,6 +556,7 @@ void kernels_avx2(struct kernels *k) {
     k->weights[W_F32].matmul = matmul_f32;
     k->quantise = quantise;
     k->pack = pack;
+    k->multiply = multiply;
     k->rmsnorm = rmsnorm;
     k->rope = rope;
     k->silu_mul = silu_mul;

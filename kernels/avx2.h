@@ -82,9 +82,20 @@ ALWAYS void transpose_bytes(void *dst, const char *src, size_t step) {
     }
 }
 
-ALWAYS unsigned scales_are_bad(const uint16_t *d) {
+/* In a register: 16 bytes that were just stored as eight pairs are not loaded before all are in the cache. */
+ALWAYS unsigned gather_scales(uint16_t *d, const char *src, size_t step) {
     const __m128i exponent = _mm_set1_epi16(0x7c00);
-    __m128i v = _mm_and_si128(_mm_load_si128((const __m128i *)d), exponent);
+    __m128i v = _mm_setzero_si128();
+    v = _mm_insert_epi16(v, load_u16(src), 0);
+    v = _mm_insert_epi16(v, load_u16(src + step), 1);
+    v = _mm_insert_epi16(v, load_u16(src + 2 * step), 2);
+    v = _mm_insert_epi16(v, load_u16(src + 3 * step), 3);
+    v = _mm_insert_epi16(v, load_u16(src + 4 * step), 4);
+    v = _mm_insert_epi16(v, load_u16(src + 5 * step), 5);
+    v = _mm_insert_epi16(v, load_u16(src + 6 * step), 6);
+    v = _mm_insert_epi16(v, load_u16(src + 7 * step), 7);
+    _mm_store_si128((__m128i *)d, v);
+    v = _mm_and_si128(v, exponent);
     return (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi16(v, exponent));
 }
 

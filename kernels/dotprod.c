@@ -69,7 +69,23 @@ ALWAYS void sum_halves(float32x4_t s[2], const char *x, size_t width, size_t n_t
 
 #include "neon_tile.inc"
 
+static uint64_t multiply(size_t n) {
+    int8x16_t w = vdupq_n_s8(1);
+    int32x4_t sum[MULTIPLY_SUMS];
+    UNROLL
+    for (size_t s = 0; s < MULTIPLY_SUMS; s++) sum[s] = vdupq_n_s32(0);
+    for (size_t r = 0; r < n; r++) {
+        UNROLL
+        for (size_t s = 0; s < MULTIPLY_SUMS; s++) {
+            sum[s] = vdotq_s32(sum[s], w, w);
+            KEEP(sum[s]);
+        }
+    }
+    return n * MULTIPLY_SUMS * sizeof w;
+}
+
 void kernels_dotprod(struct kernels *k) {
     k->name = "dotprod";
     install(k);
+    k->multiply = multiply;
 }

@@ -12,7 +12,6 @@ static const struct {
 #if defined(__x86_64__)
     {CPU_AVX2, kernels_avx2},
     {CPU_AVX2, kernels_avx2_q},
-    {CPU_AVX2, kernels_avx2_k},
     {CPU_AVX2, kernels_avx2_attend},
     {CPU_AVX2 | CPU_AVXVNNI, kernels_avxvnni},
     {CPU_AVX2 | CPU_AVX512, kernels_avx512},

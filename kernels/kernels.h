@@ -98,6 +98,11 @@ struct kernels {
      * zeros, missing tokens are zero. panel_bytes() tells the size. 64-aligned. */
     void (*pack)(void *panel, const struct act *q, size_t ldq, size_t n_block, size_t n_tok);
 
+    /* n rounds of nothing but the instruction that matmul of quantised weights consists of, with the
+     * addition of its results where it has none itself, all in registers: what a core's multipliers give
+     * at this moment. Returns how many products of bytes were made. */
+    uint64_t (*multiply)(size_t n);
+
     /* y = (x * s) * w, s = 1 / sqrt(sum(x^2) / n + eps). y may be x. */
     void (*rmsnorm)(float *y, const float *x, const float *w, size_t n, float eps);
     /* Rotate pairs (a, b) = (x[2i], x[2i+1]) of one head by the angles cs [n_pair][cos, sin] (RoPE:
@@ -213,7 +218,6 @@ void kernels_dotprod(struct kernels *k);
 void kernels_scalar_q(struct kernels *k);
 void kernels_scalar_k(struct kernels *k);
 void kernels_avx2_q(struct kernels *k);
-void kernels_avx2_k(struct kernels *k);
 
 /* The same for attention and what only some architectures use. */
 void kernels_scalar_attend(struct kernels *k);

@@ -21,6 +21,7 @@
 #define KEEP(v) __asm__ volatile("" : "+w"(v) : : "memory")
 
 enum {
+    MULTIPLY_SUMS = 12,       // of multiply(): enough to hide the latency
     VEC = 4,                  // floats in a register
     PREFETCH_AHEAD = 1536,    // about the latency of a Pi's memory times its bandwidth
     PASS_BYTES = 128 * 1024,  // activations that go over the weights in one pass (L2)

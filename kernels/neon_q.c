@@ -107,6 +107,23 @@ ALWAYS void sum_halves(float32x4_t s[2], const char *x, size_t width, size_t n_t
 
 #include "neon_tile.inc"
 
+static uint64_t multiply(size_t n) {
+    int8x16_t w = vdupq_n_s8(1);
+    int16x8_t sum[MULTIPLY_SUMS];
+    UNROLL
+    for (size_t s = 0; s < MULTIPLY_SUMS; s++) sum[s] = vdupq_n_s16(0);
+    for (size_t r = 0; r < n; r++) {
+        UNROLL
+        for (size_t s = 0; s < MULTIPLY_SUMS; s++) {
+            sum[s] = s % 2 ? vmlal_high_s8(sum[s], w, w)
+                           : vmlal_s8(sum[s], vget_low_s8(w), vget_low_s8(w));
+            KEEP(sum[s]);
+        }
+    }
+    return n * MULTIPLY_SUMS * sizeof w / 2;
+}
+
 void kernels_neon_q(struct kernels *k) {
     install(k);
+    k->multiply = multiply;
 }

@@ -2,6 +2,7 @@
 #include "f16.h"
 #include "kernels.h"
 #include "neon.h"
+#include "relay.h"
 
 /* 16 bytes of each of 8 rows, `step` apart, to four runs of [8 rows][4 bytes]. */
 ALWAYS void transpose_words(void *dst, const char *src, size_t step) {
@@ -25,9 +26,20 @@ ALWAYS void transpose_words(void *dst, const char *src, size_t step) {
     }
 }
 
-ALWAYS unsigned scales_are_bad(const uint16_t *d) {
+/* In a register: what was just stored piece by piece is not loaded as one before all is in the cache. */
+ALWAYS unsigned gather_scales(uint16_t *d, const char *src, size_t step) {
     const uint16x8_t exponent = vdupq_n_u16(0x7c00);
-    return vmaxvq_u16(vceqq_u16(vandq_u16(vld1q_u16(d), exponent), exponent));
+    uint16x8_t v = vdupq_n_u16(0);
+    v = vsetq_lane_u16(load_u16(src), v, 0);
+    v = vsetq_lane_u16(load_u16(src + step), v, 1);
+    v = vsetq_lane_u16(load_u16(src + 2 * step), v, 2);
+    v = vsetq_lane_u16(load_u16(src + 3 * step), v, 3);
+    v = vsetq_lane_u16(load_u16(src + 4 * step), v, 4);
+    v = vsetq_lane_u16(load_u16(src + 5 * step), v, 5);
+    v = vsetq_lane_u16(load_u16(src + 6 * step), v, 6);
+    v = vsetq_lane_u16(load_u16(src + 7 * step), v, 7);
+    vst1q_u16(d, v);
+    return vmaxvq_u16(vceqq_u16(vandq_u16(v, exponent), exponent));
 }
 
 /* s8 [8 tokens] = -8 * the sums of q [8][8 tokens][4]. */

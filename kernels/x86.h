@@ -17,6 +17,10 @@
  * instead of 150 GMAC/s). Emits nothing. */
 #define KEEP(v) __asm__ volatile("" : "+v"(v))
 
+enum {
+    MULTIPLY_SUMS = 12
+};  // of multiply(): enough to hide the latency, and there are 16 registers
+
 ALWAYS int32_t load_i32(const void *p) {
     int32_t v;
     memcpy(&v, p, sizeof v);
@@ -34,6 +38,22 @@ ALWAYS float load_f32(const void *p) {
 ALWAYS void prefetch_lines(const char *p, size_t n_line) {
     UNROLL
     for (size_t i = 0; i < n_line; i++) _mm_prefetch(p + 64 * i, _MM_HINT_T1);
+}
+
+struct lines {
+    const char *at;
+    size_t n;
+};
+
+/* Those that fall to part i of n: all at once, they hold up what is computed (measured). */
+ALWAYS struct lines part_of(struct lines l, size_t i, size_t n) {
+    size_t begin = l.n * i / n, end = l.n * (i + 1) / n;
+    return (struct lines){l.at + 64 * begin, end - begin};
+}
+
+ALWAYS void prefetch_part(struct lines l, size_t i, size_t n) {
+    struct lines part = part_of(l, i, n);
+    prefetch_lines(part.at, part.n);
 }
 
 #endif

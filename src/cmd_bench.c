@@ -8,10 +8,11 @@
 
 #include <string.h>
 
-#define MIB ((uint64_t)1 << 20)
-#define BIG (512 * MIB)  // many times any cache, or repeated passes would be read from it
+#define MIB  ((uint64_t)1 << 20)
+#define BIG  (512 * MIB)  // many times any cache, or repeated passes would be read from it
+#define MANY (64 * MIB)   // with so many tokens that it hardly matters
 
-enum { LIST_MAX = 16, TOKENS_MOST = 64, CTX_BENCH = 512, PROMPT = 128 };
+enum { LIST_MAX = 16, TOKENS_FEW = 16, CTX_BENCH = 512, PROMPT = 128 };
 static const double SECONDS = 0.4;  // for each figure of the matrix kernels
 
 struct bench_conf {
@@ -27,7 +28,7 @@ static const struct opt bench_opt[] = {
      "numbers of threads to measure with, the model by the last (1,all)", 0, 0, NULL},
     {"-n", OPT_U32, AT(n_predict), "N", "tokens to let the model write (32)", 2, 100000, NULL},
     {"--roofline", OPT_FLAG, AT(is_roofline), NULL,
-     "matrix kernels at 1 to 64 tokens at once, up to where computing limits", 0, 0, NULL},
+     "matrix kernels at 1 to 128 tokens at once, up to where computing limits", 0, 0, NULL},
     TOKENIZER_OPTION(struct bench_conf),
     MACHINE_OPTION(struct bench_conf, "--memory", OPT_AMOUNT, memory, "SIZE",
                    "memory to use in all: 512M, 4G, or 50% of the RAM", 0, 0, NULL),
@@ -162,43 +163,47 @@ static MUST bench_disk(struct bench *b, struct err *e) {
     return true;
 }
 
-static MUST bench_gemv(struct bench *b, int type, unsigned at, size_t n_tok, struct err *e) {
-    uint64_t room = b->s->pool / 2;
+static const struct {
+    int type;
+    const char *name;
+} bench_type[] = {{W_Q4_0, "matrix Q4_0"}, {W_Q8_0, "matrix Q8_0"}, {W_Q4_K, "matrix Q4_K"}};
+enum { TYPES = sizeof bench_type / sizeof *bench_type };
+
+static MUST bench_gemv(struct bench *b, size_t t, unsigned at, size_t n_tok, struct err *e) {
+    uint64_t room = b->s->pool / 2, most = n_tok > TOKENS_FEW ? MANY : BIG;
     const struct gemv_conf c = {.kernels = &b->s->kernels,
-                                .type = type,
+                                .type = bench_type[t].type,
                                 .n_thread = (int)b->count[at],
                                 .n_tok = n_tok,
-                                .bytes = room < BIG ? room : BIG,
+                                .bytes = room < most ? room : most,
+                                .multiplies = n_tok > 1,
                                 .seconds = SECONDS};
     struct gemv_speed speed;
     if (!gemv_speed(&c, &speed, e)) return false;
-    const char *name = type == W_Q4_0 ? "matrix Q4_0" : "matrix Q8_0";
-    put_figure(b, &(struct figure){.what = name,
-                                   .threads = n_tok > 1 ? 0 : b->count[at],
-                                   .tokens = n_tok > 1 ? (unsigned)n_tok : 0,
-                                   .value = speed.bytes_per_s * 1e-9,
-                                   .unit = "GB/s",
-                                   .limit = b->read_bps[at] * 1e-9,
-                                   .limit_by = "memory read"});
-    if (b->conf->is_roofline) {
-        put_figure(b, &(struct figure){.what = name,
-                                       .threads = n_tok > 1 ? 0 : b->count[at],
-                                       .tokens = n_tok > 1 ? (unsigned)n_tok : 0,
-                                       .value = speed.ops_per_s * 1e-9,
-                                       .unit = "Gop/s"});
-    }
+    struct figure f = {.what = bench_type[t].name,
+                       .threads = n_tok > 1 ? 0 : b->count[at],
+                       .tokens = n_tok > 1 ? (unsigned)n_tok : 0,
+                       .value = speed.bytes_per_s * 1e-9,
+                       .unit = "GB/s",
+                       .limit = b->read_bps[at] * 1e-9,
+                       .limit_by = "memory read"};
+    if (n_tok == 1 || b->conf->is_roofline) put_figure(b, &f);
+    f.value = speed.usual_ops_per_s * 1e-9;
+    f.unit = "Gop/s";
+    f.limit = speed.multiply_per_s * 1e-9;
+    f.limit_by = "multipliers alone";
+    if (n_tok > 1 || b->conf->is_roofline) put_figure(b, &f);
     return true;
 }
 
 static MUST bench_kernels(struct bench *b, struct err *e) {
-    static const int type[] = {W_Q4_0, W_Q8_0};
     unsigned last = b->n_count - 1;
-    for (size_t t = 0; t < 2; t++) {
+    for (size_t t = 0; t < TYPES; t++) {
         for (unsigned i = 0; i < b->n_count; i++) {
-            if (!bench_gemv(b, type[t], i, 1, e)) return false;
+            if (!bench_gemv(b, t, i, 1, e)) return false;
         }
-        for (size_t n = 2; b->conf->is_roofline && n <= TOKENS_MOST; n *= 2) {
-            if (!bench_gemv(b, type[t], last, n, e)) return false;
+        for (size_t n = b->conf->is_roofline ? 2 : PROMPT; n <= PROMPT; n *= 2) {
+            if (!bench_gemv(b, t, last, n, e)) return false;
         }
     }
     return true;
@@ -269,14 +274,13 @@ static MUST bench_model(struct bench *b, struct err *e) {
     return ok;
 }
 
-/* The forecast by what was measured above, where that was the better of two measurements. */
+/* The forecast; what is shown beside it is the better of two measurements. */
 static MUST bench_forecast(struct bench *b, struct err *e) {
     struct setup *s = b->s;
     double read_bps = b->read_bps[b->n_count - 1];
     if (!setup_probe(s, DISK_IF_NEEDED, e)) return false;
     if (read_bps > s->read_bps) s->read_bps = read_bps;
     if (b->disk_bps > s->disk_bps) s->disk_bps = b->disk_bps;
-    setup_forecast(s);
     return true;
 }
 

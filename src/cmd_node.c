@@ -6,6 +6,7 @@
 #include "cluster/msg.h"
 #include "front/front.h"
 #include "front/status_json.h"
+#include "host/facts.h"
 #include "nodesetup.h"
 #include "verbs.h"
 
@@ -18,7 +19,15 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { POLL_MS = 250, DRAIN_MS = 10000, STOP_S = 10, PATH_CAP = 4096, TELL_CAP = 600 };
+enum {
+    POLL_MS = 250,
+    WARMTH_POLLS = 8,
+    DRAIN_MS = 10000,
+    SETTLE_MS = 1000,
+    STOP_S = 10,
+    PATH_CAP = 4096,
+    TELL_CAP = 600
+};
 
 struct node_cli {
     const char *config;
@@ -406,7 +415,8 @@ static void wait_for_end(struct service *s) {
     const struct timespec poll = {.tv_nsec = POLL_MS * 1000000L};
     sigset_t set;
     watched(&set);
-    for (;;) {
+    for (unsigned i = 0;; i++) {
+        if (i % WARMTH_POLLS == 0) node_temperature(s->node, facts_temperature(""));
         int sig = sigtimedwait(&set, NULL, &poll);
         while (s->is_init && waitpid(-1, NULL, WNOHANG) > 0) {
         }
@@ -431,6 +441,7 @@ static void stop(struct service *s) {
     act.sa_handler = leave_late;
     sigaction(SIGALRM, &act, NULL);
     alarm(STOP_S);
+    if (s->front) front_settle(s->front, SETTLE_MS);
     if (s->front) front_close(s->front);
     if (s->node) node_close(s->node);
     log_info("node", "stopped");

@@ -115,7 +115,7 @@ static void put_parts(struct answer *a, int32_t id) {
             json_string(&a->json, a->part[0], a->n_part[0]);
         }
         if (a->n_part[1]) {
-            json_key(&a->json, "reasoning");
+            json_key(&a->json, "reasoning_content");
             json_string(&a->json, a->part[1], a->n_part[1]);
         }
     }
@@ -402,6 +402,15 @@ static void print_disk(const struct setup *s, const struct figures *f) {
     }
 }
 
+static void print_draft(const struct figures *f) {
+    if (!f->r.gave_up) return;
+    fprintf(stderr, "draft     did not pay and was given up");
+    if (f->r.grown_bytes) {
+        fprintf(stderr, "; its %s of memory hold weights now", BYTES_TEXT(f->r.grown_bytes));
+    }
+    fputc('\n', stderr);
+}
+
 static void print_summary(const struct answer *a, size_t n_prompt, const struct figures *f) {
     const struct setup *s = a->setup;
     static const char *const why[] = {
@@ -416,6 +425,7 @@ static void print_summary(const struct answer *a, size_t n_prompt, const struct 
     if (f->per_step > 1.005) fprintf(to, ", %.2f a step by guessing ahead", f->per_step);
     fprintf(to, "; prompt %zu tokens, %.1f tokens/s\n", n_prompt, f->prefill_tps);
     print_disk(s, f);
+    print_draft(f);
     fprintf(to, "memory    %s used at most, of %s\n", BYTES_TEXT(f->peak_rss),
             BYTES_TEXT(s->budget));
 }
@@ -440,6 +450,9 @@ static void json_work(struct json *j, const struct setup *s, const struct figure
     json_put_real(j, "io_gbps", f->io_bps * 1e-9);
     json_put_real(j, "wait_s", f->wait_s);
     json_put_bool(j, "is_direct", f->stats.is_direct);
+    json_put_u64(j, "kept_bytes", f->stats.pinned_bytes + f->stats.cached_bytes);
+    json_put_bool(j, "draft_given_up", f->r.gave_up);
+    json_put_u64(j, "grown_bytes", f->r.grown_bytes);
     setup_json(s, j);
 }
 

@@ -2,6 +2,7 @@
 #include "base/clock.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "base/status.h"
 #include "verbs.h"
 
 #include <errno.h>
@@ -198,13 +199,7 @@ static uint64_t whole(const struct json_value *v, const char *key) {
     return r > 0 && r < 0x1p63 ? (uint64_t)r : 0;
 }
 
-static bool truth(const struct json_value *v, const char *key) {
-    bool b = false;
-    struct err e;
-    return v && json_want_bool(v, key, &b, &e) && b;
-}
-
-enum { WORD = 96 };
+enum { WORD = STATUS_TEXT };  // no text of a status is longer
 
 static const char *word(const struct json_value *v, const char *key, char out[static WORD]) {
     struct json_chars c = {.s = "", .len = 0};
@@ -249,13 +244,20 @@ static void print_cluster(const struct json_value *root) {
 }
 
 static void print_speed(const struct json_value *plan, const struct json_value *load) {
-    double measured = real(plan, "measured_tps"), predicted = real(plan, "predicted_tps");
+    double measured = real(plan, "measured_tps");
     printf("speed     ");
     if (measured > 0) printf("%.*f tokens/s, ", measured < 10 ? 2 : 1, measured);
-    if (predicted > 0) printf("%.*f forecast, ", predicted < 10 ? 2 : 1, predicted);
     if (*WORD_OF(plan, "limited_by")) printf("limited by %s, ", WORD_OF(plan, "limited_by"));
     printf("%llu running, %llu waiting\n", (unsigned long long)whole(load, "running"),
            (unsigned long long)whole(load, "waiting"));
+}
+
+static void print_context(uint64_t context, const struct json_value *after_loss) {
+    uint64_t left = whole(after_loss, "context");
+    printf("context %llu", (unsigned long long)context);
+    if (after_loss && !left) printf(", none if a node is lost");
+    if (left && left < context) printf(", %llu if a node is lost", (unsigned long long)left);
+    putchar('\n');
 }
 
 static void print_model(const struct json_value *root) {
@@ -265,9 +267,9 @@ static void print_model(const struct json_value *root) {
         printf("model     none: this node answers no requests itself\n");
         return;
     }
-    printf("model     %s: %s, %llu layers, context %llu\n", WORD_OF(m, "name"),
-           BYTES_TEXT(whole(m, "bytes")), (unsigned long long)whole(m, "layers"),
-           (unsigned long long)whole(m, "context"));
+    printf("model     %s: %s, %llu layers, ", WORD_OF(m, "name"), BYTES_TEXT(whole(m, "bytes")),
+           (unsigned long long)whole(m, "layers"));
+    print_context(whole(m, "context"), part(plan, "after_loss"));
     print_speed(plan, part(root, "load"));
     if (real(ms, "compute") + real(ms, "disk") + real(ms, "network") > 0) {
         printf(
@@ -289,9 +291,8 @@ static void print_node(const struct json_value *v, const char *leader) {
     if (streamed) printf(", %s a token from the disk", BYTES_TEXT(streamed));
     if (streamed && disk > 0) printf(" at %s", RATE_TEXT(disk * 1e9));
     if (streamed && disk > 0 && disk_most > 0) printf(" of %s", RATE_TEXT(disk_most * 1e9));
-    if (real(v, "link_mbps") > 0) printf(", link %.0f Mb/s", real(v, "link_mbps"));
     if (temperature > 0) printf(", %.0f C", temperature);
-    printf("%s\n", truth(v, "throttled") ? ", throttled" : "");
+    putchar('\n');
 }
 
 static void print_status(const struct json_value *root) {
@@ -305,10 +306,7 @@ static void print_status(const struct json_value *root) {
            "address", "state");
     for (size_t i = 0; i < json_size(nodes); i++) print_node(json_item(nodes, i), leader);
     for (size_t i = 0; i < json_size(alerts); i++) {
-        const struct json_value *a = json_item(alerts, i);
-        const char *remedy = WORD_OF(a, "remedy");
-        printf("%salert     %s%s%s\n", i ? "" : "\n", WORD_OF(a, "text"), *remedy ? "; " : "",
-               remedy);
+        printf("%salert     %s\n", i ? "" : "\n", WORD_OF(json_item(alerts, i), "text"));
     }
 }
 

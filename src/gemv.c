@@ -6,6 +6,7 @@
 #include <assert.h>
 #include <stdatomic.h>
 
+enum { MULTIPLY_ROUNDS = 100000, MULTIPLY_PASSES = 10 };  // some 10 ms on anything
 enum { COLS_USUAL = 4096, UNIT = 256 << 10, PASSES_LEAST = 2, WIDTHS_MOST = 16 };
 static const double TURN_SECONDS = 0.002;  // by then members that slept are long awake
 
@@ -23,9 +24,12 @@ struct gemv {
     size_t end;  // of the run
     const unsigned *width;
     unsigned n_width;
-    double best_s[WIDTHS_MOST], sum_s[WIDTHS_MOST], relay_s[WIDTHS_MOST];
+    double best_s[WIDTHS_MOST], sum_s[WIDTHS_MOST], stream_s[WIDTHS_MOST];
     unsigned n_pass[WIDTHS_MOST];
-    uint8_t *scratch;  // [n_thread, per_unit] groups that were re-laid, with conf.relays
+    uint64_t n_product[WIDTHS_MOST];  // with conf.multiplies
+    double multiply_s[WIDTHS_MOST];
+    atomic_ullong products;  // of a pass
+    uint8_t *scratch;        // [n_thread, per_unit] groups that were re-laid, with conf.streams
 };
 
 static void gemv_fill(void *ctx, int thread, int n_thread) {
@@ -49,35 +53,44 @@ static void gemv_share(void *ctx, int thread, int n_thread) {
 }
 
 /* As streamed weights are: from wherever they lie into memory that stays in the cache. What lies there
- * is in kernel order, but any bytes take the same time. */
-static void relay_share(void *ctx, int thread, int n_thread) {
+ * is in kernel order, but any bytes take the same time to re-lay. */
+static void stream_share(void *ctx, int thread, int n_thread) {
     struct gemv *g = ctx;
     (void)n_thread;
     uint8_t *to = g->scratch + (size_t)thread * g->per_unit * g->group;
     for (;;) {
         size_t at = atomic_fetch_add(&g->next, g->per_unit);
-        if (at >= g->n_group) return;
-        size_t n = g->n_group - at < g->per_unit ? g->n_group - at : g->per_unit;
+        if (at >= g->end) return;
+        size_t n = g->end - at < g->per_unit ? g->end - at : g->per_unit;
         for (size_t i = 0; i < n; i++) {
             (void)g->ops->relay(to + i * g->group, g->w + (at + i) * g->group, ROW_GROUP, g->n_col);
         }
+        g->ops->matmul(g->y + at * ROW_GROUP, g->n_group * ROW_GROUP, to, n, g->n_col, g->x,
+                       g->conf->n_tok);
     }
 }
 
-static void time_relay(struct gemv *g, struct par *team, unsigned i) {
-    atomic_store(&g->next, 0);
-    double begin = clock_s();
-    par_run(team, relay_share, g);
-    double t = clock_s() - begin;
-    if (t < g->relay_s[i]) g->relay_s[i] = t;
+static void multiply_share(void *ctx, int thread, int n_thread) {
+    struct gemv *g = ctx;
+    (void)thread;
+    (void)n_thread;
+    atomic_fetch_add(&g->products, g->conf->kernels->multiply(MULTIPLY_ROUNDS));
 }
 
-static double one_pass(struct gemv *g, struct par *team) {
+static void take_multiply(struct gemv *g, struct par *team, unsigned i) {
+    double begin = clock_s();
+    atomic_store(&g->products, 0);
+    for (unsigned pass = 0; pass < MULTIPLY_PASSES; pass++) par_run(team, multiply_share, g);
+    g->multiply_s[i] += clock_s() - begin;
+    g->n_product[i] += atomic_load(&g->products);
+}
+
+static double one_pass(struct gemv *g, struct par *team, par_work *share) {
     double begin = clock_s();
     for (size_t at = 0; at < g->n_group; at = g->end) {
         g->end = g->n_group - at < g->per_run ? g->n_group : at + g->per_run;
         atomic_store(&g->next, at);
-        par_run(team, gemv_share, g);
+        par_run(team, share, g);
     }
     return clock_s() - begin;
 }
@@ -86,21 +99,24 @@ static void take_turn(struct gemv *g, struct par *team, unsigned i) {
     double sum = 0;
     par_width(team, (int)g->width[i]);
     for (unsigned pass = 0; pass < PASSES_LEAST || sum < TURN_SECONDS; pass++) {
-        double t = one_pass(g, team);
+        double t = one_pass(g, team, gemv_share);
         if (t < g->best_s[i]) g->best_s[i] = t;
         sum += t;
         if (!pass) continue;  // some may have slept
         g->sum_s[i] += t;
         g->n_pass[i]++;
     }
-    if (g->conf->relays) time_relay(g, team, i);
+    if (g->conf->multiplies) take_multiply(g, team, i);
+    if (!g->conf->streams) return;
+    double t = one_pass(g, team, stream_share);
+    if (t < g->stream_s[i]) g->stream_s[i] = t;
 }
 
 static void gemv_body(void *ctx, struct par *team) {
     struct gemv *g = ctx;
     if (g->conf->places) par_pin(team, g->conf->places);
     par_run(team, gemv_fill, g);
-    for (unsigned i = 0; i < g->n_width; i++) g->best_s[i] = g->relay_s[i] = 1e9;
+    for (unsigned i = 0; i < g->n_width; i++) g->best_s[i] = g->stream_s[i] = 1e9;
     double begin = clock_s();
     do {
         for (unsigned i = 0; i < g->n_width; i++) take_turn(g, team, i);
@@ -169,7 +185,7 @@ static MUST gemv_open(struct gemv *g, const struct gemv_conf *c, struct err *e) 
     g->n_group = c->bytes > fixed + each ? (c->bytes - fixed) / each : 1;
     size_t most = c->unit_bytes && c->unit_bytes < UNIT ? c->unit_bytes : UNIT;
     g->per_unit = most / g->group ? most / g->group : 1;
-    size_t scratch = c->relays ? (size_t)c->n_thread * g->per_unit * g->group : 0;
+    size_t scratch = c->streams ? (size_t)c->n_thread * g->per_unit * g->group : 0;
     g->per_run = c->run_bytes ? (c->run_bytes + g->group - 1) / g->group : g->n_group;
     if (!arena_open(&g->mem, "matrix", fixed + g->n_group * each + scratch, e)) return false;
     g->w = arena_push(&g->mem, g->n_group * g->group, 64);
@@ -202,10 +218,12 @@ MUST gemv_speeds(const struct gemv_conf *c, const unsigned *width, unsigned n,
     arena_close(&g.mem);
     if (!ok) return false;
     for (unsigned i = 0; i < n; i++) {
+        double passes_per_s = g.n_pass[i] / g.sum_s[i];
         out[i] = (struct gemv_speed){.bytes_per_s = bytes / g.best_s[i],
-                                     .ops_per_s = ops / g.best_s[i],
-                                     .usual_per_s = bytes * g.n_pass[i] / g.sum_s[i],
-                                     .relay_per_s = c->relays ? bytes / g.relay_s[i] : 0};
+                                     .usual_per_s = bytes * passes_per_s,
+                                     .usual_ops_per_s = ops * passes_per_s,
+                                     .stream_per_s = c->streams ? bytes / g.stream_s[i] : 0};
+        if (c->multiplies) out[i].multiply_per_s = 2.0 * (double)g.n_product[i] / g.multiply_s[i];
     }
     return true;
 }

@@ -19,15 +19,18 @@ struct gemv_conf {
     uint64_t
         run_bytes;  // weights that the team is given at once, as those of a model's matrix; 0: all
     uint64_t unit_bytes;  // of which a member takes so many, 0: 256 KiB
-    bool relays;          // measure re-laying, too
+    bool multiplies;      // measure what the multipliers give between the passes, too
+    bool streams;         // measure what streamed weights cost, too
     double seconds;       // how long to go on; two passes are made in any case
 };
 
 /* Of the best pass. Bytes: of weights in kernel order. */
 struct gemv_speed {
-    double bytes_per_s, ops_per_s;
-    double usual_per_s;  // bytes, of all passes together
-    double relay_per_s;  // bytes from file order to kernel order, with conf.relays; else 0
+    double bytes_per_s;
+    double usual_per_s;      // bytes, of all passes together
+    double usual_ops_per_s;  // operations likewise
+    double multiply_per_s;   // and those of kernels->multiply(), with conf.multiplies; else 0
+    double stream_per_s;     // bytes re-laid and then multiplied, with conf.streams; else 0
 };
 
 /* Random finite weights times random tokens. Fails: ERR_MEMORY. */

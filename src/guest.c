@@ -61,7 +61,7 @@ static MUST nobody(struct guest *g, unsigned need, struct err *e) {
     const struct status *t = &g->now;
     const char *more = t->n_alert ? t->alert[t->n_alert - 1].text : t->why;
     return err_set(e, ERR_IO,
-                   "%u of %u workers joined within %d s%s%.150s; do all named ones run `dair node` "
+                   "%u of %u workers joined within %d s%s%.290s; do all named ones run `dair node` "
                    "with this key and this model?",
                    t->cluster.n_node ? t->cluster.n_node - 1 : 0, need - 1, JOIN_MS / 1000,
                    *more ? ": " : "", more);

@@ -8,8 +8,13 @@ enum {
     CHANNEL_BYTES = 48 << 10,     // measured by test_chan; a peer has two, for control and data
     PEERS_MOST = PLAN_NODES - 1,  // may come where none are named
     HTTP_PART = 32,               // of the budget is for requests over HTTP
-    SEQ_MOST = 8,                 // conversations in memory at one time
-    SEQ_PART = 8,                 // all of them together at most this part of the pool
+    /* Handshakes at one time, dialled or not: one for each other node of the largest cluster, and one for a
+     * stranger. Two nodes hardly have more than one with each other at a time. */
+    HANDSHAKE_LEAST = PLAN_NODES,
+    ASKS_LEAST = 192 << 10,  // bytes for the requests that a leader keeps
+    ASKS_MOST = 64 << 20,
+    SEQ_MOST = 8,  // conversations in memory at one time
+    SEQ_PART = 8,  // all of them together at most this part of the pool
 };
 
 static uint64_t kv_bytes(const struct model *m, const struct engine_conf *c) {
@@ -29,23 +34,21 @@ uint64_t nodesetup_http(uint64_t budget) {
     return part < least ? least : part > most ? most : part;
 }
 
-/* A mesh lays the rows of a chunk one after another before it sends them (epoch.c: widest()). */
-static uint64_t pack_bytes(const struct model *m, uint64_t n_batch) {
-    uint64_t ff = (uint64_t)m->n_ff * (m->n_used ? m->n_used : 1);
-    uint64_t heads = (uint64_t)m->n_head * m->head_dim;
-    uint64_t most = ff > heads ? ff : heads;
-    if (most < m->n_ff_shared) most = m->n_ff_shared;
-    if (most < m->n_embd) most = m->n_embd;
-    uint64_t chunk = n_batch * most * sizeof(float), all = m->n_vocab * sizeof(struct candidate);
-    return chunk > all ? chunk : all;
+static uint64_t part_of(uint64_t budget, uint64_t least, uint64_t most) {
+    uint64_t part = budget / 64;
+    return part < least ? least : part > most ? most : part;
 }
 
 /* For answers that are held to grammars: what following them takes. A small budget has nothing to spare. */
 static uint64_t grammar_part(uint64_t budget) {
-    const uint64_t least = 1 << 20, most = 48 << 20;
-    uint64_t part = budget / 64;
-    if (budget < 16 * least) return 0;
-    return part < least ? least : part > most ? most : part;
+    const uint64_t least = 1 << 20;
+    return budget < 16 * least ? 0 : part_of(budget, least, 48 * least);
+}
+
+/* Strangers' handshakes: a small budget has room for few at a time. */
+static uint32_t choose_handshakes(uint64_t budget) {
+    const uint64_t one = CHANNEL_BYTES;
+    return (uint32_t)(part_of(budget, HANDSHAKE_LEAST * one, GATE_PENDING * one) / one);
 }
 
 static void take(struct setup *s, uint64_t bytes) {
@@ -58,11 +61,15 @@ MUST nodesetup_measure(struct setup *s, const struct machine *m, unsigned n_peer
     if (!setup_budget(s, m, e)) return false;
     bool is_alone = !c->keys.has_key;
     uint64_t peers = is_alone ? 0 : n_peer ? n_peer : PEERS_MOST;
+    c->n_handshake = choose_handshakes(s->budget);
+    c->asks = part_of(s->budget, ASKS_LEAST, ASKS_MOST);
     take(s, peers * 2 * CHANNEL_BYTES);
+    if (!is_alone) take(s, (uint64_t)c->n_handshake * CHANNEL_BYTES);
     if (http) take(s, nodesetup_http(s->budget));
-    if (s->model.n_layer) take(s, grammar_part(s->budget));
+    if (s->model.n_layer) take(s, grammar_part(s->budget) + c->asks);
     if (!setup_speeds(s, m, e)) return false;
-    if (s->model.n_layer && !is_alone) take(s, pack_bytes(&s->model, s->conf.n_batch));
+    /* A mesh lays the rows of a message one after another before it sends them. */
+    if (s->model.n_layer && !is_alone) take(s, plan_widest(&s->model, s->conf.n_batch));
     c->model = s->model.n_layer ? &s->model : NULL;
     c->tok = s->tok;
     c->kernels = &s->kernels;

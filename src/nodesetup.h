@@ -9,9 +9,10 @@
 #include "net/ident.h"
 #include "setup.h"
 
-/* Budget and pool, less what the channels of n_peer others (0: of as many as may come) and (if http)
- * the page take; speeds; all of it into *c beside what stands there: without a key nobody comes. s:
- * opened with its tokenizer, or zeroed: a node without a model.
+/* Budget and pool, less what the channels of n_peer others (0: of as many as may come), strangers'
+ * handshakes, the requests that a leader keeps and (if http) the page take; speeds; all of it into *c
+ * beside what stands there: without a key nobody comes. s: opened with its tokenizer, or zeroed: a node
+ * without a model.
  * Fails: as setup_budget and setup_speeds. */
 MUST nodesetup_measure(struct setup *s, const struct machine *m, unsigned n_peer, bool http,
                        struct node_conf *c, struct err *e);

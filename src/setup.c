@@ -1,5 +1,6 @@
 #include "setup.h"
 
+#include "rehearse.h"
 #include "store/diskprobe.h"
 
 #include <stdio.h>
@@ -15,18 +16,22 @@ enum {
     BATCH_NODE = 64,      // of a node: what is gathered at once grows with it
     PROMPT_USUAL = 1024,  // tokens, where the prompt is not known yet
     BATCH_STREAM = 64,    // of a model that streams: its scratch takes from what stays
-    SWEEP_PART = 16,      // of what a token streams: so much more, for the sake of the prompt
     ANSWER_USUAL = 128,   // the same of the answer
-    GUESS_PART = 64,
-    SCORE_TIMES = 4,  // scoring takes so much more
-    GUESS_RAM = 15,   // guesses in a step; more cost as much as tokens
+    GUESS_PART = 64,     // of what a token reads, or of the pool: so much may guessing take from it
+    GUESS_LEAST = 2048,  // of the pool, which no step's time shows
+    SCORE_TIMES = 4,     // scoring takes so much more
+    GUESS_RAM = 15,      // guesses in a step; more cost as much as tokens
+    READERS_USUAL = 2,
+    READERS_FAST = 4,
     RING_USUAL = 8,
     RING_LEAST = 4,
+    RING_PART = 16,  // of what a token streams, at most
     CHUNK_UNIT = 4096,
     PAGE_PART = 512
 };
 static const double FAST_DISK = 2e9;       // bytes/s that two readers cannot saturate
 static const double CLEARLY_SLOWER = 0.8;  // below this part of the memory's speed a kernel limits
+static const double DISK_SECONDS = 0.15;   // to read for a measurement
 
 /* All variants' names: "scalar, avx2 and neon". */
 static void list_variants(char *to, size_t size) {
@@ -163,10 +168,19 @@ static MUST measure(const struct setup *s, uint32_t batch, uint32_t slot, uint64
     return engine_measure(&c, m, e);
 }
 
+/* The same with the pool as it is, and with all of it for the large model: a draft may be given up. */
+static MUST measure_alone(struct setup *s, uint32_t slot, struct nn_memory *m, struct err *e) {
+    const struct model *draft = s->conf.draft;
+    s->conf.draft = NULL;
+    bool ok = measure(s, s->conf.n_batch, slot, s->pool, m, e);
+    s->conf.draft = draft;
+    return ok;
+}
+
 /* The smallest pool that works at all. */
 static MUST least_pool(const struct setup *s, uint64_t *pool, struct err *e) {
     struct nn_memory m;
-    if (!measure(s, 1, 2, ENGINE_PLENTY, &m, e)) {
+    if (!measure(s, 1, 2, NN_PLENTY, &m, e)) {
         return err_in(e, s->is_demo ? "demo model" : s->model.file[0].path);
     }
     *pool = m.min_budget;
@@ -182,24 +196,31 @@ static MUST too_small(const struct setup *s, struct err *e) {
         name, (unsigned long long)(s->least / MIB), s->conf.n_ctx, BYTES_TEXT(s->budget));
 }
 
-/* As many guesses as a part of the pool holds rows of logits for, the one of every step not counted; and
- * tokens to score. */
-static void choose_guesses(struct setup *s, uint32_t most) {
+/* As many guesses as so many bytes hold rows of logits for, the one of every step not counted; and tokens
+ * to score. */
+static void choose_guesses(struct setup *s, uint32_t most, uint64_t bytes) {
     struct engine_conf *c = &s->conf;
-    uint64_t rows = s->pool / GUESS_PART / (s->model.n_vocab * sizeof(float));
+    uint64_t row = s->model.n_vocab * sizeof(float);
+    uint64_t rows = bytes / row, score = s->pool / GUESS_PART * SCORE_TIMES / row;
     c->n_guess = c->spec == SPEC_OFF ? 0 : rows < most ? (uint32_t)rows : most;
-    rows *= SCORE_TIMES;
-    c->n_logit = rows < s->n_logit ? (uint32_t)rows : s->n_logit;
+    c->n_logit = score < s->n_logit ? (uint32_t)score : s->n_logit;
     if (s->n_logit && !c->n_logit) c->n_logit = 1;
+}
+
+/* Of a model that streams `disk` bytes a token: so much more would be read without the memory. */
+static uint64_t guess_bytes(const struct setup *s, uint64_t disk) {
+    uint64_t least = s->pool / GUESS_LEAST, most = s->pool / GUESS_PART;
+    disk /= GUESS_PART;
+    return disk < least ? least : disk < most ? disk : most;
 }
 
 /* Fewer tokens at once while scratch takes more than a quarter of the pool and that helps. */
 static MUST choose_batch(struct setup *s, struct err *e) {
     struct nn_memory now, next;
     uint32_t batch = s->conf.n_ctx < BATCH_MOST ? s->conf.n_ctx : BATCH_MOST;
-    if (!measure(s, batch, 2, ENGINE_PLENTY, &now, e)) return false;
+    if (!measure(s, batch, 2, NN_PLENTY, &now, e)) return false;
     while (batch > 1 && (now.scratch_bytes > s->pool / 4 || now.min_budget > s->pool)) {
-        if (!measure(s, batch / 2, 2, ENGINE_PLENTY, &next, e)) return false;
+        if (!measure(s, batch / 2, 2, NN_PLENTY, &next, e)) return false;
         if (now.min_budget <= s->pool && next.scratch_bytes > now.scratch_bytes / 10 * 9) break;
         batch /= 2;
         now = next;
@@ -213,19 +234,20 @@ static MUST choose_batch(struct setup *s, struct err *e) {
  * tiles, but may make a token read a part more only. */
 static MUST choose_sweep(struct setup *s, struct err *e) {
     struct engine_conf *c = &s->conf;
-    struct nn_memory m;
+    struct nn_memory m, alone;
     uint32_t want = s->n_prompt ? s->n_prompt : PROMPT_USUAL;
     if (want > c->n_ctx) want = c->n_ctx;
     if (!measure(s, c->n_batch, 2, s->pool, &m, e)) return e->code == ERR_MEMORY;
     if (!m.disk_bytes) return true;
-    choose_guesses(s, SPEC_MOST);
+    if (!measure_alone(s, 2, &alone, e)) return e->code == ERR_MEMORY;
+    if (alone.disk_bytes) choose_guesses(s, SPEC_MOST, guess_bytes(s, alone.disk_bytes));
     if (c->n_batch > BATCH_STREAM) c->n_batch = BATCH_STREAM;
     if (!measure(s, c->n_batch, RING_USUAL, s->pool, &m, e)) return e->code == ERR_MEMORY;
-    uint64_t most = m.disk_bytes, part = s->pool / (4 * SWEEP_PART);
-    most += most / SWEEP_PART > part ? most / SWEEP_PART : part;
+    struct nn_memory plain = m;
+    uint64_t most = nn_fair_read(plain.disk_bytes, s->pool);
     for (c->n_sweep = want; c->n_sweep > c->n_batch; c->n_sweep /= 2) {
-        if (measure(s, c->n_batch, RING_USUAL, s->pool, &m, e) && m.ring_bytes <= s->pool / 2 &&
-            m.disk_bytes <= most) {
+        if (measure(s, c->n_batch, RING_USUAL, s->pool, &m, e) &&
+            nn_sweep_pays(&m, &plain, s->pool)) {
             return true;
         }
     }
@@ -237,15 +259,24 @@ static MUST choose_sweep(struct setup *s, struct err *e) {
     return true;
 }
 
-/* As many read-ahead buffers as a quarter of the pool holds, up to `most`, at least two. */
+/* Of a ring of `slot` buffers, which m is with: is it worth its memory? One that holds a layer may be
+ * larger. What it takes, each token reads anew, and more than half of what streams is never of use. */
+static bool is_fair(const struct setup *s, const struct nn_memory *m, uint32_t slot,
+                    uint64_t pool) {
+    uint64_t fair = pool / (s->conf.n_sweep ? 2 : 4);
+    bool serves = slot <= RING_LEAST ||
+                  (slot <= m->tiles.n_streamed / 2 && m->ring_bytes <= m->disk_bytes / RING_PART);
+    return slot == 2 || (serves && m->ring_bytes <= fair);
+}
+
+/* As many read-ahead buffers as are fair, up to `most`, at least two. */
 static MUST choose_ring(struct setup *s, uint32_t most, struct err *e) {
     for (uint32_t slot = most; slot >= 2; slot /= 2) {
-        bool ok = measure(s, s->conf.n_batch, slot, s->pool, &s->memory, e);
+        struct nn_memory alone;
+        bool ok = measure(s, s->conf.n_batch, slot, s->pool, &s->memory, e) &&
+                  measure_alone(s, slot, &alone, e);
         if (!ok && e->code != ERR_MEMORY) return false;
-        /* One that holds a layer may be larger; more than half of what streams is never of use. */
-        uint64_t fair = s->pool / (s->conf.n_sweep ? 2 : 4);
-        bool serves = slot <= RING_LEAST || slot <= s->memory.tiles.n_streamed / 2;
-        if (ok && (slot == 2 || (serves && s->memory.ring_bytes <= fair))) {
+        if (ok && is_fair(s, &alone, slot, s->pool)) {
             s->conf.n_slot = slot;
             return true;
         }
@@ -266,7 +297,7 @@ static bool holds_all(const struct setup *s, uint64_t budget) {
  * and of uneven slices one may lack what another has too much of. */
 static uint64_t in_ram_from(const struct setup *s, uint64_t low) {
     uint64_t high = low, step = MIB;
-    while (!holds_all(s, high) && high < ENGINE_PLENTY) {
+    while (!holds_all(s, high) && high < NN_PLENTY) {
         low = high + MIB;
         high += step;
         step *= 2;
@@ -296,7 +327,7 @@ MUST setup_fit(struct setup *s, const struct machine *m, struct err *e) {
     struct nn_memory most;
     uint64_t least = 0;
     *c = (struct engine_conf){
-        .model = &s->model, .kernels = &s->kernels, .n_reader = 2, .places = c->places};
+        .model = &s->model, .kernels = &s->kernels, .n_reader = READERS_USUAL, .places = c->places};
     c->kv = (enum kv_type)m->kv;
     c->wire = (enum wire_type)m->wire;
     c->spec = (enum spec_kind)m->spec;
@@ -304,11 +335,11 @@ MUST setup_fit(struct setup *s, const struct machine *m, struct err *e) {
     if (!setup_context(s, m, &c->n_ctx, e) || !set_slices(c, m->slices, e)) return false;
     choose_threads(s, m);
     if (!setup_budget(s, m, e)) return false;
-    choose_guesses(s, GUESS_RAM);
+    choose_guesses(s, GUESS_RAM, s->pool / GUESS_PART);
     if (!least_pool(s, &least, e)) return false;
     s->least = budget_for(s->program, least);
     if (least > s->pool) return too_small(s, e);
-    if (!choose_batch(s, e) || !measure(s, c->n_batch, 2, ENGINE_PLENTY, &most, e)) return false;
+    if (!choose_batch(s, e) || !measure(s, c->n_batch, 2, NN_PLENTY, &most, e)) return false;
     /* Without the embedding table, of which a token reads one row only. */
     s->in_ram = in_ram_from(s, budget_for(s->program, most.kv_bytes + most.scratch_bytes +
                                                           most.fixed_bytes + most.weight_bytes +
@@ -333,16 +364,20 @@ static uint32_t probe_chunk(const struct setup *s) {
     return chunk < CHUNK_UNIT ? CHUNK_UNIT : (uint32_t)chunk;
 }
 
-static MUST probe_disk(struct setup *s, struct err *e) {
-    struct disk_speed d;
+static MUST read_disk(const struct setup *s, double seconds, struct disk_speed *d, struct err *e) {
     const struct model_file *f = model_main_file(&s->model);
+    return disk_probe(f->path, f->data_off, f->data_len, s->disk_chunk, s->conf.n_reader, seconds,
+                      d, e);
+}
+
+/* The better of two: what else happens at the moment only slows it. */
+static MUST probe_disk(struct setup *s, struct err *e) {
+    struct disk_speed d[2];
     s->disk_chunk = probe_chunk(s);
-    if (!disk_probe(f->path, f->data_off, f->data_len, s->disk_chunk, s->conf.n_reader, 0.3, &d,
-                    e)) {
+    if (!read_disk(s, DISK_SECONDS, &d[0], e) || !read_disk(s, DISK_SECONDS, &d[1], e))
         return false;
-    }
-    s->disk_bps = d.bytes_per_s;
-    s->disk_cpu = d.bytes ? d.cpu_s / (double)d.bytes : 0;
+    bool first = d[0].bytes_per_s > d[1].bytes_per_s;
+    s->disk_bps = d[first ? 0 : 1].bytes_per_s;
     return true;
 }
 
@@ -360,13 +395,13 @@ static uint32_t common_type(const struct model *m) {
     return best;
 }
 
-/* Threads and what they are good for, on so many bytes of weights. */
-static MUST probe_threads(struct setup *s, uint64_t bytes, struct err *e) {
-    struct engine_conf *c = &s->conf;
+/* What to measure on: matrices of so many bytes of weights in all. */
+static struct tune_conf tune_on(const struct setup *s, uint64_t bytes) {
+    const struct engine_conf *c = &s->conf;
     bool has_slices = c->n_slice > 1;
     uint32_t n_pos =
         s->n_prompt + (s->n_answer ? s->n_answer + 1 : ANSWER_USUAL) / 2;  // on average
-    const struct tune_conf t = {
+    return (struct tune_conf){
         .kernels = &s->kernels,
         .model = &s->model,
         .type = (int)common_type(&s->model),
@@ -379,8 +414,13 @@ static MUST probe_threads(struct setup *s, uint64_t bytes, struct err *e) {
         .memory = s->pool / 2,
         .n_pos = n_pos < c->n_ctx ? n_pos : c->n_ctx,
     };
+}
+
+/* Threads and what they are good for. */
+static MUST probe_threads(struct setup *s, uint64_t bytes, struct err *e) {
+    const struct tune_conf t = tune_on(s, bytes);
     if (!tune_measure(&t, &s->tune, e)) return false;
-    c->n_decode = has_slices ? 0 : s->tune.count[s->tune.best];
+    s->conf.n_decode = s->conf.n_slice > 1 ? 0 : s->tune.count[s->tune.best];
     s->compute_bps = s->tune.usual_bps;
     return true;
 }
@@ -391,19 +431,34 @@ static MUST probe_memory(struct setup *s, unsigned n_thread, struct err *e) {
     return host_read_speed((int)n_thread, bytes, &s->read_bps, e);
 }
 
-/* Readers take their time from those who compute, unless there are cores to spare. */
 static struct rates rates_of(const struct setup *s) {
-    unsigned n = s->tune.count[s->tune.best];
-    double reading = (int)n < s->n_core ? 0 : s->disk_cpu / n;
     return (struct rates){.compute_bps = s->compute_bps,
+                          .stream_bps = s->tune.stream_bps,
                           .rest_s = s->tune.rest_s,
-                          .disk_bps = s->disk_bps,
-                          .stream_s = 1 / s->tune.relay_bps + reading};
+                          .disk_bps = s->disk_bps};
 }
 
-void setup_forecast(struct setup *s) {
+static void foretell(const struct setup *s, const struct nn_memory *m, struct forecast *f) {
     const struct rates r = rates_of(s);
-    engine_forecast(&s->memory, &r, &s->forecast);
+    engine_forecast(m, &r, f);
+    if (m->disk_bytes && s->rehearsed > 0) f->decode_tps /= s->rehearsed;
+}
+
+/* What the memory of a draft model makes a step longer, of that step. */
+static double draft_keep(struct setup *s) {
+    struct nn_memory alone;
+    struct forecast f;
+    struct err e;
+    if (!s->conf.draft || !s->memory.disk_bytes) return 0;
+    if (!measure_alone(s, s->conf.n_slot, &alone, &e)) return 0;
+    foretell(s, &alone, &f);
+    double part = 1 - s->forecast.decode_tps / f.decode_tps;
+    return part > 0 ? part : 0;
+}
+
+static void forecast(struct setup *s) {
+    foretell(s, &s->memory, &s->forecast);
+    s->conf.draft_keep = draft_keep(s);
 }
 
 static bool is_kernel_slow(const struct setup *s) {
@@ -418,20 +473,38 @@ const char *setup_limit_word(const struct setup *s, const struct forecast *f) {
     return f->disk_bound ? "disk" : is_kernel_slow(s) ? "compute" : "memory";
 }
 
+/* More readers and buffers; with few buffers two readers, or none would be ready while they read. */
+static MUST speed_up(struct setup *s, struct err *e) {
+    s->conf.n_reader = READERS_FAST;
+    if (!choose_ring(s, 2 * RING_USUAL, e)) return false;
+    if (s->conf.n_slot >= 2 * READERS_FAST || s->memory.n_demand) return probe_disk(s, e);
+    s->conf.n_reader = READERS_USUAL;
+    return true;
+}
+
+static MUST try_it(struct setup *s, const struct nn_memory *m, struct err *e) {
+    const struct rates r = rates_of(s);
+    return rehearse(&s->conf, m, &r, &s->rehearsed, e) || err_in(e, "trying how fast it runs");
+}
+
 MUST setup_probe(struct setup *s, enum setup_disk disk, struct err *e) {
     const struct nn_memory *m = &s->memory;
     double part = m->sweep_bytes ? (double)m->token_bytes / (double)m->sweep_bytes : 1;
-    if (!probe_threads(s, (uint64_t)((double)m->weight_bytes * part), e) ||
-        !probe_memory(s, s->tune.count[s->tune.best], e)) {
+    uint64_t bytes = (uint64_t)((double)m->weight_bytes * part);
+    if (!probe_threads(s, bytes, e) || !probe_memory(s, s->tune.count[s->tune.best], e)) {
         return false;
     }
     bool streams = m->disk_bytes > 0;
+    struct nn_memory half;
     if ((streams || disk == DISK_ALWAYS) && !probe_disk(s, e)) return false;
-    if (streams && s->disk_bps > FAST_DISK) {
-        s->conf.n_reader = 4;
-        if (!choose_ring(s, 16, e) || !probe_disk(s, e)) return false;
+    if (streams && s->disk_bps > FAST_DISK && !speed_up(s, e)) return false;
+    if (streams && !try_it(s, m, e)) return false;
+    /* With all in memory, others want to know about less. */
+    if (!streams && disk == DISK_ALWAYS && setup_at(s, s->budget / 2, &half, &s->forecast) &&
+        half.disk_bytes && !try_it(s, &half, e)) {
+        return false;
     }
-    setup_forecast(s);
+    forecast(s);
     return true;
 }
 
@@ -441,7 +514,7 @@ static MUST speeds_of_model(struct setup *s, const struct machine *m, struct err
     c->n_batch = c->n_ctx < BATCH_NODE ? c->n_ctx : BATCH_NODE;
     if (!probe_disk(s, e)) return false;
     if (s->disk_bps <= FAST_DISK) return true;
-    c->n_reader = 4;
+    c->n_reader = READERS_FAST;
     c->n_slot = 2 * RING_USUAL;
     return probe_disk(s, e);
 }
@@ -450,7 +523,7 @@ MUST setup_speeds(struct setup *s, const struct machine *m, struct err *e) {
     struct engine_conf *c = &s->conf;
     *c = (struct engine_conf){.model = &s->model,
                               .kernels = &s->kernels,
-                              .n_reader = 2,
+                              .n_reader = READERS_USUAL,
                               .n_slot = RING_USUAL,
                               .places = c->places};
     c->kv = (enum kv_type)m->kv;
@@ -462,13 +535,13 @@ MUST setup_speeds(struct setup *s, const struct machine *m, struct err *e) {
 
 bool setup_at(const struct setup *s, uint64_t budget, struct nn_memory *m, struct forecast *f) {
     struct err e;
-    const struct rates r = rates_of(s);
     uint64_t off = s->program + slack_of(budget);
-    for (uint32_t slot = s->conf.n_slot; budget > off && slot >= 2; slot /= 2) {
+    uint32_t most = s->disk_bps > FAST_DISK ? 2 * RING_USUAL : RING_USUAL;
+    for (uint32_t slot = most; budget > off && slot >= 2; slot /= 2) {
         uint32_t batch = slot > 2 ? s->conf.n_batch : 1;
         if (!measure(s, batch, slot, budget - off, m, &e)) continue;
-        if (slot > 2 && m->ring_bytes > (budget - off) / (s->conf.n_sweep ? 2 : 4)) continue;
-        engine_forecast(m, &r, f);
+        if (!is_fair(s, m, slot, budget - off)) continue;
+        foretell(s, m, f);
         return true;
     }
     return false;
@@ -592,6 +665,7 @@ void setup_json(const struct setup *s, struct json *j) {
     json_put_u64(j, "scratch_bytes", m->scratch_bytes);
     json_put_u64(j, "ring_bytes", m->ring_bytes);
     json_put_u64(j, "guess_bytes", m->guess_bytes);
+    json_put_real(j, "draft_keep", s->conf.draft_keep);
     json_put_u64(j, "sweep_bytes", m->sweep_bytes);
     json_put_u64(j, "token_bytes", m->token_bytes);
     json_put_u64(j, "sweep_streamed_bytes", m->disk_bytes);
@@ -611,8 +685,8 @@ void setup_json(const struct setup *s, struct json *j) {
     json_put_real(j, "memory_gbps", s->read_bps * 1e-9);
     json_put_real(j, "compute_gbps", s->compute_bps * 1e-9);
     json_put_real(j, "rest_s", s->tune.rest_s);
-    json_put_real(j, "relay_gbps", s->tune.relay_bps * 1e-9);
-    json_put_real(j, "disk_cpu_s_per_gb", s->disk_cpu * 1e9);
+    json_put_real(j, "stream_gbps", s->tune.stream_bps * 1e-9);
     json_put_real(j, "disk_gbps_max", s->disk_bps * 1e-9);
+    json_put_real(j, "rehearsed", s->rehearsed);
     json_put_u64(j, "disk_chunk_bytes", s->disk_chunk);
 }

@@ -90,7 +90,7 @@ struct setup {
     double read_bps;      // memory, by these
     double compute_bps;   // the matrix kernel, by these
     double disk_bps;      // the model's disk; 0: not measured
-    double disk_cpu;      // seconds of a core that a byte of it costs
+    double rehearsed;     // see rehearse.h; 0: not tried
     uint32_t disk_chunk;  // bytes of the reads that this was measured with
     struct forecast forecast;
 };
@@ -119,7 +119,7 @@ MUST setup_budget(struct setup *s, const struct machine *m, struct err *e);
 MUST setup_fit(struct setup *s, const struct machine *m, struct err *e);
 
 /* Measure memory, the kernel and, if something streams (or always), the disk; then the forecast. A
- * fast disk gets more readers. About a second, within the pool's bytes. */
+ * fast disk gets more readers. Up to two seconds, within the pool's bytes. */
 enum setup_disk { DISK_IF_NEEDED, DISK_ALWAYS };
 MUST setup_probe(struct setup *s, enum setup_disk disk, struct err *e);
 
@@ -127,9 +127,6 @@ MUST setup_probe(struct setup *s, enum setup_disk disk, struct err *e);
  * rounding into conf, memory, kernel and disk measured. After setup_budget(); without a model (setup
  * zeroed but for kernels and cores) only the memory. At most a second. */
 MUST setup_speeds(struct setup *s, const struct machine *m, struct err *e);
-
-/* The forecast again, after better figures than setup_probe's were put in. */
-void setup_forecast(struct setup *s);
 
 /* What limits a forecast: for people, as "reading memory"; for programs: disk, compute, memory. */
 const char *setup_limit(const struct setup *s, const struct forecast *f);

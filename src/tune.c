@@ -39,14 +39,13 @@ unsigned tune_choose(const double *bps, unsigned n) {
 static uint64_t matrix_bytes(const struct tune_conf *c) {
     uint64_t bytes = c->cache ? CACHES * c->cache : 64 * MIB;
     if (bytes < 16 * MIB) bytes = 16 * MIB;
-    if (bytes > 64 * MIB) bytes = 64 * MIB;
+    if (bytes > 128 * MIB) bytes = 128 * MIB;
     if (bytes > c->bytes) bytes = c->bytes;
     return bytes < c->memory ? bytes : c->memory;
 }
 
-static MUST measure_matrices(const struct tune_conf *c, struct tune *t, struct err *e) {
-    struct gemv_speed speed[TUNE_COUNTS];
-    const struct gemv_conf g = {
+static struct gemv_conf matrices_of(const struct tune_conf *c) {
+    return (struct gemv_conf){
         .kernels = c->kernels,
         .type = c->type,
         .n_thread = (int)c->n_thread,
@@ -56,14 +55,19 @@ static MUST measure_matrices(const struct tune_conf *c, struct tune *t, struct e
         .bytes = matrix_bytes(c),
         .run_bytes = c->bytes / (RUNS_LAYER * (uint64_t)c->model->n_layer + 1),
         .unit_bytes = c->unit_bytes,
-        .relays = true,
+        .streams = true,
         .seconds = MATRIX_SECONDS,
     };
+}
+
+static MUST measure_matrices(const struct tune_conf *c, struct tune *t, struct err *e) {
+    struct gemv_speed speed[TUNE_COUNTS];
+    const struct gemv_conf g = matrices_of(c);
     if (!gemv_speeds(&g, t->count, t->n, speed, e)) return false;
     for (unsigned i = 0; i < t->n; i++) t->bps[i] = speed[i].bytes_per_s;
     t->best = tune_choose(t->bps, t->n);
     t->usual_bps = speed[t->best].usual_per_s;
-    t->relay_bps = speed[t->best].relay_per_s;
+    t->stream_bps = speed[t->best].stream_per_s;
     return true;
 }
 

@@ -34,7 +34,7 @@ struct tune {
     double bps[TUNE_COUNTS];      // [n] bytes of weights a second
     unsigned best;                // the one to take
     double usual_bps;             // then so many bytes a second, not at best but on average
-    double relay_bps;             // streamed ones are first re-laid, so many a second
+    double stream_bps;            // and so many of streamed ones, which are re-laid first
     double rest_s;                // and a token costs so much besides its weights
 };
 

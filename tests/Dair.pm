@@ -95,8 +95,8 @@ sub figures { my $run = shift; my ($last) = grep { defined $_->{end} } objects($
 
 # A model of random weights in FILE; dies where that fails, as nothing can be tested then.
 sub synth {
-    my ($file, $shape, $type) = @_;
-    my $run = dair(['synth', '--shape', $shape, '--type', $type, '-o', $file, '--quiet']);
+    my ($file, $shape, $type, $seed) = @_;
+    my $run = dair(['synth', '--shape', $shape, '--type', $type, '-o', $file, '--quiet', '--seed', $seed // 0]);
     BAIL_OUT("dair synth: $run->{status} $run->{err}") if $run->{status} ne '0' || !-s $file;
     return $file;
 }

@@ -49,6 +49,17 @@ sub kill_node { my ($self, $i) = @_; my $p = delete $self->{node}{$i} or return;
 sub end { my ($self, $i, $signal) = @_; my $p = delete $self->{node}{$i} or return; return $self->{lab}->stop($p, $signal // 'TERM', 20) }
 sub running { return sort { $a <=> $b } keys %{$_[0]{node}} }
 
+# Holds node I's engine still, the thread that `top -H` calls so, as a disk that hangs would; until the handle
+# is closed.
+sub freeze {
+    my ($self, $i) = @_;
+    my ($engine) = grep { Lab::slurp("$_/comm") eq "dair-engine\n" } glob '/proc/' . $self->pid($i) . '/task/*';
+    my $tid = $engine =~ s{.*/}{}r;
+    open my $hold, '|-', "$Dair::build/tests/lab_freeze $tid >/dev/null" or croak "lab_freeze: $!";
+    Lab::await { Lab::slurp("$engine/stat") =~ /\) t / } 10, 'it is held';
+    return $hold;
+}
+
 # /status.json of node I; undef while it does not answer.
 sub status {
     my ($self, $i) = @_;

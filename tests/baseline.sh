@@ -15,7 +15,7 @@ none() { # none NAME TEXT: passes if there is no text
 
 # Prints every instruction beyond the baseline with the function and object it stands in. Which
 # object a function comes from is in the linker's map. Beyond the baseline are allowed: the
-# variants of the kernels, and what libgcc, libgomp and libsodium reach only after asking the CPU.
+# variants of the kernels, and what libgcc, libgomp and BoringSSL reach only after asking the CPU.
 beyond() {
     "$1objdump" -d --no-show-raw-insn "$2" | perl -e '
         my ($arch, $map) = @ARGV;
@@ -30,7 +30,7 @@ beyond() {
         }
         @at = sort { $a->[0] <=> $b->[0] } grep { $_->[1] } @at;
         my %allowed = (
-            x86_64  => qr{kernels/avx\w*\.o|\((?:avx\w*)\.o\)|libsodium\.a\(chacha20_dolbeau-avx2\.o\)},
+            x86_64  => qr{kernels/avx\w*\.o|\((?:avx\w*)\.o\)|libboringssl\.a\(chacha20_poly1305_x86_64\S*\.o\)},
             aarch64 => qr{\((?:dotprod|i8mm)\w*\.o\)|libgcc\.a\((?:cas|ldadd|ldclr|ldeor|ldset|swp)_},
         );
         my %over = (

@@ -4,7 +4,8 @@
 # Models are synthesised into DAIR_BENCH_DIR (default build/bench, 6 GB). llama-bench and
 # llama-completion (llama.cpp) are measured beside us when they are on the PATH; the streaming part
 # needs root for a memory group and a disk throttle (cgroup v1 or v2). What cannot be measured is said.
-# BENCH_PARTS=ram,stream,throttle,guess,memory,kernels,gather,cluster chooses parts; the machine should be otherwise idle.
+# BENCH_PARTS=ram,stream,throttle,guess,memory,kernels,gather,cluster chooses parts, BENCH_MODELS=REGEX models of
+# `memory`; the machine should be otherwise idle.
 use strict;
 use warnings;
 use JSON::PP;
@@ -24,6 +25,15 @@ sub median { my @s = sort { $a <=> $b } @_; return @s ? $s[@s / 2] : 0 }
 sub first_line { my $s = `$_[0] 2>/dev/null`; return (split /\n/, $s)[0] // '' }
 sub on_path { my $p = shift; return grep { -x "$_/$p" } split /:/, $ENV{PATH} }
 sub row { printf "| %-44s | %14s | %-40s |\n", @_ }
+
+# What a figure is to be, as words behind it.
+my %goals = (held => 0, missed => 0);
+sub goal {
+    my ($is, $how, $limit) = @_;
+    my $verdict = ($how eq '<=' ? $is <= $limit : $is >= $limit) ? 'held' : 'missed';
+    $goals{$verdict}++;
+    return sprintf '; goal %s %.4g: %s', $how, $limit, $verdict;
+}
 
 sub model {
     my ($shape, $type) = @_;
@@ -190,7 +200,7 @@ sub stream {
     my $raw = $bps ? $bps / 1e9 : max($before, raw_disk($g, $file));
     row("$name, decode", sprintf('%.3f tokens/s', $r->{decode_tps}), same_tokens($file, $r->{ids}));
     row('  disk', sprintf('%.3f GB/s', $r->{io_gbps}), sprintf('%.3f x %s (%.3f)', $r->{io_gbps} / $raw,
-        $bps ? 'the throttle' : 'a raw huge-page reader', $raw));
+        $bps ? 'the throttle' : 'a raw huge-page reader', $raw) . ($bps ? '' : goal($r->{io_gbps} / $raw, '>=', 0.88)));
     report_memory($r, $g, 2 * $GIB);
     return unless on_path('llama-completion');
     # Its ways to load: mapped, with and without re-laying, and past the page cache. The slow disk keeps
@@ -206,7 +216,7 @@ sub stream {
     row('  beside the best of them', $how, $best ? sprintf('we are %.2f x', $r->{decode_tps} / $best) : '');
 }
 
-# Guessing ahead: a model that repeats itself streamed, and one that does not in RAM. Off and on take turns.
+# Guessing ahead: a model that repeats itself streamed, and one that does not in RAM and streamed. Off and on take turns.
 sub guess {
     my $build = $ENV{DAIR_BUILD} || 'build/x86_64';
     my $file = "$dir/parrot.gguf";
@@ -214,8 +224,10 @@ sub guess {
         or system($dair, 'synth', '--shape', 'llama-3.1-8b,layers=6', '--type', 'q4_0', '-o', $file) == 0
         && system("$build/tests/bench_parrot", $file) == 0
         or return row('a model that repeats itself', 'FAILED', '');
-    for (['repeating itself, 0.3 of it in RAM', $file, 120, '--memory', '400M'],
-         ['random text in RAM', model('llama-3.2-1b', 'q4_0'), 96, '--temp', 1, '--top-k', 0]) {
+    my @random = ('--temp', 1, '--top-k', 0);
+    for (['repeating itself, 0.3 of it in RAM', $file, 64, '--memory', '400M'],
+         ['random text in RAM', model('llama-3.2-1b', 'q4_0'), 256, @random],
+         ['random text, 0.3 of it in RAM', model('llama-3.2-1b', 'q4_0'), 64, @random, '--memory', '300M']) {
         my ($name, $model, $n, @more) = @$_;
         my (%tps, %ids, $r);
         for my $spec (('off', 'ngram') x 3) {
@@ -225,7 +237,8 @@ sub guess {
         }
         my ($on, $off) = (max(@{$tps{ngram}}), max(@{$tps{off}}));
         row("$name, guessing ahead", sprintf('%.2f tokens/s', $on), sprintf('%.2f x off (%.2f), %.2f tokens a sweep, %s',
-            $off ? $on / $off : 0, $off, $r->{accepted_per_step} // 0, keys %ids == 1 ? 'same tokens' : 'TOKENS DIFFER'));
+            $off ? $on / $off : 0, $off, $r->{accepted_per_step} // 0, keys %ids == 1 ? 'same tokens' : 'TOKENS DIFFER')
+              . ($name =~ /repeat/ ? goal($r->{accepted_per_step} // 0, '>=', 3) : goal($off ? $on / $off : 0, '>=', 0.97)));
     }
 }
 
@@ -237,6 +250,7 @@ sub memory {
     for (['llama-3.2-1b,layers=8', 'q4_0'], ['llama-3.2-1b,layers=8', 'q8_0'], ['llama-3.2-1b,layers=8', 'q4_k'],
          ['mixtral-8x7b,layers=1', 'q4_0']) {
         my ($shape, $type) = @$_;
+        next if $ENV{BENCH_MODELS} && "$shape $type" !~ /$ENV{BENCH_MODELS}/;
         my $file = "$temp/model.gguf";
         system($dair, 'synth', '--quiet', '--shape', $shape, '--type', $type, '-o', $file) == 0 or die "cannot make $file\n";
         my ($best, $n, %bad) = (0, 0);
@@ -276,9 +290,11 @@ sub gather {
         my $line = $g->{nodes} == 2 ? 'veth' : '100 Mbit/s';
         my $part = $g->{part} . ($g->{rows} > 1 ? " x $g->{rows}" : '') . ' B';
         row("gather, $g->{nodes} nodes, $line, $part each", sprintf('%.0f us', $g->{us}),
-            sprintf('%.2f x (alpha %.0f us + bytes / %.0f MB/s)', $g->{ratio}, $g->{alpha_us}, $g->{beta_mbps}));
+            sprintf('%.2f x (alpha %.0f us + bytes / %.0f MB/s)', $g->{ratio}, $g->{alpha_us}, $g->{beta_mbps})
+              . ($g->{rows} > 1 ? '' : goal($g->{ratio}, '<=', $g->{nodes} == 2 ? 1.5 : 1.3)));
         row('  CPU time of a node', sprintf('%.0f us', $g->{cpu_us}),
             sprintf('sealing and opening %.0f us: with these %.2f x', $g->{crypt_us}, $g->{ratio_sealed}));
+        row('  the same with nothing but TCP', sprintf('%.0f us', $g->{bare_us}), sprintf('%.0f us of CPU time', $g->{bare_cpu_us}));
         $n++;
     }
     row('gather over the network', 'FAILED', '') if !close $out || !$n;
@@ -295,15 +311,16 @@ sub cluster {
         my $g = eval { decode_json($_) } or next;
         if ($g->{what} eq 'dllama') {
             row('distributed-llama, root + 1 worker, 1 thread each', $g->{skipped} ? 'skipped' : sprintf('%.2f tokens/s', $g->{two}),
-                $g->{skipped} // sprintf('ours is %.2f x', $two / $g->{two}));
+                $g->{skipped} // sprintf('ours is %.2f x', $two / $g->{two}) . goal($two / $g->{two}, '>=', 1.3));
             next;
         }
         $two = $g->{two};
         row('1B Q4_0, 2 nodes of 1 thread, decode', sprintf('%.2f tokens/s', $two), sprintf('%.2f x one node (%.2f)', $two / $g->{one}, $g->{one}));
-        row('  sent by a node for a token', sprintf('%.0f B', $g->{payload}), sprintf('%.4f x the formula (%.0f)', $g->{payload} / $g->{formula}, $g->{formula}));
-        row('  with TLS', sprintf('%.0f B', $g->{wire}), sprintf('%.4f x payload', $g->{wire} / $g->{payload}));
-        row('  on the line', sprintf('%.0f B', $g->{line}), sprintf('%.4f x payload', $g->{line} / $g->{payload}));
-        row('  sealing and opening', sprintf('%.2f ms', $g->{crypt_ms}), sprintf('%.1f %% of the token', 100 * $g->{crypt_part}));
+        row('  sent by a node for a token', sprintf('%.0f B', $g->{payload}), sprintf('%.4f x the formula (%.0f)', $g->{payload} / $g->{formula}, $g->{formula})
+              . goal(abs($g->{payload} / $g->{formula} - 1), '<=', 0.01));
+        row('  with TLS', sprintf('%.0f B', $g->{wire}), sprintf('%.4f x payload', $g->{wire} / $g->{payload}) . goal($g->{wire} / $g->{payload}, '<=', 1.02));
+        row('  on the line', sprintf('%.0f B', $g->{line}), sprintf('%.4f x payload', $g->{line} / $g->{payload}) . goal($g->{line} / $g->{payload}, '<=', 1.08));
+        row('  sealing and opening', sprintf('%.2f ms', $g->{crypt_ms}), sprintf('%.1f %% of the token', 100 * $g->{crypt_part}) . goal($g->{crypt_part}, '<=', 0.08));
     }
     row('two nodes', 'FAILED', '') if !close $out || !$two;
 }
@@ -321,3 +338,4 @@ guess() if $part{guess};
 memory() if $part{memory};
 gather() if $part{gather};
 cluster() if $part{cluster};
+print "goals: $goals{held} held, $goals{missed} missed\n";

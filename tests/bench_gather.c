@@ -1,18 +1,23 @@
 /* bench_gather SELF PORT SECONDS PARTS ADDRESS...: gather between processes, one for each address.
  *
- * Node i listens at its address, port PORT + i. PARTS: 2176 or 2176x64 (rows), comma between. Nodes 0
- * and 1 first measure the path with plain TCP: alpha is half of a small round trip, beta what a long
+ * Node i listens at its address, port PORT + i. PARTS: 2176 or 2176x64 (rows), comma between. Before each
+ * nodes 0 and 1 measure the path with plain TCP: alpha is half of a small round trip, beta what a long
  * transfer gets. Node 0 prints a line of JSON for each part: the time of a gather beside
- * alpha + (N - 1) * part / beta, and what it costs in CPU time. */
+ * alpha + (N - 1) * part / beta, what it costs in CPU time, and what the same exchange takes with nothing
+ * but TCP: the least that these machines can do. */
 #include "base/clock.h"
 #include "kernels.h"
 #include "mesh_maker.h"
 
 #include <errno.h>
+#include <poll.h>
+#include <sched.h>
 #include <stdio.h>
 #include <sys/resource.h>
 
-enum { PARTS = 16, PINGS = 2000, BULK = 256 << 10, DIAL_SECONDS = 10, RAW = 0x80 };
+enum { PARTS = 16, PINGS = 2000, BULK = 256 << 10, DIAL_SECONDS = 10, RAW = 0x80, SPIN_NS = 50000 };
+
+static const double BULK_SECONDS = 0.4;
 
 struct part {
     size_t bytes, rows;
@@ -25,7 +30,7 @@ struct bench {
     char **address;
     struct part part[PARTS];
     unsigned n_part;
-    int raw;                         // between nodes 0 and 1
+    int raw[SLICE_MAX];              // plain TCP to each
     double alpha, alpha_spin, beta;  // seconds; bytes a second
     struct mesh *mesh;
 };
@@ -69,9 +74,9 @@ static double ping(const struct bench *b, bool spin) {
     for (int run = 0; run < 3; run++) {
         double t = clock_s();
         for (int i = 0; i < PINGS / 3; i++) {
-            if (!b->self) all_out(b->raw, small, sizeof small);
-            all_in(b->raw, small, sizeof small, spin);
-            if (b->self) all_out(b->raw, small, sizeof small);
+            if (!b->self) all_out(b->raw[!b->self], small, sizeof small);
+            all_in(b->raw[!b->self], small, sizeof small, spin);
+            if (b->self) all_out(b->raw[!b->self], small, sizeof small);
         }
         t = (clock_s() - t) / (PINGS / 3) / 2;
         if (t < best) best = t;
@@ -79,25 +84,26 @@ static double ping(const struct bench *b, bool spin) {
     return best;
 }
 
-/* Node 0 sends as much as goes in the time; node 1 says what came in how long. */
+/* Node 0 sends as much as goes in the time, a 1 as the last byte; node 1 says what came in how long. */
 static double bulk(const struct bench *b) {
     static char buf[BULK];
     double rate = 0;
     if (b->self) {
         uint64_t got = 0;
-        ssize_t n = recv(b->raw, buf, sizeof buf, 0);
+        ssize_t n = recv(b->raw[!b->self], buf, sizeof buf, 0);
         double first = clock_s(), now = first;
-        while (n > 0 && (n = recv(b->raw, buf, sizeof buf, 0)) > 0) {
+        while (n > 0 && !buf[n - 1] && (n = recv(b->raw[!b->self], buf, sizeof buf, 0)) > 0) {
             got += (uint64_t)n;
             now = clock_s();
         }
         rate = (double)got / (now - first);
-        all_out(b->raw, &rate, sizeof rate);
+        all_out(b->raw[!b->self], &rate, sizeof rate);
         return rate;
     }
-    for (double end = clock_s() + 1; clock_s() < end;) all_out(b->raw, buf, sizeof buf);
-    (void)shutdown(b->raw, SHUT_WR);
-    all_in(b->raw, &rate, sizeof rate, false);
+    for (double end = clock_s() + BULK_SECONDS; clock_s() < end;)
+        all_out(b->raw[!b->self], buf, sizeof buf);
+    all_out(b->raw[!b->self], "\1", 1);
+    all_in(b->raw[!b->self], &rate, sizeof rate, false);
     return rate;
 }
 
@@ -136,19 +142,23 @@ static void join(struct bench *b) {
     if (bind(l, (struct sockaddr *)&a, sizeof a) || listen(l, SLICE_MAX)) die("listen");
     /* Those below dial first, so that handshakes do not wait for each other in a ring. */
     int fd[SLICE_MAX];
-    for (unsigned left = b->self + (b->self == 1); left; left--) {
+    for (unsigned left = 2 * b->self; left; left--) {
         uint8_t who;
         int c = accept(l, NULL, NULL);
         if (c < 0) die("accept");
         all_in(c, &who, 1, false);
-        if (who == RAW)
-            b->raw = c;
-        else
-            fd[who % SLICE_MAX] = c;
+        (who & RAW ? b->raw : fd)[who % SLICE_MAX] = c;
     }
     for (unsigned i = 0; i < b->self; i++) add(b, i, fd[i]);
-    if (!b->self) b->raw = dial(b, 1, RAW);
-    for (unsigned i = b->self + 1; i < b->n; i++) add(b, i, dial(b, i, (uint8_t)b->self));
+    for (unsigned i = b->self + 1; i < b->n; i++) {
+        b->raw[i] = dial(b, i, (uint8_t)(RAW | b->self));
+        add(b, i, dial(b, i, (uint8_t)b->self));
+    }
+    for (unsigned i = 0; i < b->n; i++) {
+        if (i == b->self) continue;
+        (void)setsockopt(b->raw[i], IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+        (void)setsockopt(b->raw[i], IPPROTO_TCP, TCP_CONGESTION, "reno", 4);  // as the mesh does
+    }
     close(l);
 }
 
@@ -165,6 +175,64 @@ struct work {
     uint8_t *buf;
     size_t at[SLICE_MAX + 1], stride, rows;
 };
+
+/* The least that a gather is: each part sent to all, rotated, and all parts read, by the same way of waiting. */
+struct bare {
+    const uint8_t *own;
+    uint8_t *all;  // [n][len]
+    size_t len, sent[SLICE_MAX], got[SLICE_MAX];
+};
+
+static bool bare_turn(const struct bench *b, struct bare *x, bool *busy) {
+    bool moved = *busy = false;
+    for (unsigned s = 1; s < b->n; s++) {
+        unsigned to = (b->self + s) % b->n, from = (b->self + b->n - s) % b->n;
+        if (x->sent[to] < x->len) {
+            ssize_t k = send(b->raw[to], x->own + x->sent[to], x->len - x->sent[to],
+                             MSG_NOSIGNAL | MSG_DONTWAIT);
+            if (k > 0) x->sent[to] += (size_t)k, moved = true;
+        }
+        if (x->got[from] < x->len) {
+            ssize_t k = recv(b->raw[from], x->all + from * x->len + x->got[from],
+                             x->len - x->got[from], MSG_DONTWAIT);
+            if (k > 0) x->got[from] += (size_t)k, moved = true;
+            if (!k) die("a node has gone");
+        }
+        *busy = *busy || x->sent[to] < x->len || x->got[from] < x->len;
+    }
+    return moved;
+}
+
+static void bare_wait(const struct bench *b, const struct bare *x) {
+    struct pollfd p[SLICE_MAX];
+    nfds_t n = 0;
+    for (unsigned i = 0; i < b->n; i++) {
+        short events = (x->got[i] < x->len ? POLLIN : 0) | (x->sent[i] < x->len ? POLLOUT : 0);
+        if (i != b->self && events) p[n++] = (struct pollfd){.fd = b->raw[i], .events = events};
+    }
+    (void)poll(p, n, 1000);
+}
+
+static double bare_gathers(const struct bench *b, struct bare *x, uint32_t n) {
+    double t = clock_s();
+    for (uint32_t i = 0; i < n; i++) {
+        uint64_t still = 0;
+        memset(x->sent, 0, sizeof x->sent);
+        memset(x->got, 0, sizeof x->got);
+        for (bool busy = true; busy;) {
+            if (bare_turn(b, x, &busy)) {
+                still = 0;
+                continue;
+            }
+            if (!still) still = clock_ns();
+            if (clock_ns() - still < SPIN_NS)
+                sched_yield();
+            else
+                bare_wait(b, x);
+        }
+    }
+    return (clock_s() - t) / n;
+}
 
 static double gathers(const struct bench *b, const struct work *w, uint32_t n) {
     struct coll *c = mesh_coll(b->mesh);
@@ -190,7 +258,16 @@ static uint32_t agree(const struct bench *b, double each) {
     return n;
 }
 
-static void measure(const struct bench *b, const struct part *p) {
+/* What the path gives now: a virtual machine's speed wanders. */
+static void measure_path(struct bench *b) {
+    if (b->self > 1) return;
+    b->alpha = ping(b, false);
+    b->alpha_spin = ping(b, true);
+    b->beta = bulk(b);
+}
+
+static void measure(struct bench *b, const struct part *p) {
+    measure_path(b);
     struct work w = {.stride = p->bytes * b->n + 64, .rows = p->rows};
     struct mesh_stats before, after;
     for (unsigned i = 0; i < b->n; i++) w.at[i + 1] = w.at[i] + p->bytes;
@@ -202,6 +279,13 @@ static void measure(const struct bench *b, const struct part *p) {
     double cpu = cpu_s(), took = gathers(b, &w, n);
     cpu = (cpu_s() - cpu) / n;
     mesh_stats(b->mesh, &after);
+    struct bare x = {
+        .own = w.buf, .len = p->bytes * p->rows, .all = calloc(b->n, p->bytes * p->rows)};
+    if (!x.all) die("calloc");
+    (void)bare_gathers(b, &x, n / 4);
+    double bare_cpu = cpu_s(), bare = bare_gathers(b, &x, n);
+    bare_cpu = (cpu_s() - bare_cpu) / n;
+    free(x.all);
     free(w.buf);
     if (b->self) return;
     double each = took / n, bytes = (double)(p->bytes * p->rows * (b->n - 1));
@@ -210,10 +294,10 @@ static void measure(const struct bench *b, const struct part *p) {
     printf(
         "{\"nodes\":%u,\"part\":%zu,\"rows\":%zu,\"gathers\":%u,\"us\":%.1f,\"bound_us\":%.1f,"
         "\"ratio\":%.3f,\"ratio_sealed\":%.3f,\"alpha_us\":%.1f,\"alpha_spin_us\":%.1f,\"beta_mbps\":%.1f,"
-        "\"cpu_us\":%.1f,\"crypt_us\":%.1f,\"wire_part\":%.4f}\n",
+        "\"cpu_us\":%.1f,\"crypt_us\":%.1f,\"wire_part\":%.4f,\"bare_us\":%.1f,\"bare_cpu_us\":%.1f}\n",
         b->n, p->bytes, p->rows, n, each * 1e6, bound * 1e6, each / bound, each / (bound + crypt),
         b->alpha * 1e6, b->alpha_spin * 1e6, b->beta * 1e-6, cpu * 1e6, crypt * 1e6,
-        (double)(after.sent_wire - before.sent_wire) / (bytes * n));
+        (double)(after.sent_wire - before.sent_wire) / (bytes * n), bare * 1e6, bare_cpu * 1e6);
     fflush(stdout);
 }
 
@@ -255,13 +339,6 @@ int main(int argc, char **argv) {
         return 1;
     }
     join(&b);
-    if (b.self < 2) {
-        int on = 1;
-        (void)setsockopt(b.raw, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-        b.alpha = ping(&b, false);
-        b.alpha_spin = ping(&b, true);
-        b.beta = bulk(&b);
-    }
     if (!mesh_wait(b.mesh, &e)) return 1;
     for (unsigned i = 0; i < b.n_part; i++) measure(&b, &b.part[i]);
     (void)agree(&b, 1);  // nobody leaves before all are done

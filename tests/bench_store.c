@@ -183,8 +183,12 @@ static bool measure(struct bench *b, struct err *e) {
     struct disk_speed before, after;
     struct arena pool, mem;
     struct store_stats st;
+    uint32_t longest = 0;
+    for (uint32_t i = 0; i < b->n_tile; i++) {
+        if (b->tile[i].len > longest) longest = b->tile[i].len;
+    }
     store_choose(b->tile, b->n_tile, b->pin << 20, &st, NULL);
-    uint64_t ring = store_ring_bytes(b->tile, b->n_tile, (uint32_t)b->slots);
+    uint64_t ring = store_ring_bytes(longest, (uint32_t)b->slots);
     if (!arena_open(&mem, "computing alone", ALONE_BYTES, e)) return false;
     b->alone = arena_push(&mem, ALONE_BYTES, 64);
     memset(b->alone, 1, ALONE_BYTES);

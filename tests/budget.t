@@ -135,4 +135,27 @@ for my $case (
     like($run->{err}, qr/\A[^\n]+\n\z/, "$name: one sentence");
     like($run->{err}, $like, "$name: with the numbers");
 }
+# A draft model that is never right: its memory goes to weights in the middle of the answer.
+{
+    $model = synth(scratch() . '/model.gguf', 'llama-3.2-1b,layers=8,vocab=1024', 'q4_0');
+    my $draft = synth(scratch() . '/draft.gguf', 'llama-3.2-1b,layers=2,vocab=1024', 'q4_0', 7);
+    my @longer = ('run', $model, '--raw', '-p', 'Once upon a time', '-n', 40, '--temp', 0, '--json', '--ctx', 256);
+    my $text = ids(dair([@longer, '--spec', 'off']));
+    for my $mib (140, 240) {
+        my $l = $mib * MIB;
+        ok(limit($l), "$mib MiB and a draft: the group takes its limit") or next;
+        @answer = @longer;
+        my ($run, $f);
+        for (1 .. 8) {    # a machine that is busy when it is measured computes too slowly for a draft's memory to matter
+            $run = within('--memory', "${mib}M", '--draft', $draft);
+            $f = figures($run);
+            last if ($f->{draft_keep} // 1) > 0;
+        }
+        is($run->{status}, 0, "$mib MiB and a draft: exit status 0") or diag($run->{err}), next;
+        is(ids($run), $text, "$mib MiB and a draft: the same tokens");
+        ok($f->{draft_given_up} && $f->{grown_bytes}, "$mib MiB and a draft: it is given up");
+        is(hits(), 0, "$mib MiB and a draft: the limit was never hit");
+        cmp_ok(peak() // 0, '<=', $l, "$mib MiB and a draft: the group's peak");
+    }
+}
 done_testing();

@@ -1,6 +1,6 @@
 #!/usr/bin/perl
 # chat.t - `dair chat` over a pipe, and `dair render`: history, commands, what stays in the cache, the
-# prompt as the model sees it.
+# prompt as the model sees it, thoughts told from answers.
 use strict;
 use warnings;
 use FindBin;
@@ -86,4 +86,34 @@ finish($p, 60);
 is($p->{status}, 0, 'Ctrl-C ends an answer, and the conversation goes on') or diag $p->{err};
 my $turns = () = $p->{err} =~ /tokens read/g;
 is($turns, 2, 'with another turn');
+# --- thoughts apart from the answer, on a model whose template has tags for them
+
+# In the place of the model's own template, as long: a comment of Jinja's fills it up.
+sub with_template {
+    my ($from, $to, $template) = @_;
+    my $key = 'tokenizer.chat_template';
+    open my $in, '<:raw', $from or die "$from: $!";
+    my $all = do { local $/; <$in> };
+    my $at = index($all, $key) + length($key) + 4;
+    my $room = unpack 'Q<', substr $all, $at, 8;
+    my $left = $room - length("$template\{##}");
+    die "no room for the template in $room bytes" if $left < 0;
+    substr($all, $at + 8, $room) = "$template\{#" . ' ' x $left . '#}';
+    write_file($to, $all);
+}
+
+my ($plain, $thinker) = ("$dir/plain.gguf", "$dir/thinker.gguf");
+dair(['synth', '--quiet', '--shape', 'llama-3.2-1b,layers=1,vocab=2000', '--type', 'q4_0', '-o', $plain]);
+with_template($plain, $thinker, '{{ messages[0].content }}{% if false %}<think></think>{% endif %}');
+my @forced = ('-p', 'hi', '-n', 40, '--ctx', 128, '--grammar', 'root ::= "<think>a b</think>the answer"');
+for ([$thinker, 'a b', 'the answer'], [$plain, '', '<think>a b</think>the answer']) {
+    my ($model, $thought, $answer) = @$_;
+    my @lines = map { decode_json($_) } split /\n/, dair(['run', $model, @forced, '--quiet', '--json'])->{out};
+    is(join('', map { $_->{reasoning_content} // '' } @lines), $thought, "--json: thought '$thought'");
+    is(join('', map { $_->{text} // '' } @lines), $answer, "and answered '$answer'");
+}
+$r = dair(['run', $thinker, @forced]);
+is($r->{out}, "the answer", 'the answer alone on standard output');
+like($r->{err}, qr/a b/, 'thoughts beside it');
+
 done_testing();

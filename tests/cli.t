@@ -163,6 +163,16 @@ SKIP: {
     is((dair(['selftest']))[0], 0, 'DAIR_CPU without a value is not set');
 }
 
+# Prompts beside what the multipliers give, in the same run.
+{
+    my ($status, $out, $err) = dair(['bench', '--json', '--memory', '40M', '-n', 2]);
+    is($status, 0, 'bench ends well') or diag $err;
+    my @many = grep { ($_->{tokens_at_once} // 0) == 128 } map { decode_json($_) } split /\n/, $out;
+    is(join(' ', map { "$_->{what}, $_->{unit}, $_->{limit_by}" } @many),
+        join(' ', map { "matrix $_, Gop/s, multipliers alone" } qw(Q4_0 Q8_0 Q4_K)), 'bench: many tokens of each type');
+    is(scalar(grep { $_->{value} > 0 && $_->{limit} > 0 } @many), 3, 'bench: both were measured');
+}
+
 # The program may be run, but not read: that is not a build without a model.
 SKIP: {
     skip 'to lose a right wants root', 2 if $>;

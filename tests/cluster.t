@@ -37,25 +37,48 @@ for my $n (1 .. 5) {
     is($nodes->end($_), 0, "$n: node $_ ends in good order") for reverse 1 .. $n;
 }
 
-# The epochs in the nodes' TXT records, asked for from node I's place as any resolver does (RFC 6762, 6.7).
-sub epochs_told {
-    my ($nodes, $i) = @_;
+# Asks from node I's place for NAME's records of TYPE, as any resolver does (RFC 6762, 6.7): the replies.
+sub resolve {
+    my ($nodes, $i, $type, $name) = @_;
     my $lab    = $nodes->{lab};
     my $socket = $lab->on($i, sub { socket my $s, PF_INET, SOCK_DGRAM, 0 or die "socket: $!"; $s });
-    my $query  = pack 'n6 (C/a*)3 C n2', 7, 0, 1, 0, 0, 0, qw(_dair _tcp local), 0, 12, 1;
+    my $labels = join '', map { pack 'C/a*', $_ } split(/\./, $name), '';
+    my $query  = pack 'n6 a* n2', 7, 0, 1, 0, 0, 0, $labels, $type, 1;
     setsockopt $socket, 0, 32, inet_aton($lab->address($i)) or die "IP_MULTICAST_IF: $!";
     send $socket, $query, 0, pack_sockaddr_in(5353, inet_aton('224.0.0.251')) or die "send: $!";
-    my %epoch;
-    while (Lab::ready($socket, 'read', 0.5)) {
-        recv $socket, my $reply, 9000, 0;
-        $epoch{$1}++ while $reply =~ /ep=(\d+)/g;
-    }
+    my @reply;
+    while (Lab::ready($socket, 'read', 0.5)) { recv $socket, my $reply, 9000, 0; push @reply, $reply }
+    return @reply;
+}
+sub epochs_told {
+    my %epoch = map { $_ => 1 } map { /ep=(\d+)/g } resolve(@_, 12, '_dair._tcp.local');
     return join ' ', sort keys %epoch;
+}
+# IPv4 addresses of NAME: in each record type A, class IN (perhaps with the flush bit), TTL, 4 bytes.
+sub addresses {
+    my ($nodes, $i, $name) = @_;
+    my %at = map { inet_ntoa($_) => 1 } map { /\x00\x01[\x00\x80]\x01.{4}\x00\x04(.{4})/gs } resolve($nodes, $i, 1, $name);
+    return join ' ', sort keys %at;
 }
 sub all_tell {
     my ($nodes, $i) = @_;
     my $is = $nodes->status($i)->{cluster}{epoch};
     return eval { await { epochs_told($nodes, $i) eq $is } 15, "epoch $is in all TXT records"; 1 };
+}
+
+# ---- without a key: each a node for itself, which people find by its name
+{
+    my $nodes = cluster(2, key => '');
+    my @status = ($nodes->start(1)->serving(1, 1), $nodes->start(2)->serving(1, 2));
+    is($_->{node}{state}, 'ALONE', 'without a key it is ALONE') for @status;
+    my @at = map { $nodes->{lab}->address($_) } 1, 2;
+    for my $i (1, 2) {
+        my $name = "$status[$i - 1]{node}{name}.local";
+        ok(eval { await { addresses($nodes, 3 - $i, $name) eq $at[$i - 1] } 15; 1 }, 'it is found by its own name') or diag($name, $nodes->trouble);
+    }
+    ok(eval { await { join(' ', sort map { addresses($nodes, 1, $_) } 'dair.local', 'dair-2.local') eq join ' ', sort @at } 20; 1 },
+        'one is dair.local, the other dair-2.local') or diag(map({ addresses($nodes, 1, $_) . "\n" } 'dair.local', 'dair-2.local'), $nodes->trouble);
+    is(epochs_told($nodes, 1), '', 'and neither offers itself to nodes');
 }
 
 # ---- a node more, and one with another key
@@ -80,11 +103,12 @@ sub all_tell {
     $write->();
     system('mount', '--bind', $hosts, '/etc/hosts') == 0 or die "mount: $?\n";
     my $nodes = cluster(2);
-    $nodes->{of}{$_} = {args => ['--discovery', 'off', '--peers', $_ == 1 ? 'second.test:9998' : 'first.test:9998']} for 1, 2;
+    $nodes->{of}{$_} = {args => ['--discovery', 'off', '--peers', 'first.test:9998,second.test:9998']} for 1, 2;
     $nodes->start(1, 2)->serving(1, 1);
     ok(eval { await { $nodes->log_of(1) =~ /second\.test:9998 cannot be resolved yet/ } 15; 1 }, 'a name that nobody knows is said, and the node serves') or diag($nodes->trouble);
-    $write->($nodes->{lab}->address(2) . " second.test\n");
+    $write->(map { $nodes->{lab}->address($_) . ' ' . ('first', 'second')[$_ - 1] . ".test\n" } 1, 2);
     ok(eval { $nodes->serving(2, 1, 2); 1 }, 'once the name is known the two work together') or diag($@, $nodes->trouble);
+    ok(eval { await { $nodes->log_of(2) =~ /peer second\.test:9998 is this node itself/ } 15; 1 }, 'a node finds its own name in a list for all') or diag($nodes->trouble);
     system('umount', '/etc/hosts') == 0 or die "umount: $?\n";
 }
 
@@ -188,6 +212,28 @@ sub unfinished {
     ok(eval { $nodes->serving(4, 1 .. 4) }, 'healed') or diag($@);
     complete('one direction, healed', \%answer, 30, $out) if $some;
     $nodes->end($_) for 1 .. 4;
+}
+
+# ---- one configured name for all: mDNS gives all but one another, and that is what everybody calls them
+{
+    my $dir   = scratch();
+    my $nodes = cluster(3, args => ['--hostname', 'fifteen-letters']);
+    $nodes->{of}{3} = {model => synth("$dir/other.gguf", 'moe-tiny', 'q8_0'), memory => '64M'};
+    $nodes->start(1 .. 3)->serving(2, 1, 2);
+    my $names = sub { my $s = $nodes->status(shift) // return ''; join ' ', sort map { "$_->{id} $_->{name}" } @{$s->{cluster}{nodes}} };
+    my $agree = sub {
+        my @said = map { $names->($_) } 1 .. 3;
+        my %name = map { $_ => 1 } $said[0] =~ /\b(fifteen-letters(?:-\d)?)(?: |\z)/g;
+        return 3 == keys %name && 1 == keys %{{map { $_ => 1 } @said}};
+    };
+    ok(eval { await { $agree->() } 15, 'three names' }, 'three nodes with one name: each gets its own, and all know it')
+      or diag(map { $names->($_) . "\n" } 1 .. 3);
+    for my $i (1 .. 3) {
+        my $name = $nodes->status($i)->{node}{name};
+        my ($id) = map { $_->{name} eq $name ? $_->{id} : () } @{$nodes->status($i % 3 + 1)->{cluster}{nodes}};
+        is($id, $nodes->status($i)->{node}{id}, "$name is node $i, also for another");
+    }
+    $nodes->end($_) for 1 .. 3;
 }
 
 # ---- without a model, and with another one

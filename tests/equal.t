@@ -78,7 +78,7 @@ for my $name (sort keys %model) {
 
 # Two of each machine; the ARM ones in the emulator, as three kinds of cores.
 SKIP: {
-    skip 'no ARM program or no emulator', 3 unless -x $arm && -x $qemu && $build =~ /x86_64$/;
+    skip 'no ARM program or no emulator', 4 unless -x $arm && -x $qemu && $build =~ /x86_64$/;
     my $file  = -e $stories ? $stories : undef;
     my $nodes = Nodes->new(lab => Lab->new(nodes => 4), model => $file, args => ['--ctx', 256], patience => 90, alone_args => ['--ctx', 256]);
     my @cpu   = qw(cortex-a53 cortex-a76);
@@ -92,7 +92,7 @@ SKIP: {
     ok(eval { $nodes->serving(4, 1 .. 4) }, 'two x86_64 and two aarch64 nodes serve together') or diag($@), last SKIP;
     my %arch = map { $_->{arch} => 1 } @{$nodes->status(1)->{cluster}{nodes}};
     is(join(' ', sort keys %arch), 'aarch64 x86_64', 'of both machines');
-    is($nodes->text(1, %{$asks[1]}), $nodes->alone(%{$asks[1]}), 'and give the same text');
+    is($nodes->text(1, %{$asks[$_]}), $nodes->alone(%{$asks[$_]}), 'and give the same text, ' . ('greedy', 'sampled')[$_]) for 0, 1;
 }
 
 # A model of more than 1 GB on four nodes that together may use 60 % of it: each one streams.

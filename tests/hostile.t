@@ -152,12 +152,10 @@ sub id_of { my ($nodes, $i) = @_; return $nodes->status($i)->{node}{id} }
     $nodes->end($_) for 1 .. 3;
 }
 
-# ---- a genuine opening, recorded on the way and said again by another
-# A tap in node VIA: what comes to its port 9998 goes to node TO, and what the dialler says of each
-# connection is kept in a file; the number of the process.
-sub tap {
-    my ($lab, $via, $to, $keep) = @_;
-    my $listener = $lab->on($via, sub { socket my $h, AF_INET, SOCK_STREAM, 0 or die "socket: $!"; $h });
+# A child that listens on node I's cluster port: (its pid, or 0 in it; the socket).
+sub listener {
+    my ($lab, $i) = @_;
+    my $listener = $lab->on($i, sub { socket my $h, AF_INET, SOCK_STREAM, 0 or die "socket: $!"; $h });
     setsockopt $listener, SOL_SOCKET, SO_REUSEADDR, 1;
     bind $listener, pack_sockaddr_in(9998, INADDR_ANY) or die "bind: $!";
     listen $listener, 16 or die "listen: $!";
@@ -165,6 +163,40 @@ sub tap {
     return ($pid, $listener) if $pid;
     $SIG{$_} = 'DEFAULT' for qw(INT TERM HUP);
     $SIG{PIPE} = 'IGNORE';
+    return (0, $listener);
+}
+
+# ---- a node of another version
+{
+    my $nodes = cluster(2);
+    my $lab   = $nodes->{lab};
+    my ($pid, $listener) = listener($lab, 2);
+    while (!$pid) {
+        accept my $from, $listener or next;
+        next unless 64 == (sysread($from, my $preamble, 64) // 0);
+        substr $preamble, 8, 1, chr 1 + ord substr $preamble, 8, 1;
+        syswrite $from, $preamble;
+    }
+    my $at = $lab->address(2);
+    $nodes->{of}{1} = {args => ['--discovery', 'off', '--peers', "$at:9998"]};
+    $nodes->start(1);
+    my @alert;
+    ok(eval { Lab::await { @alert = map { $_->{text} } @{($nodes->status(1) // {})->{alerts} // []} } 15; 1 }, 'a node of another version is named to the user')
+      or diag($nodes->trouble);
+    like("@alert", qr/\Acannot work with the node at \Q$at\E: the node speaks version \d+ .* this one version \d+: update the older\z/, 'by its address, with a remedy');
+    cmp_ok($nodes->status(1)->{net}{refused}{other_version}, '>', 0, 'it is counted');
+    is($nodes->status(1)->{net}{refused}{garbage}, 0, 'it does not count as garbage');
+    kill 'TERM', $pid;
+    waitpid $pid, 0;
+}
+
+# ---- a genuine opening, recorded on the way and said again by another
+# A tap in node VIA: what comes to its port 9998 goes to node TO, and what the dialler says of each
+# connection is kept in a file; the number of the process.
+sub tap {
+    my ($lab, $via, $to, $keep) = @_;
+    my ($pid, $listener) = listener($lab, $via);
+    return ($pid, $listener) if $pid;
     my (@pair, $n);
     for (;;) {
         my $bits = '';

@@ -148,7 +148,7 @@ static inline void sim_beat(struct sim *s, unsigned i) {
     m = (struct msg){.type = MSG_BEAT};
     members_beat(n->m, &m.u.beat);
     /* What is loaded shows in the beats, unless nothing moves. */
-    if (n->is_working && !n->is_stuck) m.u.beat.pinned_bytes = s->now_ns;
+    if (n->is_working && s->now_ns < n->load_ns && !n->is_stuck) m.u.beat.pinned_bytes = s->now_ns;
     n->beat_ns = s->now_ns + BEAT_NS;
     sim_all(s, i, &m, NULL);
 }
@@ -164,7 +164,7 @@ static inline void sim_make_plan(struct sim *s, unsigned i, const struct action 
     }
     p = (struct plan){.epoch = a->epoch, .leader = a->set[0], .model = n->facts.model};
     p.n_node = (uint8_t)a->n_set;
-    p.n_ctx = p.n_batch = p.n_seq = 1;
+    p.n_ctx = p.n_batch = p.n_sweep = p.n_seq = p.safe_seq = 1;
     for (unsigned k = 0; k < a->n_set; k++) {
         unsigned j = sim_no(&a->set[k]);
         p.node[k] = a->set[k];

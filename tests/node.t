@@ -122,7 +122,7 @@ like($table->{out}, qr/^dair-\w+ +\* .* ALONE +100 %  \[W+\] .* kept/m, 'status:
 my ($json) = objects(dair([@status, '--json'])->{out});
 is($json->{node}{state}, 'ALONE', 'status --json: the state');
 is(scalar @{$json->{cluster}{nodes} // []}, 1, 'status --json: one node');
-is_deeply([sort keys %{$json->{net}{refused}}], [qw(displaced garbage timed_out wrong_key)], 'status --json: who was refused');
+is_deeply([sort keys %{$json->{net}{refused}}], [qw(displaced garbage other_version postponed timed_out wrong_key)], 'status --json: who was refused');
 my $second = dair(['node', '--interface', 'lo', '--state', "$dir/second", '--port', $alone->{port}, '--cluster-port', 0,
     '--memory', $memory]);
 is($second->{status}, 1, 'a taken port: exit status 1');
@@ -177,13 +177,19 @@ my ($status, $body) = get($small->{port}, '/health');
 is($status, 503, 'its /health: 503');
 like($body, qr/"failed","why":".*memory/, 'and why');
 leave($small, 'too little memory');
-like($small->{err}, qr/FAILED/, 'the log has it');
+like($small->{err}, qr/FAILED: .*\bgive it more --memory$/m, 'the log has it, to the remedy');
 is(scalar(() = $small->{err} =~ /cannot serve/g), 1, 'and the alert once');
 
 # ---- the end waits for answers under way, but not for a second signal: six of all lengths that fit the
 # context, in so little memory that each token comes from the disk
 my $busy = node('--memory', is_sanitized() ? $memory : '6M');
 ok(says($busy, qr/ALONE: this node serves/), 'in 6 MiB it serves') or diag(log_of($busy));
+SKIP: {
+    skip 'sanitized, it has more memory', 2 if is_sanitized();
+    my ($status, $why) = post($busy->{port}, '/v1/completions', {prompt => 'a', grammar => 'root ::= "ab"'});
+    is($status, 400, 'but holds no answer to a grammar') or diag($why);
+    like($why, qr/16 MiB or more/, 'and says what would');
+}
 my $long = JSON::PP->new->encode({prompt => [('a') x 6], max_tokens => -1, temperature => 100, top_k => 0, top_p => 1, min_p => 0});
 my $asker = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $busy->{port}, Timeout => 10) or die "connect: $!";
 print $asker "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: ",

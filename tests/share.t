@@ -155,7 +155,7 @@ sub shares {
 
 # ---- what two nodes send each other
 {
-    my $nodes = Nodes->new(lab => Lab->new(nodes => 2), @wide);
+    my $nodes = Nodes->new(lab => Lab->new(nodes => 3), @wide);
     my $lab   = $nodes->{lab};
     $nodes->start(1, 2);
     ok(eval { $nodes->serving(2, 1, 2) }, sprintf 'two nodes serve a model of %.0f MB, d = 2048', (-s $model) / 1e6) or diag($@);
@@ -184,6 +184,16 @@ sub shares {
         cmp_ok($wire, '>', $payload, "node $i: and sealed it is");
         cmp_ok($line, '<=', 1.08 * $payload, sprintf 'node %d: on the line %.0f, %.2f %% more', $i, $line, 100 * ($line / $payload - 1));
         cmp_ok($line, '>', $wire, "node $i: the line carries all of it");
+    }
+    # Each reads anew what it needs when another comes or is lost, from its own disk.
+    my %before = map { $_ => $lab->bytes($_) } 1 .. 3;
+    $nodes->start(3);
+    ok(eval { $nodes->serving(3, 1 .. 3) }, 'a third takes part') or diag($@);
+    $nodes->kill_node(3);
+    ok(eval { $nodes->serving(2, 1, 2) }, 'and is lost') or diag($@);
+    for my $i (1 .. 3) {
+        my $sent = $lab->bytes($i)->{sent} - $before{$i}{sent};
+        cmp_ok($sent, '<', 500e3, "node $i: no weights on the line then either: $sent bytes sent");
     }
     $nodes->end($_) for 1, 2;
 }

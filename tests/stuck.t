@@ -11,8 +11,7 @@ use Nodes;
 use Test::More;
 
 plan skip_all => 'a sanitized build is too slow for this' if is_sanitized();
-my $freeze = "$build/tests/lab_freeze";
-plan skip_all => "$freeze is not built" unless -x $freeze;
+plan skip_all => 'lab_freeze is not built' unless -x "$build/tests/lab_freeze";
 
 my $nodes = Nodes->new(lab => Lab->new(nodes => 3), memory => '32M', patience => 60);
 $nodes->start(1 .. 3)->serving(3, 1 .. 3);
@@ -22,22 +21,11 @@ my $leader = $nodes->leader(1);
 my ($victim) = grep { $_ != $leader } 1 .. 3;
 my ($front)  = grep { $_ != $victim } 1 .. 3;
 
-# The thread that computes is the one that has used most time.
-sub busiest {
-    my $pid = shift;
-    my %used;
-    for my $tid (map { m{/task/(\d+)\z} } glob "/proc/$pid/task/*") {
-        my @f = split ' ', Lab::slurp("/proc/$pid/task/$tid/stat") =~ s/.*\) //sr;
-        $used{$tid} = $f[11] + $f[12];
-    }
-    return (sort { $used{$b} <=> $used{$a} } keys %used)[0];
-}
-
 $nodes->text($front, prompt => 'A long story about a dog', max_tokens => 400);
 my $answer = $nodes->ask($front, %ask);
 my $own    = $nodes->ask($victim, %ask);
 $answer->read_on(1) until @{$answer->{events}} >= 3 || $answer->{ended};
-open my $hold, '|-', "$freeze " . busiest($nodes->pid($victim)) . ' >/dev/null' or die "$freeze: $!";
+my $hold = $nodes->freeze($victim);
 ok(Lab::gather(60, $answer, $own), 'the engine of one node hangs in the middle of an answer: it is whole all the same')
   or diag($nodes->trouble);
 is(Nodes::text_of($answer), $right, 'and the text is the same');

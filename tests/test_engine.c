@@ -14,7 +14,7 @@ struct run {
     uint64_t budget;
     enum spec_kind spec;
     bool is_loop;  // a prompt that repeats itself
-    bool drafts;   // the model guesses for itself
+    bool drafts;   // the model's first layer guesses for it
     float temp;
     enum wire_type wire;
     enum kv_type kv;
@@ -22,15 +22,21 @@ struct run {
 
 struct answer {
     int32_t id[N_PREDICT];
-    uint32_t n;
+    uint32_t n, n_told;  // told: of the prompt
     uint64_t streamed, pinned, of_prompt;
     struct nn_memory memory;
     struct gen_result result;
 };
 
-static struct model model;
+static struct model model, first_layer;  // the latter is the former without the other layers
 static struct kernels kernels;
 static int32_t prompt[N_PROMPT], loop[N_PROMPT];
+
+static void read_on(void *ctx, uint32_t done, uint32_t total) {
+    struct answer *a = ctx;
+    (void)done, (void)total;
+    a->n_told++;
+}
 
 static bool keep(void *ctx, int32_t id) {
     struct answer *a = ctx;
@@ -48,7 +54,7 @@ static MUST answer(const struct run *r, struct answer *a, struct err *e) {
         .n_sweep = r->n_sweep,
         .spec = r->spec,
         .n_guess = r->spec == SPEC_OFF ? 0 : 15,
-        .draft = r->drafts ? &model : NULL,
+        .draft = r->drafts ? &first_layer : NULL,
         .kv = r->kv,
         .wire = r->wire,
         .n_thread = r->n_thread ? r->n_thread : 1,
@@ -63,6 +69,7 @@ static MUST answer(const struct run *r, struct answer *a, struct err *e) {
         .n_predict = N_PREDICT,
         .sampler = {.temp = r->temp, .top_k = 40, .top_p = 0.95F, .min_p = 0.05F, .seed = 7},
         .on_token = keep,
+        .on_prefill = read_on,
         .ctx = a,
     };
     struct gen_result out = {0};
@@ -90,13 +97,16 @@ static void same(const struct run *r, const struct answer *want, const char *wha
 }
 
 /* The least budget that runs: everything streams but what is left over. */
-static uint64_t least_budget(unsigned n_slice) {
+static uint64_t least_with(unsigned n_slice, const struct model *draft) {
     struct engine_conf c = {.model = &model,
                             .kernels = &kernels,
                             .n_slice = n_slice,
                             .n_ctx = 128,
                             .n_batch = 16,
                             .n_thread = 1,
+                            .spec = draft ? SPEC_DRAFT : SPEC_OFF,
+                            .n_guess = draft ? 15 : 0,
+                            .draft = draft,
                             .budget = 64 << 20,
                             .n_slot = 3};
     struct nn_memory m;
@@ -104,6 +114,10 @@ static uint64_t least_budget(unsigned n_slice) {
     for (unsigned i = 0; i < n_slice; i++) c.share[i] = 1;
     if (!engine_measure(&c, &m, &e)) return 0;
     return m.min_budget + n_slice * (512 << 10);
+}
+
+static uint64_t least_budget(unsigned n_slice) {
+    return least_with(n_slice, NULL);
 }
 
 static void check_all(float temp) {
@@ -165,6 +179,9 @@ static void check_guesses(float temp, bool is_loop, bool is_sure) {
     struct run r = {.temp = temp, .is_loop = is_loop, .n_thread = 2};
     if (!tap_ok(answer(&r, &want, &e), "an answer without guessing %s", e.text)) return;
     const uint64_t low = least_budget(1) + (512 << 10), low3 = least_budget(3) + (2 << 20);
+    first_layer = model;
+    first_layer.n_layer = 1;
+    const uint64_t aid = least_with(1, &first_layer), aid3 = least_with(3, &first_layer);
     const struct {
         const char *what;
         unsigned n_slice;
@@ -177,9 +194,12 @@ static void check_guesses(float temp, bool is_loop, bool is_sure) {
         {"three slices", 3, 0, SPEC_NGRAM, false},
         {"three, streaming", 3, low3, SPEC_NGRAM, false},
         {"draft", 1, 0, SPEC_DRAFT, true},
-        {"draft and text", 1, 0, SPEC_AUTO, true},
-        {"three slices, draft", 3, 0, SPEC_AUTO, true},
+        {"draft, streaming", 1, aid, SPEC_DRAFT, true},
+        {"draft, streaming half", 1, aid + model.data_len / 2, SPEC_DRAFT, true},
+        {"draft and text, streaming", 1, aid, SPEC_AUTO, true},
+        {"three, draft, streaming", 3, aid3, SPEC_AUTO, true},
     };
+    uint32_t by_draft = 0;
     for (size_t i = 0; i < sizeof way / sizeof *way; i++) {
         r.n_slice = way[i].n_slice, r.budget = way[i].budget, r.spec = way[i].spec;
         r.drafts = way[i].drafts;
@@ -189,8 +209,95 @@ static void check_guesses(float temp, bool is_loop, bool is_sure) {
         tap_ok(ok, "%s, %s, temperature %.1f: %u steps, %u guesses %s", way[i].what,
                is_loop ? "a loop" : "no loop", (double)temp, n_step, guessed, ok ? "" : e.text);
         uint32_t right = a.result.n_drawn - n_step;
-        if (is_sure) tap_ok(right > 0 && right == guessed, "%u of %u were right", right, guessed);
+        if (is_sure) tap_ok(right == guessed, "%u of %u were right", right, guessed);
+        if (is_sure && !r.drafts) tap_ok(right > 0, "and they were tried");
+        if (r.spec == SPEC_DRAFT && r.budget) by_draft += right;
     }
+    /* Whether one way is fast enough for it to pay, the clock says. */
+    if (is_sure) tap_ok(by_draft > 0, "streaming, the small model was right %u times", by_draft);
+}
+
+/* Two answers of one engine, the second prompt the first with its answer and a little more. */
+static MUST converse(const struct engine_conf *c, struct answer a[2], struct err *e) {
+    struct store_stats s;
+    int32_t said[N_PROMPT + 24];
+    struct gen_request q = {
+        .prompt = loop, .n_prompt = N_PROMPT, .n_predict = 20, .on_token = keep};
+    struct gen_result out = {0};
+    struct engine *g;
+    if (!engine_open(&g, c, e)) return false;
+    memset(a, 0, 2 * sizeof *a);
+    q.ctx = &a[0];
+    bool ok = engine_load(g, NULL, NULL, e) && engine_generate(g, &q, &out, e);
+    memcpy(said, loop, sizeof loop);
+    memcpy(said + N_PROMPT, a[0].id, 20 * sizeof *said);
+    memcpy(said + N_PROMPT + 20, loop, 4 * sizeof *said);
+    q.n_keep = N_PROMPT + 20;
+    q.prompt = said;
+    q.n_prompt = N_PROMPT + 24;
+    q.ctx = &a[1];
+    a[0].result = out;
+    ok = ok && engine_generate(g, &q, &out, e);
+    a[1].result = out;
+    a[1].memory = *engine_memory(g);
+    engine_stats(g, &s);
+    a[1].pinned = s.pinned_bytes;
+    engine_close(g);
+    return ok;
+}
+
+/* All streams but what is left over beside the first layer, which is a small model to guess with. */
+static struct engine_conf streaming_conf(unsigned n_thread) {
+    first_layer = model;
+    first_layer.n_layer = 1;
+    return (struct engine_conf){.model = &model,
+                                .kernels = &kernels,
+                                .n_slice = 1,
+                                .share = {1},
+                                .n_ctx = 128,
+                                .n_batch = 16,
+                                .n_thread = n_thread,
+                                .budget = least_with(1, &first_layer),
+                                .n_reader = 2,
+                                .n_slot = 3};
+}
+
+/* What the small model has read of a conversation it does not read again. */
+static void check_conversation(void) {
+    struct answer plain[2], guessed[2];
+    struct err e = {0};
+    struct engine_conf c = streaming_conf(1);
+    bool ok = converse(&c, plain, &e);
+    c.spec = SPEC_AUTO;
+    c.n_guess = 15;
+    c.draft = &first_layer;
+    ok = ok && converse(&c, guessed, &e);
+    ok = ok && plain[1].n == 20 && !memcmp(plain[1].id, guessed[1].id, sizeof plain[1].id);
+    tap_ok(ok && !memcmp(plain[0].id, guessed[0].id, sizeof plain[0].id),
+           "a conversation with a draft: the same text %s", e.text);
+}
+
+/* A small model that is hardly ever right, and whose memory would keep half of the weights: it goes, and they
+ * stay instead. */
+static void check_given_up(void) {
+    struct answer plain[2], guessed[2];
+    struct err e = {0};
+    struct engine_conf c = streaming_conf(2);
+    bool ok = converse(&c, plain, &e);
+    c.spec = SPEC_DRAFT;
+    c.n_guess = 15;
+    c.draft = &first_layer;
+    c.draft_keep = 0.3;
+    ok = ok && converse(&c, guessed, &e);
+    ok = ok && !memcmp(plain[0].id, guessed[0].id, sizeof plain[0].id) &&
+         !memcmp(plain[1].id, guessed[1].id, sizeof plain[1].id);
+    tap_ok(ok, "a draft that does not pay: the same text %s", e.text);
+    uint64_t grown = guessed[0].result.grown_bytes + guessed[1].result.grown_bytes;
+    uint64_t more = guessed[1].pinned - guessed[1].memory.tiles.pinned_bytes;
+    tap_ok(ok && grown && (guessed[0].result.gave_up != guessed[1].result.gave_up),
+           "it is given up, once");
+    tap_ok(ok && more > 0 && more <= grown, "%llu bytes of weights stay instead, of %llu",
+           (unsigned long long)more, (unsigned long long)grown);
 }
 
 static void check_memory(void) {
@@ -210,6 +317,8 @@ static void check_memory(void) {
     tap_ok(ok && once && a.of_prompt <= 2 * once && a.of_prompt >= once / 2,
            "a prompt of %d tokens, 4 at a time, has one sweep: %llu bytes, where 11 are %llu",
            N_PROMPT, (unsigned long long)a.of_prompt, (unsigned long long)once * 11);
+    tap_ok(ok && a.n_told == model.n_layer * 11, "of each of its 11 batches a layer is told: %u",
+           a.n_told);
     struct answer other;
     struct run f32 = {.wire = WIRE_F32, .kv = KV_F32};
     tap_ok(answer(&f32, &other, &e) && other.n == N_PREDICT, "f32 cache and wire run");
@@ -252,6 +361,8 @@ int main(void) {
     for (int i = 0; i < N_PROMPT; i++) loop[i] = 288 + i % 16;
     check_guesses(0, false, false);
     check_guesses(0.8F, true, false);
+    check_conversation();
+    check_given_up();
     check_memory();
     check_prompt_too_long();
     model_close(&model);
@@ -259,6 +370,7 @@ int main(void) {
     int fd = mkstemp(parrot);
     if (tap_ok(fd >= 0 && make_parrot(fd, parrot, &e), "a model that repeats itself")) {
         check_guesses(0, true, true);
+        check_conversation();
         model_close(&model);
     }
     if (fd >= 0) close(fd);

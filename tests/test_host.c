@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -319,12 +320,26 @@ static void test_real_v1(void) {
     for (int i = 0; i < 100 && rmdir(dir) != 0 && errno == EBUSY; i++) usleep(10000);
 }
 
+static void test_temperature(void) {
+    new_root();
+    tap_ok(isnan(facts_temperature(root)), "no thermal zone: no temperature");
+    put("/sys/class/thermal/thermal_zone0/temp", "-274000\n");
+    put("/sys/class/thermal/thermal_zone1/temp", "0\n");
+    put("/sys/class/thermal/thermal_zone4/temp", "4000000000\n");
+    tap_ok(isnan(facts_temperature(root)), "nor where all say nonsense");
+    put("/sys/class/thermal/thermal_zone2/temp", "45375\n");
+    put("/sys/class/thermal/thermal_zone5/temp", "61425\n");
+    put("/sys/class/thermal/thermal_zone7/temp", "");
+    tap_ok(fabs(facts_temperature(root) - 61.425) < 1e-9, "the hottest one counts");
+}
+
 int main(void) {
     test_v2();
     test_v1();
     test_cores();
     test_order();
     test_cache();
+    test_temperature();
     clear_root();
     test_budget();
     test_here();

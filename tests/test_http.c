@@ -30,8 +30,11 @@ static void test_paths(void) {
                !has_head("Access-Control"),
            "OPTIONS: 204, and no word on other origins");
     tap_ok(get_path("GET", "/status.json?x=1") == 200 && has("\"alerts\":[{\"text\":\"hot\"") &&
-               has("\"temperature_c\":null") && has("\"log\":["),
+               has("\"temperature_c\":null") && has("\"log\":[") && has("\"disk_gbps\":0.5,"),
            "/status.json");
+    tap_ok(has("\"throttled\":null") && has("\"link_mbps\":null") && has("\"remedy\":null") &&
+               has("\"predicted_tps\":null"),
+           "says null of what nobody measures");
     fake.status.state = STATE_LOADING;
     snprintf(fake.status.why, sizeof fake.status.why, "reading");
     tap_ok(get_path("GET", "/health") == 503 &&
@@ -571,6 +574,7 @@ static void setup(void) {
     snprintf(s->alert[0].text, sizeof s->alert[0].text, "hot");
     s->cluster.n_node = 1;
     s->cluster.node[0].temperature_c = (double)NAN;
+    s->cluster.node[0].disk_bps = 5e8;
     fake.manner = plain;
     if (pthread_create(&fake.thread, NULL, fake_run, NULL) != 0) exit(1);
     open_front(NULL, tok, 0);

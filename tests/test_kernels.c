@@ -387,6 +387,34 @@ static void test_quantised(const struct kernels *k, int type, const char *name) 
     free(file), free(w), free(x), free(y), free(q), free(panel);
 }
 
+/* More tokens than go over the weights in one pass, and wider than what a pass holds of them: the bits of
+ * one token at a time. */
+static void test_many(const struct kernels *k, int type, const char *name) {
+    enum { MANY = 133, WIDE = 2048, UNITS = 3, LD = 8 * UNITS, BLOCKS = WIDE / Q_BLOCK };
+    const struct weight_ops *ops = weight_ops(k, type);
+    size_t row = weight_row_bytes(type, WIDE), group = weight_group_bytes(type, WIDE);
+    uint8_t *file = zeroed(LD * row);
+    char *w = zeroed(UNITS * group), *panel = zeroed(panel_bytes(WIDE, MANY));
+    float *x = zeroed(MANY * WIDE * sizeof *x), *y = zeroed(MANY * LD * sizeof *y);
+    struct act *q = zeroed(MANY * BLOCKS * sizeof *q);
+    bool same = true;
+    fill_blocks(type, file, LD * WIDE / weight_block(type));
+    for (size_t i = 0; i < MANY * WIDE; i++) x[i] = rnd_float() * 3;
+    for (size_t g = 0; g < UNITS; g++)
+        same &= ops->relay(w + g * group, file + g * 8 * row, 8, WIDE);
+    k->quantise(q, x, MANY * WIDE);
+    k->pack(panel, q, BLOCKS, BLOCKS, MANY);
+    ops->matmul(y, LD, w, UNITS, WIDE, panel, MANY);
+    for (size_t t = 0; t < MANY; t++) {
+        float one[LD];
+        k->pack(panel, q + t * BLOCKS, BLOCKS, BLOCKS, 1);
+        ops->matmul(one, LD, w, UNITS, WIDE, panel, 1);
+        same &= !memcmp(one, y + t * LD, sizeof one);
+    }
+    tap_ok(same, "matmul %s, %s: %d tokens at once as one by one", name, k->name, MANY);
+    free(file), free(w), free(panel), free(x), free(y), free(q);
+}
+
 static void test_float(const struct kernels *k, int type, const char *name) {
     enum { N = 37, PADDED = 48 };
     const struct weight_ops *ops = weight_ops(k, type);
@@ -596,6 +624,8 @@ static void test_selftest(const struct kernels *k, void *scratch) {
     int n_line = 0;
     size_t n_bad = kernels_selftest(k, scratch, &digest, say, &n_line);
     tap_ok(n_bad == 0, "%s equals scalar", k->name);
+    uint64_t once = k->multiply(1);
+    tap_ok(once > 0 && k->multiply(3) == 3 * once, "%s counts what it multiplies", k->name);
     tap_ok(digest == SELFTEST_DIGEST, "digest is the contract's");
     if (digest != SELFTEST_DIGEST) printf("# digest %016llx\n", (unsigned long long)digest);
 }
@@ -613,6 +643,7 @@ static void test_variant(const struct kernels *k, void *scratch) {
     test_dequant(k);
     for (size_t t = 0; t < sizeof quantised / sizeof *quantised; t++) {
         test_quantised(k, quantised[t].type, quantised[t].name);
+        test_many(k, quantised[t].type, quantised[t].name);
     }
     test_float(k, W_F16, "F16");
     test_float(k, W_F32, "F32");

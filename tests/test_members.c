@@ -338,14 +338,27 @@ static void check_stuck(void) {
            s->node[0].alert);
 }
 
-/* Loading may take its time as long as it gets on. */
+/* Loading may take its time as long as it gets on, the leader's own too. */
 static void check_slow(void) {
-    struct sim *s = sim_open(2, 14);
-    s->node[1].load_ms = 3 * READY_MS / 2;
-    sim_boot(s, 0);
-    sim_boot(s, 1);
-    tap_ok(sim_until_one(s, 3, 2 * READY_MS) != UINT64_MAX && s->node[0].n_adopt == 1,
-           "a node that loads for %d s and shows progress is waited for", 3 * READY_MS / 2000);
+    for (unsigned slow = 0; slow < 2; slow++) {
+        struct sim *s = sim_open(3, 14);
+        s->node[slow].load_ms = 3 * READY_MS / 2;
+        for (unsigned i = 0; i < 3; i++) sim_boot(s, i);
+        bool ok = sim_until_one(s, 7, 2 * READY_MS) != UINT64_MAX;
+        for (unsigned i = 0; i < 3; i++) ok = ok && s->node[i].n_adopt == 1;
+        tap_ok(ok, "a %s that loads for %d s and shows progress is waited for by all",
+               slow ? "node" : "leader", 3 * READY_MS / 2000);
+    }
+}
+
+/* When a leader dies, the end of a data channel may be seen before that of the control channel. */
+static void check_broken_first(void) {
+    struct sim *s = started(2, 17);
+    const struct node_id leader = sim_id(0);
+    struct members *m = s->node[1].m;
+    members_broke(m, s->node[1].epoch, &leader, s->now_ns);
+    members_down(m, &leader, s->now_ns);
+    tap_ok(members_waits(m), "a leader whose channels end one after the other is missed");
 }
 
 static void check_rename(void) {
@@ -403,6 +416,32 @@ static void check_nonsense(void) {
     }
     tap_ok(ok, "200000 messages that make no sense: epochs rise to %llu, rules are kept",
            (unsigned long long)last);
+}
+
+/* A node that has heard of almost the last epoch there can be, and a leader that plans it. */
+static void check_huge(void) {
+    const uint64_t huge = (uint64_t)1 << 62;
+    struct sim *s = started(3, 18);
+    static struct msg m;
+    struct node_id id = sim_id(0);
+    for (unsigned i = 1; i < 3; i++) {
+        const struct plan *p = &s->node[i].plan;
+        m = (struct msg){.type = MSG_PLAN, .epoch = huge, .u.plan = *p};
+        m.u.plan.epoch = huge;
+        members_heard(s->node[i].m, &id, &m, s->now_ns);
+        members_beat(s->node[0].m, &m.u.beat);
+        m.type = MSG_BEAT;
+        m.u.beat.seen = huge;
+        members_heard(s->node[i].m, &id, &m, s->now_ns);
+    }
+    tap_ok(sim_until_one(s, 7, 5000) != UINT64_MAX, "epoch 2^62 is heard of: three serve on");
+    sim_kill(s, 0);
+    tap_ok(sim_until_one(s, 6, 5000) != UINT64_MAX && s->node[1].epoch < huge / 2,
+           "the one that told of it dies: two serve in epoch %llu",
+           (unsigned long long)s->node[1].epoch);
+    sim_boot(s, 0);
+    tap_ok(sim_until_one(s, 7, 10000) != UINT64_MAX, "and three with one that knows nothing of it");
+    fine(s, "a huge epoch");
 }
 
 /* --- thousands of networks --- */
@@ -561,8 +600,10 @@ int main(int argc, char **argv) {
     check_twins();
     check_stuck();
     check_slow();
+    check_broken_first();
     check_rename();
     check_nonsense();
+    check_huge();
     check_random(argc == 2 ? (unsigned)atoi(argv[1]) : 2500);
     return tap_done();
 }

@@ -9,7 +9,7 @@
 
 #include <math.h>
 
-enum { N_SEQ = 3, N_PROMPT = 11, N_PREDICT = 12, N_CTX = 48, N_BATCH = 4, NODES = 8 };
+enum { N_SEQ = 3, N_PROMPT = 11, N_PREDICT = 12, N_CTX = 48, N_BATCH = 4, N_SWEEP = 10, NODES = 8 };
 
 struct run {
     const struct model *model;
@@ -17,7 +17,8 @@ struct run {
     uint32_t first_seq, n_seq;  // which of the sequences
     struct sampler sampler;
     enum wire_type wire;
-    bool is_early;  // all gathers begin when half is done, however small
+    uint32_t n_sweep;  // tokens a step; 0: N_BATCH
+    bool is_early;     // all gathers begin when half is done, however small
 };
 
 struct node {
@@ -47,6 +48,7 @@ static MUST open_share(struct node *k, struct err *e) {
                         .n_seq = k->run->n_seq,
                         .n_ctx = N_CTX,
                         .n_batch = N_BATCH,
+                        .n_sweep = k->run->n_sweep,
                         .wire = k->run->wire,
                         .budget = 256 << 20,
                         .n_reader = 1,
@@ -62,10 +64,10 @@ static MUST step(struct node *k, struct par *team, uint32_t s, uint32_t *n_read,
     const struct model *m = k->run->model;
     uint32_t seq = k->run->first_seq + s;
     uint32_t len = N_PROMPT - seq;  // of different lengths, so that the pieces differ too
-    int32_t token[N_BATCH];
-    uint32_t n = 0;
+    uint32_t n = 0, most = k->run->n_sweep ? k->run->n_sweep : N_BATCH;
+    int32_t token[N_SWEEP];
     if (*n_read < len) {
-        while (n < N_BATCH && *n_read < len) token[n++] = prompt(m, seq, (*n_read)++);
+        while (n < most && *n_read < len) token[n++] = prompt(m, seq, (*n_read)++);
     } else {
         token[n++] = k->id[s][*n_id - 1];
     }
@@ -135,7 +137,10 @@ static void check(const char *what, struct run r) {
     static const struct {
         unsigned n;
         bool is_early;
-    } nodes[] = {{1, false}, {2, false}, {2, true}, {3, false}, {5, true}, {8, false}, {8, true}};
+        uint32_t n_sweep;
+    } nodes[] = {{1, false, 0}, {1, false, N_SWEEP}, {2, false, 0},      {2, false, N_SWEEP},
+                 {2, true, 0},  {3, false, 0},       {3, true, N_SWEEP}, {5, true, 0},
+                 {8, false, 0}, {8, true, 0}};
     int32_t want[N_SEQ][N_PREDICT] = {{0}}, one[N_SEQ][N_PREDICT], got[N_SEQ][N_PREDICT];
     struct err e = {0};
     r.n_node = 1, r.n_seq = 1;
@@ -154,9 +159,11 @@ static void check(const char *what, struct run r) {
     for (size_t i = 0; i < sizeof nodes / sizeof *nodes; i++) {
         r.n_node = nodes[i].n;
         r.is_early = nodes[i].is_early;
+        r.n_sweep = nodes[i].n_sweep;
         bool ok = run(&r, got, &e);
-        tap_ok(ok && !memcmp(got, want, sizeof got), "%s: %u nodes%s, %d sequences by turns %s",
-               what, r.n_node, r.is_early ? ", gathers in halves" : "", N_SEQ, ok ? "" : e.text);
+        tap_ok(ok && !memcmp(got, want, sizeof got), "%s: %u nodes%s%s, %d sequences by turns %s",
+               what, r.n_node, r.is_early ? ", gathers in halves" : "",
+               r.n_sweep ? ", several batches a step" : "", N_SEQ, ok ? "" : e.text);
     }
 }
 

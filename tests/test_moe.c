@@ -361,6 +361,9 @@ static void check_forecast(void) {
     tap_ok(ok && mem.sweep_bytes - mem.token_bytes == experts / 8 * 6,
            "a token passes 2 of 8 experts: %llu of %llu bytes", (unsigned long long)mem.token_bytes,
            (unsigned long long)mem.sweep_bytes);
+    uint64_t least = 0;
+    ok = nn_least(&c, &least, &e) && least == mem.min_budget;
+    tap_ok(ok, "the least memory, measured by itself: %llu", (unsigned long long)least);
     model_close(&m);
     close(fd);
 }

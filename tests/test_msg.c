@@ -1,6 +1,7 @@
 /* Messages: what is sent comes back, and nothing else is taken. With a folder as argument: writes one
  * of each kind there, as seeds for the fuzzer. */
 #include "cluster/msg.h"
+#include "net/preamble.h"
 #include "tap.h"
 
 #include <math.h>
@@ -32,6 +33,8 @@ static void make_facts(struct facts *f) {
                         .disk_bps = 4.1e8,
                         .share = 0.375,
                         .n_thread = 4,
+                        .n_ctx = 8192,
+                        .n_seq = 5,
                         .http_port = 80,
                         .cluster_port = 9998,
                         .kv = 1,
@@ -41,6 +44,7 @@ static void make_facts(struct facts *f) {
 
 static void make_beat(struct beat *b) {
     *b = (struct beat){.state = STATE_READY,
+                       .name = "fifteen-letters-12",
                        .leader = id_of(0),
                        .epoch = 77,
                        .seen = 300,
@@ -50,12 +54,19 @@ static void make_beat(struct beat *b) {
                        .streamed_bytes = 1ULL << 33,
                        .disk_bps = 3.9e8,
                        .temperature_c = 61.4,
-                       .is_throttled = true};
+                       .work = {.running = 3,
+                                .waiting = 1000,
+                                .slots = 4,
+                                .tokens_per_s = 12.345,
+                                .compute_ms = 1.5,
+                                .disk_ms = 2000.25,
+                                .network_ms = 0.125}};
 }
 
 static void make_plan(struct plan *p) {
     *p = (struct plan){.epoch = 5, .leader = id_of(2), .model = 9, .n_node = 3, .n_ctx = 4096};
-    p->n_batch = 32, p->n_seq = 4, p->kv = KV_F16, p->wire = WIRE_Q16;
+    p->n_batch = 32, p->n_sweep = 512, p->n_seq = 4, p->safe_seq = 3, p->safe_ctx = 2048,
+    p->kv = KV_F16, p->wire = WIRE_Q16;
     static const uint32_t total[] = {8, 2048, 8192, 128256};
     for (unsigned i = 0; i < 3; i++) p->node[i] = id_of(i ? i + 4 : 2), p->instance[i] = 1000 + i;
     for (unsigned r = 0; r < N_ROWS; r++) {
@@ -126,18 +137,26 @@ static bool is_same_facts(const struct facts *a, const struct facts *b) {
            !strcmp(a->board, b->board) && a->ram_bytes == b->ram_bytes &&
            a->budget_bytes == b->budget_bytes && a->pool_bytes == b->pool_bytes &&
            fabs(a->speed - b->speed) < 1 && fabs(a->disk_bps - b->disk_bps) < 1 &&
-           fabs(a->share - b->share) < 1e-9 && a->n_thread == b->n_thread &&
-           a->http_port == b->http_port && a->cluster_port == b->cluster_port &&
-           a->is_guest == b->is_guest && a->kv == b->kv && a->wire == b->wire;
+           fabs(a->share - b->share) < 1e-9 && a->n_thread == b->n_thread && a->n_ctx == b->n_ctx &&
+           a->n_seq == b->n_seq && a->http_port == b->http_port &&
+           a->cluster_port == b->cluster_port && a->is_guest == b->is_guest && a->kv == b->kv &&
+           a->wire == b->wire;
+}
+
+static bool is_same_work(const struct work *a, const struct work *b) {
+    return a->running == b->running && a->waiting == b->waiting && a->slots == b->slots &&
+           fabs(a->tokens_per_s - b->tokens_per_s) < 1e-9 &&
+           fabs(a->compute_ms - b->compute_ms) < 1e-9 && fabs(a->disk_ms - b->disk_ms) < 1e-9 &&
+           fabs(a->network_ms - b->network_ms) < 1e-9;
 }
 
 static bool is_same_beat(const struct beat *a, const struct beat *b) {
-    return a->state == b->state && !ident_cmp(&a->leader, &b->leader) && a->epoch == b->epoch &&
-           a->seen == b->seen && a->n_hear == b->n_hear &&
-           !memcmp(a->hear, b->hear, a->n_hear * sizeof *a->hear) &&
+    return a->state == b->state && !strcmp(a->name, b->name) &&
+           !ident_cmp(&a->leader, &b->leader) && a->epoch == b->epoch && a->seen == b->seen &&
+           a->n_hear == b->n_hear && !memcmp(a->hear, b->hear, a->n_hear * sizeof *a->hear) &&
            a->pinned_bytes == b->pinned_bytes && a->streamed_bytes == b->streamed_bytes &&
            fabs(a->disk_bps - b->disk_bps) < 1 && fabs(a->temperature_c - b->temperature_c) < 0.1 &&
-           a->is_throttled == b->is_throttled;
+           is_same_work(&a->work, &b->work);
 }
 
 static bool is_same_ask(const struct ask *a, const struct ask *b) {
@@ -211,7 +230,7 @@ static bool refuses(const uint8_t *p, size_t n, enum err_code code) {
 }
 
 static void check_heads(void) {
-    uint8_t b[] = {MSG_READY, 0x20, 1, 1};
+    uint8_t b[] = {MSG_READY, PROTOCOL_VERSION << 4, 1, 1};
     static struct msg m;
     int32_t ids[IDS];
     struct err e;
@@ -220,15 +239,15 @@ static void check_heads(void) {
     bool ok = refuses(b, 4, ERR_FORMAT);
     b[0] = N_MSG;
     ok = ok && refuses(b, 4, ERR_FORMAT);
-    b[0] = MSG_READY, b[1] = 0x10;
+    b[0] = MSG_READY, b[1] = 0x20;
     ok = ok && refuses(b, 4, ERR_FORMAT);
-    b[1] = 0x21;
+    b[1] = 0x31;
     ok = ok && refuses(b, 4, ERR_FORMAT);
-    b[1] = 0x20, b[3] = 0;
+    b[1] = 0x30, b[3] = 0;
     ok = ok && refuses(b, 4, ERR_FORMAT);
     tap_ok(ok, "unknown types, versions, flags and a sequence of 0 are refused");
-    const uint8_t longer[] = {MSG_READY, 0x20, 0x81, 0, 1};
-    const uint8_t huge[] = {MSG_READY, 0x20, 0xff, 0xff, 0xff, 0xff, 0xff,
+    const uint8_t longer[] = {MSG_READY, 0x30, 0x81, 0, 1};
+    const uint8_t huge[] = {MSG_READY, 0x30, 0xff, 0xff, 0xff, 0xff, 0xff,
                             0xff,      0xff, 0xff, 0xff, 3,    1};
     tap_ok(refuses(longer, sizeof longer, ERR_FORMAT) && refuses(huge, sizeof huge, ERR_FORMAT),
            "a number in a longer form, and one of more than 64 bits");
@@ -289,9 +308,12 @@ static void check_texts(void) {
     tap_ok(refuses(out, n, ERR_FORMAT), "a control character from outside is refused");
     make(&m, MSG_BEAT);
     m.u.beat.temperature_c = NAN;
+    m.u.beat.work.tokens_per_s = NAN;
+    m.u.beat.work.disk_ms = INFINITY;
     n = msg_encode(&m, out, sizeof out);
-    tap_ok(msg_decode(&back, out, n, ids, IDS, &e) && isnan(back.u.beat.temperature_c),
-           "a temperature that is not known stays so");
+    tap_ok(msg_decode(&back, out, n, ids, IDS, &e) && isnan(back.u.beat.temperature_c) &&
+               back.u.beat.work.tokens_per_s <= 0 && isfinite(back.u.beat.work.disk_ms),
+           "a temperature that is not known stays so, and no figure is none");
 }
 
 static void check_sizes(void) {

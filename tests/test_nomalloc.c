@@ -46,6 +46,8 @@ static bool watch(void *ctx, int32_t id) {
     return true;
 }
 
+static struct model draft;  // of no layers: none
+
 static void check(const struct model *m, const struct kernels *k, unsigned n_slice, uint64_t budget,
                   float temp, const char *what) {
     struct engine_conf c = {.model = m,
@@ -58,6 +60,12 @@ static void check(const struct model *m, const struct kernels *k, unsigned n_sli
                             .n_reader = 2,
                             .n_slot = 3};
     for (unsigned i = 0; i < n_slice; i++) c.share[i] = 1;
+    if (draft.n_layer) {
+        c.draft = &draft;
+        c.draft_keep = 0.3;
+        c.spec = SPEC_DRAFT;
+        c.n_guess = 4;
+    }
     unsigned n = 0;
     int32_t prompt[] = {1, 2, 3, 4};
     struct gen_request q = {.prompt = prompt,
@@ -75,6 +83,8 @@ static void check(const struct model *m, const struct kernels *k, unsigned n_sli
     atomic_store(&watching, false);
     tap_ok(ok && n == N_PREDICT, "%s: %u tokens %s", what, n, ok ? "" : e.text);
     tap_ok(!atomic_load(&calls), "%s: %u allocations", what, atomic_load(&calls));
+    if (ok && draft.n_layer)
+        tap_ok(out.gave_up && out.grown_bytes, "%s: and it was given up", what);
     engine_close(g);
 }
 
@@ -151,6 +161,10 @@ int main(void) {
     check(&m, &k, 1, 64 << 20, 0.8F, "in memory, sampled from all logits");
     check(&m, &k, 1, 4 << 20, 0, "streaming");
     check(&m, &k, 3, 64 << 20, 0.8F, "three slices");
+    draft = m;
+    draft.n_layer = 1;
+    check(&m, &k, 1, 6 << 20, 0, "streaming, with a draft that does not pay");
+    draft.n_layer = 0;
     model_close(&m);
     check_experts(&k);
     check_mesh();

@@ -103,6 +103,26 @@ static void check_counts(void) {
     }
 }
 
+/* The least by itself is what measuring everything says. */
+static void check_least(void) {
+    bool ok = true;
+    for (unsigned s = 0; s < N_SHAPE; s++) {
+        const struct model *m = bare_model(&shapes[s].b);
+        for (unsigned i = 0; i < 4; i++) {
+            struct nn_conf c = {.model = m, .kernels = &kernels, .n_slice = 3, .n_reader = 1};
+            struct nn_memory mem;
+            struct err e;
+            uint64_t least = 0;
+            cuts_make(&c.cuts, m, 3, (const double[]){3, 1, 2});
+            c.self = i % 3, c.n_slot = 2, c.n_thread = 1 + i, c.budget = NN_PLENTY;
+            c.n_seq = 1 + i, c.n_ctx = 256 << i, c.n_batch = 1 + 20 * i;
+            ok = ok && nn_measure(&c, &mem, &e) && nn_least(&c, &least, &e);
+            ok = ok && least == mem.min_budget;
+        }
+    }
+    tap_ok(ok, "the least memory of a slice, measured by itself");
+}
+
 static uint32_t ff_of(const struct plan *p, unsigned i) {
     return p->run[ROWS_FF].cut[i + 1] - p->run[ROWS_FF].cut[i];
 }
@@ -179,6 +199,247 @@ static void check_memory(void) {
            "a leader that can hold nothing: %s", e.text);
 }
 
+static uint64_t draw(uint64_t *seed, uint64_t below) {
+    *seed = *seed * 6364136223846793005 + 1442695040888963407;
+    return (*seed >> 33) % below;
+}
+
+static bool is_same_plan(const struct plan *a, const struct plan *b) {
+    bool same = a->epoch == b->epoch && a->model == b->model && a->n_node == b->n_node &&
+                a->n_ctx == b->n_ctx && a->n_batch == b->n_batch && a->n_sweep == b->n_sweep &&
+                a->n_seq == b->n_seq && a->safe_seq == b->safe_seq && a->safe_ctx == b->safe_ctx &&
+                a->kv == b->kv && a->wire == b->wire && a->n_run == b->n_run;
+    for (unsigned i = 0; same && i < a->n_node; i++) {
+        same = !ident_cmp(&a->node[i], &b->node[i]) && a->instance[i] == b->instance[i];
+    }
+    for (unsigned r = 0; same && r < a->n_run; r++) {
+        const struct plan_run *x = &a->run[r], *y = &b->run[r];
+        same = x->rows == y->rows && x->first_layer == y->first_layer && x->n_layer == y->n_layer &&
+               !memcmp(x->cut, y->cut, (a->n_node + 1U) * sizeof *x->cut);
+    }
+    return same;
+}
+
+static uint64_t sum_bytes(const struct nn_memory *m) {
+    return m->kv_bytes + m->scratch_bytes + m->fixed_bytes + m->ring_bytes + m->pin_bytes +
+           m->embd_bytes;
+}
+
+/* What member i makes of the plan with so many tokens a step: within its pool, and for a token it reads at
+ * most a sixteenth more than it must, or than a 64th of its pool. */
+static bool is_kept(const struct plan *p, const struct model *m, unsigned i, uint64_t pool,
+                    uint32_t n_sweep, uint32_t most_slots) {
+    struct nn_memory with, without;
+    struct err e;
+    struct nn_conf c = {.model = m, .kernels = &kernels, .self = i, .n_slice = p->n_node};
+    c.n_seq = p->n_seq, c.n_ctx = p->n_ctx, c.n_batch = p->n_batch, c.kv = KV_F16;
+    c.budget = pool, c.n_reader = 2, c.n_thread = 4;
+    if (!plan_cuts(p, m, &c.cuts, &e) || !nn_choose_slots(&c, most_slots, &without, &e))
+        return false;
+    c.n_sweep = n_sweep;
+    if (!nn_choose_slots(&c, most_slots, &with, &e) || sum_bytes(&with) > pool) return false;
+    uint64_t more = without.disk_bytes / 16 > pool / 64 ? without.disk_bytes / 16 : pool / 64;
+    if (!without.disk_bytes) more = 0;
+    return with.disk_bytes <= without.disk_bytes + more;
+}
+
+static bool all_keep(const struct plan *p, const struct model *m, const struct plan_member *member,
+                     uint32_t n_sweep) {
+    bool ok = true;
+    for (unsigned i = 0; i < p->n_node; i++) {
+        ok = ok && is_kept(p, m, i, member[i].pool, n_sweep, 8);
+    }
+    return ok;
+}
+
+/* Tokens a step: where weights stream so many that a prompt is one sweep, and nothing else gives way. */
+static void check_sweep(void) {
+    const struct model *m = bare_model(&shapes[4].b);
+    struct plan_member member[PLAN_NODES];
+    bool out[PLAN_NODES];
+    static struct plan p, q;
+    struct err e = {0};
+    struct plan_wish w = wish_of(4096, 64, 2), plain = w;
+    w.n_sweep = PLAN_SWEEP;
+    fill(member, 2, 16384 * MIB);
+    bool ok = plan_make(&p, m, &kernels, member, 2, &w, out, &e);
+    tap_ok(ok && p.n_sweep == 64, "all weights in memory: as many tokens as go together");
+    member[1].pool = 1024 * MIB;
+    ok = plan_make(&p, m, &kernels, member, 2, &w, out, &e);
+    tap_ok(ok && p.n_sweep == PLAN_SWEEP, "a node streams: %u tokens a step", p.n_sweep);
+    w.n_ctx = 512;
+    ok = plan_make(&p, m, &kernels, member, 2, &w, out, &e);
+    tap_ok(ok && p.n_sweep == 512, "no more than the context");
+    w.n_ctx = 4096;
+    fill(member, 3, 1024 * MIB);
+    ok = plan_make(&p, m, &kernels, member, 3, &w, out, &e) &&
+         plan_make(&q, m, &kernels, member, 3, &plain, out, &e) && q.n_sweep == q.n_batch;
+    q.n_sweep = p.n_sweep;
+    tap_ok(ok && p.n_sweep > 64 && is_same_plan(&p, &q), "all else is as without it");
+    unsigned n_long = 0, n_batch = 0, n_between = 0;
+    fill(member, 4, 0);
+    uint64_t seed = 3;
+    for (unsigned round = 0; ok && round < 60; round++) {
+        unsigned n = 1 + round % 4;
+        for (unsigned i = 0; i < n; i++) member[i].pool = (300 + draw(&seed, 2000)) * MIB;
+        if (!plan_make(&p, m, &kernels, member, n, &w, out, &e) || p.n_node != n) continue;
+        bool is_long = p.n_sweep > p.n_batch;
+        ok = all_keep(&p, m, member, p.n_sweep) && p.n_sweep >= p.n_batch;
+        if (is_long && p.n_sweep < PLAN_SWEEP) ok = ok && !all_keep(&p, m, member, p.n_sweep * 2);
+        for (unsigned i = 0; i < n; i++) {
+            struct nn_memory mem;
+            struct nn_conf c = {.model = m, .kernels = &kernels, .self = i, .n_slice = n};
+            c.n_seq = p.n_seq, c.n_ctx = p.n_ctx, c.n_batch = p.n_batch, c.n_sweep = p.n_sweep;
+            c.kv = KV_F16, c.budget = member[i].pool, c.n_reader = 4, c.n_thread = 4;
+            ok = ok && plan_cuts(&p, m, &c.cuts, &e) && nn_choose_slots(&c, 16, &mem, &e) &&
+                 sum_bytes(&mem) <= c.budget;
+        }
+        n_long += p.n_sweep == PLAN_SWEEP;
+        n_batch += !is_long;
+        n_between += is_long && p.n_sweep < PLAN_SWEEP;
+    }
+    tap_ok(ok && n_long > 5 && n_batch > 5,
+           "any memory: %u times one sweep, %u times in pieces, %u between; each within its budget",
+           n_long, n_batch, n_between);
+    fill(member, 3, 1024 * MIB);
+    do {
+        member[2].pool -= 16 * MIB;
+        ok = plan_make(&p, m, &kernels, member, 3, &w, out, &e) && p.n_node == 3;
+    } while (ok && p.n_sweep == PLAN_SWEEP);
+    tap_ok(ok && p.n_sweep >= p.n_batch, "the smallest decides: %u tokens where it has %.0f MiB",
+           p.n_sweep, (double)member[2].pool / (double)MIB);
+}
+
+/* The plan of all members but one: what plan_make says of it, by the wish of who would lead. */
+static bool plan_without(struct plan *p, const struct model *m, const struct plan_member *member,
+                         unsigned n, unsigned lost, const struct plan_wish *wish) {
+    struct plan_member rest[PLAN_NODES];
+    struct plan_wish w = *wish;
+    bool out[PLAN_NODES];
+    struct err e = {0};
+    unsigned k = 0;
+    for (unsigned i = 0; i < n; i++) {
+        if (i != lost) rest[k++] = member[i];
+    }
+    if (!lost && rest[0].n_ctx) w.n_ctx = rest[0].n_ctx;
+    if (!lost && rest[0].n_seq) w.n_seq = rest[0].n_seq;
+    return plan_make(p, m, &kernels, rest, n - 1, &w, out, &e);
+}
+
+/* What is left whichever node is lost, one loss after the other. */
+static void find_left(const struct plan *p, const struct model *m, const struct plan_member *member,
+                      unsigned n, const struct plan_wish *wish, uint32_t *seq, uint32_t *ctx) {
+    static struct plan q;
+    *seq = p->n_seq;
+    *ctx = p->n_ctx;
+    for (unsigned i = 0; n > 1 && i < n; i++) {
+        if (plan_slice(p, &member[i].id) < 0) continue;
+        bool ok = plan_without(&q, m, member, n, i, wish);
+        if (!ok) *ctx = 0;
+        if (ok && q.n_seq < *seq) *seq = q.n_seq;
+        if (ok && q.n_ctx < *ctx) *ctx = q.n_ctx;
+    }
+}
+
+static void check_losses(void) {
+    const struct model *m = bare_model(&shapes[3].b);
+    struct plan_member member[PLAN_NODES];
+    bool out[PLAN_NODES];
+    static struct plan p, q;
+    struct err e = {0};
+    struct plan_wish w = wish_of(4096, 64, 16);
+    fill(member, 1, 16384 * MIB);
+    bool ok = plan_make(&p, m, &kernels, member, 1, &w, out, &e);
+    tap_ok(ok && p.safe_seq == 16 && p.safe_ctx == 4096, "one node: as much as it has");
+    fill(member, 2, 16384 * MIB);
+    ok = plan_make(&p, m, &kernels, member, 2, &w, out, &e);
+    tap_ok(ok && p.safe_seq == 16 && p.safe_ctx == 4096, "two with plenty: either has it all");
+    fill(member, 2, 400 * MIB);
+    ok =
+        plan_make(&p, m, &kernels, member, 2, &w, out, &e) && plan_without(&q, m, member, 2, 1, &w);
+    tap_ok(ok && p.safe_seq == q.n_seq && q.n_seq < p.n_seq && p.safe_ctx == 4096,
+           "two that need each other: of %u sequences %u are left", p.n_seq, p.safe_seq);
+    fill(member, 3, 400 * MIB);
+    member[1].pool = 16384 * MIB;
+    member[1].share = 6;
+    ok = plan_make(&p, m, &kernels, member, 3, &w, out, &e) && p.n_node == 3 &&
+         plan_without(&q, m, member, 3, 1, &w);
+    tap_ok(ok && p.safe_seq == q.n_seq && plan_without(&q, m, member, 3, 0, &w) &&
+               p.safe_seq < q.n_seq,
+           "to lose the biggest is worst: of %u sequences %u are left", p.n_seq, p.safe_seq);
+    fill(member, 3, 16384 * MIB);
+    member[1].n_seq = 2, member[1].n_ctx = 1024;
+    ok = plan_make(&p, m, &kernels, member, 3, &w, out, &e);
+    tap_ok(ok && p.n_seq == 16 && p.safe_seq == 2 && p.n_ctx == 4096 && p.safe_ctx == 1024,
+           "the next leader wishes for less");
+    fill(member, 2, 100 * MIB);
+    ok = plan_make(&p, m, &kernels, member, 2, &w, out, &e);
+    tap_ok(ok && p.n_ctx == 4096 && p.safe_ctx < 4096 && p.safe_ctx >= 256 && p.safe_seq == 1,
+           "the context of what is left: %u", p.safe_ctx);
+    fill(member, 2, 64 * MIB);
+    while (member[0].pool && plan_without(&q, m, member, 2, 1, &w))
+        fill(member, 2, member[0].pool - MIB);
+    ok = plan_make(&p, m, &kernels, member, 2, &w, out, &e);
+    tap_ok(ok && p.n_node == 2 && p.safe_ctx == 0 && p.safe_seq == p.n_seq,
+           "where the others have no plan no context is left: %.0f MiB a node, %u sequences",
+           (double)member[0].pool / (double)MIB, p.n_seq);
+}
+
+/* Alike machines, more than are looked at one by one: 27 heads for 9 nodes are 3 each, for 8 nodes more. */
+static void check_many_losses(void) {
+    static const struct bare heads = {32, 3456, 27, 27, 128, 9216, 32000, 4096, TENSOR_Q4_0};
+    const struct model *m = bare_model(&heads);
+    struct plan_member member[PLAN_NODES];
+    bool out[PLAN_NODES];
+    static struct plan p;
+    struct err e = {0};
+    struct plan_wish w = wish_of(4096, 64, 8);
+    uint32_t seq = 0, ctx = 0;
+    fill(member, 9, 0);
+    for (unsigned i = 0; i < 9; i++) member[i].pool = (1500 + i * 7 % 5) * MIB;
+    bool ok = plan_make(&p, m, &kernels, member, 9, &w, out, &e);
+    if (ok) find_left(&p, m, member, 9, &w, &seq, &ctx);
+    tap_ok(ok && p.n_node == 9 && p.safe_seq == seq && p.safe_ctx == ctx && seq < p.n_seq,
+           "of %u sequences of 9 nodes alike %u are left", p.n_seq, p.safe_seq);
+}
+
+/* Any members: what plan_make says of losses is what it says of those who are left. */
+static void check_any_loss(void) {
+    static struct plan p;
+    unsigned n_plan = 0, n_less = 0, n_none = 0;
+    uint64_t seed = 7;
+    for (unsigned round = 0; round < 200; round++) {
+        static const struct model *m[2];
+        const unsigned k = round % 2;
+        if (!m[k]) m[k] = bare_model(&shapes[k ? 3 : 0].b);
+        struct plan_member member[PLAN_NODES];
+        bool out[PLAN_NODES];
+        struct err e = {0};
+        struct plan_wish w = wish_of(k ? 4096 : 512, 64, 8);
+        unsigned n = 2 + (unsigned)draw(&seed, 5);
+        for (unsigned i = 0; i < n; i++) {
+            member[i] = (struct plan_member){.id = id_of(i), .instance = 1 + i, .n_thread = 4};
+            member[i].pool = k ? (12 + draw(&seed, 300)) * MIB : (200 + draw(&seed, 3000)) << 10;
+            member[i].speed = 1e9 * (double)(1 + draw(&seed, 4));
+            member[i].n_seq = (uint32_t)draw(&seed, 9);
+            member[i].n_ctx = (uint32_t)draw(&seed, 2) * w.n_ctx / 2;
+        }
+        if (!plan_make(&p, m[k], &kernels, member, n, &w, out, &e)) continue;
+        uint32_t seq, ctx;
+        find_left(&p, m[k], member, n, &w, &seq, &ctx);
+        n_plan++;
+        n_less += seq < p.n_seq;
+        n_none += !ctx;
+        if (seq == p.safe_seq && ctx == p.safe_ctx) continue;
+        tap_ok(false, "round %u, %u nodes: %u sequences of %u are left, the plan says %u of %u",
+               round, p.n_node, seq, ctx, p.safe_seq, p.safe_ctx);
+        return;
+    }
+    tap_ok(n_plan >= 150 && n_less >= 50 && n_none >= 5,
+           "%u plans of any members, of which %u hold fewer sequences after a loss, and %u nothing",
+           n_plan, n_less, n_none);
+}
+
 /* As a later planner would make it: 25 runs of layers, shared unevenly by 4 nodes: 100 extents. */
 static void make_big(struct plan *p, const struct model *m) {
     struct plan_member member[PLAN_NODES];
@@ -230,7 +491,10 @@ static size_t as_json(const struct plan *p) {
     json_ids(&j, p);
     json_put_u64(&j, "n_ctx", p->n_ctx);
     json_put_u64(&j, "n_batch", p->n_batch);
+    json_put_u64(&j, "n_sweep", p->n_sweep);
     json_put_u64(&j, "n_seq", p->n_seq);
+    json_put_u64(&j, "safe_seq", p->safe_seq);
+    json_put_u64(&j, "safe_ctx", p->safe_ctx);
     json_put_text(&j, "kv", "f16");
     json_put_text(&j, "wire", "q16");
     json_key(&j, "extents");
@@ -250,21 +514,6 @@ static size_t as_json(const struct plan *p) {
     json_end(&j);
     json_end(&j);
     return j.len;
-}
-
-static bool is_same_plan(const struct plan *a, const struct plan *b) {
-    bool same = a->epoch == b->epoch && a->model == b->model && a->n_node == b->n_node &&
-                a->n_ctx == b->n_ctx && a->n_batch == b->n_batch && a->n_seq == b->n_seq &&
-                a->kv == b->kv && a->wire == b->wire && a->n_run == b->n_run;
-    for (unsigned i = 0; same && i < a->n_node; i++) {
-        same = !ident_cmp(&a->node[i], &b->node[i]) && a->instance[i] == b->instance[i];
-    }
-    for (unsigned r = 0; same && r < a->n_run; r++) {
-        const struct plan_run *x = &a->run[r], *y = &b->run[r];
-        same = x->rows == y->rows && x->first_layer == y->first_layer && x->n_layer == y->n_layer &&
-               !memcmp(x->cut, y->cut, (a->n_node + 1U) * sizeof *x->cut);
-    }
-    return same;
 }
 
 static void check_size(void) {
@@ -310,6 +559,57 @@ static void check_hostile(void) {
         is_true = is_true && plan_encode(&q, again, sizeof again) == n && !memcmp(again, bad, n);
     }
     tap_ok(is_true, "any bit turned: refused, or just another plan");
+}
+
+/* Where two encodings of equal length differ first. */
+static size_t first_difference(const uint8_t *a, const uint8_t *b) {
+    size_t i = 0;
+    while (a[i] == b[i]) i++;
+    return i;
+}
+
+/* Memory is taken by the tokens of a step and by the sequences: more than nodes take is no plan. */
+static void check_sizes_of_wire(void) {
+    static struct plan p, q;
+    struct err e = {0};
+    uint8_t out[2048], other[2048];
+    make_big(&p, bare_model(&shapes[4].b));
+    p.n_batch = PLAN_BATCH - 1, p.n_sweep = PLAN_SWEEP - 1, p.n_seq = PLAN_SEQS - 1, p.safe_seq = 1;
+    bool ok = plan_encode(&p, other, sizeof other) != 0;
+    p.n_batch = PLAN_BATCH;
+    size_t n = plan_encode(&p, out, sizeof out), at = first_difference(out, other);
+    ok = ok && n && plan_decode(&q, out, n, &e) && q.n_batch == PLAN_BATCH;
+    out[at]++;
+    tap_ok(ok && !plan_decode(&q, out, n, &e), "a step of %d tokens and one more: %s",
+           (int)PLAN_BATCH, e.text);
+    out[at]--;
+    memcpy(other, out, n);
+    p.n_sweep = PLAN_SWEEP;
+    n = plan_encode(&p, out, sizeof out), at = first_difference(out, other);
+    ok = n && plan_decode(&q, out, n, &e) && q.n_sweep == PLAN_SWEEP;
+    out[at]++;
+    tap_ok(ok && !plan_decode(&q, out, n, &e), "one of %d and one more: %s", (int)PLAN_SWEEP,
+           e.text);
+    p.n_sweep = PLAN_BATCH - 1;
+    tap_ok(!plan_encode(&p, other, sizeof other), "less a step than go through a layer together");
+    p.n_sweep = PLAN_SWEEP;
+    memcpy(other, out, n);
+    p.n_seq = PLAN_SEQS;
+    n = plan_encode(&p, out, sizeof out);
+    other[at]--;
+    at = first_difference(out, other);
+    ok = n && plan_decode(&q, out, n, &e) && q.n_seq == PLAN_SEQS;
+    out[at]++;
+    tap_ok(ok && !plan_decode(&q, out, n, &e), "%d sequences and one more: %s", (int)PLAN_SEQS,
+           e.text);
+    ok = true;
+    for (unsigned i = 0; i < 4; i++) {
+        const uint32_t seq[] = {0, PLAN_SEQS, PLAN_SEQS + 1, 1},
+                       ctx[] = {0, p.n_ctx, 0, p.n_ctx + 1};
+        p.safe_seq = seq[i], p.safe_ctx = ctx[i];
+        ok = ok && !plan_encode(&p, out, sizeof out) == (i != 1);
+    }
+    tap_ok(ok, "after a loss at least one sequence is left, and no more than there was");
 }
 
 static void check_foreign(void) {
@@ -358,10 +658,16 @@ static void check_wire(void) {
 int main(void) {
     kernels_init(&kernels, cpu_features());
     check_counts();
+    check_least();
     check_shares();
     check_memory();
+    check_sweep();
+    check_losses();
+    check_many_losses();
+    check_any_loss();
     check_size();
     check_hostile();
+    check_sizes_of_wire();
     check_foreign();
     check_wire();
     return tap_done();

@@ -4,13 +4,18 @@
 
 #include <stdlib.h>
 
-enum { CAP = 512 };
+enum { CAP = 4096 };
 
 static struct guesses s;
 static void *mem;
 
 static void start(double slope) {
     spec_init(&s, mem, CAP, SPEC_MOST, true, slope);
+}
+
+/* What a plain step takes is believed after a few. */
+static void plain(double seconds) {
+    for (int i = 0; i < 3; i++) spec_took(&s, 1, seconds);
 }
 
 static void push_run(int32_t from, unsigned n) {
@@ -61,7 +66,7 @@ static void check_worth(void) {
     double gain;
     start(0.3);
     tap_ok(!spec_worth(&s, 8, FROM_MANY, 0, &gain), "nothing before a plain step was measured");
-    spec_took(&s, 1, 0.1);
+    plain(0.1);
     for (int i = 0; i < 50; i++) spec_learn(&s, FROM_MANY, 4, 4);
     uint32_t sure = spec_worth(&s, 8, FROM_MANY, 0, &gain);
     tap_ok(sure == 8 && gain > 2, "sure guesses: all, gain %.1f", gain);
@@ -71,7 +76,8 @@ static void check_worth(void) {
     tap_ok(spec_worth(&s, 4, FROM_MANY, 0, NULL) < 4, "a step of five that takes nine: shorter");
     tap_ok(!spec_worth(&s, 8, FROM_MANY, 0.1, NULL), "guesses as dear as tokens: none");
     start(0.01);
-    spec_took(&s, 1, 1);
+    plain(1);
+    spec_took(&s, 32, 1.1);
     uint32_t dear = spec_worth(&s, 31, FROM_TWO, 0, NULL);
     tap_ok(dear >= 4, "where a step costs the same whatever its length, even doubtful ones: %u",
            dear);
@@ -82,7 +88,7 @@ static void check_return(void) {
     int32_t out[SPEC_MOST];
     enum spec_from from = FROM_TWO;
     start(0.4);
-    spec_took(&s, 1, 0.1);
+    plain(0.1);
     for (int i = 0; i < N_SPEC_FROM; i++) s.right[i] = 0;
     push_run(0, 40);
     unsigned waited = 0;
@@ -90,7 +96,7 @@ static void check_return(void) {
     tap_ok(waited > 4 && waited < 40, "a repetition is noticed after %u tokens", waited);
     unsigned checked = 0;
     start(0.4);
-    spec_took(&s, 1, 0.1);
+    plain(0.1);
     uint32_t r = 1;
     for (int i = 0; i < CAP; i++) {
         r = r * 1664525 + 1013904223;
@@ -103,12 +109,223 @@ static void check_return(void) {
     tap_ok(checked <= CAP / 50, "%d random tokens: %u guesses were checked", CAP, checked);
 }
 
+/* --- what deceives: whole answers with made-up costs --- */
+
+enum { LONG = 3000, MOST = 15, START_UP = 3 };
+
+static uint32_t lot;
+static uint32_t draw(uint32_t below) {
+    lot = lot * 1664525 + 1013904223;
+    return (uint32_t)((uint64_t)lot * below >> 32);
+}
+
+/* What comes at place `at` of a text, whose next `n` tokens are guessed. */
+typedef int32_t next_fn(uint32_t at, const int32_t *guess, uint32_t n, uint32_t i);
+
+static int32_t new_words(uint32_t at, const int32_t *guess, uint32_t n, uint32_t i) {
+    (void)guess, (void)n, (void)i;
+    return (int32_t)at + 1000;
+}
+static int32_t of_eight(uint32_t at, const int32_t *guess, uint32_t n, uint32_t i) {
+    (void)at, (void)guess, (void)n, (void)i;
+    return (int32_t)draw(8);
+}
+static int32_t of_sixty(uint32_t at, const int32_t *guess, uint32_t n, uint32_t i) {
+    (void)at, (void)guess, (void)n, (void)i;
+    return (int32_t)draw(60);
+}
+static int32_t a_loop(uint32_t at, const int32_t *guess, uint32_t n, uint32_t i) {
+    (void)guess, (void)n, (void)i;
+    return (int32_t)(at % 24);
+}
+static int32_t stops(uint32_t at, const int32_t *guess, uint32_t n, uint32_t i) {
+    return at < LONG / 3 ? a_loop(at, guess, n, i) : of_eight(at, guess, n, i);
+}
+static int32_t by_turns(uint32_t at, const int32_t *guess, uint32_t n, uint32_t i) {
+    return at / 40 % 2 ? of_eight(at, guess, n, i) : a_loop(at, guess, n, i);
+}
+static int32_t nine_and_out(uint32_t at, const int32_t *guess, uint32_t n, uint32_t i) {
+    (void)guess, (void)n, (void)i;
+    return at % 10 == 9 ? (int32_t)at + 1000 : (int32_t)(at % 10);
+}
+/* Not what is guessed, and yet not new. */
+static int32_t liar(uint32_t at, const int32_t *guess, uint32_t n, uint32_t i) {
+    (void)at;
+    int32_t id = (int32_t)draw(3);
+    return i < n && guess[i] == id ? (id + 1) % 3 : id;
+}
+/* Gives in to short guesses until long ones are dared. */
+static int32_t trap(uint32_t at, const int32_t *guess, uint32_t n, uint32_t i) {
+    return n && n < 4 && i < n ? guess[i] : liar(at, guess, n, i);
+}
+
+struct deceit {
+    double slope, thought;  // what a further token costs, and is thought to at first
+    double draft_s;         // 0: no small model
+    uint32_t right_pct;     // of its guesses
+    double keep;            // of a plain step, what it takes to have it
+    enum { QUIET, BAD_START, NOISY } clock;
+};
+
+/* A step that would take so long, when the answer is `at` seconds old. */
+static double took(const struct deceit *d, double at, double seconds) {
+    return d->clock == BAD_START && at < 15 ? 3 * seconds : seconds;
+}
+
+/* The same by the clock, which every so often tells what something else took. */
+static double told(const struct deceit *d, double seconds) {
+    if (d->clock != NOISY) return seconds;
+    return seconds * (draw(100) ? 0.9 + draw(200) / 1e3 : 5);
+}
+
+/* A plain step has a second. The most that the answer is late at any place, beyond 3 % of what it takes
+ * without guesses; *gain: how much faster the whole is. */
+static double late(const struct deceit *d, next_fn *next, double *gain) {
+    double on = 0, off = 0, worst = 0;
+    uint32_t n_read = 0;
+    lot = 1;
+    spec_init(&s, mem, CAP, MOST, true, d->thought);
+    spec_hire(&s, d->keep);
+    push_run(0, 2);
+    for (uint32_t at = 0; at < LONG;) {
+        int32_t guess[SPEC_MOST], text[SPEC_MOST + 1];
+        bool is_right[SPEC_MOST];
+        enum spec_from from = FROM_DRAFT;
+        bool has_draft = d->draft_s > 0 && spec_pays(&s);
+        uint32_t n = has_draft        ? spec_draft(&s, MOST, d->draft_s, at - n_read, NULL)
+                     : d->draft_s > 0 ? 0
+                                      : spec_guess(&s, MOST, guess, &from);
+        if (has_draft && n) {
+            for (uint32_t i = 0; i < n; i++) is_right[i] = draw(100) < d->right_pct;
+            double t = d->draft_s * (n + (at - n_read) / 3.0);
+            spec_spent(&s, t);
+            on += t;
+            n_read = at;
+        }
+        uint32_t right = 0, came = 0;
+        do {
+            text[came] = next(at + came, guess, d->draft_s > 0 ? 0 : n, came);
+            if (d->draft_s > 0 ? came == n || !is_right[came]
+                               : came == n || guess[came] != text[came]) {
+                came++;
+                break;
+            }
+            right = ++came;
+        } while (true);
+        double t = took(d, on, 1 + d->slope * n - (has_draft ? 0 : d->keep));
+        spec_took(&s, n + 1, told(d, t));
+        on += t;
+        for (uint32_t i = 0; i < came; i++) spec_push(&s, text[i]);
+        if (n) spec_learn(&s, from, right < n ? right + 1 : n, right);
+        at += came;
+        while (came--) off += took(d, off, 1 - d->keep);
+        if (on - 1.03 * off > worst) worst = on - 1.03 * off;
+    }
+    *gain = off / on;
+    return worst;
+}
+
+static const struct {
+    const char *name;
+    next_fn *next;
+} story[] = {
+    {"new words", new_words},
+    {"one of eight", of_eight},
+    {"one of sixty", of_sixty},
+    {"a loop", a_loop},
+    {"a loop that ends", stops},
+    {"loop and noise by turns", by_turns},
+    {"nine tokens and another", nine_and_out},
+    {"never what is guessed", liar},
+    {"a trap", trap},
+};
+
+struct sum {
+    double worst, least, most;
+};
+
+/* All costs and clocks. While steps take three times as long, so does what may be lost; and a third more
+ * until it is noticed that they do no longer. */
+static void try_all(struct sum *sum, struct deceit d, next_fn *next) {
+    static const double slope[] = {0.01, 0.1, 0.4, 1}, thought[] = {0.05, 0.4};
+    for (int run = 0; run < 4 * 2 * 3; run++) {
+        double gain;
+        d.slope = slope[run % 4];
+        d.thought = thought[run / 4 % 2];
+        d.clock = run / 8;
+        double l = late(&d, next, &gain);
+        if (d.clock == BAD_START) l /= 4;
+        if (l > sum->worst) sum->worst = l;
+        if (gain < sum->least) sum->least = gain;
+        if (gain > sum->most) sum->most = gain;
+    }
+}
+
+static void judge_by(const struct sum *sum, double most, const char *what) {
+    tap_ok(sum->worst <= most, "%s: at worst %.2f steps late, %.3f to %.2f x as fast", what,
+           sum->worst, sum->least, sum->most);
+}
+
+static void judge(const struct sum *sum, const char *what) {
+    judge_by(sum, START_UP, what);
+}
+
+/* A small model whose memory makes each step longer: until it is known to be of no use that costs three
+ * steps and its last try, and one that is of use stays. Steps are here as long as with it. */
+static void check_keep(void) {
+    static const double keep[] = {0.1, 0.33, 0.43, 0.6};
+    for (uint32_t i = 0; i < 4; i++) {
+        for (uint32_t pct = 0; pct <= 100; pct += 25) {
+            struct sum sum = {.least = 1e9};
+            char what[80];
+            struct deceit d = {.draft_s = 0.05, .right_pct = pct, .keep = keep[i]};
+            snprintf(what, sizeof what, "of 100 right %u, its keep %.2f of a step", pct, d.keep);
+            try_all(&sum, d, new_words);
+            judge_by(&sum, START_UP + 1, what);
+        }
+        double gain;
+        struct deceit d = {.slope = 0.01, .thought = 0.05, .draft_s = 0.05, .keep = keep[i]};
+        d.right_pct = 90;
+        (void)late(&d, new_words, &gain);
+        if (d.keep < 0.5) {
+            tap_ok(gain > 1.5 && spec_pays(&s), "right 90, its keep %.2f: it stays, %.2f x as fast",
+                   d.keep, gain);
+        } else {
+            tap_ok(!spec_pays(&s), "a keep of %.2f is too dear for a try", d.keep);
+        }
+        d.right_pct = 0;
+        (void)late(&d, new_words, &gain);
+        tap_ok(!spec_pays(&s), "never right, its keep %.2f: it goes", d.keep);
+    }
+}
+
+/* Whatever the text, the cost of a step and the clock, guessing costs a few steps at most. */
+static void check_loss(void) {
+    for (size_t i = 0; i < sizeof story / sizeof *story; i++) {
+        struct sum sum = {.least = 1e9};
+        try_all(&sum, (struct deceit){0}, story[i].next);
+        judge(&sum, story[i].name);
+    }
+    for (uint32_t pct = 0; pct <= 90; pct += 15) {
+        struct sum sum = {.least = 1e9};
+        char what[64];
+        for (int i = 0; i < 3; i++) {
+            static const double draft_s[] = {0.02, 0.2, 0.7};
+            try_all(&sum, (struct deceit){.draft_s = draft_s[i], .right_pct = pct}, new_words);
+        }
+        snprintf(what, sizeof what, "a small model that is right %u times of 100", pct);
+        judge(&sum, what);
+    }
+}
+
 int main(void) {
     mem = aligned_alloc(64, spec_bytes(CAP));
     check_lookup();
     check_latest();
     check_worth();
     check_return();
+    check_loss();
+    check_keep();
     free(mem);
     return tap_done();
 }

@@ -6,271 +6,19 @@
  *   test_store again FILE KEEP                         see read_again()
  */
 #include "base/clock.h"
-#include "base/par.h"
 #include "store/diskprobe.h"
-#include "store/store.h"
+#include "store_trial.h"
 #include "tap.h"
 
 #include <fcntl.h>
+#include <math.h>
 #include <sched.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
-
-#ifdef __SANITIZE_THREAD__
-enum { SLOWER = 4 };  // thread sanitizer: fewer and smaller trials
-#else
-enum { SLOWER = 1 };
-#endif
-enum { N_FILE = 2, TILES_MOST = 600, XOR_MARK = 0x5a, PIECES = 3 };
-
-struct content {
-    char path[256];
-    uint8_t *bytes;
-    size_t len;
-};
-
-struct scene {
-    struct content file[N_FILE];
-    const char *path[N_FILE];
-    struct tile tile[TILES_MOST];
-    uint32_t n_tile, n_demand;  // the latter of the former
-    uint64_t cache_bytes;
-};
-
-static uint64_t rng = 88172645463325252U;
-static uint64_t rnd(uint64_t below) {
-    rng ^= rng << 13;
-    rng ^= rng >> 7;
-    rng ^= rng << 17;
-    return below ? rng % below : 0;
-}
-
-static bool make_file(struct content *c, const char *dir, const char *name, size_t len) {
-    snprintf(c->path, sizeof c->path, "%s/%s.%d", dir, name, (int)getpid());
-    c->len = len;
-    c->bytes = malloc(len + 8);
-    if (!c->bytes) return false;
-    for (size_t i = 0; i < len; i += 8) {
-        uint64_t v = rnd(UINT64_MAX);
-        memcpy(c->bytes + i, &v, 8);
-    }
-    FILE *f = fopen(c->path, "wb");
-    bool ok = f && fwrite(c->bytes, 1, len, f) == len;
-    if (f && fclose(f) != 0) ok = false;
-    return ok;
-}
-
-/* Tiles of mixed sizes at odd offsets, the last one ending with its file. */
-static void cut_tiles(struct scene *s, uint32_t least, uint32_t most) {
-    s->n_tile = 0;
-    for (uint32_t f = 0; f < N_FILE; f++) {
-        uint64_t at = 1 + rnd(5000);
-        while (at < s->file[f].len && s->n_tile < TILES_MOST) {
-            uint64_t len = least + rnd(most - least + 1);
-            if (len > s->file[f].len - at) len = s->file[f].len - at;
-            s->tile[s->n_tile++] = (struct tile){
-                .file = f, .len = (uint32_t)len, .off = at, .mem = (len + 127) & ~(uint64_t)63};
-            at += len + rnd(3) * rnd(700);
-        }
-    }
-}
-
-static bool scene_open(struct scene *s, const char *dir, size_t len) {
-    memset(s, 0, sizeof *s);
-    bool ok = make_file(&s->file[0], dir, "store-a", len) &&
-              make_file(&s->file[1], dir, "store-b", len / 3 + 17);
-    for (int i = 0; i < N_FILE; i++) s->path[i] = s->file[i].path;
-    return ok;
-}
-
-static void scene_close(struct scene *s) {
-    for (int i = 0; i < N_FILE; i++) {
-        unlink(s->file[i].path);
-        free(s->file[i].bytes);
-    }
-}
-
-static bool convert(void *owner, uint32_t i, void *dst, const void *raw, struct err *e) {
-    (void)e;
-    const struct scene *s = owner;
-    const uint8_t *from = raw;
-    uint8_t *to = dst;
-    if ((uintptr_t)dst % 64) return err_set(e, ERR_FORMAT, "tile %u lies badly", i);
-    for (uint32_t k = 0; k < s->tile[i].len; k++) to[k] = from[k] ^ XOR_MARK;
-    return true;
-}
-
-static bool is_right(const struct scene *s, uint32_t i, const struct view *v) {
-    const struct tile *t = &s->tile[i];
-    const uint8_t *want = s->file[t->file].bytes + t->off;
-    if (!v->resident) return memcmp(v->p, want, t->len) == 0;
-    for (uint32_t k = 0; k < t->len; k++) {
-        if ((v->p[k] ^ XOR_MARK) != want[k]) return false;
-    }
-    return true;
-}
-
-struct sweeper {
-    const struct scene *scene;
-    struct store *store;
-    uint32_t n_round;
-    _Atomic uint32_t n_wrong, n_failed, n_resident;
-    _Atomic uint32_t next;  // piece to be dealt
-    _Atomic uint32_t done[TILES_MOST];
-    uint32_t list[TILES_MOST], n_list;  // wanted
-    uint64_t n_wanted;
-    struct err err;  // of thread 0
-};
-
-static uint32_t sweep_tiles(const struct scene *s) {
-    return s->n_tile - s->n_demand;
-}
-
-/* Pieces of tiles dealt out by a counter, as a multiply does: puts come in no order, and members
- * that are ahead wait for the disk while others still hold older tiles. */
-static void deal(void *ctx, int thread, int n_thread) {
-    struct sweeper *w = ctx;
-    struct err e = {0};
-    (void)n_thread;
-    for (;;) {
-        uint32_t unit = atomic_fetch_add(&w->next, 1);
-        uint32_t i = unit / PIECES;
-        struct view v;
-        if (w->n_list && i < w->n_list)
-            i = w->list[i];
-        else if (w->n_list || i >= sweep_tiles(w->scene))
-            return;
-        if (!store_get(w->store, i, &v, &e)) {
-            if (thread == 0) w->err = e;
-            atomic_fetch_add(&w->n_failed, 1);
-            return;
-        }
-        if (unit % PIECES == 0 && v.resident && !w->n_list) atomic_fetch_add(&w->n_resident, 1);
-        if (!is_right(w->scene, i, &v)) atomic_fetch_add(&w->n_wrong, 1);
-        if (atomic_fetch_add(&w->done[i], 1) + 1 == PIECES) {
-            atomic_store(&w->done[i], 0);
-            store_put(w->store, i);
-        }
-    }
-}
-
-/* Every member looks at every tile; the last one puts it. */
-static void sweep(void *ctx, int thread, int n_thread) {
-    struct sweeper *w = ctx;
-    struct err e = {0};
-    for (uint32_t i = 0; i < sweep_tiles(w->scene); i++) {
-        struct view v;
-        if (!store_get(w->store, i, &v, &e)) {
-            if (thread == 0) w->err = e;
-            atomic_fetch_add(&w->n_failed, 1);
-            return;
-        }
-        if (!is_right(w->scene, i, &v)) atomic_fetch_add(&w->n_wrong, 1);
-        if (v.resident && thread == 0) atomic_fetch_add(&w->n_resident, 1);
-        if (atomic_fetch_add(&w->done[i], 1) + 1 == (uint32_t)n_thread) {
-            atomic_store(&w->done[i], 0);
-            store_put(w->store, i);
-        }
-    }
-}
-
-/* Some of the tiles on demand, in any order. */
-static void want_some(struct sweeper *w) {
-    uint32_t n = w->scene->n_demand;
-    for (uint32_t i = 0; i < n; i++) w->list[i] = sweep_tiles(w->scene) + i;
-    w->n_list = 1 + (uint32_t)rnd(n);
-    for (uint32_t i = 0; i < w->n_list; i++) {
-        uint32_t k = i + (uint32_t)rnd(n - i), x = w->list[i];
-        w->list[i] = w->list[k];
-        w->list[k] = x;
-    }
-    w->n_wanted += w->n_list;
-    store_want(w->store, w->list, w->n_list);
-}
-
-static void sweeps(void *ctx, struct par *team) {
-    struct sweeper *w = ctx;
-    for (uint32_t r = 0; r < w->n_round; r++) {
-        atomic_store(&w->next, 0);
-        par_run(team, r % 2 ? deal : sweep, w);
-        for (int i = 0; i < 4 && w->scene->n_demand && !w->n_failed; i++) {
-            want_some(w);
-            atomic_store(&w->next, 0);
-            par_run(team, deal, w);
-        }
-        w->n_list = 0;
-    }
-}
-
-struct seen {
-    uint64_t done, total;
-    uint32_t calls;
-};
-static bool progress(void *ctx, uint64_t done, uint64_t total) {
-    struct seen *p = ctx;
-    if (done > p->done) p->calls++;
-    p->done = done;
-    p->total = total;
-    return true;
-}
-
-struct trial {
-    struct store_conf conf;
-    struct arena pool;
-    struct store *store;
-    struct sweeper sweeper;
-};
-
-static bool trial_open(struct trial *t, struct scene *s, uint64_t pin, uint32_t n_slot,
-                       uint32_t n_reader, struct err *e) {
-    memset(t, 0, sizeof *t);
-    t->conf = (struct store_conf){.file = s->path,
-                                  .n_file = N_FILE,
-                                  .tile = s->tile,
-                                  .n_tile = s->n_tile,
-                                  .n_demand = s->n_demand,
-                                  .pin_bytes = pin,
-                                  .cache_bytes = s->cache_bytes,
-                                  .half_life = 100,
-                                  .n_slot = n_slot,
-                                  .n_reader = n_reader,
-                                  .n_fetch = n_reader,
-                                  .pool = &t->pool,
-                                  .convert = convert,
-                                  .owner = s};
-    t->sweeper.scene = s;
-    struct store_stats st;
-    store_choose(s->tile, sweep_tiles(s), pin, &st, NULL);
-    uint64_t ring = st.n_streamed ? store_ring_bytes(s->tile, s->n_tile, n_slot) : 0;
-    if (s->n_demand) {
-        (void)store_choose_demand(s->tile + sweep_tiles(s), s->n_demand, s->cache_bytes, &st);
-        ring += st.cached_bytes + store_ring_bytes(s->tile, s->n_tile, n_reader);
-    }
-    return arena_open(&t->pool, "test pool", st.pinned_bytes + ring, e) &&
-           store_open(&t->store, &t->conf, e);
-}
-
-static void trial_close(struct trial *t) {
-    store_close(t->store);
-    arena_close(&t->pool);
-}
-
-static bool trial_sweeps(struct trial *t, int n_thread, uint32_t n_round, struct err *e) {
-    t->sweeper.store = t->store;
-    t->sweeper.n_round = n_round;
-    return par_enter(n_thread, sweeps, &t->sweeper, e);
-}
-
-static uint64_t total_mem(const struct scene *s) {
-    uint64_t sum = 0;
-    for (uint32_t i = 0; i < s->n_tile; i++) sum += s->tile[i].mem;
-    return sum;
-}
 
 /* Whole sweeps with these settings; says what went wrong. */
 static bool run_trial(struct scene *s, uint64_t pin, uint32_t n_slot, uint32_t n_reader,
@@ -350,6 +98,38 @@ static void test_corners(const char *dir) {
     scene_close(&s);
 }
 
+/* What is chosen of the rest leaves all as even: within a tile of each of the two choices. */
+static void spread_more(const struct tile *tile, uint8_t *stays) {
+    static uint32_t rest[2000];
+    static uint8_t also[2000];
+    int n_bad = 0;
+    for (int trial = 0; trial < 200; trial++) {
+        uint64_t all = 0, biggest = 0, left = 0;
+        uint32_t n = 0;
+        for (int i = 0; i < 2000; i++) {
+            all += tile[i].mem;
+            if (tile[i].mem > biggest) biggest = tile[i].mem;
+        }
+        uint64_t pin = rnd(all), more, passed = 0, kept = 0;
+        struct store_stats st;
+        store_choose(tile, 2000, pin, &st, stays);
+        for (uint32_t i = 0; i < 2000; i++) {
+            if (!stays[i]) rest[n++] = i, left += tile[i].mem;
+        }
+        more = rnd(left);
+        store_choose_among(tile, rest, n, more, &st, also);
+        for (uint32_t k = 0; k < n; k++) stays[rest[k]] = also[k];
+        for (int i = 0; i < 2000; i++) {
+            passed += tile[i].mem;
+            if (stays[i]) kept += tile[i].mem;
+            double even = (double)passed * (double)(pin + more) / (double)all;
+            if (fabs((double)kept - even) > 3 * (double)biggest) n_bad++;
+        }
+        if (st.pinned_bytes > more || st.pinned_bytes + biggest <= more) n_bad++;
+    }
+    tap_ok(n_bad == 0, "and so are those that are chosen later, together with them");
+}
+
 /* At no point of the sweep more than a tile away from an even distribution. */
 static void test_spread(void) {
     static struct tile tile[2000];
@@ -381,6 +161,7 @@ static void test_spread(void) {
         }
     }
     tap_ok(n_bad == 0, "resident tiles are spread evenly and use the budget up to one tile");
+    spread_more(tile, stays);
     struct store_stats st;
     store_choose(tile, 2000, UINT64_MAX, &st, NULL);
     tap_ok(st.n_streamed == 0 && st.n_pinned == 2000, "what fits stays");
@@ -687,7 +468,7 @@ static bool sweep_file(const char *path, int n_sweep, uint64_t pin, uint64_t cac
                            .pool = &pool,
                            .owner = tile,
                            .convert = copy};
-    bool ok = arena_open(&pool, "pool", pin + cache + store_ring_bytes(tile, n, 8), e);
+    bool ok = arena_open(&pool, "pool", pin + cache + store_ring_bytes(longest_of(tile, n), 8), e);
     if (!ok) return false;
     ok = store_open(&s, &c, e) && store_load(s, NULL, NULL, e);
     for (int i = 0; ok && i < n_sweep; i++) ok = hash_sweep(s, tile, n, e);

@@ -81,7 +81,7 @@ sub free_port {
 sub tight_memory {
     my ($program) = qx("$dair" plan --json --memory 64M) =~ /"program_bytes":(\d+)/;
     give_up("dair plan does not say what the program takes (status $?)") if !$program;
-    return int($program / 1024 + 5200) . 'K';
+    return int($program / 1024 + 6400) . 'K';
 }
 
 sub make_config {

@@ -13,7 +13,9 @@
 
 enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
 
-enum { LOG_LINE = 240, LOG_KEPT = 64 };  // bytes of a line, NUL included; lines kept
+/* Bytes of a line, NUL included: a sentence of err.h's length, what is said before it, and the line's head;
+ * lines kept. */
+enum { LOG_LINE = 512, LOG_KEPT = 64 };
 
 /* What is written: up to this level (LOG_INFO unless told), to this file (stderr; NULL: nowhere). */
 void log_set(enum log_level most, FILE *to);

@@ -193,6 +193,7 @@ static void team_quit(struct par *t) {
 
 static void *member_main(void *arg) {
     struct member *m = arg;
+    (void)pthread_setname_np(pthread_self(), "dair-compute");
     member_loop(m->team, m->id);
     return NULL;
 }

@@ -21,25 +21,26 @@ enum node_state {
 };
 const char *state_name(enum node_state s);  // "READY"
 
-enum { STATUS_NODES = 32, STATUS_ALERTS = 8, STATUS_TEXT = 200 };
+/* STATUS_TEXT: bytes of a sentence of an alert, a state or the log, as in err.h */
+enum { STATUS_NODES = 32, STATUS_ALERTS = 8, STATUS_TEXT = 400 };
 
 struct status_node {
-    char id[33], name[16], address[64], arch[16], board[64];
+    char id[33], name[20], address[64], arch[16], board[64];
     enum node_state state;
     uint64_t ram_bytes, budget_bytes, pinned_bytes, streamed_bytes;  // streamed: per sweep
-    double disk_bps, disk_bps_max, link_bps, temperature_c, share;   // share: of the weights, 0..1
-    bool is_throttled, has_model, is_working;                        // in the plan
+    double disk_bps, disk_bps_max, temperature_c, share;             // share: of the weights, 0..1
+    bool has_model, is_working;                                      // in the plan
     uint32_t layers;
 };
 
 struct status_alert {
-    char text[STATUS_TEXT], remedy[STATUS_TEXT];
+    char text[STATUS_TEXT];
 };
 
 struct status {
     enum node_state state;
-    char why[400];  // of FAILED, JOINING; else ""
-    char id[33], name[16], address[64], shared_name[32];
+    char why[STATUS_TEXT];  // of FAILED, JOINING; else ""
+    char id[33], name[20], address[64], shared_name[32];
     struct {
         char fingerprint[17], leader[33];
         uint64_t epoch;
@@ -53,13 +54,18 @@ struct status {
     } model;
     struct {
         char kind[16], limited_by[16];
-        double predicted_tps, measured_tps;
+        double measured_tps;
         double wire_bytes_per_token;  // payload that this node sends for one token
+        uint32_t sweep_tokens;        // of a prompt, at most, that pass the weights together
+        /* What the others hold together, whichever node is lost; slots 0: nothing is known of that, as in
+         * a node alone; context 0: without some node the others cannot work */
+        uint32_t context_after_loss, slots_after_loss;
     } plan;
-    struct {
+    struct {  // of the leader's work, and what waits here
         uint32_t running, waiting, slots;
         double tokens_per_second, accepted_per_step;
-        uint64_t tokens;  // since the start
+        uint64_t tokens;      // since the start, while this node led
+        uint64_t read_bytes;  // since the start, by this node, of weights that stream
     } load;
     struct {
         double compute, disk, network;
@@ -68,7 +74,9 @@ struct status {
         uint64_t sent_payload, sent_wire, received_payload,
             received_wire;  // data channels, since start
         uint64_t crypt_ns, gathers, epochs, resubmitted;
-        uint64_t refused_wrong_key, refused_garbage, refused_timed_out, refused_displaced;
+        uint64_t refused_wrong_key, refused_garbage, refused_timed_out, refused_displaced,
+            refused_other_version,
+            refused_postponed;  // came while as many handshakes as fit were under way
     } net;
     uint32_t n_alert;
     struct status_alert alert[STATUS_ALERTS];

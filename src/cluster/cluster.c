@@ -6,6 +6,7 @@
 #include "cluster/cluster_state.h"
 #include "net/lookup.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,15 +20,16 @@ static void drop_alert(struct cluster *c, unsigned i) {
 /* Shown until it has not come for a while; logged when it is new. */
 void cluster_alert(struct cluster *c, const char *text) {
     uint64_t now = clock_ns();
+    struct status_alert new = {0};  // cut to its length before it is compared: so it is known again
+    snprintf(new.text, sizeof new.text, "%.*s", (int)sizeof new.text - 1, text);
     for (unsigned i = 0; i < c->n_alert; i++) {
-        if (strcmp(c->alert[i].text, text) != 0) continue;
+        if (strcmp(c->alert[i].text, new.text) != 0) continue;
         c->alert_ns[i] = now;
         return;
     }
-    log_warn("cluster", "%s", text);
+    log_warn("cluster", "%s", new.text);
     if (c->n_alert == STATUS_ALERTS) drop_alert(c, 0);
-    c->alert[c->n_alert] = (struct status_alert){0};
-    snprintf(c->alert[c->n_alert].text, STATUS_TEXT, "%.*s", STATUS_TEXT - 1, text);
+    c->alert[c->n_alert] = new;
     c->alert_ns[c->n_alert++] = now;
 }
 
@@ -83,7 +85,9 @@ static unsigned plan_members(struct cluster *c, const struct action *a, struct p
                                         .pool = f->pool_bytes,
                                         .speed = f->speed,
                                         .share = f->share,
-                                        .n_thread = f->n_thread};
+                                        .n_thread = f->n_thread,
+                                        .n_ctx = f->n_ctx,
+                                        .n_seq = f->n_seq};
     }
     return n;
 }
@@ -179,8 +183,10 @@ static void send_beats(struct cluster *c) {
     pthread_mutex_lock(&c->lock);
     m.u.beat.pinned_bytes = c->pinned;
     m.u.beat.streamed_bytes = c->streamed;
-    m.u.beat.disk_bps = c->disk_bps;
     pthread_mutex_unlock(&c->lock);
+    c->conf.events.on_beat(c->conf.events.ctx, &m.u.beat);
+    c->disk_bps = m.u.beat.disk_bps;
+    c->temperature_c = m.u.beat.temperature_c;
     for (unsigned i = 0; i < MEMBER_MAX; i++) {
         struct link *l = &c->link[i];
         if (l->chan && l->sent && !l->is_twin) (void)link_send(l, &m);
@@ -304,11 +310,10 @@ void cluster_stuck(struct cluster *c, uint64_t epoch, const char *why) {
     push_note(c, &n);
 }
 
-void cluster_measured(struct cluster *c, uint64_t pinned, uint64_t streamed, double disk_bps) {
+void cluster_measured(struct cluster *c, uint64_t pinned, uint64_t streamed) {
     pthread_mutex_lock(&c->lock);
     c->pinned = pinned;
     c->streamed = streamed;
-    c->disk_bps = disk_bps;
     pthread_mutex_unlock(&c->lock);
 }
 
@@ -332,7 +337,7 @@ static void tell_leader(struct cluster *c, struct msg *m) {
 static void give_up_model(struct cluster *c, const char *why) {
     struct err e = {0};
     char text[STATUS_TEXT];
-    snprintf(text, sizeof text, "this node does not take part any more: %.150s", why);
+    snprintf(text, sizeof text, "this node does not take part any more: %.350s", why);
     cluster_alert(c, text);
     links_close(c);
     epoch_end(c);
@@ -409,6 +414,7 @@ static void on_posted(void *ctx) {
     pthread_mutex_unlock(&c->lock);
     for (unsigned i = 0; i < n; i++) on_note(c, &note[i]);
     if (is_leaving) leave(c);
+    cluster_settle(c);  // what the notes led to comes first
     c->conf.events.on_wake(c->conf.events.ctx);
     cluster_settle(c);
     links_read(c);
@@ -451,6 +457,10 @@ bool cluster_is_hopeless(struct cluster *c, char *why, size_t cap) {
     return !c->conf.facts.model && has_looked && !c->epoch;
 }
 
+bool cluster_waits(const struct cluster *c) {
+    return members_waits(c->members);
+}
+
 bool cluster_knows(struct cluster *c, const struct node_id *id) {
     return id_is(id, &c->conf.ident->id) || link_find(c, id);
 }
@@ -482,18 +492,21 @@ static void on_peer(void *ctx, struct chan *ch, const struct gate_peer *p) {
         epoch_take(c, ch, p);
 }
 
-static void on_dial_failed(void *ctx, uint64_t tag, const struct err *why) {
+static void on_dial_failed(void *ctx, uint64_t tag, enum gate_end how, const struct err *why) {
     struct cluster *c = ctx;
     log_debug("cluster", "%s", why->text);
     if (tag_is_data(tag))
         epoch_failed(c, tag);
+    else if (how == GATE_SELF)
+        target_is_self(c, tag);
     else
-        target_failed(c, tag);
+        target_failed(c, tag, how, why);
     cluster_settle(c);
 }
 
 static void on_seen(void *ctx, const struct mdns_peer *p) {
-    target_seen(ctx, p);
+    struct cluster *c = ctx;
+    if (c->gate) target_seen(c, p);
 }
 
 static void on_gone(void *ctx, const struct mdns_peer *p) {
@@ -501,14 +514,17 @@ static void on_gone(void *ctx, const struct mdns_peer *p) {
 }
 
 static void on_name(void *ctx, const char *host) {
-    (void)ctx;
+    struct cluster *c = ctx;
+    snprintf(c->conf.facts.name, ID_NAME, "%.*s", ID_NAME - 1, host);
+    members_call(c->members, host);
     log_info("mdns", "this node is %s.local", host);
 }
 
+/* A node without a key is found by people all the same, not by nodes. */
 void cluster_announce(struct cluster *c) {
     struct err e = {0};
     const struct ident *self = c->conf.ident;
-    if (!c->conf.is_discovered || !c->conf.keys->has_key) return;
+    if (!c->conf.is_discovered) return;
     mdns_close(c->mdns);
     c->mdns = NULL;
     c->is_serving_told = false;
@@ -520,7 +536,7 @@ void cluster_announce(struct cluster *c) {
     const struct mdns_conf mc = {.loop = &c->loop,
                                  .host = self->name,
                                  .facts = c->facts_told,
-                                 .cluster_port = gate_port(c->gate),
+                                 .cluster_port = c->gate ? gate_port(c->gate) : 0,
                                  .http_port = c->conf.facts.http_port,
                                  .ollama_port = c->conf.ollama_port,
                                  .interface = c->conf.interface,
@@ -539,6 +555,14 @@ void cluster_status(struct cluster *c, struct status *s) {
     pthread_mutex_unlock(&c->lock);
 }
 
+bool cluster_work(struct cluster *c, struct work *w) {
+    pthread_mutex_lock(&c->lock);
+    bool is_led = c->is_led;
+    *w = c->work;
+    pthread_mutex_unlock(&c->lock);
+    return is_led;
+}
+
 /* --- the thread --- */
 
 static void on_tick(struct loop_timer *t, uint64_t now) {
@@ -552,6 +576,7 @@ static void on_beat(struct loop_timer *t, uint64_t now) {
     struct cluster *c = t->owner;
     loop_at(&c->loop, t, now + BEAT_NS);
     send_beats(c);
+    links_tidy(c, now);
     targets_dial(c, now);
     epoch_dial(c, now);
     if (c->joining_ns && (now > c->joining_ns || !can_wait(c, &c->joining)))
@@ -568,6 +593,7 @@ static void on_beat(struct loop_timer *t, uint64_t now) {
 static void *cluster_thread(void *ctx) {
     struct cluster *c = ctx;
     struct err e = {0};
+    (void)pthread_setname_np(pthread_self(), "dair-cluster");
     cluster_announce(c);
     if (!loop_run(&c->loop, &e)) log_error("cluster", "%s", e.text);
     return NULL;
@@ -590,6 +616,7 @@ static MUST open_net(struct cluster *c, struct err *e) {
                                  .keys = c->conf.keys,
                                  .interface = c->conf.interface,
                                  .port = c->conf.cluster_port,
+                                 .n_handshake = c->conf.n_handshake,
                                  .on_peer = on_peer,
                                  .on_failed = on_dial_failed,
                                  .ctx = c};
@@ -602,6 +629,7 @@ MUST cluster_open(struct cluster **out, const struct cluster_conf *conf, struct 
     struct cluster *c = calloc(1, sizeof *c);
     if (!c) return err_set(e, ERR_MEMORY, "no memory for the cluster's bookkeeping");
     c->conf = *conf;
+    c->temperature_c = NAN;
     pthread_mutex_init(&c->lock, NULL);
     c->loop.epoll_fd = c->loop.wake_fd = -1;
     if (!loop_open(&c->loop, on_posted, c, e) || !take_memory(c, e)) goto fail;

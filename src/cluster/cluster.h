@@ -38,6 +38,8 @@ struct cluster_events {
     void (*on_change)(void *ctx);
     /* ASK and CANCEL (we lead), TOKENS and DONE (we are the front). */
     void (*on_message)(void *ctx, const struct node_id *from, const struct msg *m);
+    /* A beat is about to be sent: fills in disk_bps, temperature_c and work. */
+    void (*on_beat)(void *ctx, struct beat *b);
     /* After cluster_wake(), and at every beat. */
     void (*on_wake)(void *ctx);
     void *ctx;
@@ -54,6 +56,7 @@ struct cluster_conf {
     unsigned n_peer;
     bool is_discovered;
     uint16_t cluster_port, ollama_port;  // wanted
+    uint32_t n_handshake;                // of strangers at one time, see gate.h
 
     const struct model *model;  // NULL: none
     const struct kernels *kernels;
@@ -80,7 +83,7 @@ void cluster_paused(struct cluster *c, uint64_t epoch);
 void cluster_broke(struct cluster *c, uint64_t epoch, int suspect, const char *why);
 /* Our engine hangs: the others go on without us. */
 void cluster_stuck(struct cluster *c, uint64_t epoch, const char *why);
-void cluster_measured(struct cluster *c, uint64_t pinned, uint64_t streamed, double disk_bps);
+void cluster_measured(struct cluster *c, uint64_t pinned, uint64_t streamed);
 
 /* The cluster's thread only, from the events: send to a member; to ourselves it comes back by
  * on_message. False: no such member now. */
@@ -96,6 +99,13 @@ bool cluster_leader(const struct cluster *c, struct node_id *leader,
 /* Nobody here will serve unless someone does something: we have FAILED, or have no model and hear of no
  * leader; why [cap] says it. The cluster's thread only. */
 bool cluster_is_hopeless(struct cluster *c, char *why, size_t cap);
+
+/* A member was lost and is waited for: with it an epoch may come that has memory for more. The cluster's
+ * thread only. */
+bool cluster_waits(const struct cluster *c);
+
+/* Any thread. What the leader that is followed says of its work; false: none is, or we lead. */
+bool cluster_work(struct cluster *c, struct work *w);
 
 /* Any thread: state, nodes, network counters, alerts of the status; the rest is left alone. */
 void cluster_status(struct cluster *c, struct status *s);

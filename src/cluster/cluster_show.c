@@ -88,7 +88,7 @@ static void show_self(struct cluster *c, struct status *s) {
     snprintf(s->why, sizeof s->why, "%s", why && !serves ? why : "");
     ident_text(&self->id, s->id);
     if (c->conf.facts.http_port) snprintf(s->address, sizeof s->address, "%s", c->address);
-    snprintf(s->name, sizeof s->name, "%s", c->mdns ? mdns_host(c->mdns) : self->name);
+    snprintf(s->name, sizeof s->name, "%s", c->conf.facts.name);
     snprintf(s->shared_name, sizeof s->shared_name, "%s",
              c->mdns && c->is_serving_told ? mdns_shared(c->mdns) : "");
     snprintf(s->cluster.fingerprint, sizeof s->cluster.fingerprint, "%016llx",
@@ -103,6 +103,7 @@ static void show_self(struct cluster *c, struct status *s) {
     n->pinned_bytes = c->pinned;
     n->streamed_bytes = c->streamed;
     n->disk_bps = c->disk_bps;
+    n->temperature_c = c->temperature_c;
     s->cluster.n_node = 1;
 }
 
@@ -113,6 +114,20 @@ static void show_refused(const struct cluster *c, struct status *s) {
     s->net.refused_garbage = g.garbage;
     s->net.refused_timed_out = g.timed_out;
     s->net.refused_displaced = g.displaced;
+    s->net.refused_postponed = g.postponed;
+    s->net.refused_other_version = g.other_version;
+}
+
+static void show_work(struct cluster *c, const struct member_view *view, unsigned n_view) {
+    struct node_id leader;
+    uint64_t epoch;
+    c->is_led = false;
+    if (!cluster_leader(c, &leader, &epoch)) return;
+    for (unsigned i = 0; i < n_view; i++) {
+        if (!id_is(&view[i].id, &leader)) continue;
+        c->is_led = true;
+        c->work = view[i].beat.work;
+    }
 }
 
 void cluster_show(struct cluster *c) {
@@ -131,9 +146,11 @@ void cluster_show(struct cluster *c) {
         n->pinned_bytes = b->pinned_bytes;
         n->streamed_bytes = b->streamed_bytes;
         n->disk_bps = b->disk_bps;
+        if (view[i].has_beat) n->temperature_c = b->temperature_c;
         const struct link *l = link_find(c, &view[i].id);
         if (l) show_peer(n->address, &l->peer.addr, l->facts.http_port);
     }
+    show_work(c, view, n_view);
     s->net.epochs = c->n_epoch;
     show_refused(c, s);
     s->n_alert = c->n_alert;

@@ -25,6 +25,7 @@ enum {
 };
 
 static const uint64_t HELD_NS = 10000000000;  // a data channel that came before its plan
+static const uint64_t HELLO_NS = 5000000000;  // a proved peer that says nothing
 static const uint64_t UNREACHED_NS = 10000000000;
 static const uint64_t NAMES_STAY_NS = 10000000000;
 
@@ -44,6 +45,7 @@ struct link {
 struct target {
     bool is_used, is_named, is_dialling, has_id;
     bool is_asked;  // where it is
+    bool is_self;   // named, and once was this node
     uint32_t peer;  // named: the number of the name
     struct node_id id;
     uint64_t instance;
@@ -77,7 +79,7 @@ struct note {
     enum { NOTE_LOADED, NOTE_PAUSED, NOTE_BROKE, NOTE_UNFIT, NOTE_STUCK } what;
     uint64_t epoch;
     int suspect;
-    char why[300];
+    char why[STATUS_TEXT];
 };
 
 struct cluster {
@@ -99,8 +101,8 @@ struct cluster {
     struct action joining;  // a plan that waits for the end of the step at hand
     uint64_t joining_ns;    // no longer than until then; 0: none waits
     unsigned own_failures;
-    char unfit[300];     // why this node gave its model up, else ""
-    uint64_t served_ns;  // when an epoch was last seen to serve
+    char unfit[STATUS_TEXT];  // why this node gave its model up, else ""
+    uint64_t served_ns;       // when an epoch was last seen to serve
     uint64_t started_ns, n_epoch, other_clusters;
     bool is_serving_told;  // mDNS knows that we serve
     struct mdns_facts facts_told;
@@ -109,9 +111,10 @@ struct cluster {
     size_t out_cap;
     int32_t *ids;  // [n_ids] room for decoded token ids
     size_t n_ids;
-    struct msg in;     // the message at hand
-    bool has_unread;   // channels were left with messages in their buffers
-    char address[64];  // ours, for people
+    struct msg in;                   // the message at hand
+    bool has_unread;                 // channels were left with messages in their buffers
+    char address[64];                // ours, for people
+    double disk_bps, temperature_c;  // ours, as our last beat said
     unsigned n_beat, n_alert;
     struct status_alert alert[STATUS_ALERTS];
     uint64_t alert_ns[STATUS_ALERTS];
@@ -121,8 +124,9 @@ struct cluster {
     unsigned n_note;
     bool is_leaving;
     struct status shown;  // state, nodes, alerts as of the last beat
+    bool is_led;          // by another, as of then
+    struct work work;     // what that one said
     uint64_t pinned, streamed;
-    double disk_bps;
 };
 
 /* cluster.c: do what members.c says, after anything was told to it. */
@@ -141,12 +145,14 @@ void link_drop(struct link *l);  // closes; members are told
 bool link_send(struct link *l, struct msg *m);
 struct link *link_find(struct cluster *c, const struct node_id *id);
 void links_close(struct cluster *c);
-void links_read(struct cluster *c);  // what was left unread
+void links_read(struct cluster *c);                // what was left unread
+void links_tidy(struct cluster *c, uint64_t now);  // without those that do not say hello
 void target_seen(struct cluster *c, const struct mdns_peer *p);
 void target_gone(struct cluster *c, const struct mdns_peer *p);
 /* Named peers become targets. Fails: ERR_USAGE (no name; and for a guest: it cannot be resolved), ERR_MEMORY. */
 MUST targets_name(struct cluster *c, struct err *e);
-void target_failed(struct cluster *c, uint64_t tag);
+void target_failed(struct cluster *c, uint64_t tag, enum gate_end how, const struct err *why);
+void target_is_self(struct cluster *c, uint64_t tag);
 void targets_dial(struct cluster *c, uint64_t now);
 
 /* epoch.c */

@@ -159,6 +159,8 @@ MUST mesh_wait(struct mesh *m, struct err *e) {
         struct chan *c = m->link[i].chan;
         int on = 1;  // without it a small message waits for the last one's receipt
         (void)setsockopt(chan_fd(c), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+        /* Where the system's choice is BBR, it would send at a pace of its own, by timers. */
+        (void)setsockopt(chan_fd(c), IPPROTO_TCP, TCP_CONGESTION, "reno", 4);
         chan_limit(c, CHUNK + HEAD);
         chan_measure(c, true);
     }

@@ -30,7 +30,7 @@ void mesh_link(struct mesh *m, unsigned peer, struct chan *c);
 /* All channels are there. Fails: ERR_STOPPED after mesh_abort. */
 MUST mesh_wait(struct mesh *m, struct err *e);
 /* A byte to and from everybody, once after mesh_wait: a channel that only its dialler believes in shows
- * here, and not in the first request. */
+ * here, and not in the first request. Returns when the slowest has come so far. */
 MUST mesh_greet(struct mesh *m, struct err *e);
 /* Everything that waits or will wait in the mesh fails with ERR_STOPPED, at once. A node that goes
  * closes its channels: to its peers it then looks as one that failed, so abort them first. */

@@ -33,18 +33,6 @@ void epoch_end(struct cluster *c) {
     c->conf.events.on_change(c->conf.events.ctx);
 }
 
-/* The widest message of this plan: all rows of a chunk of one part in floats. */
-static size_t widest(const struct plan *p, const struct model *m) {
-    size_t ff = (size_t)m->n_ff * (m->n_used ? m->n_used : 1);  // of every expert of a token
-    size_t most = m->n_embd > ff ? m->n_embd : ff;
-    size_t heads = (size_t)m->n_head * m->head_dim;
-    if (heads > most) most = heads;
-    if (m->n_ff_shared > most) most = m->n_ff_shared;
-    size_t chunk = p->n_batch * most * sizeof(float);
-    size_t all = m->n_vocab * sizeof(struct candidate);
-    return chunk > all ? chunk : all;
-}
-
 static int slice_of(const struct plan *p, const struct gate_peer *peer) {
     int s = plan_slice(p, &peer->id);
     return s >= 0 && p->instance[s] == peer->instance ? s : -1;
@@ -74,7 +62,7 @@ MUST epoch_adopt(struct cluster *c, const struct plan *p, struct err *e) {
     ep->plan = *p;
     ep->self = (unsigned)self;
     atomic_store(&ep->refs, 2);
-    if (!mesh_open(&ep->mesh, ep->self, p->n_node, widest(p, c->conf.model), e)) {
+    if (!mesh_open(&ep->mesh, ep->self, p->n_node, plan_widest(c->conf.model, p->n_batch), e)) {
         free(ep);
         return false;
     }

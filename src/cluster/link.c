@@ -5,6 +5,7 @@
 #include "net/lookup.h"
 
 #include <assert.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -97,6 +98,7 @@ static void meet_twin(struct link *l, const struct msg *hello) {
     epoch_end(c);
     members_rename(c->members, &self->id, self->instance, clock_ns());
     memcpy(c->conf.facts.name, self->name, ID_NAME);
+    members_call(c->members, self->name);
     for (unsigned i = 0; i < TARGETS; i++) c->target[i].next_ns = 0;
     cluster_announce(c);
 }
@@ -132,6 +134,7 @@ static void on_msg(struct link *l, const struct msg *m) {
         on_hello(l, m);
         return;
     }
+    if (m->type == MSG_BEAT) memcpy(l->facts.name, m->u.beat.name, ID_NAME);
     switch (m->type) {
     case MSG_ASK:
     case MSG_TOKENS:
@@ -187,6 +190,17 @@ void links_read(struct cluster *c) {
         if (c->link[i].chan) link_read(&c->link[i]);
     }
     cluster_settle(c);
+}
+
+/* Before its hello a peer is no member, and nobody else would miss its beats. */
+void links_tidy(struct cluster *c, uint64_t now) {
+    for (unsigned i = 0; i < MEMBER_MAX; i++) {
+        struct link *l = &c->link[i];
+        struct err e;
+        if (!l->chan || l->has_hello || now < l->heard_ns + HELLO_NS) continue;
+        err_set(&e, ERR_IO, "it has not said hello");
+        link_lost(l, &e);
+    }
 }
 
 static void on_ready(struct loop_fd *f, uint32_t events) {
@@ -346,8 +360,35 @@ static void ask_where(struct cluster *c, struct target *t) {
     lookup_ask(c->lookup, t->peer);
 }
 
-void target_failed(struct cluster *c, uint64_t tag) {
+static const uint64_t SELF_NS = 300000000000;  // a peer that is this node is looked at again
+
+/* Of the node at the address that was dialled. */
+static void tell_version(struct cluster *c, const struct target *t, const struct err *why) {
+    char text[STATUS_TEXT], host[NI_MAXHOST];
+    const struct sockaddr_storage *a = &t->addr[t->next_addr % t->n_addr];
+    if (getnameinfo((const void *)a, sizeof *a, host, sizeof host, NULL, 0, NI_NUMERICHOST)) return;
+    snprintf(text, sizeof text, "cannot work with the node at %.60s: %.300s", host, why->text);
+    cluster_alert(c, text);
+}
+
+/* One list of peers for all nodes names each to itself, too. The address is looked at again after a while:
+ * names move, and whoever answers has proved nothing. */
+void target_is_self(struct cluster *c, uint64_t tag) {
     struct target *t = &c->target[tag % TARGETS];
+    t->is_dialling = false;
+    t->next_addr++;
+    t->next_ns = clock_ns() + SELF_NS;
+    if (!t->is_named) return;
+    ask_where(c, t);
+    if (t->is_self) return;
+    t->is_self = true;
+    log_info("cluster", "peer %s is this node itself", c->conf.peer[t->peer]);
+    members_expect_less(c->members);
+}
+
+void target_failed(struct cluster *c, uint64_t tag, enum gate_end how, const struct err *why) {
+    struct target *t = &c->target[tag % TARGETS];
+    if (how == GATE_VERSION && t->n_addr) tell_version(c, t, why);
     t->is_dialling = false;
     t->next_addr++;
     /* Of several addresses each is tried before it counts. */

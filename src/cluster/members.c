@@ -71,7 +71,8 @@ bool is_due(struct members *m, uint64_t now, uint64_t at) {
 }
 
 void see_epoch(struct members *m, uint64_t epoch) {
-    if (epoch > m->seen) m->seen = epoch;
+    uint64_t most = m->seen + EPOCH_JUMP;
+    if (epoch > m->seen) m->seen = epoch < most ? epoch : most;
 }
 
 /* Callers read their clocks at different moments: time never goes back here. */
@@ -140,7 +141,10 @@ static void map_all(struct members *m) {
 
 static void forget(struct members *m, struct peer *p, uint64_t now) {
     struct node_id id = p->id;
-    bool was_leader = is_same(&m->leader, &id), is_in = works(m, p), is_leaving = p->is_leaving;
+    /* Also one of the plan that has just ended: its data channel may have been seen to end first. */
+    const struct past *past = past_find(m, &id);
+    bool was_leader = is_same(&m->leader, &id), is_leaving = p->is_leaving;
+    bool is_in = works(m, p) || (past && past->is_in);
     uint64_t epoch = m->has_plan ? m->epoch : p->beat.epoch;
     p->is_used = false;
     map_all(m);
@@ -193,6 +197,7 @@ static void say_why(struct members *m) {
 static void make_beat(const struct members *m, struct beat *out, enum node_state state) {
     *out = (struct beat){.state = state, .leader = m->leader, .seen = m->seen};
     out->temperature_c = NAN;
+    memcpy(out->name, m->conf.facts.name, sizeof out->name);
     out->epoch = m->has_plan ? m->epoch : 0;
     for (unsigned i = 0; i < MEMBER_MAX; i++) {
         if (m->peer[i].is_used && m->peer[i].has_beat) out->hear[out->n_hear++] = m->peer[i].id;
@@ -255,10 +260,18 @@ void members_rename(struct members *m, const struct node_id *self, uint64_t inst
     begin(m, now_ns);
 }
 
+void members_call(struct members *m, const char *name) {
+    snprintf(m->conf.facts.name, sizeof m->conf.facts.name, "%.*s", ID_NAME - 1, name);
+}
+
 uint64_t members_tick(struct members *m, uint64_t now_ns) {
     now_ns = advance(m, now_ns);
     finish(m, now_ns);
     return m->wake_ns;
+}
+
+void members_expect_less(struct members *m) {
+    if (m->conf.expected) m->conf.expected--;
 }
 
 void members_hint(struct members *m, uint64_t now_ns) {
@@ -401,6 +414,7 @@ static void on_beat(struct members *m, struct peer *p, const struct beat *b, uin
     }
     bool is_progress = b->pinned_bytes != p->beat.pinned_bytes;
     p->beat = *b;
+    memcpy(p->facts.name, b->name, sizeof p->facts.name);
     p->has_beat = true;
     p->beat_ns = now;
     map_beat(m, p);
@@ -491,6 +505,7 @@ unsigned members_list(const struct members *m, struct member_view *out, unsigned
             .instance = p->instance,
             .facts = p->facts,
             .beat = p->beat,
+            .has_beat = p->has_beat,
             .is_linked = p->has_beat && p->hears_us,
             .is_working = works(m, p),
             .is_other_model = m->conf.facts.model && p->facts.model && !is_able(m, p),
@@ -509,6 +524,11 @@ bool members_is_leader(const struct members *m) {
 
 bool members_is_serving(const struct members *m) {
     return m->is_serving || m->is_remote;
+}
+
+bool members_waits(struct members *m) {
+    const struct peer *l = m->is_remote ? peer_find(m, &m->leader) : NULL;
+    return l ? l->beat.state == STATE_DEGRADED : past_missing(m, m->now_ns);
 }
 
 bool members_leader(const struct members *m, struct node_id *leader, uint64_t *epoch) {

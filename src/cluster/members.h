@@ -65,7 +65,7 @@ struct action {
     unsigned n_set;
     struct node_id set[PLAN_NODES];  // PLAN, SERVE: ourselves first
     const struct plan *plan;         // ADOPT: valid until the next call that is not members_next
-    char text[300];
+    char text[STATUS_TEXT];
 };
 
 struct members;
@@ -86,6 +86,11 @@ void members_close(struct members *m);
 /* Our id was renewed: all channels are closed by the caller, everything starts anew. */
 void members_rename(struct members *m, const struct node_id *self, uint64_t instance,
                     uint64_t now_ns);
+
+/* One named peer fewer is waited for at the start: it is this node. */
+void members_expect_less(struct members *m);
+/* Our name is another now; the others learn it by our beats. */
+void members_call(struct members *m, const char *name);
 
 /* Something was seen that may become a member soon (mDNS, a dial under way). */
 void members_hint(struct members *m, uint64_t now_ns);
@@ -122,7 +127,7 @@ struct member_view {
     uint64_t instance;
     struct facts facts;
     struct beat beat;
-    bool is_linked, is_working, is_other_model;
+    bool has_beat, is_linked, is_working, is_other_model;
 };
 unsigned members_list(const struct members *m, struct member_view *out, unsigned cap);
 const struct plan *members_plan(const struct members *m);  // NULL: none
@@ -130,5 +135,8 @@ bool members_is_leader(const struct members *m);
 bool members_is_serving(const struct members *m);
 /* Works in no plan, but follows a leader all the same. *epoch: in which that takes work, 0: in none now. */
 bool members_leader(const struct members *m, struct node_id *leader, uint64_t *epoch);
+/* A member was lost and is waited for: by us, or as the leader says that we follow without a part in its
+ * plan. */
+bool members_waits(struct members *m);
 
 #endif

@@ -481,7 +481,7 @@ void members_planned(struct members *m, const struct plan *p, const char *why, u
         m->is_failed = true;
         m->unfit_ns = 0;
         snprintf(m->why, sizeof m->why, "%s", why ? why : "no plan is possible");
-        alert(m, "cannot serve: %.250s", m->why);
+        alert(m, "cannot serve: %.380s", m->why);
     }
     members_tick(m, now_ns);
 }
@@ -536,6 +536,7 @@ static void refuse(struct members *m, const struct peer *p, const struct plan *p
 
 void on_plan(struct members *m, const struct peer *p, const struct plan *plan, uint64_t now) {
     int self = plan_slice(plan, &m->conf.self);
+    bool is_odd = plan->epoch > m->seen + EPOCH_JUMP;
     see_epoch(m, plan->epoch);
     if (!is_same(&plan->leader, &p->id) || plan->instance[0] != p->instance || self < 1) return;
     if (plan->instance[self] != m->conf.instance) return;  // meant for our former self
@@ -543,8 +544,9 @@ void on_plan(struct members *m, const struct peer *p, const struct plan *plan, u
         refuse(m, p, plan, REFUSED_MODEL, "the plan is for another model than this node's");
         return;
     }
-    if (m->is_leaving || p->facts.is_guest || plan->epoch <= m->epoch) {
-        refuse(m, p, plan, REFUSED_LEADER, "the epoch is over, or this node leaves");
+    if (m->is_leaving || p->facts.is_guest || plan->epoch <= m->epoch || is_odd) {
+        refuse(m, p, plan, REFUSED_LEADER,
+               "the epoch is over or out of reach, or this node leaves");
         return;
     }
     const struct peer *l = leads(m) || is_zero(&m->leader) ? NULL : peer_find(m, &m->leader);

@@ -22,6 +22,10 @@ enum {
     CHANGE_MAX_MS = 2000  // joining nodes wait no longer for others to come to rest
 };
 
+/* What one message can add to the number of epochs. There are 2^62, honest nodes count one at a time, and a
+ * node whose numbers are nonsense must not use them up. */
+#define EPOCH_JUMP ((uint64_t)1 << 36)
+
 struct peer {
     bool is_used, has_beat, is_leaving;
     bool is_ready;   // said READY for the epoch that we lead
@@ -98,7 +102,7 @@ struct members {
 
     bool is_failed;
     uint64_t unfit_ns;  // does not lead before
-    char why[400];
+    char why[STATUS_TEXT];
     char state_why[200];  // of JOINING
 
     /* what was last told by a beat */

@@ -4,11 +4,12 @@
  * that there is no NaN to refuse and every message has one encoding only. */
 #include "cluster/msg.h"
 #include "cluster/varint.h"
+#include "net/preamble.h"
 
 #include <math.h>
 
 enum {
-    VERSION = 2,
+    VERSION = PROTOCOL_VERSION,
     SHARE_UNIT = 1000000,
     SHARE_MAX = 1000,  // times an average machine
     KELVIN_TENTHS = 2731,
@@ -55,6 +56,14 @@ static void put_rate(struct bytes *b, double v) {
 
 static double take_rate(struct cursor *c) {
     return (double)take_upto(c, RATE_MAX);
+}
+
+static void put_thousandths(struct bytes *b, double v) {
+    put_rate(b, v * 1000);
+}
+
+static double take_thousandths(struct cursor *c) {
+    return take_rate(c) / 1000;
 }
 
 static void put_bool(struct bytes *b, bool v) {
@@ -104,6 +113,8 @@ static void put_facts(struct bytes *b, const struct facts *f) {
     put_rate(b, f->disk_bps);
     put_rate(b, !is_wish ? 0 : (is_huge ? SHARE_MAX : f->share) * SHARE_UNIT);
     put_var(b, f->n_thread < THREAD_MAX ? f->n_thread : THREAD_MAX);
+    put_var(b, f->n_ctx);
+    put_var(b, f->n_seq);
     put_var(b, f->http_port);
     put_var(b, f->cluster_port);
     put_var(b, f->kv);
@@ -125,6 +136,8 @@ static void take_facts(struct cursor *c, struct facts *f) {
     f->disk_bps = take_rate(c);
     f->share = (double)take_upto(c, (uint64_t)SHARE_MAX * SHARE_UNIT) / SHARE_UNIT;
     f->n_thread = (uint32_t)take_upto(c, THREAD_MAX);
+    f->n_ctx = (uint32_t)take_upto(c, MODEL_MAX_CTX);
+    f->n_seq = (uint32_t)take_upto(c, PLAN_SEQS);
     f->http_port = (uint16_t)take_upto(c, UINT16_MAX);
     f->cluster_port = (uint16_t)take_upto(c, UINT16_MAX);
     f->kv = (uint8_t)take_upto(c, 15);
@@ -140,9 +153,30 @@ static uint64_t kelvin(double celsius) {
     return t >= 1 && t < KELVIN_TENTHS_MAX + 1 ? (uint64_t)t : 0;
 }
 
+static void put_work(struct bytes *b, const struct work *w) {
+    put_var(b, w->running);
+    put_var(b, w->waiting);
+    put_var(b, w->slots);
+    put_thousandths(b, w->tokens_per_s);
+    put_thousandths(b, w->compute_ms);
+    put_thousandths(b, w->disk_ms);
+    put_thousandths(b, w->network_ms);
+}
+
+static void take_work(struct cursor *c, struct work *w) {
+    w->running = (uint16_t)take_upto(c, UINT16_MAX);
+    w->waiting = (uint16_t)take_upto(c, UINT16_MAX);
+    w->slots = (uint16_t)take_upto(c, UINT16_MAX);
+    w->tokens_per_s = take_thousandths(c);
+    w->compute_ms = take_thousandths(c);
+    w->disk_ms = take_thousandths(c);
+    w->network_ms = take_thousandths(c);
+}
+
 static void put_beat(struct bytes *b, const struct beat *t) {
     if ((unsigned)t->state >= N_STATE || t->n_hear > MEMBER_MAX) b->is_bad = true;
     put_u8(b, (uint8_t)t->state);
+    put_text(b, t->name, sizeof t->name);
     put_id(b, &t->leader);
     put_var(b, t->epoch);
     put_var(b, t->seen);
@@ -152,11 +186,12 @@ static void put_beat(struct bytes *b, const struct beat *t) {
     put_var(b, t->streamed_bytes);
     put_rate(b, t->disk_bps);
     put_var(b, kelvin(t->temperature_c));
-    put_bool(b, t->is_throttled);
+    put_work(b, &t->work);
 }
 
 static void take_beat(struct cursor *c, struct beat *t) {
     t->state = (enum node_state)take_upto(c, N_STATE - 1);
+    take_text(c, t->name, sizeof t->name);
     take_id(c, &t->leader);
     t->epoch = take_upto(c, EPOCH_MAX);
     t->seen = take_upto(c, EPOCH_MAX);
@@ -167,7 +202,7 @@ static void take_beat(struct cursor *c, struct beat *t) {
     t->disk_bps = take_rate(c);
     uint64_t k = take_upto(c, KELVIN_TENTHS_MAX);
     t->temperature_c = k ? ((double)k - KELVIN_TENTHS) / 10 : NAN;
-    t->is_throttled = take_bool(c);
+    take_work(c, &t->work);
 }
 
 /* --- PLAN: the plan's own form fills the rest --- */

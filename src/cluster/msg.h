@@ -44,21 +44,30 @@ struct facts {
     uint64_t ram_bytes, budget_bytes, pool_bytes;
     double speed, disk_bps, share;  // bytes/s; share: the user's wish or 0
     uint32_t n_thread;
+    uint32_t n_ctx, n_seq;  // that it would plan for if it led; 0: has no model
     uint16_t http_port, cluster_port;
     uint8_t kv, wire;  // how the context and what crosses the wire are rounded: they shape the text
     bool is_guest;     // works with the others only for a while (dair run): never leads
 };
 
+/* What a leader has to do, and of late did; of a node that leads nobody all is 0. */
+struct work {
+    uint16_t running, waiting, slots;        // requests; how many can run at one time
+    double tokens_per_s;                     // to a thousandth, as the next
+    double compute_ms, disk_ms, network_ms;  // of a token
+};
+
 struct beat {
     enum node_state state;
+    char name[ID_NAME];  // the sender's: another than its hello said once mDNS has found it taken
     struct node_id leader;  // followed; all zero: none
     uint64_t epoch;         // of the plan it works on, 0: none
     uint64_t seen;          // highest epoch it ever heard of
     uint8_t n_hear;
     struct node_id hear[MEMBER_MAX];  // whose beats reach it
     uint64_t pinned_bytes, streamed_bytes;
-    double disk_bps, temperature_c;
-    bool is_throttled;
+    double disk_bps, temperature_c;  // of late; of the machine
+    struct work work;
 };
 
 struct ask {
@@ -82,14 +91,15 @@ struct tokens {
     const int32_t *id;
 };
 
-enum refused_reason { REFUSED_LEADER, REFUSED_PLAN, REFUSED_MODEL, N_REFUSED };
+enum refused_reason { REFUSED_LEADER, REFUSED_MODEL, N_REFUSED };
 
 enum done_why {
     DONE_LENGTH,
     DONE_END,
     DONE_REFUSED,     // now: there is too much to do
     DONE_FAILED,      // while it was computed
-    DONE_IMPOSSIBLE,  // as it was asked, or with what memory there is
+    DONE_IMPOSSIBLE,  // as it was asked
+    DONE_NO_ROOM,     // prompt and answer so far fill the context of this epoch
     N_DONE
 };
 
@@ -110,7 +120,7 @@ struct msg {
         struct {
             uint64_t ticket;
             enum done_why why;
-            char text[200];  // of REFUSED, FAILED and IMPOSSIBLE
+            char text[200];  // of all but LENGTH and END
         } done;
         uint64_t ticket;  // CANCEL
     } u;

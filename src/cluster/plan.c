@@ -57,8 +57,6 @@ static void weights_of(const struct plan_member *member, unsigned n, bool is_eve
 
 /* --- what fits --- */
 
-#define PLENTY ((uint64_t)1 << 56)  // a budget that nothing exceeds
-
 struct search {
     const struct model *model;
     const struct kernels *kernels;
@@ -67,7 +65,7 @@ struct search {
     struct plan_member member[PLAN_NODES];  // those still in
     unsigned index[PLAN_NODES];             // where they stand in the caller's list
     struct cuts cuts;
-    uint32_t n_ctx, n_batch, n_seq;
+    uint32_t n_ctx, n_batch, n_sweep, n_seq;
     bool is_over;  // no plan whatever the sizes: *e says why
     struct err *e;
 };
@@ -82,9 +80,9 @@ static void conf_of(const struct search *s, unsigned i, struct nn_conf *c) {
         .n_seq = s->n_seq,
         .n_ctx = s->n_ctx,
         .n_batch = s->n_batch,
+        .n_sweep = s->n_sweep,
         .kv = (enum kv_type)s->wish->kv,
         .wire = (enum wire_type)s->wish->wire,
-        .budget = PLENTY,
         .n_reader = 1,
         .n_slot = 2,
         .n_thread = s->member[i].n_thread ? s->member[i].n_thread : 1,
@@ -99,9 +97,9 @@ static bool is_empty(const struct cuts *c, unsigned i) {
 /* Whether member i can work at all at these sizes, with everything streamed. */
 static bool fits(struct search *s, unsigned i) {
     struct nn_conf c;
-    struct nn_memory m;
+    uint64_t least;
     conf_of(s, i, &c);
-    if (nn_measure(&c, &m, s->e)) return m.min_budget <= s->member[i].pool;
+    if (nn_least(&c, &least, s->e)) return least <= s->member[i].pool;
     if (s->e->code != ERR_MEMORY) s->is_over = true;
     return false;
 }
@@ -122,7 +120,7 @@ static bool find_sizes(struct search *s) {
     if (s->is_over || !all_fit(s, 1, 1)) return false;
     while (!all_fit(s, batch, 1)) batch = batch / 2 > 1 ? batch / 2 : 1;
     uint32_t low = 1;
-    for (uint32_t high = most; low + 1 < high;) {
+    for (uint32_t high = most + 1; low + 1 < high;) {
         uint32_t mid = low + (high - low) / 2;
         if (all_fit(s, batch, mid)) {
             low = mid;
@@ -184,6 +182,45 @@ static bool search_members(struct search *s, const struct plan_member *member, u
     }
 }
 
+/* --- tokens a step --- */
+
+enum {
+    SLOTS_USUAL = 8,   // read-ahead buffers of a member, if it has room for them
+    READERS_USUAL = 2  // and threads that read
+};
+
+/* What member i makes of its memory if it takes so many tokens a step. */
+static bool measure_sweep(struct search *s, unsigned i, uint32_t n_sweep, struct nn_memory *m) {
+    struct nn_conf c;
+    struct err e;
+    s->n_sweep = n_sweep;
+    conf_of(s, i, &c);
+    c.budget = s->member[i].pool;
+    c.n_reader = READERS_USUAL;
+    return nn_choose_slots(&c, SLOTS_USUAL, m, &e);
+}
+
+/* With a streaming model a prompt is to pass each layer while the layer's tiles stay, so that it takes one
+ * sweep of the disk; the member that has the least memory for that decides. */
+static void choose_sweep(struct search *s) {
+    const uint32_t wish = s->wish->n_sweep, batch = s->n_batch;
+    uint32_t sweep = wish < s->n_ctx ? wish : s->n_ctx;
+    struct nn_memory without[PLAN_NODES], with;
+    bool streams = false, ok = true;
+    for (unsigned i = 0; i < s->n && ok; i++) {
+        ok = measure_sweep(s, i, batch, &without[i]);
+        streams = streams || (ok && without[i].disk_bytes);
+    }
+    if (!streams || !ok) sweep = batch;
+    for (unsigned i = 0; i < s->n && sweep > batch; i++) {
+        while (sweep > batch && !(measure_sweep(s, i, sweep, &with) &&
+                                  nn_sweep_pays(&with, &without[i], s->member[i].pool))) {
+            sweep /= 2;
+        }
+    }
+    s->n_sweep = sweep > batch ? sweep : batch;
+}
+
 /* --- the plan --- */
 
 static void add_run(struct plan *p, enum plan_kind_of_rows rows, uint32_t n_layer,
@@ -201,7 +238,10 @@ static void write_plan(struct plan *p, const struct search *s) {
         .n_node = (uint8_t)s->n,
         .n_ctx = s->n_ctx,
         .n_batch = s->n_batch,
+        .n_sweep = s->n_sweep,
         .n_seq = s->n_seq,
+        .safe_seq = s->n_seq,
+        .safe_ctx = s->n_ctx,
         .kv = s->wish->kv,
         .wire = s->wish->wire,
     };
@@ -224,6 +264,7 @@ static MUST refuse(struct search *s, const struct plan_member *leader, struct er
     s->n_batch = s->n_seq = 1;
     cut_up(s);
     conf_of(s, 0, &c);
+    c.budget = NN_PLENTY;
     if (!nn_measure(&c, &m, e)) return false;
     return err_set(
         e, ERR_MEMORY,
@@ -234,20 +275,77 @@ static MUST refuse(struct search *s, const struct plan_member *leader, struct er
         (double)m.kv_bytes / 1048576, s->n_ctx, (double)m.scratch_bytes / 1048576);
 }
 
+/* The largest context at which members can work. False: none, or is_over. */
+static bool search_plan(struct search *s, const struct plan_member *member, unsigned n) {
+    uint32_t floor = s->model->n_ctx < 256 ? s->model->n_ctx : 256;
+    s->n_ctx = s->wish->n_ctx;
+    while (!search_members(s, member, n)) {
+        if (s->is_over || s->n_ctx <= floor) return false;
+        s->n_ctx = s->n_ctx / 2 > floor ? s->n_ctx / 2 : floor;
+    }
+    return true;
+}
+
+/* What those who are left would wish for. More than the least of all losses so far is not asked for; of
+ * the context not while it could be had for sequences. */
+static struct plan_wish wish_after(const struct plan *p, const struct plan_wish *wish,
+                                   const struct plan_member *member, unsigned lost) {
+    struct plan_wish w = *wish;
+    if (!lost && member[1].n_ctx) w.n_ctx = member[1].n_ctx;
+    if (!lost && member[1].n_seq) w.n_seq = member[1].n_seq;
+    if (w.n_seq > p->safe_seq) w.n_seq = p->safe_seq;
+    if (w.n_seq == 1 && w.n_ctx == wish->n_ctx && p->safe_ctx) w.n_ctx = p->safe_ctx;
+    return w;
+}
+
+enum { EACH_LOSS = 8 };  // nodes up to which every loss is looked at
+
+/* Of many nodes, where machines are alike, the loss of the one with the most memory stands for all: 16 more
+ * plans for a model of many experts take so long that a leader would be taken for lost. */
+static bool stands_for(const struct plan_member *a, double weight_a, const struct plan_member *b,
+                       double weight_b) {
+    return weight_a >= weight_b && weight_a <= weight_b && a->n_thread == b->n_thread &&
+           (a->pool > b->pool || (a->pool == b->pool && a < b));
+}
+
+static void search_loss(struct plan *p, const struct search *s, const struct plan_member *member,
+                        unsigned n, unsigned lost) {
+    struct plan_member rest[PLAN_NODES];
+    struct plan_wish wish = wish_after(p, s->wish, member, lost);
+    struct err e;
+    struct search left = {.model = s->model, .kernels = s->kernels, .wish = &wish, .e = &e};
+    memcpy(rest, member, lost * sizeof *rest);
+    memcpy(rest + lost, member + lost + 1, (n - lost - 1) * sizeof *rest);
+    if (!search_plan(&left, rest, n - 1)) left.n_ctx = 0, left.n_seq = p->safe_seq;
+    if (left.n_ctx < p->safe_ctx) p->safe_ctx = left.n_ctx;
+    if (left.n_seq < p->safe_seq) p->safe_seq = left.n_seq;
+}
+
+static void search_losses(struct plan *p, const struct search *s, const struct plan_member *member,
+                          unsigned n, const bool left_out[]) {
+    double weight[PLAN_NODES];
+    weights_of(member, n, s->wish->is_even, weight);
+    for (unsigned i = 0; i < n && n > 1; i++) {
+        bool is_needed = !left_out[i];
+        for (unsigned j = 1; i && j < n && n > EACH_LOSS && is_needed; j++) {
+            is_needed = left_out[j] || !stands_for(&member[j], weight[j], &member[i], weight[i]);
+        }
+        if (is_needed) search_loss(p, s, member, n, i);
+    }
+}
+
 MUST plan_make(struct plan *p, const struct model *m, const struct kernels *k,
                const struct plan_member *member, unsigned n, const struct plan_wish *wish,
                bool left_out[], struct err *e) {
     assert(n >= 1 && n <= PLAN_NODES && wish->n_ctx && wish->n_batch && wish->n_seq);
-    uint32_t floor = m->n_ctx < 256 ? m->n_ctx : 256;
-    struct search s = {.model = m, .kernels = k, .wish = wish, .n_ctx = wish->n_ctx, .e = e};
+    assert(wish->n_batch <= PLAN_BATCH && wish->n_sweep <= PLAN_SWEEP && wish->n_seq <= PLAN_SEQS);
+    struct search s = {.model = m, .kernels = k, .wish = wish, .e = e};
     for (unsigned i = 0; i < n; i++) left_out[i] = true;
-    while (!search_members(&s, member, n)) {
-        if (s.is_over) return false;
-        if (s.n_ctx <= floor) return refuse(&s, member, e);
-        s.n_ctx = s.n_ctx / 2 > floor ? s.n_ctx / 2 : floor;
-    }
+    if (!search_plan(&s, member, n)) return !s.is_over && refuse(&s, member, e);
     for (unsigned i = 0; i < s.n; i++) left_out[s.index[i]] = false;
+    choose_sweep(&s);
     write_plan(p, &s);
+    search_losses(p, &s, member, n, left_out);
     return true;
 }
 
@@ -347,4 +445,14 @@ double plan_wire_bytes(const struct plan *p, const struct model *m, unsigned sli
         }
     }
     return sum * (p->n_node - 1);
+}
+
+size_t plan_widest(const struct model *m, uint32_t n_batch) {
+    size_t ff = (size_t)m->n_ff * (m->n_used ? m->n_used : 1);  // of every expert of a token
+    size_t heads = (size_t)m->n_head * m->head_dim;
+    size_t most = m->n_embd > ff ? m->n_embd : ff;
+    if (heads > most) most = heads;
+    if (m->n_ff_shared > most) most = m->n_ff_shared;
+    size_t chunk = n_batch * most * sizeof(float), all = m->n_vocab * sizeof(struct candidate);
+    return chunk > all ? chunk : all;
 }

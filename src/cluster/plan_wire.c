@@ -2,11 +2,7 @@
 #include "cluster/plan.h"
 #include "cluster/varint.h"
 
-enum {
-    BATCH_MAX = 1 << 16,
-    SEQ_MAX = 1 << 12,
-    TOTAL_MAX = MODEL_MAX_VOCAB,  // of rows of any kind
-};
+enum { TOTAL_MAX = MODEL_MAX_VOCAB };  // of rows of any kind
 
 static uint32_t gcd(uint32_t a, uint32_t b) {
     while (b) {
@@ -70,8 +66,10 @@ static bool are_runs_sound(const struct plan *p) {
 
 static bool is_sound(const struct plan *p) {
     return p->epoch && p->n_ctx && p->n_ctx <= MODEL_MAX_CTX && p->n_batch &&
-           p->n_batch <= BATCH_MAX && p->n_seq && p->n_seq <= SEQ_MAX && p->kv <= KV_Q8_0 &&
-           p->wire <= WIRE_F32 && are_nodes_sound(p) && are_runs_sound(p);
+           p->n_batch <= PLAN_BATCH && p->n_sweep >= p->n_batch && p->n_sweep <= PLAN_SWEEP &&
+           p->n_seq && p->n_seq <= PLAN_SEQS && p->safe_seq && p->safe_seq <= p->n_seq &&
+           p->safe_ctx <= p->n_ctx && p->kv <= KV_Q8_0 && p->wire <= WIRE_F32 &&
+           are_nodes_sound(p) && are_runs_sound(p);
 }
 
 static void put_kind(struct bytes *b, const struct plan *p, unsigned rows) {
@@ -105,7 +103,10 @@ size_t plan_encode(const struct plan *p, uint8_t *out, size_t cap) {
     }
     put_var(&b, p->n_ctx);
     put_var(&b, p->n_batch);
+    put_var(&b, p->n_sweep);
     put_var(&b, p->n_seq);
+    put_var(&b, p->safe_seq);
+    put_var(&b, p->safe_ctx);
     put_u8(&b, p->kv);
     put_u8(&b, p->wire);
     for (unsigned rows = 0; rows < N_ROWS; rows++) put_kind(&b, p, rows);
@@ -154,8 +155,11 @@ MUST plan_decode(struct plan *p, const uint8_t *in, size_t len, struct err *e) {
         p->instance[i] = cursor_u64(&c);
     }
     p->n_ctx = (uint32_t)take_upto(&c, MODEL_MAX_CTX);
-    p->n_batch = (uint32_t)take_upto(&c, BATCH_MAX);
-    p->n_seq = (uint32_t)take_upto(&c, SEQ_MAX);
+    p->n_batch = (uint32_t)take_upto(&c, PLAN_BATCH);
+    p->n_sweep = (uint32_t)take_upto(&c, PLAN_SWEEP);
+    p->n_seq = (uint32_t)take_upto(&c, PLAN_SEQS);
+    p->safe_seq = (uint32_t)take_upto(&c, PLAN_SEQS);
+    p->safe_ctx = (uint32_t)take_upto(&c, MODEL_MAX_CTX);
     p->kv = cursor_u8(&c);
     p->wire = cursor_u8(&c);
     p->n_run = 0;

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { AGAIN_NS = 500000000 };
+
 MUST asks_add(struct asks *s, const struct ask_request *r, uint64_t now_ns, uint64_t *ticket,
               struct err *e) {
     struct front_ask *a = NULL;
@@ -50,6 +52,14 @@ unsigned asks_count(const struct asks *s) {
     return n;
 }
 
+unsigned asks_handed(const struct asks *s) {
+    unsigned n = 0;
+    for (unsigned i = 0; i < NODE_ASKS; i++) {
+        n += s->ask[i].is_used && s->ask[i].epoch && !s->ask[i].is_parked;
+    }
+    return n;
+}
+
 void asks_message(const struct front_ask *a, uint64_t epoch, uint64_t now_ns, struct msg *m) {
     m->type = MSG_ASK;
     m->epoch = epoch;
@@ -76,27 +86,67 @@ int asks_take(struct front_ask *a, uint32_t at, const int32_t *id, uint32_t n,
     memcpy(a->id + a->n_id, id + known, n * sizeof *id);
     *new = a->id + a->n_id;
     a->n_id += n;
+    a->waited_ns = 0;
     return (int)n;
+}
+
+bool asks_is_cut(const struct front_ask *a, enum done_why done) {
+    /* Only the same nodes from beginning to end may say where a context ends. */
+    if (a->n_handed < 2) return false;
+    uint32_t n = a->n_id - a->request.n_prompt;
+    return done == DONE_NO_ROOM || (done == DONE_LENGTH && n < a->request.n_predict);
 }
 
 enum ask_end asks_end(const struct front_ask *a, enum done_why done, const char *text,
                       struct err *why) {
     const struct ask_request *r = &a->request;
-    uint32_t n = a->n_id - r->n_prompt;
-    /* Only the same nodes from beginning to end may say where a context ends. */
-    bool is_cut = done == DONE_LENGTH && n < r->n_predict && a->n_handed > 1;
-    if (done == DONE_END) return ASK_EOS;
-    if (done == DONE_LENGTH && !is_cut) return ASK_LENGTH;
-    if (is_cut) {
+    bool is_cut = asks_is_cut(a, done);
+    switch (done) {
+    case DONE_END: return ASK_EOS;
+    case DONE_LENGTH:
+        if (!is_cut) return ASK_LENGTH;
         err_set(
             why, ERR_MEMORY,
             "the nodes have changed, and those at work now have memory for %u tokens of prompt and "
             "answer: this answer ends early, after %u of up to %u tokens",
-            a->n_id, n, r->n_predict);
-    } else if (done == DONE_IMPOSSIBLE) {
-        err_set(why, n ? ERR_MEMORY : ERR_USAGE, "%s", text);
-    } else {
-        err_set(why, done == DONE_REFUSED ? ERR_LIMIT : ERR_IO, "%s", text);
+            a->n_id, a->n_id - r->n_prompt, r->n_predict);
+        break;
+    case DONE_NO_ROOM: err_set(why, is_cut ? ERR_MEMORY : ERR_USAGE, "%s", text); break;
+    case DONE_IMPOSSIBLE: err_set(why, ERR_USAGE, "%s", text); break;
+    case DONE_REFUSED: err_set(why, ERR_LIMIT, "%s", text); break;
+    case DONE_FAILED:
+    case N_DONE: err_set(why, ERR_IO, "%s", text); break;
     }
     return ASK_FAILED;
+}
+
+void asks_hand(struct front_ask *a, const struct node_id *leader, uint64_t epoch, uint64_t now_ns) {
+    if (a->is_parked) a->waited_ns += now_ns - a->parked_ns;
+    a->is_parked = false;
+    a->leader = *leader;
+    a->epoch = epoch;
+    a->n_handed++;
+}
+
+bool asks_is_with(const struct front_ask *a, const struct node_id *leader, uint64_t epoch) {
+    return epoch && a->epoch == epoch && !ident_cmp(&a->leader, leader);
+}
+
+void asks_park(struct front_ask *a, uint64_t now_ns, const struct err *why) {
+    if (!a->is_parked) a->parked_ns = now_ns;
+    a->is_parked = true;
+    a->why = *why;
+}
+
+bool asks_retry(struct front_ask *a, enum done_why done, uint64_t now_ns, const struct err *why) {
+    if (done != DONE_REFUSED || a->n_handed < 2) return false;
+    asks_park(a, now_ns, why);
+    a->epoch = 0;
+    a->again_ns = now_ns + AGAIN_NS;
+    return true;
+}
+
+bool asks_is_over(const struct front_ask *a, uint64_t now_ns) {
+    uint64_t most_ns = ASK_PARKED_S * (uint64_t)1000000000;
+    return a->is_parked && a->waited_ns + now_ns - a->parked_ns >= most_ns;
 }

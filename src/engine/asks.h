@@ -9,12 +9,24 @@
 #include "cluster/msg.h"
 #include "engine/node.h"
 
+/* So long an answer without room waits for a node that was lost: time to start it again, or another in its
+ * place, and less than the ten minutes after which clients commonly give up. */
+enum { ASK_PARKED_S = 300 };
+
 struct front_ask {
     bool is_used, is_cancelled;
     uint64_t ticket, asked_ns;
-    uint64_t epoch;  // it was handed to, 0: to none yet
+    /* It was handed to, epoch 0: to none yet. Two leaders that were cut off from each other may count one
+     * epoch each by the same number. */
+    struct node_id leader;
+    uint64_t epoch;
     unsigned n_handed;
-    int32_t *id;  // [n_prompt + n_predict], owned
+    bool is_parked;      // `epoch` has no room for it: it waits for another
+    uint64_t parked_ns;  // since when
+    uint64_t waited_ns;  // in that way before, since its last token
+    uint64_t again_ns;   // not handed on before
+    struct err why;      // to be said should it wait in vain
+    int32_t *id;         // [n_prompt + n_predict], owned
     uint32_t n_id;
     char *grammar;               // [request.n_grammar], owned
     struct ask_request request;  // its pointers to others' memory are not used after asks_add
@@ -30,6 +42,7 @@ MUST asks_add(struct asks *s, const struct ask_request *r, uint64_t now_ns, uint
 struct front_ask *asks_find(struct asks *s, uint64_t ticket);
 void asks_drop(struct front_ask *a);
 unsigned asks_count(const struct asks *s);
+unsigned asks_handed(const struct asks *s);  // of these: a leader has them
 
 /* The message that hands it to a leader. */
 void asks_message(const struct front_ask *a, uint64_t epoch, uint64_t now_ns, struct msg *m);
@@ -41,5 +54,18 @@ int asks_take(struct front_ask *a, uint32_t at, const int32_t *id, uint32_t n, c
  * asked wrongly (ERR_USAGE). text: the leader's sentence. */
 enum ask_end asks_end(const struct front_ask *a, enum done_why done, const char *text,
                       struct err *why);
+/* Whether it ended so only because its nodes have become fewer: with more of them it could go on. */
+bool asks_is_cut(const struct front_ask *a, enum done_why done);
+/* It goes to the leader of this epoch. */
+void asks_hand(struct front_ask *a, const struct node_id *leader, uint64_t epoch, uint64_t now_ns);
+/* Whether it is with that leader, in that epoch. */
+bool asks_is_with(const struct front_ask *a, const struct node_id *leader, uint64_t epoch);
+/* It waits for another epoch; why: what asks_end() says. */
+void asks_park(struct front_ask *a, uint64_t now_ns, const struct err *why);
+/* It was handed on before, and this leader has no place for it now: it asks again a little later. False: it
+ * is new, and refused. */
+bool asks_retry(struct front_ask *a, enum done_why done, uint64_t now_ns, const struct err *why);
+/* It is parked, and was for so long, all told, that nobody waits any more. */
+bool asks_is_over(const struct front_ask *a, uint64_t now_ns);
 
 #endif

@@ -80,7 +80,7 @@ MUST engine_slice_conf(const struct engine_conf *c, unsigned i, struct nn_conf *
     if (!guesser_measure(c, &aside, e)) return false;
     for (unsigned s = 0; s < c->n_slice; s++) {
         struct nn_memory m;
-        share_conf(c, s, ENGINE_PLENTY, out);
+        share_conf(c, s, NN_PLENTY, out);
         if (!nn_measure(out, &m, e)) return false;
         least += m.min_budget;
         weights += m.weight_bytes;
@@ -137,16 +137,25 @@ MUST engine_measure(const struct engine_conf *c, struct nn_memory *sum, struct e
     return true;
 }
 
+/* The slower of two that overlap; where they are about as slow they wait for each other by turns. */
+static double slower_of(double a, double b) {
+    a *= a;
+    b *= b;
+    return sqrt(sqrt(a * a + b * b));
+}
+
 void engine_forecast(const struct nn_memory *m, const struct rates *r, struct forecast *out) {
     /* The weights that a token computes with pass the cores once, streamed ones too. */
     double part = m->sweep_bytes ? (double)m->token_bytes / (double)m->sweep_bytes : 1;
-    double stream = (double)m->disk_bytes;
-    double compute = (double)m->weight_bytes * part / r->compute_bps + r->rest_s;
-    compute += stream * r->stream_s;
-    double disk = stream > 0 ? stream / r->disk_bps : 0;
-    double slowest = compute > disk ? compute : disk;
+    double stream = (double)m->disk_bytes, all = (double)m->weight_bytes * part;
+    double kept = all > stream ? all - stream : 0;
+    double compute = kept / r->compute_bps + r->rest_s, disk = 0;
+    if (stream > 0) {
+        compute += stream / r->stream_bps;
+        disk = stream / r->disk_bps;
+    }
     *out = (struct forecast){
-        .decode_tps = 1 / slowest,
+        .decode_tps = 1 / slower_of(compute, disk),
         .compute_s = compute,
         .disk_s = disk,
         .disk_bound = disk > compute,
@@ -168,6 +177,7 @@ static void serve(void *ctx, struct par *team) {
 
 static void *engine_thread(void *ctx) {
     struct engine *g = ctx;
+    (void)pthread_setname_np(pthread_self(), "dair-engine");
     if (par_enter((int)g->conf.n_thread, serve, g, &g->fault)) return NULL;
     g->has_no_team = true;
     bell_ring(&g->done);
@@ -305,6 +315,19 @@ static bool on_layer(void *ctx, uint32_t done, uint32_t n_layer) {
     return !is_stopped(s);
 }
 
+/* The memory of a draft model that does not pay goes to weights that stream. Several slices, which use
+ * their stores each in its own time, go on as before, and so does one that is given no memory. */
+static void drop_draft(struct slice_run *s) {
+    struct gen_result *out = s->g->result;
+    uint64_t bytes = s->guesser ? guesser_drop(s->guesser) : 0;
+    struct err e;
+    if (!bytes) return;
+    out->gave_up = true;
+    if (s->g->local || !s->g->memory.tiles.n_streamed) return;
+    uint64_t more;
+    if (nn_grow(s->nn, bytes, &more, &e)) out->grown_bytes = more;
+}
+
 static MUST prefill(struct slice_run *s, struct par *team, struct err *e) {
     const struct gen_request *r = &s->g->req;
     const struct engine_conf *c = &s->g->conf;
@@ -321,7 +344,8 @@ static MUST prefill(struct slice_run *s, struct par *team, struct err *e) {
         s->n_read += n;
     }
     s->n_reading = 0;
-    return true;
+    if (!s->guesser || guesser_read(s->guesser, team, e)) return true;
+    return is_stopped(s) ? err_set(e, ERR_STOPPED, "stopped while reading the prompt") : false;
 }
 
 /* The token at place `n` of the answer, from the row of logits that foretells it. */
@@ -363,6 +387,7 @@ static MUST look_ahead(struct slice_run *s, struct par *team, uint32_t most, str
     struct candidate box[SPEC_MOST + 1];
     a->n = 0;
     if (!g->conf.n_guess) return true;
+    drop_draft(s);
     if (s->guesser && !guesser_guess(s->guesser, team, most, a->token + 1, &a->n, e)) return false;
     if (!g->local) return true;
     size_t at[SLICE_MAX + 1] = {0};
@@ -451,6 +476,7 @@ static void generate(void *ctx, struct par *team) {
     go_on(s);
     picker_init(&s->picker, &g->req.sampler, s->run, g->conf.model->n_vocab);
     memcpy(s->seen, g->req.prompt, g->req.n_prompt * sizeof *s->seen);
+    drop_draft(s);
     if (s->guesser) guesser_start(s->guesser, &g->req);
     if (!s->index) nn_watch(s->nn, on_layer, s);
     s->ok = prefill(s, team, &s->err);
@@ -476,6 +502,7 @@ static void generate(void *ctx, struct par *team) {
 
 static void *slice_thread(void *ctx) {
     struct slice_run *s = ctx;
+    (void)pthread_setname_np(pthread_self(), "dair-engine");
     if (!par_enter(1, generate, s, &s->err)) s->ok = false;
     return NULL;
 }

@@ -23,6 +23,7 @@ struct engine_conf {
     uint32_t n_logit;  // tokens of a step that engine_score scores, < n_batch; 0: only generating
     uint32_t n_guess;  // most guesses that a step checks, up to SPEC_MOST; < n_batch
     const struct model *draft;  // the small model that guesses, or NULL; its vocabulary is the same
+    double draft_keep;  // what its memory makes a step longer, of that step: where tiles stream
     enum kv_type kv;
     enum wire_type wire;
     unsigned n_thread;  // compute team; with several slices each slice has one thread
@@ -32,25 +33,22 @@ struct engine_conf {
     uint32_t n_reader, n_slot;  // 0: chosen by the disk speed (see engine_defaults)
 };
 
-/* A budget that nothing exceeds, to measure what is wanted. */
-#define ENGINE_PLENTY ((uint64_t)1 << 56)
-
 /* What one slice gets of it all. Fails as nn_measure does on unlimited memory. */
 MUST engine_slice_conf(const struct engine_conf *c, unsigned i, struct nn_conf *out, struct err *e);
 
 /* Memory of all slices together. Fails as nn_measure; a budget of sum->min_budget is enough. */
 MUST engine_measure(const struct engine_conf *c, struct nn_memory *sum, struct err *e);
 
-/* What was measured: bytes of weights that the matrix kernels get through in a second, seconds that a
- * token costs besides, bytes a second of the disk, and what a byte from there costs the cores. */
+/* What was measured: bytes a second that the cores compute with, of weights in memory and of streamed ones;
+ * seconds that a token costs besides; bytes a second of the disk. Each by itself: what they take from each
+ * other shows only when they work together (rehearse.h). */
 struct rates {
-    double compute_bps, rest_s, disk_bps, stream_s;
+    double compute_bps, stream_bps, rest_s, disk_bps;
 };
 
-/* tokens/s expected: the slowest of computing and disk, which overlap. */
 struct forecast {
-    double decode_tps;
-    double compute_s, disk_s;  // per token
+    double decode_tps;         // tokens/s expected: computing and reading overlap
+    double compute_s, disk_s;  // what each takes of a token's time
     bool disk_bound;
 };
 void engine_forecast(const struct nn_memory *m, const struct rates *r, struct forecast *out);
@@ -91,11 +89,13 @@ struct gen_result {
     uint64_t streamed_bytes;     // and during decode
     uint64_t wait_ns;            // of that time, spent waiting for the disk
     uint64_t expert_hits,
-        expert_misses;   // tiles of experts that were in memory, and not, in decode
-    uint32_t n_drawn;    // tokens that decode steps gave: all but the first, and the end's
-    uint32_t n_step;     // decode steps: without guesses n_token - 1, as the first token
-                         // comes from the prefill
-    uint32_t n_guessed;  // guesses that were checked
+        expert_misses;     // tiles of experts that were in memory, and not, in decode
+    uint32_t n_drawn;      // tokens that decode steps gave: all but the first, and the end's
+    uint32_t n_step;       // decode steps: without guesses n_token - 1, as the first token
+                           // comes from the prefill
+    uint32_t n_guessed;    // guesses that were checked
+    bool gave_up;          // the draft model did not pay, and is closed
+    uint64_t grown_bytes;  // weights that its memory keeps now
 };
 
 /* Runs to the end; starts from an empty sequence, or from what the cache holds of n_keep tokens. After

@@ -5,12 +5,7 @@
 
 #include <stdlib.h>
 
-enum {
-    DRAFT_BATCH = 64,
-    FIRST_REST =
-        32,  // tokens, after guesses of the small model that did not pay; then twice as many
-    LAST_REST = 256,
-};
+enum { DRAFT_BATCH = 64, N_TIMED = 3 };
 
 /* A further token of a step, before it is measured, as part of a step of one: in memory it costs
  * arithmetic, from a disk hardly anything. */
@@ -33,9 +28,9 @@ struct guesser {
     struct nn *draft;  // or NULL
     struct picker picker;
     struct coll alone;
-    double draft_s;     // a token of it
-    uint32_t n_common;  // tokens in its cache that are the text's, guesses not counted
-    uint32_t rest, rested;
+    double draft_s;              // a token of it
+    uint32_t n_common;           // tokens in its cache that are the text's, guesses not counted
+    int32_t drafted[SPEC_MOST];  // and those behind them
 };
 
 static struct nn_conf draft_conf(const struct engine_conf *c) {
@@ -47,7 +42,7 @@ static struct nn_conf draft_conf(const struct engine_conf *c) {
         .n_ctx = c->n_ctx < c->draft->n_ctx ? c->n_ctx : c->draft->n_ctx,
         .kv = c->kv,
         .wire = c->wire,
-        .budget = ENGINE_PLENTY,
+        .budget = NN_PLENTY,
         .n_reader = c->n_reader,
         .n_slot = 2,
         .n_thread = c->n_slice > 1 ? 1 : c->n_thread,
@@ -58,13 +53,17 @@ static struct nn_conf draft_conf(const struct engine_conf *c) {
     return n;
 }
 
+static uint64_t bytes_of(const struct nn_memory *m) {
+    return m->kv_bytes + m->scratch_bytes + m->fixed_bytes + m->pin_bytes + m->embd_bytes;
+}
+
 MUST guesser_measure(const struct engine_conf *c, uint64_t *bytes, struct err *e) {
     struct nn_memory m;
     *bytes = c->n_guess ? spec_bytes(c->n_ctx) : 0;
     if (!c->n_guess || !c->draft) return true;
     struct nn_conf n = draft_conf(c);
     if (!nn_measure(&n, &m, e)) return err_in(e, "draft model");
-    *bytes += m.kv_bytes + m.scratch_bytes + m.fixed_bytes + m.pin_bytes + m.embd_bytes;
+    *bytes += bytes_of(&m);
     return true;
 }
 
@@ -86,6 +85,7 @@ MUST guesser_open(struct guesser **out, const struct engine_conf *c, bool stream
     }
     spec_init(&g->spec, mem, c->n_ctx, c->n_guess, c->spec != SPEC_DRAFT,
               streams ? SLOPE_DISK : SLOPE_RAM);
+    if (c->draft) spec_hire(&g->spec, c->draft_keep);
     *out = g;
     return true;
 }
@@ -103,11 +103,14 @@ void guesser_close(struct guesser *g) {
 
 void guesser_start(struct guesser *g, const struct gen_request *r) {
     g->req = r;
-    g->n_guess = g->n_common = g->rested = 0;
-    g->rest = FIRST_REST / 2;
+    /* Of a conversation the small model has read what was said before. */
+    uint32_t n = g->n_common < r->n_prompt ? g->n_common : r->n_prompt, same = 0;
+    while (same < n && g->spec.token[same] == r->prompt[same]) same++;
+    g->n_common = same;
+    g->n_guess = 0;
     g->is_open = false;
     if (g->draft) {
-        nn_truncate(g->draft, 0, 0);
+        nn_truncate(g->draft, 0, same);
         picker_init(&g->picker, &r->sampler, NULL, g->conf->draft->n_vocab);
     }
     spec_clear(&g->spec);
@@ -122,6 +125,15 @@ static void judge(struct guesser *g) {
     g->is_open = false;
 }
 
+uint64_t guesser_drop(struct guesser *g) {
+    judge(g);
+    if (!g->draft || spec_pays(&g->spec)) return 0;
+    uint64_t bytes = bytes_of(nn_memory(g->draft));
+    nn_close(g->draft);
+    g->draft = NULL;
+    return bytes;
+}
+
 void guesser_push(struct guesser *g, int32_t id) {
     if (g->is_open && g->n_right < g->n_guess && g->guess[g->n_right] == id) {
         g->n_right++;
@@ -129,7 +141,6 @@ void guesser_push(struct guesser *g, int32_t id) {
         judge(g);
     }
     spec_push(&g->spec, id);
-    g->rested++;
 }
 
 void guesser_took(struct guesser *g, uint32_t n, double seconds) {
@@ -151,63 +162,95 @@ static MUST draft_pick(struct guesser *g, uint32_t n, int32_t *id, struct err *e
     return true;
 }
 
-/* The small model reads what the text has more than its cache, its own guesses that came true included. */
-static MUST catch_up(struct guesser *g, struct par *team, struct err *e) {
+/* Whether the text and `most` guesses after it fit its cache. */
+static bool has_room(const struct guesser *g, uint32_t most) {
+    const uint32_t n = g->spec.n + most, room = draft_conf(g->conf).n_ctx;
+    return n < room && n < g->spec.cap;
+}
+
+/* As many tokens as its cache holds of the text; of the last one the logits are wanted. */
+static uint32_t n_read(const struct guesser *g) {
     const struct guesses *s = &g->spec;
     uint32_t kept = nn_pos(g->draft, 0) - g->n_common, i = 0;
-    while (i < kept && g->n_common + i < s->n - 1 && s->token[g->n_common + i] == g->guess[i]) i++;
-    uint32_t at = g->n_common + i;
-    if (at >= s->n) at = s->n - 1;  // its logits are wanted
+    while (i < kept && g->n_common + i < s->n - 1 && s->token[g->n_common + i] == g->drafted[i]) {
+        i++;
+    }
+    return g->n_common + i < s->n ? g->n_common + i : s->n - 1;
+}
+
+/* It reads tokens until its cache holds `end` of the text. */
+static MUST read_on(struct guesser *g, struct par *team, uint32_t end, struct err *e) {
+    const struct guesses *s = &g->spec;
+    uint32_t at = n_read(g);
     nn_truncate(g->draft, 0, at);
-    while (at < s->n) {
-        uint32_t left = s->n - at, n = left < DRAFT_BATCH ? left : DRAFT_BATCH;
-        if (!nn_step(g->draft, team, 0, s->token + at, n, n == left, e)) return false;
+    while (at < end) {
+        uint32_t left = end - at, n = left < DRAFT_BATCH ? left : DRAFT_BATCH;
+        uint32_t logits = at + n == s->n ? NN_LOGITS : NN_NO_LOGITS;
+        if (g->req->stop && atomic_load(g->req->stop)) return err_set(e, ERR_STOPPED, "stopped");
+        if (!nn_step(g->draft, team, 0, s->token + at, n, logits, e)) return false;
         at += n;
     }
-    g->n_common = s->n;
+    g->n_common = at;
+    return true;
+}
+
+/* One token more, and the clock beside it; what disturbs it makes it longer only. */
+static MUST timed_step(struct guesser *g, struct par *team, const int32_t *id, struct err *e) {
+    double t0 = clock_s();
+    if (!nn_step(g->draft, team, 0, id, 1, NN_LOGITS, e)) return false;
+    double t = clock_s() - t0;
+    if (!(g->draft_s > 0)) g->draft_s = t;
+    g->draft_s += (t < g->draft_s ? 0.5 : LEARN) * (t - g->draft_s);
+    return true;
+}
+
+/* The last few tokens one by one, to know how long that takes. */
+MUST guesser_read(struct guesser *g, struct par *team, struct err *e) {
+    const uint32_t n = g->spec.n, all_but = n > N_TIMED ? n - N_TIMED : 0;
+    double t0 = clock_s();
+    if (!g->draft || !has_room(g, 0)) return true;
+    if (!read_on(g, team, all_but, e)) return false;
+    for (; g->n_common < n; g->n_common++) {
+        if (!timed_step(g, team, &g->spec.token[g->n_common], e)) return false;
+    }
+    spec_read(&g->spec, clock_s() - t0);
     return true;
 }
 
 static MUST draft(struct guesser *g, struct par *team, uint32_t n, int32_t *out, struct err *e) {
-    if (!catch_up(g, team, e)) return false;
+    double t0 = clock_s();
+    if (!read_on(g, team, g->spec.n, e)) return false;
     for (uint32_t i = 0; i < n; i++) {
         if (!draft_pick(g, g->spec.n + i, &out[i], e)) return false;
-        if (i + 1 == n) break;
-        double t0 = clock_s();
-        if (!nn_step(g->draft, team, 0, &out[i], 1, NN_LOGITS, e)) return false;
-        double t = clock_s() - t0;
-        g->draft_s += (g->draft_s > 0 ? LEARN : 1) * (t - g->draft_s);
+        g->drafted[i] = out[i];
+        if (i + 1 < n && !timed_step(g, team, &out[i], e)) return false;
     }
+    spec_spent(&g->spec, clock_s() - t0);
     return true;
 }
 
-/* How many guesses the small model shall make: those that pay; or, well rested, a few to see. */
-static uint32_t draft_worth(struct guesser *g, uint32_t most, double *gain) {
-    *gain = 0;
-    uint32_t room = g->draft ? draft_conf(g->conf).n_ctx : 0;
-    if (g->spec.n + most >= room || g->spec.n + most >= g->spec.cap) return 0;
-    bool is_new = g->draft_s <= 0;
-    uint32_t n = is_new ? 0 : spec_worth(&g->spec, most, FROM_DRAFT, g->draft_s, gain);
-    if (n) {
-        g->rest = FIRST_REST / 2;
-        return n;
+/* How many guesses the small model shall make, where others gain so much. */
+static uint32_t draft_worth(struct guesser *g, uint32_t most, double others) {
+    double gain;
+    if (!g->draft || !has_room(g, most)) return 0;
+    if (others > 1 &&
+        (!spec_worth(&g->spec, most, FROM_DRAFT, g->draft_s, &gain) || gain <= others)) {
+        return 0;
     }
-    if (!g->spec.n_step || g->rest > LAST_REST || (!is_new && g->rested < g->rest)) return 0;
-    g->rest *= 2;
-    g->rested = 0;
-    return most < 4 ? most : 4;
+    /* The last token is read for the first guess. */
+    return spec_draft(&g->spec, most, g->draft_s, g->spec.n - 1 - n_read(g), NULL);
 }
 
 MUST guesser_guess(struct guesser *g, struct par *team, uint32_t most, int32_t *out, uint32_t *n,
                    struct err *e) {
-    double gain = 0, draft_gain;
+    double gain = 1;
     enum spec_from from = FROM_TWO;
     judge(g);
     *n = spec_guess(&g->spec, most, out, &from);
     if (*n) (void)spec_worth(&g->spec, *n, from, 0, &gain);
     /* Sure guesses need no second opinion; else the better of both. */
-    uint32_t by_draft = from == FROM_MANY && *n ? 0 : draft_worth(g, most, &draft_gain);
-    if (by_draft && (!*n || draft_gain > gain)) {
+    uint32_t by_draft = from == FROM_MANY && *n ? 0 : draft_worth(g, most, gain);
+    if (by_draft) {
         if (!draft(g, team, by_draft, out, e)) return false;
         *n = by_draft;
         from = FROM_DRAFT;

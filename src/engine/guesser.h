@@ -1,8 +1,9 @@
 /* guesser.h - what may follow an answer under way: from its own text (spec.h), or from a small model.
  *
  * The small model is resident and follows the text in a cache of its own; its guesses are the tokens that
- * it would draw with the same random numbers. It rests while its guesses do not pay, and gives up after
- * a few tries. Thread: the engine's first slice.
+ * it would draw with the same random numbers. It reads the prompt when the large model has, rests while
+ * its guesses do not pay, and is given up when it is not worth its keep: its memory is then free, and it
+ * does not come back, as whoever guesses ahead must never lose much. Thread: the engine's first slice.
  */
 #ifndef ENGINE_GUESSER_H
 #define ENGINE_GUESSER_H
@@ -21,6 +22,11 @@ void guesser_close(struct guesser *g);                // NULL is fine
 
 /* A new answer to this request, borrowed until the next. */
 void guesser_start(struct guesser *g, const struct gen_request *r);
+/* The small model reads the prompt. Before the first token of the answer. Fails: as nn_step. */
+MUST guesser_read(struct guesser *g, struct par *team, struct err *e);
+/* If the small model does not pay, it is closed for good: returns the bytes of the engine's budget that
+ * are free now, once; else 0. Between steps. */
+uint64_t guesser_drop(struct guesser *g);
 /* A token of the answer. */
 void guesser_push(struct guesser *g, int32_t id);
 /* Up to `most` guesses that are worth checking into out. Fails: as nn_step. */

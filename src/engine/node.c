@@ -27,9 +27,15 @@ struct node {
     unsigned n_serving;  // nodes of the serving epoch, 0: none serves
     uint64_t n_resubmitted;
     uint64_t pulse, pulse_ns, watch_ns;  // the worker's, since when, when it was looked at
-    char hopeless[400];       // why no request can be answered, as far as can be seen; else ""
-    struct nn_memory memory;  // of the epoch at work
+    uint64_t read, read_ns;              // bytes from the disk, at that time
+    double disk_bps, temperature_c;      // of the second before; of the machine
+    char hopeless[STATUS_TEXT];  // why no request can be answered, as far as can be seen; else ""
+    struct nn_memory memory;     // of the epoch at work
     double wire_bytes;
+    struct {
+        uint32_t n_node, n_ctx, n_sweep, safe_seq, safe_ctx;
+        bool is_told;  // that an answer may not survive a loss
+    } plan;            // of the epoch at hand, or of the last one; n_node 0: there was none
 };
 
 /* --- requests --- */
@@ -84,21 +90,39 @@ static void end_ask(struct node *n, struct front_ask *a, enum ask_end end, const
 
 /* --- from here on the cluster's thread --- */
 
+/* Once for each plan. */
+static void tell_risk(struct node *n, const struct front_ask *a) {
+    uint32_t most = a->request.n_prompt + a->request.n_predict;
+    if (n->plan.is_told || n->plan.n_node < 2 || most <= n->plan.safe_ctx) return;
+    n->plan.is_told = true;
+    if (n->plan.safe_ctx) {
+        log_info(
+            "node",
+            "a request of up to %u tokens is taken, but if a node is lost, the others may have "
+            "memory for %u: then it would wait for that node",
+            most, n->plan.safe_ctx);
+    } else {
+        log_info("node", "if a node is lost, the others may not have the memory to work: then "
+                         "answers would wait for that node");
+    }
+}
+
 /* Hand what is new, or was with an epoch that is over, to the epoch that serves. */
 static void hand_over(struct node *n) {
     struct node_id leader;
-    uint64_t epoch;
+    uint64_t epoch, now = clock_ns();
     bool has_leader =
         cluster_leader(n->cluster, &leader, &epoch) && cluster_knows(n->cluster, &leader);
     for (unsigned i = 0; i < NODE_ASKS; i++) {
         struct front_ask *a = &n->asks.ask[i];
         if (!a->is_used || a->is_cancelled) continue;
         if (!has_leader) a->epoch = 0;
-        if (!has_leader || a->epoch == epoch) continue;
+        if (!has_leader || asks_is_with(a, &leader, epoch) || now < a->again_ns) continue;
         struct msg m;
-        asks_message(a, epoch, clock_ns(), &m);
-        if (a->n_handed++) n->n_resubmitted++;
-        a->epoch = epoch;
+        asks_message(a, epoch, now, &m);
+        if (a->n_handed) n->n_resubmitted++;
+        asks_hand(a, &leader, epoch, now);
+        tell_risk(n, a);
         /* May come back at once, to ourselves: the answer to it is a message, too. */
         pthread_mutex_unlock(&n->lock);
         bool ok = cluster_send(n->cluster, &leader, &m);
@@ -115,7 +139,7 @@ static void drop_cancelled(struct node *n) {
         struct front_ask *a = &n->asks.ask[i];
         if (!a->is_used || !a->is_cancelled) continue;
         struct msg m = {.type = MSG_CANCEL, .epoch = epoch, .u.ticket = a->ticket};
-        bool is_there = has_leader && a->epoch == epoch;
+        bool is_there = has_leader && asks_is_with(a, &leader, epoch);
         asks_drop(a);
         pthread_cond_broadcast(&n->changed);
         if (!is_there) continue;
@@ -140,15 +164,42 @@ static void send_product(struct node *n, const struct product *p) {
     if (!cluster_send(n->cluster, &p->front, &m)) worker_cancel(n->worker, &p->front, p->ticket);
 }
 
+/* Kept for the node that was lost, or for another in its place. False: none is waited for. */
+static bool park(struct node *n, struct front_ask *a, const struct err *why) {
+    if (n->is_draining || !cluster_waits(n->cluster)) return false;
+    if (!a->is_parked && !a->waited_ns) {
+        log_warn("node", "an answer waits for a node that was lost, %d s at most: %s", ASK_PARKED_S,
+                 why->text);
+    }
+    asks_park(a, clock_ns(), why);
+    return true;
+}
+
 /* Work waits while the cluster changes; where nothing will change by itself it is refused. */
 static void see_hope(struct node *n) {
     char why[sizeof n->hopeless];
     bool is_hopeless = cluster_is_hopeless(n->cluster, why, sizeof why);
     snprintf(n->hopeless, sizeof n->hopeless, "%s", is_hopeless ? why : "");
     for (unsigned i = 0; is_hopeless && i < NODE_ASKS; i++) {
+        struct front_ask *a = &n->asks.ask[i];
         struct err e;
         err_set(&e, ERR_UNSUPPORTED, "%s", why);
-        if (n->asks.ask[i].is_used) end_ask(n, &n->asks.ask[i], ASK_FAILED, &e);
+        if (!a->is_used || (a->n_handed && park(n, a, &e))) continue;
+        end_ask(n, a, ASK_FAILED, &e);
+    }
+}
+
+/* Nobody is waited for any more, and the epoch that serves is the one that has no room; or it took too
+ * long. */
+static void end_parked(struct node *n) {
+    struct node_id leader;
+    uint64_t epoch, now = clock_ns();
+    bool is_settled = cluster_leader(n->cluster, &leader, &epoch) && !cluster_waits(n->cluster);
+    for (unsigned i = 0; i < NODE_ASKS; i++) {
+        struct front_ask *a = &n->asks.ask[i];
+        if (!a->is_used || !a->is_parked) continue;
+        bool is_vain = n->is_draining || (is_settled && asks_is_with(a, &leader, epoch));
+        if (is_vain || asks_is_over(a, now)) end_ask(n, a, ASK_FAILED, &a->why);
     }
 }
 
@@ -181,6 +232,38 @@ static void on_wake(void *ctx) {
     drop_cancelled(n);
     see_hope(n);
     hand_over(n);
+    end_parked(n);
+    pthread_mutex_unlock(&n->lock);
+}
+
+static struct work work_of(const struct worker_figures *f) {
+    return (struct work){.running = (uint16_t)f->running,
+                         .waiting = (uint16_t)f->waiting,
+                         .slots = (uint16_t)f->n_seq,
+                         .tokens_per_s = f->tokens_per_s,
+                         .compute_ms = f->compute_ms,
+                         .disk_ms = f->disk_ms,
+                         .network_ms = f->network_ms};
+}
+
+/* The disk is asked while there is work, so what it gave in a second is its speed then. */
+static void see_disk(struct node *n, uint64_t read, uint64_t now) {
+    uint64_t ns = now - n->read_ns;
+    if (ns < SECOND_NS) return;
+    n->disk_bps = n->read_ns ? (double)(read - n->read) * 1e9 / (double)ns : 0;
+    n->read = read;
+    n->read_ns = now;
+}
+
+static void on_beat(void *ctx, struct beat *b) {
+    struct node *n = ctx;
+    struct worker_figures f = {0};
+    if (n->worker) worker_figures(n->worker, &f);
+    if (f.is_leading) b->work = work_of(&f);
+    pthread_mutex_lock(&n->lock);
+    see_disk(n, f.read_bytes, clock_ns());
+    b->disk_bps = n->disk_bps;
+    b->temperature_c = n->temperature_c;
     pthread_mutex_unlock(&n->lock);
 }
 
@@ -191,7 +274,14 @@ static void on_epoch(void *ctx, struct epoch *e) {
     else
         epoch_release(e);
     pthread_mutex_lock(&n->lock);
-    n->wire_bytes = plan_wire_bytes(&e->plan, n->conf.model, e->self);
+    const struct plan *p = &e->plan;
+    n->wire_bytes = plan_wire_bytes(p, n->conf.model, e->self);
+    n->plan.n_node = p->n_node;
+    n->plan.n_ctx = p->n_ctx;
+    n->plan.n_sweep = p->n_sweep;
+    n->plan.safe_seq = p->safe_seq;
+    n->plan.safe_ctx = p->safe_ctx;
+    n->plan.is_told = false;
     pthread_mutex_unlock(&n->lock);
 }
 
@@ -224,7 +314,7 @@ static void on_ask(struct node *n, const struct node_id *from, const struct msg 
     bool is_busy = e.code == ERR_LIMIT || e.code == ERR_MEMORY;
     struct msg done = {.type = MSG_DONE, .epoch = m->epoch};
     done.u.done.ticket = m->u.ask.ticket;
-    done.u.done.why = is_busy ? DONE_REFUSED : DONE_IMPOSSIBLE;
+    done.u.done.why = is_busy ? DONE_REFUSED : e.code == ERR_USAGE ? DONE_NO_ROOM : DONE_IMPOSSIBLE;
     snprintf(done.u.done.text, sizeof done.u.done.text, "%.*s", (int)sizeof done.u.done.text - 1,
              e.text);
     (void)cluster_send(n->cluster, from, &done);
@@ -241,7 +331,7 @@ static void on_tokens(struct node *n, const struct node_id *from, const struct m
     const int32_t *new;
     pthread_mutex_lock(&n->lock);
     struct front_ask *a = asks_find(&n->asks, t->ticket);
-    if (a && !a->is_cancelled && a->epoch == m->epoch) {
+    if (a && !a->is_cancelled && asks_is_with(a, from, m->epoch)) {
         int fresh = asks_take(a, t->at, t->id, t->n, &new);
         if (fresh < 0) {
             a->epoch = 0;  // something was lost: ask again from what we have
@@ -256,13 +346,16 @@ static void on_tokens(struct node *n, const struct node_id *from, const struct m
 static void end_by(struct node *n, struct front_ask *a, enum done_why done, const char *text) {
     struct err why;
     enum ask_end end = asks_end(a, done, text, &why);
+    if (asks_is_cut(a, done) && park(n, a, &why)) return;
+    if (asks_retry(a, done, clock_ns(), &why)) return;
     end_ask(n, a, end, end == ASK_FAILED ? &why : NULL);
 }
 
-static void on_done(struct node *n, const struct msg *m) {
+static void on_done(struct node *n, const struct node_id *from, const struct msg *m) {
     pthread_mutex_lock(&n->lock);
     struct front_ask *a = asks_find(&n->asks, m->u.done.ticket);
-    if (a && !a->is_cancelled && a->epoch == m->epoch) end_by(n, a, m->u.done.why, m->u.done.text);
+    bool is_ours = a && !a->is_cancelled && asks_is_with(a, from, m->epoch);
+    if (is_ours) end_by(n, a, m->u.done.why, m->u.done.text);
     pthread_mutex_unlock(&n->lock);
 }
 
@@ -271,7 +364,7 @@ static void on_message(void *ctx, const struct node_id *from, const struct msg *
     switch (m->type) {
     case MSG_ASK: on_ask(n, from, m); break;
     case MSG_TOKENS: on_tokens(n, from, m); break;
-    case MSG_DONE: on_done(n, m); break;
+    case MSG_DONE: on_done(n, from, m); break;
     case MSG_CANCEL:
         if (n->worker) worker_cancel(n->worker, from, m->u.ticket);
         break;
@@ -284,7 +377,7 @@ static void on_message(void *ctx, const struct node_id *from, const struct msg *
 /* The leader waits for who makes progress. */
 static void on_loading(void *ctx, uint64_t done) {
     const struct node *n = ctx;
-    cluster_measured(n->cluster, done, 0, 0);
+    cluster_measured(n->cluster, done, 0);
 }
 
 static void on_loaded(void *ctx, uint64_t epoch, const struct nn_memory *m) {
@@ -292,7 +385,7 @@ static void on_loaded(void *ctx, uint64_t epoch, const struct nn_memory *m) {
     pthread_mutex_lock(&n->lock);
     n->memory = *m;
     pthread_mutex_unlock(&n->lock);
-    cluster_measured(n->cluster, m->tiles.pinned_bytes + m->tiles.cached_bytes, m->disk_bytes, 0);
+    cluster_measured(n->cluster, m->tiles.pinned_bytes + m->tiles.cached_bytes, m->disk_bytes);
     cluster_loaded(n->cluster, epoch);
 }
 
@@ -324,6 +417,8 @@ static struct facts facts_of(const struct node_conf *c) {
                       .disk_bps = c->disk_bps,
                       .share = c->share,
                       .n_thread = c->n_thread,
+                      .n_ctx = c->model ? c->n_ctx : 0,
+                      .n_seq = c->model ? c->n_seq : 0,
                       .http_port = c->http_port,
                       .kv = (uint8_t)c->kv,
                       .wire = (uint8_t)c->wire,
@@ -343,6 +438,7 @@ static MUST open_worker(struct node *n, struct err *e) {
                                    .tok = c->tok,
                                    .pool = c->pool,
                                    .grammars = c->grammars,
+                                   .asks = c->asks,
                                    .n_thread = c->n_thread,
                                    .n_decode = c->n_decode,
                                    .places = c->places,
@@ -367,11 +463,13 @@ static MUST open_cluster(struct node *n, struct err *e) {
                               .is_discovered = c->is_discovered,
                               .cluster_port = c->cluster_port,
                               .ollama_port = c->ollama_port,
+                              .n_handshake = c->n_handshake,
                               .model = c->model,
                               .kernels = c->kernels,
                               .wish = {.model = c->model ? c->model->fingerprint : 0,
                                        .n_ctx = c->n_ctx,
-                                       .n_batch = c->n_batch,
+                                       .n_batch = c->n_batch < PLAN_BATCH ? c->n_batch : PLAN_BATCH,
+                                       .n_sweep = c->n_ctx < PLAN_SWEEP ? c->n_ctx : PLAN_SWEEP,
                                        .n_seq = c->n_seq,
                                        .kv = (uint8_t)c->kv,
                                        .wire = (uint8_t)c->wire,
@@ -379,6 +477,7 @@ static MUST open_cluster(struct node *n, struct err *e) {
                               .events = {.on_epoch = on_epoch,
                                          .on_change = on_change,
                                          .on_message = on_message,
+                                         .on_beat = on_beat,
                                          .on_wake = on_wake,
                                          .ctx = n}};
     memcpy(cc.peer, c->peer, sizeof cc.peer);
@@ -389,6 +488,7 @@ MUST node_open(struct node **out, const struct node_conf *c, struct err *e) {
     struct node *n = calloc(1, sizeof *n);
     if (!n) return err_set(e, ERR_MEMORY, "no memory for the node's bookkeeping");
     n->conf = *c;
+    n->temperature_c = NAN;
     n->keys = c->keys;
     n->asks.last_ticket = c->ident->instance;
     pthread_mutex_init(&n->lock, NULL);
@@ -460,6 +560,12 @@ MUST node_wait(struct node *n, unsigned n_node, unsigned ms, struct err *e) {
     return is_serving;
 }
 
+void node_temperature(struct node *n, double celsius) {
+    pthread_mutex_lock(&n->lock);
+    n->temperature_c = celsius;
+    pthread_mutex_unlock(&n->lock);
+}
+
 /* --- status --- */
 
 static void show_model(const struct node *n, struct status *s) {
@@ -474,41 +580,64 @@ static void show_model(const struct node *n, struct status *s) {
     s->model.context = n->conf.n_ctx;
 }
 
-static void show_work(struct node *n, struct status *s) {
-    struct worker_figures f = {0};
-    if (n->worker) worker_figures(n->worker, &f);
-    s->load.running = f.running;
-    s->load.waiting = f.waiting;
-    s->load.slots = f.n_seq;
-    s->load.tokens = f.tokens;
-    s->load.tokens_per_second = s->plan.measured_tps = f.tokens_per_s;
+static void show_net(struct status *s, const struct mesh_stats *m) {
+    s->net.sent_payload = m->sent_payload;
+    s->net.sent_wire = m->sent_wire;
+    s->net.received_payload = m->received_payload;
+    s->net.received_wire = m->received_wire;
+    s->net.crypt_ns = m->crypt_ns;
+    s->net.gathers = m->n_gather;
+}
+
+/* The leader's, whoever that is. */
+static void show_work(struct status *s, const struct work *w) {
+    s->load.running = w->running;
+    s->load.waiting = w->waiting;
+    s->load.slots = w->slots;
+    s->load.tokens_per_second = s->plan.measured_tps = w->tokens_per_s;
     s->load.accepted_per_step = 1;
-    s->time_ms.compute = f.compute_ms;
-    s->time_ms.disk = f.disk_ms;
-    s->time_ms.network = f.network_ms;
-    s->net.sent_payload = f.net.sent_payload;
-    s->net.sent_wire = f.net.sent_wire;
-    s->net.received_payload = f.net.received_payload;
-    s->net.received_wire = f.net.received_wire;
-    s->net.crypt_ns = f.net.crypt_ns;
-    s->net.gathers = f.net.n_gather;
+    s->time_ms.compute = w->compute_ms;
+    s->time_ms.disk = w->disk_ms;
+    s->time_ms.network = w->network_ms;
     snprintf(s->plan.kind, sizeof s->plan.kind, "tensor");
-    const char *limit = f.disk_ms > f.compute_ms && f.disk_ms > f.network_ms ? "disk"
-                        : f.network_ms > f.compute_ms                        ? "network"
-                                                                             : "compute";
-    snprintf(s->plan.limited_by, sizeof s->plan.limited_by, "%s", f.tokens ? limit : "");
+    bool is_known = w->compute_ms + w->disk_ms + w->network_ms > 0;
+    const char *limit = w->disk_ms > w->compute_ms && w->disk_ms > w->network_ms ? "disk"
+                        : w->network_ms > w->compute_ms                          ? "network"
+                                                                                 : "compute";
+    snprintf(s->plan.limited_by, sizeof s->plan.limited_by, "%s", is_known ? limit : "");
+}
+
+/* Our own requests that the leader's figures do not have: those that it has not yet told of are taken to run
+ * where places are free, the others wait here. */
+static void show_asks(const struct node *n, struct status *s) {
+    unsigned handed = asks_handed(&n->asks), told = s->load.running + s->load.waiting;
+    unsigned more = handed > told ? handed - told : 0;
+    unsigned room = s->load.slots > s->load.running ? s->load.slots - s->load.running : 0;
+    unsigned run = more < room ? more : room;
+    s->load.running += run;
+    s->load.waiting += more - run + asks_count(&n->asks) - handed;
 }
 
 void node_status(struct node *n, struct status *s) {
+    struct worker_figures f = {0};
+    struct work w;
     cluster_status(n->cluster, s);
     show_model(n, s);
-    show_work(n, s);
+    if (n->worker) worker_figures(n->worker, &f);
+    if (!cluster_work(n->cluster, &w)) w = f.is_leading ? work_of(&f) : (struct work){0};
+    show_work(s, &w);
+    show_net(s, &f.net);
+    s->load.tokens = f.tokens;
+    s->load.read_bytes = f.read_bytes;
     pthread_mutex_lock(&n->lock);
-    unsigned waiting = asks_count(&n->asks);
-    if (waiting > s->load.running + s->load.waiting) {
-        s->load.waiting = waiting - s->load.running;
-    }
+    show_asks(n, s);
     s->plan.wire_bytes_per_token = n->wire_bytes;
+    if (n->plan.n_node) s->model.context = n->plan.n_ctx;
+    s->plan.sweep_tokens = n->plan.n_sweep;
+    if (n->plan.n_node > 1) {
+        s->plan.context_after_loss = n->plan.safe_ctx;
+        s->plan.slots_after_loss = n->plan.safe_seq;
+    }
     s->net.resubmitted = n->n_resubmitted;
     pthread_mutex_unlock(&n->lock);
 }

@@ -35,6 +35,8 @@ struct node_conf {
     const char *model_file;
     uint64_t pool, budget, ram;  // bytes for the engine, for the process, of the machine
     uint64_t grammars;           // bytes for the grammars of answers under way
+    uint64_t asks;               // bytes for the requests that a leader keeps
+    uint32_t n_handshake;        // of strangers at one time, see gate.h
     uint32_t n_ctx, n_batch, n_seq, n_thread, n_decode, n_reader, n_slot;
     struct par_places places;
     enum kv_type kv;
@@ -51,6 +53,8 @@ void node_drain(struct node *n, unsigned ms);
 void node_close(struct node *n);
 
 void node_status(struct node *n, struct status *out);
+/* Of the machine, as it is now; NAN: not known. */
+void node_temperature(struct node *n, double celsius);
 
 enum ask_end { ASK_LENGTH, ASK_EOS, ASK_FAILED };
 
@@ -64,8 +68,9 @@ struct ask_request {
     uint64_t sequence;  // for the random numbers: 0 gives what `dair run` gives
     /* The next n ids of the answer, in order, each once. */
     void (*on_tokens)(void *ctx, const int32_t *id, uint32_t n);
-    /* The last call. why: of ASK_FAILED, else NULL; ERR_MEMORY when the nodes have changed and those left
-     * hold less context than the answer needs, ERR_USAGE when none can hold the prompt. */
+    /* The last call. why: of ASK_FAILED, else NULL; ERR_MEMORY when the nodes have become fewer, those left
+     * hold less context than the answer needs and the lost did not come back (asks.h); ERR_USAGE when none
+     * can hold the prompt. */
     void (*on_end)(void *ctx, enum ask_end end, const struct err *why);
     void *ctx;
 };

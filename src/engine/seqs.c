@@ -3,9 +3,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-void seqs_open(struct seqs *s, uint32_t n_slot) {
+void seqs_open(struct seqs *s, uint32_t n_slot, uint32_t n_begin, uint64_t most_bytes) {
     memset(s, 0, sizeof *s);
+    s->most_bytes = most_bytes;
     s->n_slot = n_slot < SEQ_SLOTS ? n_slot : SEQ_SLOTS;
+    s->n_begin = n_begin < s->n_slot ? n_begin : s->n_slot;
     for (unsigned i = 0; i < SEQ_SLOTS; i++) s->in_slot[i] = -1;
 }
 
@@ -21,6 +23,7 @@ void seqs_drop(struct seqs *s, struct seq *q) {
     free(q->id);
     free(q->grammar_text);
     seqs_forget(q);
+    s->bytes -= q->bytes;
     *q = (struct seq){.slot = -1};
     while (s->end > 0 && !s->seq[s->end - 1].is_used) s->end--;
 }
@@ -64,7 +67,9 @@ static MUST check(const struct ask *a, uint32_t n_ctx, uint32_t n_vocab, struct 
                            n_vocab);
         }
     }
-    return sampler_check(&a->sampler, e);
+    if (sampler_check(&a->sampler, e)) return true;
+    e->code = ERR_FORMAT;  // its front has looked at it already
+    return false;
 }
 
 MUST seqs_add(struct seqs *s, const struct node_id *front, const struct ask *a, uint32_t n_ctx,
@@ -76,7 +81,14 @@ MUST seqs_add(struct seqs *s, const struct node_id *front, const struct ask *a, 
     if (!q) return err_set(e, ERR_LIMIT, "%d requests are waiting already", SEQS_MAX);
     uint32_t room = n_ctx - a->n_prompt, n_predict = a->n_predict < room ? a->n_predict : room;
     uint32_t cap = a->n_prompt + n_predict;
-    int32_t *id = malloc((cap > a->n_id ? cap : a->n_id) * sizeof *id);
+    if (cap < a->n_id) cap = a->n_id;
+    uint64_t bytes = sizeof *q + cap * sizeof *q->id + a->n_grammar;
+    if (s->end && s->bytes + bytes > s->most_bytes) {
+        return err_set(e, ERR_LIMIT,
+                       "the node that leads has no memory for more requests at a time; try again "
+                       "later");
+    }
+    int32_t *id = malloc(cap * sizeof *id);
     char *text = malloc(a->n_grammar + 1);
     if (!id || !text) {
         free(id);
@@ -89,6 +101,7 @@ MUST seqs_add(struct seqs *s, const struct node_id *front, const struct ask *a, 
     *q = (struct seq){.is_used = true,
                       .front = *front,
                       .ticket = a->ticket,
+                      .bytes = bytes,
                       .asked_ns = now_ns > age_ns ? now_ns - age_ns : 0,
                       .id = id,
                       .n_prompt = a->n_prompt,
@@ -100,6 +113,7 @@ MUST seqs_add(struct seqs *s, const struct node_id *front, const struct ask *a, 
                       .grammar_text = text,
                       .n_grammar = a->n_grammar,
                       .slot = -1};
+    s->bytes += bytes;
     if (s->end < (uint32_t)(q - s->seq) + 1) s->end = (uint32_t)(q - s->seq) + 1;
     return true;
 }
@@ -109,26 +123,61 @@ void seqs_cancel(struct seqs *s, const struct node_id *front, uint64_t ticket) {
     if (q) q->is_cancelled = true;
 }
 
-static struct seq *oldest_parked(struct seqs *s) {
+/* Of those with n_answer tokens of answer or more. */
+static struct seq *oldest_parked(struct seqs *s, uint32_t n_answer) {
     struct seq *best = NULL;
     for (unsigned i = 0; i < s->end; i++) {
         struct seq *q = &s->seq[i];
-        if (q->is_used && q->slot < 0 && (!best || q->asked_ns < best->asked_ns)) best = q;
+        if (!q->is_used || q->slot >= 0 || q->n_id - q->n_prompt < n_answer) continue;
+        if (!best || q->asked_ns < best->asked_ns) best = q;
     }
     return best;
+}
+
+static struct seq *newest_placed(struct seqs *s) {
+    struct seq *best = NULL;
+    for (unsigned i = 0; i < s->n_slot; i++) {
+        struct seq *q = s->in_slot[i] < 0 ? NULL : &s->seq[s->in_slot[i]];
+        if (q && (!best || q->asked_ns > best->asked_ns)) best = q;
+    }
+    return best;
+}
+
+static void place(struct seqs *s, struct seq *q, unsigned slot) {
+    q->slot = (int)slot;
+    q->n_fed = 0;
+    s->in_slot[slot] = (int)(q - s->seq);
+}
+
+static void fill_places(struct seqs *s) {
+    uint32_t taken = 0;
+    for (unsigned slot = 0; slot < s->n_slot; slot++) taken += s->in_slot[slot] >= 0;
+    for (unsigned slot = 0; slot < s->n_slot; slot++) {
+        struct seq *q = s->in_slot[slot] < 0 ? oldest_parked(s, taken >= s->n_begin) : NULL;
+        if (!q) continue;
+        place(s, q, slot);
+        taken++;
+    }
+}
+
+/* After a loss fronts hand in their answers one by one: what was begun meanwhile gives way. */
+static void make_room(struct seqs *s) {
+    for (;;) {
+        struct seq *q = oldest_parked(s, 1), *last = newest_placed(s);
+        if (!q || !last || q->asked_ns >= last->asked_ns) return;
+        unsigned slot = (unsigned)last->slot;
+        last->slot = -1;
+        seqs_forget(last);
+        place(s, q, slot);
+    }
 }
 
 struct seq *seqs_next(struct seqs *s) {
     for (unsigned i = s->end; i-- > 0;) {
         if (s->seq[i].is_used && s->seq[i].is_cancelled) seqs_drop(s, &s->seq[i]);
     }
-    for (unsigned slot = 0; slot < s->n_slot; slot++) {
-        struct seq *q = s->in_slot[slot] < 0 ? oldest_parked(s) : NULL;
-        if (!q) continue;
-        q->slot = (int)slot;
-        q->n_fed = 0;
-        s->in_slot[slot] = (int)(q - s->seq);
-    }
+    fill_places(s);
+    make_room(s);
     for (unsigned i = 1; i <= s->n_slot; i++) {
         uint32_t slot = (s->turn + i) % s->n_slot;
         if (s->in_slot[slot] < 0) continue;
@@ -136,6 +185,15 @@ struct seq *seqs_next(struct seqs *s) {
         return &s->seq[s->in_slot[slot]];
     }
     return NULL;
+}
+
+bool seqs_decodes(const struct seqs *s, const struct seq *q) {
+    for (unsigned i = 0; i < s->n_slot; i++) {
+        const struct seq *other = s->in_slot[i] < 0 ? q : &s->seq[s->in_slot[i]];
+        if (other == q || other->is_cancelled || !other->n_fed) continue;
+        if (other->n_fed + 1 >= other->n_id) return true;
+    }
+    return false;
 }
 
 void seqs_count(const struct seqs *s, uint32_t *running, uint32_t *waiting) {

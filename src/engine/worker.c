@@ -12,8 +12,7 @@
 #include <string.h>
 
 enum {
-    NO_CHOICE = -3,     // beside PICK_MORE and PICK_END
-    STEP_TOKENS = 256,  // most tokens of one step, whatever a plan says
+    NO_CHOICE = -3,  // beside PICK_MORE and PICK_END
     PRODUCTS = 1024,
     IDLE_S = 10,  // without a token for so long: no work, no rate
 };
@@ -21,9 +20,9 @@ enum {
 /* What the leader tells the others: run these tokens at this place of this sequence. */
 struct step {
     uint32_t seq, pos;
-    uint32_t n_tok;                         // 0: nothing to run, more is wanted of the step before
-    uint32_t k, n_id;                       // wanted of the last token (struct want); 0: no logits
-    int32_t token[STEP_TOKENS + WANT_IDS];  // [n_tok + n_id]: those to run, those asked for
+    uint32_t n_tok;                        // 0: nothing to run, more is wanted of the step before
+    uint32_t k, n_id;                      // wanted of the last token (struct want); 0: no logits
+    int32_t token[PLAN_SWEEP + WANT_IDS];  // [n_tok + n_id]: those to run, those asked for
 };
 
 struct worker {
@@ -44,6 +43,7 @@ struct worker {
     struct worker_figures figures;
     double last_token_s, token_s;  // when the last one came; how far they are apart, of late
     struct mesh_stats net_before;  // of the epochs that are over
+    uint64_t read_before;          // bytes from the disk, the same
     const struct mesh *mesh;       // of the epoch at work, NULL: none; nn is there while it is
 
     _Atomic uint64_t moved_ns;  // when it last got on; 0: has nothing to do
@@ -67,12 +67,17 @@ static void rests(struct worker *w) {
     atomic_store_explicit(&w->moved_ns, 0, memory_order_relaxed);
 }
 
+/* In the epoch at work, from the disk; the lock is held. */
+static uint64_t bytes_read(const struct worker *w) {
+    struct store_stats disk = {0};
+    if (w->mesh) nn_stats(w->nn, &disk);
+    return disk.read_bytes;
+}
+
 bool worker_pulse(struct worker *w, uint64_t *pulse) {
     uint64_t at = atomic_load(&w->moved_ns);
-    struct store_stats disk = {0};
     pthread_mutex_lock(&w->lock);
-    if (w->mesh) nn_stats(w->nn, &disk);
-    *pulse = at + disk.read_bytes + (w->mesh ? mesh_pulse(w->mesh) : 0);
+    *pulse = at + bytes_read(w) + (w->mesh ? mesh_pulse(w->mesh) : 0);
     pthread_mutex_unlock(&w->lock);
     return at != 0;
 }
@@ -83,7 +88,7 @@ static bool is_over(struct worker *w) {
 
 /* --- one step --- */
 
-/* A streaming model's step takes seconds: an epoch that is over is left layer by layer. */
+/* A streaming model's step takes seconds: an epoch that is over is left within a layer. */
 static bool on_layer(void *ctx, uint32_t done, uint32_t n_layer) {
     (void)done, (void)n_layer;
     moves(ctx);
@@ -121,7 +126,7 @@ static size_t step_bytes(const struct step *s) {
 static MUST check_step(struct worker *w, const struct step *s, size_t len, struct err *e) {
     const struct plan *p = &w->now->plan;
     uint32_t n_vocab = w->conf.model->n_vocab;
-    bool ok = len >= offsetof(struct step, token) && s->n_tok <= p->n_batch &&
+    bool ok = len >= offsetof(struct step, token) && s->n_tok <= p->n_sweep &&
               s->n_id <= WANT_IDS && len == step_bytes(s) && s->seq < p->n_seq &&
               s->pos <= nn_pos(w->nn, s->seq) && s->n_tok <= p->n_ctx - s->pos && s->k <= n_vocab &&
               (s->n_tok || s->k || s->n_id);
@@ -268,7 +273,7 @@ static MUST follow_grammar(struct worker *w, struct seq *q, struct err *e) {
     bytes += grammar_run_bytes(q->grammar) + lexicon_bytes(w->lexicon);
     if (taken && taken + bytes > w->conf.grammars) {  // one is always possible
         return err_set(
-            e, ERR_LIMIT,
+            e, ERR_MEMORY,
             "other answers are held to grammars, and the node that leads has no memory for "
             "more of them at a time");
     }
@@ -279,6 +284,12 @@ static MUST begin_choice(struct worker *w, struct seq *q, struct err *e) {
     if (!follow_grammar(w, q, e)) return false;
     picker_init(&w->picker, &q->sampler, q->run, w->conf.model->n_vocab);
     return picker_begin(&w->picker, q->id, q->n_prompt, q->n_id, e);
+}
+
+/* Only for want of memory it may be asked again. */
+static enum done_why how_refused(const struct err *why) {
+    if (why->code == ERR_MEMORY) return DONE_REFUSED;
+    return why->code == ERR_FORMAT ? DONE_FAILED : DONE_IMPOSSIBLE;
 }
 
 /* The next token of q from the candidates of the step just done, or from more of them. e then says why
@@ -297,8 +308,16 @@ static MUST choose(struct worker *w, const struct seq *q, struct candidate *c, s
     }
 }
 
-static MUST lead_step(struct worker *w, struct seq *q, struct err *e) {
+/* Of a step of q's: nobody's answer pauses while another's whole prompt is read. */
+static uint32_t most_tokens(struct worker *w, const struct seq *q) {
     const struct plan *p = &w->now->plan;
+    pthread_mutex_lock(&w->lock);
+    bool is_shared = seqs_decodes(&w->seqs, q);
+    pthread_mutex_unlock(&w->lock);
+    return is_shared ? p->n_batch : p->n_sweep;
+}
+
+static MUST lead_step(struct worker *w, struct seq *q, struct err *e) {
     struct step *s = &w->step;
     struct candidate *c = NULL;
     size_t n;
@@ -306,17 +325,17 @@ static MUST lead_step(struct worker *w, struct seq *q, struct err *e) {
         end_seq(w, q, DONE_LENGTH, "");
         return true;
     }
-    uint32_t left = q->n_id - q->n_fed;
+    uint32_t left = q->n_id - q->n_fed, most = most_tokens(w, q);
     s->seq = (uint32_t)q->slot;
     s->pos = q->n_fed;
-    s->n_tok = left < p->n_batch ? left : p->n_batch;
+    s->n_tok = left < most ? left : most;
     s->k = s->n_id = 0;
     memcpy(s->token, q->id + q->n_fed, s->n_tok * sizeof s->token[0]);
     bool is_last = s->n_tok == left;
     struct err why;
     if (is_last) {
         if (!begin_choice(w, q, &why)) {
-            end_seq(w, q, why.code == ERR_FORMAT ? DONE_FAILED : DONE_REFUSED, why.text);
+            end_seq(w, q, how_refused(&why), why.text);
             return true;
         }
         put_want(s, &w->picker.want);
@@ -357,7 +376,6 @@ static struct seq *next_seq(struct worker *w) {
             continue;
         }
         q = seqs_next(&w->seqs);
-        seqs_count(&w->seqs, &w->figures.running, &w->figures.waiting);
         if (q) break;
         pthread_cond_wait(&w->changed, &w->lock);
     }
@@ -375,18 +393,6 @@ static MUST lead(struct worker *w, struct err *e) {
 
 /* --- an epoch --- */
 
-/* As many read-ahead buffers as a quarter of the pool holds. */
-static MUST choose_slots(struct nn_conf *c, uint32_t most, struct err *e) {
-    struct nn_memory m;
-    for (uint32_t slot = most; slot >= 2; slot /= 2) {
-        c->n_slot = slot;
-        bool ok = nn_measure(c, &m, e);
-        if (ok && (slot == 2 || m.ring_bytes <= c->budget / 4)) return true;
-        if (!ok && slot / 2 < 2) return false;
-    }
-    return true;
-}
-
 static MUST open_nn(struct worker *w, struct err *e) {
     const struct plan *p = &w->now->plan;
     struct nn_conf c = {
@@ -396,6 +402,7 @@ static MUST open_nn(struct worker *w, struct err *e) {
         .n_slice = p->n_node,
         .n_ctx = p->n_ctx,
         .n_batch = p->n_batch,
+        .n_sweep = p->n_sweep,
         .n_seq = p->n_seq,
         .kv = (enum kv_type)p->kv,
         .wire = (enum wire_type)p->wire,
@@ -404,18 +411,15 @@ static MUST open_nn(struct worker *w, struct err *e) {
         .n_thread = w->conf.n_thread,
         .n_decode = w->conf.n_decode,
     };
-    if (p->n_batch > STEP_TOKENS || p->n_seq > SEQ_SLOTS) {
-        return err_set(e, ERR_LIMIT, "a plan with %u tokens a step and %u sequences", p->n_batch,
-                       p->n_seq);
-    }
-    return plan_cuts(p, w->conf.model, &c.cuts, e) && choose_slots(&c, w->conf.n_slot, e) &&
+    struct nn_memory m;
+    return plan_cuts(p, w->conf.model, &c.cuts, e) && nn_choose_slots(&c, w->conf.n_slot, &m, e) &&
            nn_open(&w->nn, &c, mesh_coll(w->now->mesh), e);
 }
 
 static void start_leading(struct worker *w) {
     const struct plan *p = &w->now->plan;
     pthread_mutex_lock(&w->lock);
-    seqs_open(&w->seqs, p->n_seq);
+    seqs_open(&w->seqs, p->n_seq, p->safe_seq, w->conf.asks);
     w->n_ctx = p->n_ctx;
     w->n_seq = p->n_seq;
     w->epoch = w->now->self == 0 ? p->epoch : 0;
@@ -439,8 +443,8 @@ static void stop_leading(struct worker *w) {
     pthread_mutex_lock(&w->lock);
     w->epoch = 0;
     seqs_close(&w->seqs);
-    w->figures.running = w->figures.waiting = 0;
     add_net(&w->net_before, w->now->mesh);
+    w->read_before += bytes_read(w);
     w->mesh = NULL;
     pthread_mutex_unlock(&w->lock);
 }
@@ -459,7 +463,13 @@ static MUST load(struct worker *w, struct err *e) {
     nn_watch(w->nn, on_layer, w);
     if (!nn_load(w->nn, on_load, w, e)) return false;
     rests(w);
-    return mesh_wait(w->now->mesh, e) && mesh_greet(w->now->mesh, e);
+    return mesh_wait(w->now->mesh, e);
+}
+
+/* Whoever has its weights says so before it waits for the others: a slow one must not make all look so. */
+static MUST run_steps(struct worker *w, struct err *e) {
+    w->conf.on_loaded(w->conf.ctx, w->now->plan.epoch, nn_memory(w->nn));
+    return mesh_greet(w->now->mesh, e) && (w->now->self == 0 ? lead(w, e) : follow(w, e));
 }
 
 static void run_epoch(struct worker *w) {
@@ -472,8 +482,7 @@ static void run_epoch(struct worker *w) {
         pthread_mutex_lock(&w->lock);
         w->mesh = w->now->mesh;
         pthread_mutex_unlock(&w->lock);
-        w->conf.on_loaded(w->conf.ctx, w->now->plan.epoch, nn_memory(w->nn));
-        ok = w->now->self == 0 ? lead(w, &e) : follow(w, &e);
+        ok = run_steps(w, &e);
     }
     int suspect = w->is_leaders_fault ? 0 : mesh_suspect(w->now->mesh);
     /* A mesh that fails took its reason from a peer; ours are disk and memory. */
@@ -510,6 +519,7 @@ static void work(void *ctx, struct par *team) {
 static void *worker_thread(void *ctx) {
     struct worker *w = ctx;
     struct err e = {0};
+    (void)pthread_setname_np(pthread_self(), "dair-engine");
     if (!par_enter((int)w->conf.n_thread, work, w, &e)) log_error("engine", "%s", e.text);
     return NULL;
 }
@@ -520,7 +530,7 @@ MUST worker_open(struct worker **out, const struct worker_conf *c, struct err *e
     w->conf = *c;
     pthread_mutex_init(&w->lock, NULL);
     pthread_cond_init(&w->changed, NULL);
-    seqs_open(&w->seqs, 1);
+    seqs_open(&w->seqs, 1, 1, 0);
     if (pthread_create(&w->thread, NULL, worker_thread, w)) {
         worker_close(w);
         return err_set(e, ERR_MEMORY, "the system gives no thread for the engine");
@@ -584,8 +594,10 @@ void worker_figures(struct worker *w, struct worker_figures *out) {
     bool is_idle = clock_s() - w->last_token_s > IDLE_S;
     out->tokens_per_s = w->token_s > 0 && !is_idle ? 1 / w->token_s : 0;
     out->n_seq = w->n_seq;
+    out->is_leading = w->epoch != 0;
     seqs_count(&w->seqs, &out->running, &out->waiting);
     out->net = w->net_before;
     if (w->mesh) add_net(&out->net, w->mesh);
+    out->read_bytes = w->read_before + bytes_read(w);
     pthread_mutex_unlock(&w->lock);
 }

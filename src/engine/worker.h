@@ -20,6 +20,7 @@ struct worker_conf {
     const struct tok *tok;
     uint64_t pool;      // bytes for everything an epoch needs
     uint64_t grammars;  // bytes for all grammars that are followed at one time; 0: none are
+    uint64_t asks;      // bytes for all requests that are kept while we lead
     uint32_t n_thread, n_decode, n_reader, n_slot;  // see nn.h
     struct par_places places;
     /* Called on the worker's thread. on_loading: bytes of weights that are in memory so far. */
@@ -40,15 +41,17 @@ struct product {
     uint32_t at;  // place of the token in the answer
     int32_t id;
     enum done_why why;
-    char text[160];  // of DONE_FAILED and DONE_REFUSED
+    char text[160];  // the reason of an end that is none of the text
 };
 
 struct worker_figures {
+    bool is_leading;
     uint32_t running, waiting, n_seq;
-    uint64_t tokens, steps;
+    uint64_t tokens;
     double tokens_per_s;                     // of late, 0 when idle
     double compute_ms, disk_ms, network_ms;  // of a step that makes a token, of late
     struct mesh_stats net;                   // all epochs
+    uint64_t read_bytes;                     // weights from the disk, the same; loading not counted
 };
 
 struct worker;

@@ -95,14 +95,14 @@ MUST front_open(struct front **out, const struct front_conf *c, struct err *e) {
     *out = NULL;
     if (!f) return err_set(e, ERR_MEMORY, "no memory for the HTTP service");
     f->node = c->node;
-    /* Half for reading a body and making tokens of it, one at a time; an eighth for answers under
-     * way; the rest for connections and bodies on their way in. */
-    uint64_t part = c->memory / 8;
-    api_init(&f->api, c->node, c->tok, c->n_ctx, 4 * part, part);
+    /* Nearly half for reading a body and making tokens of it, one at a time; for answers under way as much
+     * as the smallest node needs for twelve; the rest for connections and bodies on their way in. */
+    uint64_t part = c->memory / 32;
+    api_init(&f->api, c->node, c->tok, c->n_ctx, 15 * part, 5 * part);
     struct http_conf conf = {.interface = c->interface,
                              .api_key = c->api_key,
                              .port = c->port,
-                             .memory = 3 * part,
+                             .memory = 12 * part,
                              .times = c->times,
                              .route = route,
                              .n_route = sizeof route / sizeof *route,
@@ -119,6 +119,10 @@ MUST front_open(struct front **out, const struct front_conf *c, struct err *e) {
 
 uint16_t front_port(const struct front *f) {
     return http_port(f->http);
+}
+
+void front_settle(struct front *f, unsigned ms) {
+    http_settle(f->http, ms);
 }
 
 void front_close(struct front *f) {

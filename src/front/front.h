@@ -25,6 +25,8 @@ struct front;
 /* Fails: as http_open. */
 MUST front_open(struct front **out, const struct front_conf *c, struct err *e);
 uint16_t front_port(const struct front *f);
+/* After the node has been drained: until what it said has left for the clients, at most so long. */
+void front_settle(struct front *f, unsigned ms);
 /* What is under way ends; streams are cut off, so drain the node first. */
 void front_close(struct front *f);
 

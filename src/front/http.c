@@ -16,6 +16,7 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/eventfd.h>
+#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -658,6 +659,7 @@ static void *watch(void *ctx) {
     struct pollfd fd[AT_LISTEN + LISTENERS + HTTP_CONNS];
     struct err e;
     bool is_closing = false;
+    (void)pthread_setname_np(pthread_self(), "dair-http");
     while (!is_closing) {
         int ms = -1;
         nfds_t n = list_fds(h, fd, &ms);
@@ -766,6 +768,21 @@ MUST http_open(struct http **out, const struct http_conf *c, struct err *e) {
 
 uint16_t http_port(const struct http *h) {
     return h->port;
+}
+
+static bool is_settled(struct http *h) {
+    bool is = true;
+    pthread_mutex_lock(&h->lock);
+    for (size_t i = 0; i < HTTP_CONNS; i++) is = is && !h->conn[i].q;
+    pthread_mutex_unlock(&h->lock);
+    return is;
+}
+
+/* The library tells nobody but on_completed() that a reply has left, so this looks again and again. */
+void http_settle(struct http *h, unsigned ms) {
+    const struct timespec pause = {.tv_nsec = 2000000};
+    uint64_t until = clock_ns() + ms * (uint64_t)1000000;
+    while (!is_settled(h) && clock_ns() < until) nanosleep(&pause, NULL);
 }
 
 void http_close(struct http *h) {

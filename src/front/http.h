@@ -75,6 +75,8 @@ struct http_conf {
 /* Fails: ERR_USAGE for an unknown interface; ERR_IO when the port is taken or not ours to take; ERR_MEMORY. */
 MUST http_open(struct http **out, const struct http_conf *c, struct err *e);
 uint16_t http_port(const struct http *h);
+/* Until every reply has left, at most so long; who comes meanwhile is served, too. */
+void http_settle(struct http *h, unsigned ms);
 /* Every job ends. From another thread than the handlers'. */
 void http_close(struct http *h);
 

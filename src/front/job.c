@@ -6,9 +6,10 @@
 #include <time.h>
 
 enum {
-    TAKE = 256,          // ids made text of at once, so that other clients are served in between
-    ASK_BYTES = 2048,    // of a choice and its connection's stream, besides
-    TOKEN_BYTES = 4 + 8  // of a token of the answer: its id, and its text until it has left
+    TAKE = 256,        // ids made text of at once, so that other clients are served in between
+    ASK_BYTES = 2048,  // of a choice and its connection's stream, besides
+    /* Of a token of the answer: its id here and in the node's copy, and its text until it has left. */
+    TOKEN_BYTES = 4 + 4 + 8
 };
 
 static const char *const sse_type = "text/event-stream";
@@ -336,7 +337,7 @@ static MUST ask(struct job *j, struct choice *c, struct err *e) {
         return true;
     }
     struct job_shared *s = j->shared;
-    c->bytes = ASK_BYTES + j->n_grammar + c->n_prompt * sizeof *c->prompt +
+    c->bytes = ASK_BYTES + 2 * (uint64_t)j->n_grammar + c->n_prompt * sizeof *c->prompt +
                (uint64_t)c->n_predict * TOKEN_BYTES;
     s->bytes += c->bytes;
     if (s->n_ask && s->bytes > s->most_bytes) {

@@ -11,6 +11,12 @@ static void put_known(struct json *j, const char *key, double v) {
     }
 }
 
+/* INTERFACE.md has a place for it. */
+static void put_unmeasured(struct json *j, const char *key) {
+    json_key(j, key);
+    json_null(j);
+}
+
 static void put_bytes(struct json *j, const char *key, uint64_t v) {
     json_key(j, key);
     if (v) {
@@ -38,9 +44,9 @@ static void put_node(struct json *j, const struct status_node *n) {
     json_put_u64(j, "streamed_bytes", n->streamed_bytes);
     put_known(j, "disk_gbps", n->disk_bps * 1e-9);
     put_known(j, "disk_gbps_max", n->disk_bps_max * 1e-9);
-    put_known(j, "link_mbps", n->link_bps * 8e-6);
+    put_unmeasured(j, "link_mbps");
     json_put_real(j, "temperature_c", n->temperature_c);
-    json_put_bool(j, "throttled", n->is_throttled);
+    put_unmeasured(j, "throttled");
     json_put_bool(j, "has_model", n->has_model);
     json_put_bool(j, "working", n->is_working);
     json_put_real(j, "share", n->share);
@@ -87,10 +93,20 @@ static void put_model(struct json *j, const struct status *s) {
     json_key(j, "plan");
     json_object(j);
     put_name(j, "kind", s->plan.kind);
-    put_known(j, "predicted_tps", s->plan.predicted_tps);
+    put_unmeasured(j, "predicted_tps");
     put_known(j, "measured_tps", s->plan.measured_tps);
     put_name(j, "limited_by", s->plan.limited_by);
     put_known(j, "wire_bytes_per_token", s->plan.wire_bytes_per_token);
+    json_put_u64(j, "sweep_tokens", s->plan.sweep_tokens);
+    json_key(j, "after_loss");
+    if (s->plan.slots_after_loss) {
+        json_object(j);
+        json_put_u64(j, "context", s->plan.context_after_loss);
+        json_put_u64(j, "slots", s->plan.slots_after_loss);
+        json_end(j);
+    } else {
+        json_null(j);
+    }
     json_end(j);
 }
 
@@ -103,6 +119,7 @@ static void put_work(struct json *j, const struct status *s) {
     json_put_real(j, "tokens_per_second", s->load.tokens_per_second);
     put_known(j, "accepted_per_step", s->load.accepted_per_step);
     json_put_u64(j, "tokens", s->load.tokens);
+    json_put_u64(j, "read_bytes", s->load.read_bytes);
     json_end(j);
     json_key(j, "time_ms");
     json_object(j);
@@ -126,6 +143,8 @@ static void put_work(struct json *j, const struct status *s) {
     json_put_u64(j, "garbage", s->net.refused_garbage);
     json_put_u64(j, "timed_out", s->net.refused_timed_out);
     json_put_u64(j, "displaced", s->net.refused_displaced);
+    json_put_u64(j, "postponed", s->net.refused_postponed);
+    json_put_u64(j, "other_version", s->net.refused_other_version);
     json_end(j);
     json_end(j);
 }
@@ -143,7 +162,7 @@ void status_json(struct json *j, const struct status *s, char (*log)[LOG_LINE], 
     for (uint32_t i = 0; i < n_alert; i++) {
         json_object(j);
         json_put_text(j, "text", s->alert[i].text);
-        put_name(j, "remedy", s->alert[i].remedy);
+        json_put_text(j, "remedy", NULL);  // stands in the text
         json_end(j);
     }
     json_end(j);

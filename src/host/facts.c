@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +25,18 @@ bool facts_read(const char *root, const char *path, char *text, size_t cap) {
     close(fd);
     text[len] = 0;
     return len > 0;
+}
+
+double facts_temperature(const char *root) {
+    enum { ZONES = 32, MILLI_MAX = 150000 };
+    long most = 0;
+    for (int i = 0; i < ZONES; i++) {
+        char path[64], text[32];
+        snprintf(path, sizeof path, "/sys/class/thermal/thermal_zone%d/temp", i);
+        long milli = facts_read(root, path, text, sizeof text) ? strtol(text, NULL, 10) : 0;
+        if (milli > most && milli < MILLI_MAX) most = milli;  // what is not wired up says nonsense
+    }
+    return most ? (double)most / 1000 : (double)NAN;
 }
 
 static const char *next_line(const char *p) {

@@ -88,6 +88,8 @@ MUST chan_random(void *out, size_t n, struct err *e) {
 
 MUST chan_init(struct err *e) {
     psa_status_t status = psa_crypto_init();
+    /* Filled at its first use, without a lock: not by two threads' first handshakes. */
+    (void)mbedtls_ssl_list_ciphersuites();
     return status == PSA_SUCCESS || err_set(e, ERR_IO, "no cryptography (PSA %d)", (int)status);
 }
 

@@ -17,9 +17,6 @@ enum { ACCEPT_BATCH = 16, PAUSE_MS = 200 };
 
 static const uint64_t MS = 1000000;
 
-/* Why a connection ended before it was a peer's: each is counted, and logged once a minute. */
-enum end { END_FAILED, END_GARBAGE, END_WRONG_KEY, END_SELF, END_LATE, END_DISPLACED, N_END };
-
 /* A connection that is not proved yet. */
 struct pending {
     struct gate *g;
@@ -47,9 +44,10 @@ struct gate {
     struct gate_listen listen;
     struct loop_timer resume;  // accepting, after the system had no descriptors left
     struct pending *first, *last;
-    unsigned n_in;  // of them not dialled
+    unsigned n_in;   // of them not dialled
+    unsigned n_tls;  // of all, those with a channel
     struct gate_counts counts;
-    struct log_limit limit[N_END], full;
+    struct log_limit limit[N_GATE_END], full;
 };
 
 /* --- addresses --- */
@@ -116,16 +114,21 @@ static void pending_free(struct pending *p) {
     else
         g->last = p->prev;
     if (!p->is_dialled) g->n_in--;
+    if (p->chan) g->n_tls--;
     free(p);
 }
 
-static void count_end(struct gate *g, enum end how, const struct pending *p, const struct err *e) {
-    static const char *const what[N_END] = {[END_GARBAGE] = "sent what no node sends",
-                                            [END_WRONG_KEY] = "is not of this cluster",
-                                            [END_DISPLACED] =
-                                                "opens connections and does not go on with them"};
-    uint64_t *const count[N_END] = {&g->counts.failed, &g->counts.garbage,   &g->counts.wrong_key,
-                                    &g->counts.self,   &g->counts.timed_out, &g->counts.displaced};
+static void count_end(struct gate *g, enum gate_end how, const struct pending *p,
+                      const struct err *e) {
+    static const char *const what[N_GATE_END] = {
+        [GATE_GARBAGE] = "sent what no node sends",
+        [GATE_WRONG_KEY] = "is not of this cluster",
+        [GATE_VERSION] = "runs another version of dair",
+        [GATE_DISPLACED] = "opens connections and does not go on with them",
+        [GATE_POSTPONED] = "comes at a time with many others"};
+    uint64_t *const count[N_GATE_END] = {
+        &g->counts.failed,    &g->counts.garbage,   &g->counts.wrong_key, &g->counts.self,
+        &g->counts.timed_out, &g->counts.displaced, &g->counts.postponed, &g->counts.other_version};
     char host[INET6_ADDRSTRLEN];
     unsigned missed;
     ++*count[how];
@@ -134,7 +137,7 @@ static void count_end(struct gate *g, enum end how, const struct pending *p, con
              host_text(&p->addr, host), what[how], e->text, missed);
 }
 
-static void pending_end(struct pending *p, enum end how, const struct err *e) {
+static void pending_end(struct pending *p, enum gate_end how, const struct err *e) {
     struct gate *g = p->g;
     int fd = p->fd.fd;
     struct chan *chan = p->chan;
@@ -146,19 +149,42 @@ static void pending_end(struct pending *p, enum end how, const struct err *e) {
         chan_close(chan);
     else if (fd >= 0)
         close(fd);
-    if (is_dialled) g->conf.on_failed(g->conf.ctx, tag, e);
+    if (is_dialled) g->conf.on_failed(g->conf.ctx, tag, how, e);
 }
+
+/* Of those that came in (and, if has_tls, have a channel) the oldest of the address with most: who opens
+ * many gives way to who opens few. NULL: there is none. */
+static struct pending *displaced(struct gate *g, bool has_tls) {
+    struct pending *victim = NULL;
+    unsigned most = 0;
+    for (struct pending *p = g->first; p; p = p->next) {
+        unsigned n = 0;
+        if (p->is_dialled || (has_tls && !p->chan)) continue;
+        for (struct pending *q = p; q; q = q->next) {
+            bool is_one = !q->is_dialled && (!has_tls || q->chan);
+            n += is_one && same_host(&p->addr, &q->addr);
+        }
+        if (n > most) most = n, victim = p;
+    }
+    return victim;
+}
+
+static const struct err too_many = {.code = ERR_LIMIT,
+                                    .text = "more connections than are kept waiting"};
+
+static const struct err crowded = {
+    .code = ERR_LIMIT, .text = "more handshakes than there is memory for; a node dials again"};
 
 static void on_deadline(struct loop_timer *t, uint64_t now_ns) {
     struct pending *p = t->owner;
     struct err e = p->why;
     (void)now_ns;
     if (p->is_dead) {
-        pending_end(p, END_FAILED, &e);
+        pending_end(p, GATE_FAILED, &e);
         return;
     }
     err_set(&e, ERR_IO, "no answer within %d ms", GATE_HANDSHAKE_MS);
-    pending_end(p, END_LATE, &e);
+    pending_end(p, GATE_LATE, &e);
 }
 
 static void proved(struct pending *p) {
@@ -223,15 +249,15 @@ static int order(const struct pending *p) {
 }
 
 /* The peer's preamble is there: is it one to go on with, and if so, by which key and role? */
-static MUST judge(struct pending *p, struct chan_setup *s, enum end *how, struct err *e) {
+static MUST judge(struct pending *p, struct chan_setup *s, enum gate_end *how, struct err *e) {
     const struct keys *keys = p->g->conf.keys;
-    *how = END_SELF;
+    *how = GATE_SELF;
     if (!order(p)) return err_set(e, ERR_IO, "the address is that of this node itself");
-    *how = END_GARBAGE;
+    *how = GATE_GARBAGE;
     if (p->peer.kind != p->kind || p->peer.epoch != p->epoch) {
         return err_set(e, ERR_FORMAT, "the node answers what it was not asked");
     }
-    *how = END_WRONG_KEY;
+    *how = GATE_WRONG_KEY;
     bool is_client = order(p) < 0;
     const struct cluster_key *key = preamble_key(keys, &p->peer, is_client, &p->is_old_key);
     if (!key) return err_set(e, ERR_USAGE, "the other side has another cluster key");
@@ -247,26 +273,36 @@ static MUST judge(struct pending *p, struct chan_setup *s, enum end *how, struct
 }
 
 /* Both preambles are exchanged: memory for TLS may be taken. */
-static MUST begin_tls(struct pending *p, enum end *how, struct err *e) {
+static MUST begin_tls(struct pending *p, enum gate_end *how, struct err *e) {
     struct chan_setup s;
+    struct gate *g = p->g;
     if (!judge(p, &s, how, e)) return false;
-    *how = END_FAILED;
+    if (g->n_tls >= g->conf.n_handshake) {
+        struct pending *other = displaced(g, true);
+        *how = p->is_dialled ? GATE_FAILED : GATE_POSTPONED;  // we dial again
+        *e = crowded;
+        if (!other) return false;
+        pending_end(other, GATE_POSTPONED, &crowded);
+    }
+    *how = GATE_FAILED;
     /* The channel has the socket from here on, also when it fails; epoll forgets a closed one. */
-    loop_forget(p->g->conf.loop, &p->fd);
+    loop_forget(g->conf.loop, &p->fd);
     bool ok = chan_open(&p->chan, p->fd.fd, &s, e);
     if (!ok) p->fd.fd = -1;
+    g->n_tls += ok;
     explicit_bzero(&s, sizeof s);
     return ok;
 }
 
 /* One that came in answers whoever sends a preamble, so that the other side can say what is wrong;
  * anything else gets no byte. */
-static MUST answer(struct pending *p, enum end *how, struct err *e) {
+static MUST answer(struct pending *p, enum gate_end *how, struct err *e) {
     struct err ignored;
-    *how = END_GARBAGE;
+    *how = GATE_GARBAGE;
     bool ok = preamble_read(&p->peer, p->in, e);
+    if (!ok && e->code == ERR_UNSUPPORTED) *how = GATE_VERSION;
     if (p->is_dialled) return ok;
-    if (!ok && e->code != ERR_UNSUPPORTED) return false;
+    if (!ok && *how != GATE_VERSION) return false;
     p->kind = ok ? p->peer.kind : CHAN_CONTROL;
     p->epoch = ok ? p->peer.epoch : 0;
     write_preamble(p);
@@ -274,8 +310,8 @@ static MUST answer(struct pending *p, enum end *how, struct err *e) {
     return ok;
 }
 
-static enum chan_io greet(struct pending *p, enum end *how, struct err *e) {
-    *how = END_FAILED;
+static enum chan_io greet(struct pending *p, enum gate_end *how, struct err *e) {
+    *how = GATE_FAILED;
     if (p->is_connecting) {
         socklen_t n = sizeof errno;
         int error = 0;
@@ -296,13 +332,15 @@ static enum chan_io greet(struct pending *p, enum end *how, struct err *e) {
     return begin_tls(p, how, e) ? CHAN_DONE : CHAN_FAILED;
 }
 
-static enum chan_io advance(struct pending *p, enum end *how, struct err *e) {
+static enum chan_io advance(struct pending *p, enum gate_end *how, struct err *e) {
     if (!p->chan) {
         enum chan_io io = greet(p, how, e);
         if (io != CHAN_DONE) return io;
     }
     enum chan_io io = chan_handshake(p->chan, e);
-    *how = e->code == ERR_USAGE ? END_WRONG_KEY : e->code == ERR_FORMAT ? END_GARBAGE : END_FAILED;
+    *how = e->code == ERR_USAGE    ? GATE_WRONG_KEY
+           : e->code == ERR_FORMAT ? GATE_GARBAGE
+                                   : GATE_FAILED;
     return io;
 }
 
@@ -314,7 +352,7 @@ static uint32_t wanted(const struct pending *p) {
 
 static void on_ready(struct loop_fd *f, uint32_t events) {
     struct pending *p = f->owner;
-    enum end how = END_FAILED;
+    enum gate_end how = GATE_FAILED;
     struct err e = {0};
     (void)events;
     enum chan_io io = advance(p, &how, &e);
@@ -328,26 +366,11 @@ static void on_ready(struct loop_fd *f, uint32_t events) {
 
 /* --- coming in --- */
 
-/* Of the address with most connections pending the oldest: who opens many gives way to who opens few. */
-static void displace(struct gate *g) {
-    struct pending *victim = NULL;
-    unsigned most = 0;
-    for (struct pending *p = g->first; p; p = p->next) {
-        unsigned n = 0;
-        if (p->is_dialled) continue;
-        for (struct pending *q = p; q; q = q->next)
-            n += !q->is_dialled && same_host(&p->addr, &q->addr);
-        if (n > most) most = n, victim = p;
-    }
-    const struct err e = {.code = ERR_LIMIT, .text = "more connections than are kept waiting"};
-    if (victim) pending_end(victim, END_DISPLACED, &e);
-}
-
 static void take_in(struct gate *g, int fd, struct sockaddr_storage *addr) {
     struct err e;
     plain_address(addr);
     g->counts.accepted++;
-    if (g->n_in >= GATE_PENDING) displace(g);
+    if (g->n_in >= GATE_PENDING) pending_end(displaced(g, false), GATE_DISPLACED, &too_many);
     struct pending *p = pending_new(g, fd, addr);
     if (!p) {
         close(fd);
@@ -358,7 +381,7 @@ static void take_in(struct gate *g, int fd, struct sockaddr_storage *addr) {
     p->fd.ready = on_ready;
     p->deadline.fire = on_deadline;
     loop_at(g->conf.loop, &p->deadline, clock_ns() + GATE_HANDSHAKE_MS * MS);
-    if (!loop_watch(g->conf.loop, &p->fd, EPOLLIN, &e)) pending_end(p, END_FAILED, &e);
+    if (!loop_watch(g->conf.loop, &p->fd, EPOLLIN, &e)) pending_end(p, GATE_FAILED, &e);
 }
 
 static void on_resume(struct loop_timer *t, uint64_t now_ns) {
@@ -405,7 +428,7 @@ void gate_dial(struct gate *g, const struct sockaddr_storage *addr, enum chan_ki
     struct pending *p = pending_new(g, -1, addr);
     if (!p) {
         err_set(&e, ERR_MEMORY, "no memory for a connection");
-        g->conf.on_failed(g->conf.ctx, tag, &e);
+        g->conf.on_failed(g->conf.ctx, tag, GATE_FAILED, &e);
         return;
     }
     p->is_dialled = p->is_connecting = true;

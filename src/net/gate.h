@@ -5,7 +5,9 @@
  * whoever dialled. Own id with own instance is refused; own id with another instance is not (a cloned
  * card: the callee sees to it). Nothing that a stranger sends has an effect before the handshake is
  * done but a count. At most GATE_PENDING that came in are in that state: one more displaces the oldest
- * of the address that has most of them. Memory for TLS is taken only once the preamble is right.
+ * of the address that has most of them. Memory for TLS is taken only once the preamble is right, and at
+ * most for gate_conf.n_handshake at one time, those that we dialled included: one more postpones one in the
+ * same way, but none that we dialled. Who is postponed may be a node, which dials again.
  * Thread: the loop's.
  */
 #ifndef NET_GATE_H
@@ -29,22 +31,37 @@ struct gate_peer {  // proved by the handshake
     uint64_t tag;                  // of gate_dial; 0 for one that came in
 };
 
+/* Why a connection ended before it was a peer's: each is counted, and logged once a minute. */
+enum gate_end {
+    GATE_FAILED,
+    GATE_GARBAGE,
+    GATE_WRONG_KEY,
+    GATE_SELF,  // the address is that of this very process
+    GATE_LATE,
+    GATE_DISPLACED,
+    GATE_POSTPONED,
+    GATE_VERSION,  // of the protocol
+    N_GATE_END
+};
+
 struct gate_conf {
     struct loop *loop;
     const struct ident *self;  // borrowed; its id may be renewed between events
     const struct keys *keys;   // borrowed
     const char *interface;     // borrowed; its addresses, as they come and go; NULL: all
     uint16_t port;             // 0: any free one
+    uint32_t n_handshake;      // at one time, 1 at least; each takes what a channel does
     /* A peer is through: c is the callee's now. Its first frames may have come already, which no
      * poll will tell: chan_recv() first. */
     void (*on_peer)(void *ctx, struct chan *c, const struct gate_peer *p);
     /* A dial came to nothing. */
-    void (*on_failed)(void *ctx, uint64_t tag, const struct err *why);
+    void (*on_failed)(void *ctx, uint64_t tag, enum gate_end how, const struct err *why);
     void *ctx;
 };
 
 struct gate_counts {
-    uint64_t accepted, proved, wrong_key, garbage, timed_out, displaced, self, failed;
+    uint64_t accepted, proved, wrong_key, garbage, timed_out, displaced, self, failed, postponed,
+        other_version;
 };
 
 struct gate;

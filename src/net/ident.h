@@ -13,7 +13,9 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { ID_LEN = 16, ID_HEX = 2 * ID_LEN + 1, ID_NAME = 16 };
+/* ID_NAME: room for the longest host name that can be set, and what mDNS puts behind it where another has
+ * that name: "-2". */
+enum { ID_LEN = 16, ID_HEX = 2 * ID_LEN + 1, ID_NAME = 20 };
 
 struct node_id {
     uint8_t b[ID_LEN];

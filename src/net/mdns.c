@@ -451,7 +451,7 @@ const char *mdns_host(const struct mdns *m) {
 }
 
 const char *mdns_shared(const struct mdns *m) {
-    return m->core.shared_label;
+    return m->core.claim == CLAIM_HELD ? m->core.shared_label : "";
 }
 
 void mdns_close(struct mdns *m) {

@@ -70,7 +70,7 @@ void mdns_update(struct mdns *m, const struct mdns_facts *f);
 void mdns_serve(struct mdns *m, bool is_serving);
 /* Valid until the name changes: on_name; the shared one may change at any time while serving. */
 const char *mdns_host(const struct mdns *m);
-const char *mdns_shared(const struct mdns *m);  // "dair" or "dair-2"
+const char *mdns_shared(const struct mdns *m);  // "dair", "dair-2"; "" until it is ours
 /* Says goodbye. m may be NULL. */
 void mdns_close(struct mdns *m);
 

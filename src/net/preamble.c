@@ -16,7 +16,7 @@ void preamble_write(uint8_t out[static PREAMBLE_LEN], const struct preamble *p) 
     memset(out, 0, PREAMBLE_LEN);
     memcpy(to, magic, sizeof magic);
     to += sizeof magic;
-    *to++ = PREAMBLE_VERSION;
+    *to++ = PROTOCOL_VERSION;
     *to++ = (uint8_t)p->kind;
     to = put_u64(to + SPARE, p->epoch);
     memcpy(to, p->id.b, ID_LEN);
@@ -40,11 +40,11 @@ MUST preamble_read(struct preamble *p, const uint8_t in[static PREAMBLE_LEN], st
     if (c.failed || memcmp(head, magic, sizeof magic) != 0) {
         return err_set(e, ERR_FORMAT, "this is not the cluster port of a dair node");
     }
-    if (version != PREAMBLE_VERSION) {
+    if (version != PROTOCOL_VERSION) {
         return err_set(e, ERR_UNSUPPORTED,
                        "the node speaks version %u of the cluster's protocol, "
                        "this one version %u: update the older",
-                       version, PREAMBLE_VERSION);
+                       version, PROTOCOL_VERSION);
     }
     for (unsigned i = 0; i < SPARE; i++) any |= spare[i];
     uint8_t id = 0;

@@ -9,7 +9,9 @@
 
 #include "net/chan.h"
 
-enum { PREAMBLE_LEN = 64, PREAMBLE_VERSION = 1 };
+/* PROTOCOL_VERSION is of everything that nodes say to each other, messages and steps too: it rises with each
+ * change of any, so that nodes that would misread each other say so at the door. */
+enum { PREAMBLE_LEN = 64, PROTOCOL_VERSION = 6 };
 
 struct preamble {
     enum chan_kind kind;

@@ -60,6 +60,12 @@ static MUST output(struct nn *n, struct par *team, uint32_t n_tok, uint32_t n_lo
     return true;
 }
 
+/* Many tokens take long for a layer: whoever watches hears of each batch. */
+static MUST tell(struct nn *n, uint32_t layers_done, struct err *e) {
+    bool go = !n->progress || n->progress(n->progress_ctx, layers_done, n->conf.model->n_layer);
+    return go || err_set(e, ERR_STOPPED, "stopped");
+}
+
 /* All tokens through a layer, batch by batch: the keys and values of each are there before the next
  * one's attention reads them. Only the last batch lets the layer's tiles go. */
 static MUST run_layer(struct nn *n, struct par *team, uint32_t layer, uint32_t n_tok,
@@ -73,7 +79,7 @@ static MUST run_layer(struct nn *n, struct par *team, uint32_t layer, uint32_t n
         n->angle = n->angle_all + (size_t)at * m->n_rot;
         n->pos = first + at;
         n->mm.keeps = at + some < n_tok;
-        ok = layer_run(n, team, layer, some, e);
+        ok = layer_run(n, team, layer, some, e) && tell(n, layer + !n->mm.keeps, e);
     }
     return ok;
 }
@@ -102,9 +108,6 @@ MUST nn_step(struct nn *n, struct par *team, uint32_t seq, const int32_t *token,
     angles(n, n_tok);
     for (uint32_t i = 0; i < m->n_layer; i++) {
         if (!run_layer(n, team, i, n_tok, e)) return false;
-        if (n->progress && !n->progress(n->progress_ctx, i + 1, m->n_layer)) {
-            return err_set(e, ERR_STOPPED, "stopped");
-        }
     }
     bool ok = n_logit ? output(n, team, n_tok, n_logit, e) : matmul_skip(&n->mm, &n->w.output, e);
     if (!ok) return false;

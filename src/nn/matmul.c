@@ -46,11 +46,11 @@ static void put_finished(struct matmul_state *s) {
     pthread_mutex_unlock(&s->lock);
 }
 
-/* A unit of tile i is done. One of an expert goes at once: it was wanted for this only. */
-static void finish_unit(struct matmul_state *s, uint32_t i) {
+/* So many units of tile i are done. One of an expert goes at once: it was wanted for this only. */
+static void finish_units(struct matmul_state *s, uint32_t i, uint32_t n) {
     bool is_expert = i >= s->w->n_sweep;
     if (s->keeps && !is_expert) return;
-    if (atomic_fetch_sub_explicit(&s->left[i], 1, memory_order_acq_rel) > 1) return;
+    if (atomic_fetch_sub_explicit(&s->left[i], n, memory_order_acq_rel) > n) return;
     if (!is_expert) {
         put_finished(s);
         return;
@@ -72,22 +72,28 @@ static bool blame(const struct matmul_state *s, uint32_t asked, struct err *e) {
     return err_in(e, s->w->matrix[t->matrix]->tensor->name);
 }
 
-static MUST run_unit(struct matmul_state *s, const struct mm_job *job, uint32_t index,
-                     uint8_t *scratch, struct err *e) {
+/* Units from `index` of the job's on, at most n of them: returns how many it did, 0 for an error. A token by
+ * itself goes over all that lie side by side in one call, for looking a unit up costs the time of 1 KiB of
+ * it; where there are more tokens, each unit stays in the cache while they pass. */
+static uint32_t run_units(struct matmul_state *s, const struct mm_job *job, uint32_t index,
+                          uint32_t n, uint8_t *scratch, struct err *e) {
     const struct matrix *mat = job->mat;
     const struct unit *u = &s->w->unit[mat->unit0 + index];
     const struct tile_rows *rows = &s->w->rows[u->tile];
+    uint32_t n_group = u->n_group, done = 1;
     struct view v;
-    if (!store_get(s->store, u->tile, &v, e)) return blame(s, u->tile, e);
+    if (!store_get(s->store, u->tile, &v, e)) return blame(s, u->tile, e), 0;
     const uint8_t *w = v.p + u->group * mat->group_bytes;
     if (!v.resident) {
-        if (!relay(mat, rows, u->group, u->n_group, scratch, v.p, e)) return false;
+        if (!relay(mat, rows, u->group, u->n_group, scratch, v.p, e)) return 0;
         w = scratch;
+    } else if (job->n_tok == 1) {
+        while (done < n && u[done].tile == u->tile) n_group += u[done++].n_group;
     }
     float *y = job->y + rows->row + u->group * ROW_GROUP;
-    mat->ops->matmul(y, job->ldy, w, u->n_group, mat->n_col, job->x, job->n_tok);
-    finish_unit(s, u->tile);
-    return true;
+    mat->ops->matmul(y, job->ldy, w, n_group, mat->n_col, job->x, job->n_tok);
+    finish_units(s, u->tile, done);
+    return done;
 }
 
 /* Take a run of units: an equal share of a third of what is left, at most 8 and at least one. */
@@ -110,11 +116,14 @@ static void work(void *ctx, int thread, int n_thread) {
     const struct mm_job *job = s->job;
     uint32_t base = 0, first, n;
     while ((n = take(s, (uint32_t)n_thread, &first))) {
-        for (uint32_t i = first; i < first + n; i++) {
+        for (uint32_t i = first, done; i < first + n; i += done) {
             if (atomic_load_explicit(&s->failed, memory_order_relaxed)) return;
             while (i - base >= job->n_unit) base += job->n_unit, job++;
+            uint32_t of_job = base + job->n_unit - i, most = first + n - i;
+            if (most > of_job) most = of_job;
             struct err e;
-            if (!run_unit(s, job, job->unit + i - base, scratch, &e)) {
+            done = run_units(s, job, job->unit + i - base, most, scratch, &e);
+            if (!done) {
                 fail(s, &e);
                 return;
             }

@@ -236,17 +236,21 @@ static MUST too_small(const struct nn *n, uint64_t budget, uint64_t need, const 
                    n->conf.n_seq * n->conf.n_ctx, (double)m->scratch_bytes / 1048576);
 }
 
+static bool holds_layers(const struct nn_conf *c) {
+    return c->n_sweep > c->n_batch;
+}
+
 /* What of the budget is the ring's and what the resident tiles'. A step of several batches wants a ring
  * that holds what a layer streams; the larger it is, the more that becomes. */
 static MUST share_sweep(const struct nn *n, uint64_t budget, uint64_t base, struct nn_memory *m,
                         struct err *e) {
     const struct weights *w = &n->w;
-    bool holds = n->conf.n_sweep > n->conf.n_batch;
+    bool holds = holds_layers(&n->conf);
     uint8_t *resident = malloc(w->n_sweep + 1U);
     if (!resident) return err_set(e, ERR_MEMORY, "no memory to plan %u tiles", w->n_sweep);
     for (uint32_t held = n->conf.n_slot; held > m->n_slot;) {
         m->n_slot = held;
-        m->ring_bytes = store_ring_bytes(w->tile, w->n_tile, held);
+        m->ring_bytes = store_ring_bytes(w->longest, held);
         if (budget < base + m->ring_bytes) break;
         m->pin_bytes = budget - base - m->ring_bytes;
         store_choose(w->tile, w->n_sweep, m->pin_bytes, &m->tiles, resident);
@@ -269,7 +273,7 @@ static MUST share_experts(const struct nn *n, uint64_t budget, uint64_t base, st
         if (expert[i].mem > longest) longest = expert[i].mem;
     }
     m->n_fetch = n->conf.n_reader < n->conf.n_slot ? n->conf.n_reader : n->conf.n_slot;
-    uint64_t buffers = store_ring_bytes(w->tile, w->n_tile, m->n_fetch);
+    uint64_t buffers = store_ring_bytes(w->longest, m->n_fetch);
     uint64_t least = store_choose_demand(expert, m->n_demand, 0, &m->tiles);
     if (n->conf.n_slot > 2) least += (n->conf.n_slot - 2) * longest;
     if (least > all) least = all;
@@ -295,8 +299,8 @@ static void expect(const struct nn *n, struct nn_memory *m) {
     if (of->n_expert) m->disk_bytes += m->tiles.missing_bytes / of->n_expert * of->n_used;
 }
 
-/* Sizes of everything, given the directory. */
-static MUST measure(struct nn *n, uint64_t dir_bytes, struct nn_memory *m, struct err *e) {
+/* Sizes of everything that is no weight. */
+static MUST measure_base(struct nn *n, uint64_t dir_bytes, struct nn_memory *m, struct err *e) {
     struct needs scratch = {0}, fixed = {0}, kv = {0};
     scratch_needs(n, &scratch);
     fixed_needs(n, &fixed);
@@ -306,29 +310,35 @@ static MUST measure(struct nn *n, uint64_t dir_bytes, struct nn_memory *m, struc
                        "%u contexts of %u tokens are more than the address space holds",
                        n->conf.n_seq, n->conf.n_ctx);
     }
-    const struct weights *w = &n->w;
     *m = (struct nn_memory){
         .kv_bytes = needs_bytes(&kv),
         .scratch_bytes = needs_bytes(&scratch),
         .fixed_bytes = needs_bytes(&fixed) + dir_bytes,
-        .weight_bytes = w->mem_bytes,
-        .sweep_bytes = w->file_bytes,
-        .token_bytes = w->file_bytes,
-        .expert_bytes = w->expert_bytes,
     };
+    m->min_budget = m->kv_bytes + m->scratch_bytes + m->fixed_bytes;
+    m->min_budget += store_ring_bytes(n->w.longest, 2);
+    return true;
+}
+
+/* Sizes of everything, given the directory. */
+static MUST measure(struct nn *n, uint64_t dir_bytes, struct nn_memory *m, struct err *e) {
+    if (!measure_base(n, dir_bytes, m, e)) return false;
+    const struct weights *w = &n->w;
+    m->weight_bytes = w->mem_bytes;
+    m->sweep_bytes = m->token_bytes = w->file_bytes;
+    m->expert_bytes = w->expert_bytes;
     const struct model *of = n->conf.model;
     if (of->n_expert) {
         m->token_bytes -= w->expert_bytes / of->n_expert * (of->n_expert - of->n_used);
     }
     uint64_t base = m->kv_bytes + m->scratch_bytes + m->fixed_bytes;
-    m->min_budget = base + store_ring_bytes(w->tile, w->n_tile, 2);
     if (of->n_expert) {
         m->min_budget +=
-            store_ring_bytes(w->tile, w->n_tile, 2) +
+            store_ring_bytes(w->longest, 2) +
             store_choose_demand(w->tile + w->n_sweep, w->n_tile - w->n_sweep, 0, &m->tiles);
     }
     /* While everything is loaded the store needs a few buffers besides. */
-    uint64_t budget = n->conf.budget, loading = store_ring_bytes(w->tile, w->n_tile, 4);
+    uint64_t budget = n->conf.budget, loading = store_ring_bytes(w->longest, 4);
     uint64_t all = base + w->mem_bytes + 64ULL * w->n_tile + loading;
     if (budget >= all) {
         const struct tensor *t = n->conf.model->token_embd;
@@ -353,15 +363,73 @@ static struct nn_conf complete(const struct nn_conf *c) {
     return out;
 }
 
-MUST nn_measure(const struct nn_conf *c, struct nn_memory *out, struct err *e) {
-    size_t dir;
-    if (!weights_size(c, &dir, e)) return false;
+static MUST dir_bytes(const struct nn_conf *c, size_t *bytes, struct err *e) {
+    struct weights w;
     struct arena a;
-    if (!arena_open(&a, "directory of weights", dir, e)) return false;
+    if (!weights_count(&w, c, &a, bytes, e)) return false;
+    arena_close(&a);
+    return true;
+}
+
+MUST nn_measure(const struct nn_conf *c, struct nn_memory *out, struct err *e) {
     struct nn n = {.conf = complete(c), .k = c->kernels};
-    bool ok = weights_build(&n.w, c, &a, e) && shape_up(&n, e) && measure(&n, dir, out, e);
+    struct arena a, tiles;
+    size_t dir;
+    if (!weights_count(&n.w, c, &a, &dir, e)) return false;
+    bool ok = weights_tiles(&n.w, c->model, &tiles, e);
+    if (ok) {
+        ok = shape_up(&n, e) && measure(&n, dir, out, e);
+        arena_close(&tiles);
+    }
     arena_close(&a);
     return ok;
+}
+
+MUST nn_least(const struct nn_conf *c, uint64_t *bytes, struct err *e) {
+    struct nn n = {.conf = complete(c), .k = c->kernels};
+    struct nn_memory m = {0};
+    struct arena a;
+    size_t dir;
+    bool ok;
+    if (c->model->n_expert) {  // how many of their tiles are of a size decides, too
+        n.conf.budget = NN_PLENTY;
+        ok = nn_measure(&n.conf, &m, e);
+    } else {
+        if (!weights_count(&n.w, c, &a, &dir, e)) return false;
+        ok = shape_up(&n, e) && measure_base(&n, dir, &m, e);
+        arena_close(&a);
+    }
+    *bytes = m.min_budget;
+    return ok;
+}
+
+enum {
+    SWEEP_PART = 16,  // of what a token reads: so much more, for the sake of prompts
+    RING_PART = 4,    // of the budget: a ring that only reads ahead takes less
+    HELD_PART = 2     // one that holds a layer
+};
+
+MUST nn_choose_slots(struct nn_conf *c, uint32_t most, struct nn_memory *out, struct err *e) {
+    uint64_t fair = c->budget / (holds_layers(c) ? HELD_PART : RING_PART);
+    bool ok = false;
+    assert(most >= 2);
+    for (uint32_t slot = most; slot >= 2; slot /= 2) {
+        c->n_slot = slot;
+        ok = nn_measure(c, out, e);
+        if (ok && out->ring_bytes <= fair) break;
+    }
+    return ok;
+}
+
+uint64_t nn_fair_read(uint64_t disk, uint64_t budget) {
+    uint64_t part = disk / SWEEP_PART, least = budget / (4 * SWEEP_PART);
+    return disk + (part > least ? part : least);
+}
+
+bool nn_sweep_pays(const struct nn_memory *with, const struct nn_memory *without, uint64_t budget) {
+    if (!without->disk_bytes) return !with->disk_bytes;
+    return with->ring_bytes <= budget / HELD_PART &&
+           with->disk_bytes <= nn_fair_read(without->disk_bytes, budget);
 }
 
 /* --- open --- */
@@ -398,10 +466,11 @@ static MUST open_store(struct nn *n, struct err *e) {
 static MUST carve(struct nn *n, struct err *e) {
     size_t dir;
     struct nn_memory m;
-    if (!weights_size(&n->conf, &dir, e) || !nn_measure(&n->conf, &m, e)) return false;
-    /* A budget beyond what is needed is not even asked for. */
+    if (!dir_bytes(&n->conf, &dir, e) || !nn_measure(&n->conf, &m, e)) return false;
+    /* A budget beyond what is needed is not even asked for: the end of it would be touched with the huge
+     * page that it shares. */
     uint64_t all = m.kv_bytes + m.scratch_bytes + m.fixed_bytes + m.ring_bytes + m.pin_bytes +
-                   m.cache_bytes + m.embd_bytes + POOL_ALIGN;
+                   m.cache_bytes + m.embd_bytes + (m.ring_bytes ? POOL_ALIGN : 0);
     if (!arena_open(&n->pool, "pool", all < n->conf.budget ? all : n->conf.budget, e)) return false;
     if (!weights_build(&n->w, &n->conf, &n->pool, e)) return false;
     if (!shape_up(n, e) || !measure(n, dir, &n->memory, e)) return false;
@@ -521,6 +590,10 @@ void nn_truncate(struct nn *n, uint32_t seq, uint32_t pos) {
 void nn_watch(struct nn *n, nn_progress *progress, void *ctx) {
     n->progress = progress;
     n->progress_ctx = ctx;
+}
+
+MUST nn_grow(struct nn *n, uint64_t bytes, uint64_t *more_bytes, struct err *e) {
+    return store_grow(n->store, bytes, more_bytes, e);
 }
 
 void nn_stats(const struct nn *n, struct store_stats *out) {

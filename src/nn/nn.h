@@ -74,6 +74,24 @@ static inline double nn_hit_share(const struct nn_memory *m) {
  * the budget is below min_budget. */
 MUST nn_measure(const struct nn_conf *c, struct nn_memory *out, struct err *e);
 
+/* Only min_budget of it, whatever the budget: for who tries many sizes. Fails: as nn_measure, never for want
+ * of memory of the budget. */
+MUST nn_least(const struct nn_conf *c, uint64_t *bytes, struct err *e);
+
+/* c->n_slot: as many read-ahead buffers, up to `most`, as c->budget has a fair part for; out: what that makes.
+ * Fails: as nn_measure, with two. */
+MUST nn_choose_slots(struct nn_conf *c, uint32_t most, struct nn_memory *out, struct err *e);
+
+/* Of a token that reads `disk` bytes, what it may read at most for the sake of prompts: what makes those
+ * fast takes memory from weights. */
+uint64_t nn_fair_read(uint64_t disk, uint64_t budget);
+
+/* Whether n_sweep is worth its memory: `with` and `without` it, of the same budget. */
+bool nn_sweep_pays(const struct nn_memory *with, const struct nn_memory *without, uint64_t budget);
+
+/* A budget that nothing exceeds, to measure what is wanted. */
+#define NN_PLENTY ((uint64_t)1 << 56)
+
 struct nn;
 
 /* Carve the pool, open the store; loads nothing yet. coll and model are borrowed. */
@@ -110,10 +128,13 @@ void nn_row(struct nn *n, uint32_t row);
 const float *nn_logits(const struct nn *n, uint32_t *first, uint32_t *count);
 const float *nn_logits_at(const struct nn *n, uint32_t row, uint32_t *first, uint32_t *count);
 
-/* Be told after each layer of a step, and between the reads of nn_load; false ends it with ERR_STOPPED, after which the slice can
- * only be closed. NULL: nobody. */
+/* Be told after each layer of a step, or each batch of it, and between the reads of nn_load; false ends it
+ * with ERR_STOPPED, after which the slice can only be closed. NULL: nobody. */
 typedef bool nn_progress(void *ctx, uint32_t layers_done, uint32_t n_layer);
 void nn_watch(struct nn *n, nn_progress *progress, void *ctx);
+
+/* Keep more of what streams, in so many bytes beyond the budget; between steps, once. As store_grow. */
+MUST nn_grow(struct nn *n, uint64_t bytes, uint64_t *more_bytes, struct err *e);
 
 uint32_t nn_pos(const struct nn *n, uint32_t seq);
 void nn_truncate(struct nn *n, uint32_t seq, uint32_t pos);  // forget positions from pos on

@@ -41,14 +41,16 @@ static void add_tiles(struct weights *w, const struct model *m, struct matrix *m
                 .off = mat->off + (uint64_t)row * mat->row_bytes,
                 .mem = (uint64_t)n_group * mat->group_bytes,
             };
-            w->rows[c->n_tile] = (struct tile_rows){index, row - mat->row0, n_row, n_unit};
-            for (uint32_t u = 0; u < n_unit; u++) {
-                uint32_t g = u * groups, n = n_group - g < groups ? n_group - g : groups;
-                w->unit[c->n_unit + u] = (struct unit){(uint32_t)c->n_tile, g, n};
-            }
-            w->mem_bytes += (uint64_t)n_group * mat->group_bytes;
-            w->file_bytes += (uint64_t)n_row * mat->row_bytes;
         }
+        if (w->rows) w->rows[c->n_tile] = (struct tile_rows){index, row - mat->row0, n_row, n_unit};
+        for (uint32_t u = 0; w->unit && u < n_unit; u++) {
+            uint32_t g = u * groups, n = n_group - g < groups ? n_group - g : groups;
+            w->unit[c->n_unit + u] = (struct unit){(uint32_t)c->n_tile, g, n};
+        }
+        uint64_t len = (uint64_t)n_row * mat->row_bytes;
+        if (len > w->longest) w->longest = (uint32_t)len;
+        w->mem_bytes += (uint64_t)n_group * mat->group_bytes;
+        w->file_bytes += len;
         c->n_tile++;
         c->n_unit += n_unit;
         row = stop;
@@ -219,6 +221,7 @@ static uint32_t most_expert_tiles(const struct weights *w, const struct model *m
 static struct count count_tiles(struct weights *w, const struct model *m) {
     struct count n = {0};
     uint64_t file = 0, mem = 0;
+    w->mem_bytes = w->file_bytes = 0;
     for (uint32_t i = 0; i < w->n_matrix; i++) {
         add_tiles(w, m, w->matrix[i], i, &n);
         if (w->matrix[i] != &w->output) continue;
@@ -234,28 +237,30 @@ static struct count count_tiles(struct weights *w, const struct model *m) {
 
 enum { DIRECTORY_MAX = 256 << 20 };  // about 1.4 TB of weights; a sparse file may claim more
 
-MUST weights_size(const struct nn_conf *c, size_t *bytes, struct err *e) {
-    /* Count on a throw-away arena: the directory of matrices is small. */
+static MUST count_all(struct weights *w, const struct nn_conf *c, struct arena *a, size_t *bytes,
+                      struct err *e) {
+    if (!push_matrices(w, c, a, e)) return false;
+    struct count n = count_tiles(w, c->model);
+    w->n_tile = (uint32_t)n.n_tile;
+    w->n_unit = (uint32_t)n.n_unit;
+    *bytes = a->cap + n.n_tile * (sizeof(struct tile) + sizeof(struct tile_rows)) +
+             n.n_unit * sizeof(struct unit) + 256;
+    return *bytes <= DIRECTORY_MAX ||
+           err_set(e, ERR_LIMIT, "the model's %.0f GB of weights are more than this version plans",
+                   (double)c->model->data_len * 1e-9);
+}
+
+MUST weights_count(struct weights *w, const struct nn_conf *c, struct arena *a, size_t *bytes,
+                   struct err *e) {
+    /* The directory of matrices is small, as tiles are not laid out. */
     const struct model *m = c->model;
     size_t expert = (size_t)m->n_expert * sizeof(struct expert_matrices);
     size_t dir = m->n_layer * (sizeof(struct layer_matrices) + expert) +
                  matrices_of(m) * sizeof(void *) + 256;
-    struct arena a;
-    struct weights w;
-    if (!arena_open(&a, "directory of weights", dir, e)) return false;
-    bool ok = push_matrices(&w, c, &a, e);
-    if (ok) {
-        struct count n = count_tiles(&w, c->model);
-        *bytes = dir + n.n_tile * (sizeof(struct tile) + sizeof(struct tile_rows)) +
-                 n.n_unit * sizeof(struct unit) + 256;
-    }
-    arena_close(&a);
-    if (ok && *bytes > DIRECTORY_MAX) {
-        return err_set(e, ERR_LIMIT,
-                       "the model's %.0f GB of weights are more than this version plans",
-                       (double)c->model->data_len * 1e-9);
-    }
-    return ok;
+    if (!arena_open(a, "directory of weights", dir, e)) return false;
+    if (count_all(w, c, a, bytes, e)) return true;
+    arena_close(a);
+    return false;
 }
 
 MUST weights_build(struct weights *w, const struct nn_conf *c, struct arena *a, struct err *e) {
@@ -272,5 +277,19 @@ MUST weights_build(struct weights *w, const struct nn_conf *c, struct arena *a, 
     w->n_unit = (uint32_t)n.n_unit;
     struct count again = count_tiles(w, c->model);
     assert(again.n_tile == n.n_tile && again.n_unit == n.n_unit);
+    return true;
+}
+
+MUST weights_tiles(struct weights *w, const struct model *m, struct arena *a, struct err *e) {
+    size_t n = w->n_tile, len = n * sizeof *w->tile;
+    struct tile *tile;
+    if (!arena_open(a, "directory of tiles", len, e)) return false;
+    if (!arena_array(a, &tile, n, sizeof *tile, "tiles", e)) {
+        arena_close(a);
+        return false;
+    }
+    w->tile = tile;
+    struct count again = count_tiles(w, m);
+    assert(again.n_tile == n);
     return true;
 }

@@ -60,13 +60,19 @@ struct weights {
     uint32_t n_tile, n_unit;
     uint32_t n_sweep;                   // tiles of the sweep; those of experts follow
     uint32_t most_expert;               // tiles of a layer's experts, in any layer at most
+    uint32_t longest;                   // bytes of the longest tile in the file
     uint64_t mem_bytes, file_bytes;     // of all tiles
     uint64_t expert_bytes, expert_mem;  // of them all experts'
     size_t unit_bytes;                  // largest unit in kernel order: a thread's scratch
 };
 
-/* Bytes of arena that weights_build will take. */
-MUST weights_size(const struct nn_conf *c, size_t *bytes, struct err *e);
+/* All of *w but tile, rows and unit, in an arena of its own, which the caller closes; *bytes: of arena that
+ * weights_build will take. Fails: as weights_build, and ERR_LIMIT for more weights than can be planned. */
+MUST weights_count(struct weights *w, const struct nn_conf *c, struct arena *a, size_t *bytes,
+                   struct err *e);
+/* tile besides, in another arena which the caller closes: enough to measure, in a tenth of the time that
+ * units take. Fails: ERR_MEMORY. */
+MUST weights_tiles(struct weights *w, const struct model *m, struct arena *a, struct err *e);
 /* Fails: ERR_UNSUPPORTED naming the tensor for which there is no kernel, or a layer whose experts' down
  * matrices are partly floats. */
 MUST weights_build(struct weights *w, const struct nn_conf *c, struct arena *a, struct err *e);

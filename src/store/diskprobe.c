@@ -10,7 +10,6 @@
 
 #include <pthread.h>
 #include <string.h>
-#include <time.h>
 
 enum { PROBE_ARENA_LEAST = 8 << 20, PROBE_STACK = 256 << 10 };
 
@@ -47,13 +46,6 @@ static void *prober_main(void *arg) {
     return NULL;
 }
 
-/* Of this process, in which nobody else is at work. */
-static double cpu_s(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static bool probe_run(struct probe *p, struct prober *m, uint32_t n_reader, double seconds,
                       struct disk_speed *out, struct err *e) {
     uint32_t n = 0;
@@ -62,7 +54,6 @@ static bool probe_run(struct probe *p, struct prober *m, uint32_t n_reader, doub
     pthread_attr_init(&attr);
     (void)pthread_attr_setstacksize(&attr, PROBE_STACK);
     uint64_t begin = clock_ns();
-    double cpu = cpu_s();
     p->until_ns = begin + (uint64_t)(seconds * 1e9);
     while (n < n_reader && !fault) {
         fault = pthread_create(&m[n].thread, &attr, prober_main, &m[n]);
@@ -79,7 +70,6 @@ static bool probe_run(struct probe *p, struct prober *m, uint32_t n_reader, doub
     if (fault) return err_set(e, ERR_MEMORY, "reader threads: %s", strerror(fault));
     out->bytes = atomic_load(&p->bytes);
     out->seconds = (double)(clock_ns() - begin) * 1e-9;
-    out->cpu_s = cpu_s() - cpu;
     out->bytes_per_s = (double)out->bytes / out->seconds;
     return true;
 }

@@ -9,7 +9,6 @@ struct disk_speed {
     double bytes_per_s;
     uint64_t bytes;  // read for this
     double seconds;
-    double cpu_s;  // of the cores, for these reads
 };
 
 /* Read [off, off + len) of path in chunks of `chunk` bytes with n_reader threads into huge-page

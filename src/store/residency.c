@@ -40,19 +40,29 @@ static void count(struct store_stats *s, const struct tile *t, bool stays) {
     }
 }
 
-void store_choose(const struct tile *tile, uint32_t n_tile, uint64_t pin_bytes,
-                  struct store_stats *s, uint8_t *resident) {
+/* which NULL: the first n. */
+static const struct tile *tile_at(const struct tile *tile, const uint32_t *which, uint32_t i) {
+    return &tile[which ? which[i] : i];
+}
+
+void store_choose_among(const struct tile *tile, const uint32_t *which, uint32_t n,
+                        uint64_t pin_bytes, struct store_stats *s, uint8_t *resident) {
     struct choice c = {.limit = pin_bytes};
     *s = (struct store_stats){0};
-    for (uint32_t i = 0; i < n_tile; i++) c.total += mem_bytes(&tile[i]);
-    for (uint32_t i = 0; i < n_tile; i++) {
-        uint64_t mem = mem_bytes(&tile[i]);
+    for (uint32_t i = 0; i < n; i++) c.total += mem_bytes(tile_at(tile, which, i));
+    for (uint32_t i = 0; i < n; i++) {
+        uint64_t mem = mem_bytes(tile_at(tile, which, i));
         c.passed += mem;
         bool stays = is_due(&c, mem);
         if (stays) c.pinned += mem;
-        count(s, &tile[i], stays);
+        count(s, tile_at(tile, which, i), stays);
         if (resident) resident[i] = stays;
     }
+}
+
+void store_choose(const struct tile *tile, uint32_t n_tile, uint64_t pin_bytes,
+                  struct store_stats *s, uint8_t *resident) {
+    store_choose_among(tile, NULL, n_tile, pin_bytes, s, resident);
 }
 
 uint64_t store_choose_demand(const struct tile *tile, uint32_t n_demand, uint64_t cache_bytes,
@@ -66,12 +76,8 @@ uint64_t store_choose_demand(const struct tile *tile, uint32_t n_demand, uint64_
 }
 
 /* Before the file is open its block size is a guess; 4096 is what nearly all have. */
-uint64_t store_ring_bytes(const struct tile *tile, uint32_t n_tile, uint32_t n_slot) {
+uint64_t store_ring_bytes(uint32_t longest, uint32_t n_slot) {
     struct direct usual = {.off_align = 4096, .mem_align = 4096};
-    uint32_t longest = 0;
-    for (uint32_t i = 0; i < n_tile; i++) {
-        if (tile[i].len > longest) longest = tile[i].len;
-    }
     uint64_t len = n_slot * (uint64_t)ring_slot_bytes(&usual, longest);
     return len + ring_align(len);
 }

@@ -2,7 +2,8 @@
  *
  * Turn q (0, 1, ...) is tile order[q % n_order], and its buffer is slot q % n_slot. A reader claims
  * the next turn, waits until the slot's former tile is put, reads, publishes. Tiles may be put in
- * any order; "up to which turn all are put" is what readers wait for.
+ * any order; "up to which turn all are put" is what readers wait for. From some turn on the sequence
+ * may be another: see ring_switch().
  */
 #ifndef STORE_RING_H
 #define STORE_RING_H
@@ -29,6 +30,11 @@ struct ring {
     struct ring_slot *slot;  // [n_slot] owned
     uint32_t n_order, n_slot, n_reader;
     uint64_t end;  // turns in all
+    /* From turn `then` on (UINT64_MAX: never) it is then_order[(q - then) % n_then]; of none of them
+     * there are no more turns. */
+    _Atomic uint64_t then;
+    const uint32_t *then_order;
+    uint32_t n_then;
     pthread_t reader[RING_READERS];
 
     alignas(RING_LINE) _Atomic uint64_t claimed;
@@ -60,6 +66,15 @@ int ring_thread(pthread_t *thread, void *(*body)(void *), void *arg);
 /* Read turns [0, end) of order [n_order > 0] with n_reader threads. Fails: ERR_MEMORY. */
 MUST ring_start(struct ring *r, const uint32_t *order, uint32_t n_order, uint64_t end,
                 uint32_t n_reader, struct err *e);
+/* From turn `at` on go through order [n_order] instead, or end. Once for each start; turns below at
+ * are as before, and at is n_slot turns or more beyond those that are put. Nothing is got or put
+ * meanwhile. */
+void ring_switch(struct ring *r, const uint32_t *order, uint32_t n_order, uint64_t at);
+/* The first turn that is not put of what has this place in the sequence, and place_then in the one
+ * after the switch. Its turn of this sweep, if that is not put. */
+uint64_t ring_turn(const struct ring *r, uint32_t place, uint32_t place_then);
+/* The first error stands; every get fails with it from now on. */
+void ring_fail(struct ring *r, uint64_t q, const struct err *e);
 /* Ends the readers wherever they are, a pread under way excepted. May be called again. */
 void ring_stop(struct ring *r);
 
@@ -68,7 +83,7 @@ MUST ring_get(struct ring *r, uint64_t q, const uint8_t **p, struct err *e);
 /* Turn q is done with, and was not put before. Thread: any. */
 void ring_put(struct ring *r, uint64_t q);
 
-static inline uint64_t ring_n_put(struct ring *r) {
+static inline uint64_t ring_n_put(const struct ring *r) {
     return atomic_load_explicit(&r->n_put, memory_order_acquire);
 }
 

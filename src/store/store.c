@@ -14,8 +14,10 @@ enum { LOAD_SLOTS = 4, LOAD_ARENA_LEAST = 8 << 20, TILE_ALIGN = 64 };
 
 /* Where a tile is found. */
 struct place {
-    uint8_t *mem;   // resident: its bytes in the pool; else NULL
-    uint32_t turn;  // streamed: its place among the streamed tiles of a sweep
+    uint8_t *mem;    // resident: its bytes; else NULL
+    uint8_t *later;  // streamed until it is taken to there; else NULL
+    uint32_t turn;   // streamed: its place among the streamed tiles of a sweep
+    uint32_t then;   // and when others have been taken
 };
 
 struct store {
@@ -29,7 +31,10 @@ struct store {
     uint32_t n_kept;
     uint32_t longest;  // bytes of the longest tile
     struct ring ring;
-    struct fetch fetch;  // with tiles on demand
+    struct fetch fetch;        // with tiles on demand
+    struct arena more;         // what store_grow was given: tables, and places of tiles
+    uint64_t grown_at;         // turn of the ring by which they are taken, UINT64_MAX: never
+    struct store_stats grown;  // what is chosen from then on
 };
 
 static bool is_demand(const struct store *s, uint32_t i) {
@@ -119,6 +124,7 @@ MUST store_open(struct store **out, const struct store_conf *c, struct err *e) {
     if (!s) return err_set(e, ERR_MEMORY, "the store's own %zu bytes: out of memory", sizeof *s);
     memset(s, 0, sizeof *s);
     s->conf = *c;
+    s->grown_at = UINT64_MAX;
     if (!open_tables(s, e)) goto fail;
     if (s->chosen.n_streamed > 0) {
         assert(c->n_slot >= 2);
@@ -158,7 +164,7 @@ static bool load_through(struct store *s, struct ring *r, store_progress *progre
 
 /* Everything stays, so there is no ring yet. */
 static bool load_all(struct store *s, store_progress *progress, void *ctx, struct err *e) {
-    uint64_t need = store_ring_bytes(s->conf.tile, s->conf.n_tile, LOAD_SLOTS);
+    uint64_t need = store_ring_bytes(s->longest, LOAD_SLOTS);
     for (uint32_t i = 0; i < s->conf.n_file; i++) {
         need += 2 * LOAD_SLOTS * (uint64_t)s->file[i].off_align;  // where a block is above 4096
     }
@@ -206,10 +212,7 @@ bool store_has(const struct store *s, uint32_t i) {
 /* The first turn of this streamed tile that is not put: the caller has put it in the sweep before,
  * and nobody puts it in this one while it is wanted. */
 static uint64_t turn_now(struct store *s, const struct place *at) {
-    uint64_t n_put = ring_n_put(&s->ring);
-    uint32_t n = s->chosen.n_streamed;
-    uint32_t now = (uint32_t)(n_put % n);
-    return n_put + (at->turn >= now ? at->turn - now : n - now + at->turn);
+    return ring_turn(&s->ring, at->turn, at->then);
 }
 
 uint32_t store_failed(const struct store *s, uint32_t asked) {
@@ -241,13 +244,81 @@ MUST store_get(struct store *s, uint32_t i, struct view *v, struct err *e) {
     return ok && !has_failed(s, e);
 }
 
+/* Into memory as it passes for the last time: all are done with it, and its slot still holds it. */
+static void take(struct store *s, uint32_t i, uint64_t turn) {
+    const struct store_conf *c = &s->conf;
+    struct place *at = &s->place[i];
+    const uint8_t *raw;
+    struct err e;
+    if (turn + s->chosen.n_streamed < s->grown_at) return;
+    if (!ring_get(&s->ring, turn, &raw, &e)) return;  // as every get says from now on
+    if (c->convert(c->owner, i, at->later, raw, &e))
+        at->mem = at->later;
+    else
+        ring_fail(&s->ring, turn, &e);
+}
+
 void store_put(struct store *s, uint32_t i) {
     assert(i < s->conf.n_tile);
     const struct place *at = &s->place[i];
-    if (is_demand(s, i))
+    if (is_demand(s, i)) {
         fetch_put(&s->fetch, i);
-    else if (!at->mem)
-        ring_put(&s->ring, turn_now(s, at));
+    } else if (!at->mem) {
+        uint64_t turn = turn_now(s, at);
+        if (at->later) take(s, i, turn);
+        ring_put(&s->ring, turn);
+    }
+}
+
+/* The tables that a growth needs while and after it: which tiles stay, and the order of the others. */
+static bool push_growth(struct store *s, uint64_t bytes, uint8_t **stays, uint32_t **order) {
+    uint32_t n = s->chosen.n_streamed;
+    *stays = arena_push(&s->more, n, TILE_ALIGN);
+    *order = arena_push(&s->more, n * sizeof **order, TILE_ALIGN);
+    return *stays && *order && s->more.used + TILE_ALIGN <= bytes;
+}
+
+/* Of the tiles that stream, those that are to stay get their memory, the others new turns. */
+static void choose_more(struct store *s, const uint8_t *stays, uint32_t *order) {
+    for (uint32_t k = 0, n = 0; k < s->chosen.n_streamed; k++) {
+        struct place *at = &s->place[s->order[k]];
+        if (stays[k]) {
+            at->later = arena_push(&s->more, s->conf.tile[s->order[k]].mem, TILE_ALIGN);
+            assert(at->later);
+        } else {
+            at->then = n;
+            order[n++] = s->order[k];
+        }
+    }
+}
+
+MUST store_grow(struct store *s, uint64_t bytes, uint64_t *more_bytes, struct err *e) {
+    uint32_t n = s->chosen.n_streamed, *order;
+    uint64_t n_put = ring_n_put(&s->ring);
+    uint8_t *stays;
+    struct store_stats more;
+    assert(!s->more.base && (!n || n_put % n == 0));
+    *more_bytes = 0;
+    if (!n) return true;
+    if (!arena_open(&s->more, "more memory for weights", bytes, e)) return false;
+    bool fits = push_growth(s, bytes, &stays, &order);
+    uint64_t used = (s->more.used + TILE_ALIGN - 1) & ~(uint64_t)(TILE_ALIGN - 1);
+    if (fits) store_choose_among(s->conf.tile, s->order, n, bytes - used, &more, stays);
+    if (!fits || !more.n_pinned) {
+        arena_close(&s->more);
+        return true;
+    }
+    *more_bytes = more.pinned_bytes;
+    choose_more(s, stays, order);
+    s->grown = s->chosen;
+    s->grown.pinned_bytes += more.pinned_bytes;
+    s->grown.n_pinned += more.n_pinned;
+    s->grown.n_streamed = more.n_streamed;
+    s->grown.streamed_bytes_per_sweep = more.streamed_bytes_per_sweep;
+    /* Readers may have begun with as many turns as there are slots. */
+    s->grown_at = n_put + (s->conf.n_slot + n - 1) / n * n;
+    ring_switch(&s->ring, order, more.n_streamed, s->grown_at);
+    return true;
 }
 
 MUST store_read(struct store *s, uint32_t file, void *buf, uint64_t off, size_t len, uint8_t **at,
@@ -270,8 +341,8 @@ static uint64_t read_of(const _Atomic uint64_t *n) {
 }
 
 void store_stats(const struct store *s, struct store_stats *out) {
-    *out = s->chosen;
     const struct ring *r = &s->ring;
+    *out = ring_n_put(r) < s->grown_at ? s->chosen : s->grown;
     const struct fetch *f = &s->fetch;
     out->read_bytes = read_of(&r->read_bytes) + read_of(&f->read_bytes);
     out->read_ns = read_of(&r->read_ns) + read_of(&f->read_ns);
@@ -285,6 +356,7 @@ void store_close(struct store *s) {
     ring_close(&s->ring);
     if (s->conf.n_demand) fetch_close(&s->fetch);
     for (uint32_t i = 0; i < s->n_open; i++) direct_close(&s->file[i]);
+    arena_close(&s->more);
     free(s->file);
     free(s->place);
     free(s->order);

@@ -15,7 +15,7 @@
  * `convert` when it is loaded; a streamed one is handed out as it stands in the file.
  *
  * Threads: readers are the store's own; get and put may be called by any thread of a compute team.
- * After store_load nothing allocates.
+ * After store_load nothing allocates but store_grow.
  */
 #ifndef STORE_STORE_H
 #define STORE_STORE_H
@@ -46,7 +46,8 @@ struct store_conf {
     uint32_t n_fetch;      // and of tiles on demand, the same; each has a buffer
     struct arena *pool;    // ring, resident tiles and cache are pushed here
     /* Bring raw file bytes of tile i into the owner's form at dst [tile.mem], 64-aligned. Called during
-     * store_load by its thread; of tiles on demand by readers, several at once. */
+     * store_load by its thread; of tiles on demand by readers, several at once; after store_grow by who
+     * puts a tile. */
     bool (*convert)(void *owner, uint32_t i, void *dst, const void *raw, struct err *e);
     void *owner;
 };
@@ -79,9 +80,12 @@ void store_choose(const struct tile *tile, uint32_t n_tile, uint64_t pin_bytes,
  * they can do with. */
 uint64_t store_choose_demand(const struct tile *tile, uint32_t n_demand, uint64_t cache_bytes,
                              struct store_stats *s);
-/* Bytes the ring takes for these tiles; so much again, with a buffer for each reader, where tiles are on
+/* As store_choose among some of the tiles only: which [n], ascending; resident [n]. */
+void store_choose_among(const struct tile *tile, const uint32_t *which, uint32_t n,
+                        uint64_t pin_bytes, struct store_stats *s, uint8_t *resident);
+/* Bytes the ring takes for tiles of up to `longest` bytes; so much again, with a buffer for each reader, where tiles are on
  * demand. */
-uint64_t store_ring_bytes(const struct tile *tile, uint32_t n_tile, uint32_t n_slot);
+uint64_t store_ring_bytes(uint32_t longest, uint32_t n_slot);
 
 /* Fails: ERR_IO, ERR_MEMORY (the pool is too small). *s is owned. */
 MUST store_open(struct store **s, const struct store_conf *c, struct err *e);
@@ -91,6 +95,14 @@ MUST store_open(struct store **s, const struct store_conf *c, struct err *e);
 /* False ends the load with ERR_STOPPED; the store can then only be closed. */
 typedef bool store_progress(void *ctx, uint64_t done, uint64_t total);
 MUST store_load(struct store *s, store_progress *progress, void *ctx, struct err *e);
+
+/* Keep more of what streams, in at most so many bytes besides the pool: further tiles, spread as evenly.
+ * Each is taken from the ring as it is put in a sweep, so that the disk reads nothing for it: in the
+ * next one, or, where the ring holds more than a sweep, in the one after those that it may hold. Once,
+ * after store_load, between sweeps; maps memory, and allocates nothing else. What convert then says
+ * comes out of every store_get. *more_bytes: of memory, the tiles'; 0 where none fits. Fails: ERR_MEMORY, and
+ * all is as before. */
+MUST store_grow(struct store *s, uint64_t bytes, uint64_t *more_bytes, struct err *e);
 
 /* Tiles on demand, in the order in which they will be got; all of the list before have been put, but for
  * tiles that were resident. No thread may wait for one while it owes the put of an earlier one. With
