@@ -31,7 +31,7 @@ enum {
     CHUNK = 2 * 16383 - 8,  // of a message in a frame: with HEAD and length two full TLS records
     CAST = COLL_CANDIDATE + 1,  // kind of a message that is no gather
     EARLY = 32 << 10,           // see coll.h: pieces of prompts, whose sending takes longest
-    SPIN_NS = 50000,            // then sleep in the kernel
+    SPIN_NS = 50000,            // then sleep in the kernel, and at once if the last wait took longer
     PULSE_MS = 1000,            // but show that we live
     NUMBER_MASK = (1 << 28) - 1,
 };
@@ -65,7 +65,8 @@ struct mesh {
     size_t widest;
     uint8_t *pack;  // [widest] own part of several rows, one after another
     uint32_t number;
-    int wake;  // eventfd, readable from mesh_abort() on
+    int wake;    // eventfd, readable from mesh_abort() on
+    bool spins;  // the last wait was short: the next one is first spent spinning
     atomic_bool aborted;
     _Atomic uint64_t pulse;  // turns of all exchanges
     atomic_int suspect;
@@ -397,13 +398,15 @@ static MUST exchange(struct mesh *m, const struct message *g, struct err *e) {
         count(&m->pulse, m->pulse + 1);
         if (!turn(m, g, &moved, &busy, e)) return false;
         if (!busy) return true;
+        if (moved && !still) continue;
+        uint64_t now = clock_ns();
         if (moved) {
+            m->spins = now - still < SPIN_NS;
             still = 0;
             continue;
         }
-        uint64_t now = clock_ns();
         if (!still) still = now;
-        if (now - still < SPIN_NS) {
+        if (m->spins && now - still < SPIN_NS) {
             sched_yield();
         } else if (!doze(m, g, e)) {
             return false;
