@@ -4,6 +4,8 @@
 #include "model/synth.h"
 #include "verbs.h"
 
+#include <signal.h>
+#include <stdatomic.h>
 #include <sys/stat.h>
 
 struct synth_conf {
@@ -23,8 +25,23 @@ static const struct opt synth_opt[] = {
     {"--quiet", OPT_FLAG, AT(is_quiet), NULL, "no progress", 0, 0, NULL},
 };
 
-static void on_written(void *ctx, uint64_t done, uint64_t total) {
+static atomic_bool stop_asked;  // the signal flag
+
+static void on_signal(int sig) {
+    (void)sig;
+    atomic_store(&stop_asked, true);
+}
+
+/* Gigabytes must not stay behind; the second Ctrl-C ends the process at once. */
+static void catch_signals(void) {
+    struct sigaction act = {.sa_handler = on_signal, .sa_flags = (int)(SA_RESETHAND | SA_RESTART)};
+    sigaction(SIGINT, &act, NULL);
+    sigaction(SIGTERM, &act, NULL);
+}
+
+static bool on_written(void *ctx, uint64_t done, uint64_t total) {
     progress_update(ctx, done, total);
+    return !atomic_load(&stop_asked);
 }
 
 static MUST synth(const struct synth_conf *c, struct err *e) {
@@ -35,6 +52,7 @@ static MUST synth(const struct synth_conf *c, struct err *e) {
                                      : NULL;
     if (missing) return err_set(e, ERR_USAGE, "%s is needed; see dair synth --help", missing);
     struct progress p;
+    catch_signals();
     progress_start(&p, "writing", PROGRESS_BYTES, c->is_json || c->is_quiet ? NULL : stderr);
     bool ok = synth_write(s, on_written, &p, e);
     double seconds = progress_seconds(&p);

@@ -112,6 +112,30 @@ refused(['run', '-p', 'x', '--threads', '0'],    2, qr/--threads takes 1 to/);
 refused(['run', 'a.gguf', 'b.gguf', '-p', 'x'],  2, qr/"b.gguf" is one word too many/);
 refused(['synth'],                               2, qr/--shape.* is needed/);
 refused(['synth', '--shape', 'no-such', '--type', 'q4_0', '-o', "$dir/x.gguf"], 2, qr/no-such/);
+refused(['synth', '--shape', 'tiny', '--type', 'q4_0', '-o', $dir], 2, qr/is no file; give -o/);
+
+# ---- a synth that is stopped leaves nothing behind: gigabytes take longer than it takes to see that they have begun
+subtest 'synth, stopped' => sub {
+    my $big = "$dir/big.gguf";
+    for my $signal (qw(INT TERM)) {
+        my $pid = fork // die "fork: $!";
+        if (!$pid) {
+            open STDERR, '>', "$dir/err" or die;
+            $SIG{INT} = 'DEFAULT';
+            exec $dair, qw(synth --shape llama-3.1-8b,layers=8 --type f16 -o), $big or POSIX::_exit(127);
+        }
+        my $left = 300;
+        select undef, undef, undef, 0.1 while !-e "$big.part" && $left--;
+        my $began = -e "$big.part";
+        kill $signal, $pid;
+        waitpid $pid, 0;
+        plan skip_all => 'the disk is too small' if !$began && read_file("$dir/err") =~ /GB left/;
+        ok($began, "$signal: it had begun") or diag(read_file("$dir/err"));
+        is($?, 1 << 8, "$signal: exit status 1");
+        like(read_file("$dir/err"), qr/: stopped; [^\n]+\n\z/, "$signal: says so");
+        ok(!-e $big && !-e "$big.part", "$signal: nothing is left");
+    }
+};
 
 # ---- bad files
 refused(['inspect', "$dir/absent.gguf"],        1, qr/absent\.gguf.*No such file/);

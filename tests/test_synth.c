@@ -259,6 +259,41 @@ static void refused(const char *shape, const char *type, const char *out, enum e
     tap_ok(!ok && e.code == code, "%s, %s: %s", shape, type, e.text);
 }
 
+/* What exists and is no file stays what it is: a rename would put the model in its place. */
+static void check_special(void) {
+    char a[256], part[256];
+    struct stat st;
+    path_of(a, "pipe");
+    path_of(part, "pipe.part");
+    if (!tap_ok(mkfifo(a, 0600) == 0, "a pipe is made")) return;
+    refused("tiny", "q4_0", a, ERR_USAGE);
+    tap_ok(stat(a, &st) == 0 && S_ISFIFO(st.st_mode), "the pipe is still one");
+    refused("tiny", "q4_0", dir, ERR_USAGE);
+    tap_ok(access(part, F_OK) != 0, "nothing was written for them");
+    unlink(a);
+    path_of(a, "model");
+    path_of(part, "model.part");
+    if (!tap_ok(mkdir(part, 0700) == 0, "a folder is made")) return;
+    refused("tiny", "q4_0", a, ERR_USAGE);
+    rmdir(part);
+}
+
+static bool stops_later(void *ctx, uint64_t done, uint64_t total) {
+    int *n = ctx;
+    return ++*n < 3 || done == total;
+}
+
+static void check_stopped(void) {
+    char a[256], part[256];
+    struct err e = {.code = ERR_NONE, .text = ""};
+    struct synth s = {"llama-3.2-1b,layers=1", "q4_0", path_of(a, "stopped.gguf"), 1};
+    int n = 0;
+    path_of(part, "stopped.gguf.part");
+    bool ok = synth_write(&s, stops_later, &n, &e);
+    tap_ok(!ok && e.code == ERR_STOPPED && n == 3, "stopped when progress says so: %s", e.text);
+    tap_ok(access(a, F_OK) != 0 && access(part, F_OK) != 0, "nothing is left of what was stopped");
+}
+
 int main(void) {
     char a[256];
     if (!mkdtemp(dir)) return 1;
@@ -285,6 +320,8 @@ int main(void) {
     refused("tiny", "q9_0", a, ERR_USAGE);
     refused("tiny", "q4_0", "/nowhere/x.gguf", ERR_IO);
     refused("llama-3.1-70b,layers=1024", "f16", a, ERR_IO);
+    check_special();
+    check_stopped();
     tap_ok(access(path_of(a, "x.part"), F_OK) != 0, "nothing is left of what was refused");
     rmdir(dir);
     return tap_done();

@@ -590,8 +590,8 @@ static MUST flush(struct writer *w, size_t n, struct err *e) {
                                   SYNC_FILE_RANGE_WAIT_AFTER);
         (void)posix_fadvise(w->fd, old, CHUNK, POSIX_FADV_DONTNEED);
     }
-    if (w->progress) w->progress(w->ctx, w->written, w->total);
-    return true;
+    if (!w->progress || w->progress(w->ctx, w->written, w->total)) return true;
+    return err_set(e, ERR_STOPPED, "stopped; what was written of %.300s is removed", w->s->out);
 }
 
 /* n <= BLOCK_MAX bytes at the buffer's end are filled now. */
@@ -678,10 +678,18 @@ static MUST reserve(const struct writer *w, struct err *e) {
            err_sys(e, "%s: cannot reserve %.2f GB", w->s->out, (double)w->total / 1e9);
 }
 
+/* The rename would put the model in the place of a device, say /dev/null, and none of those is a file. */
+static MUST want_file(const char *path, struct err *e) {
+    struct stat st;
+    if (stat(path, &st) != 0 || S_ISREG(st.st_mode)) return true;
+    return err_set(e, ERR_USAGE, "%.300s is no file; give -o the name of a file to write", path);
+}
+
 static MUST write_file(struct writer *w, struct err *e) {
     char part[4096];
     int n = snprintf(part, sizeof part, "%s.part", w->s->out);
     if (n < 0 || (size_t)n >= sizeof part) return err_set(e, ERR_USAGE, "the path is too long");
+    if (!want_file(w->s->out, e) || !want_file(part, e)) return false;
     w->fd = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     if (w->fd < 0) return err_sys(e, "%s", part);
     bool ok = reserve(w, e) && write_whole(w, e);

@@ -14,11 +14,12 @@ struct synth {
     uint64_t seed;
 };
 
-/* Called now and then with bytes done of total. */
-typedef void synth_progress(void *ctx, uint64_t done, uint64_t total);
+/* Called now and then with bytes done of total; false stops. */
+typedef bool synth_progress(void *ctx, uint64_t done, uint64_t total);
 
-/* Fails: ERR_USAGE for an unknown shape or type (naming the known ones); ERR_IO, with the space needed
- * and left when the disk is too small (checked beforehand). */
+/* Fails: ERR_USAGE for an unknown shape or type (naming the known ones), and where `out` is there and no
+ * file; ERR_IO, with the space needed and left when the disk is too small (checked beforehand);
+ * ERR_STOPPED. Nothing is left behind then. */
 MUST synth_write(const struct synth *s, synth_progress *progress, void *ctx, struct err *e);
 
 #endif
