@@ -70,6 +70,7 @@ struct talk {
     char *text;  // [room]: what may yet become a stop string, the newest piece at the end
     size_t room, n_text;
     bool is_stop, has_thought;
+    bool is_told;  // that `think` changes nothing
     int write_errno;
 };
 
@@ -187,6 +188,9 @@ static MUST encode(struct talk *t, size_t *n, struct err *e) {
     json_free(d);
     if (!ok) return false;
     ok = chat_encode(t->chat, &p, t->next, n_ctx, n, e);
+    const char *note = t->conf->is_quiet || t->is_told ? NULL : chat_think_note(&p);
+    if (note) fprintf(stderr, "note      %s\n", note);
+    t->is_told |= note != NULL;
     chat_split(t->chat, &p, &t->reasoning);
     chat_prompt_free(&p);
     if (*n < n_ctx) return ok;
@@ -320,6 +324,7 @@ static bool set_think(struct talk *t, const char *word) {
     for (int i = 0; i < 3; i++) {
         if (strcmp(words[i], word) != 0) continue;
         t->think = (enum chat_think)i;
+        t->is_told = false;
         return true;
     }
     return false;

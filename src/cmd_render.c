@@ -98,6 +98,7 @@ static MUST render_input(const struct render_conf *c, const struct setup *s,
     if (!chat_open(&chat, &s->model, s->tok, in->template, in->template_len, e)) return false;
     if (chat_note(chat)) fprintf(stderr, "note      %s\n", chat_note(chat));
     bool ok = chat_render(chat, &r, &p, e);
+    if (ok && chat_think_note(&p)) fprintf(stderr, "note      %s\n", chat_think_note(&p));
     if (ok && c->is_json) {
         ok = print_json(chat, &p, e);
     } else if (ok) {

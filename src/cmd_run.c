@@ -231,7 +231,7 @@ static MUST read_prompt(const struct run_conf *c, const struct setup *s, uint32_
 struct prompt {
     int32_t *id;  // [n], malloc'ed
     size_t n;
-    const char *note;            // what to tell of the format, or NULL
+    const char *note[2];         // what to tell of the format and of thinking, or NULL
     struct reasoning reasoning;  // tells the answer from what the model says to itself
     bool shows_controls;         // the splitter must see control tokens
     bool is_continued;           // the answer goes on with the prompt's own text
@@ -261,6 +261,7 @@ static MUST encode_turn(const struct run_conf *c, const struct chat *chat, const
     if (!ok) return false;
     cap = chat_bound(&rendered);
     ok = make_room(p, cap, e) && chat_encode(chat, &rendered, p->id, cap, &p->n, e);
+    p->note[1] = chat_think_note(&rendered);
     chat_split(chat, &rendered, &p->reasoning);
     p->shows_controls = chat_has_controls(chat);
     chat_prompt_free(&rendered);
@@ -288,7 +289,7 @@ static MUST encode(const struct run_conf *c, const struct setup *s, const char *
     struct chat *chat = NULL;
     if (c->is_raw) return encode_text(c, s, text, len, p, e);
     if (!chat_open(&chat, &s->model, s->tok, NULL, 0, e)) return false;
-    p->note = chat_note(chat);
+    p->note[0] = chat_note(chat);
     bool ok = chat_kind(chat) == CHAT_PLAIN ? encode_text(c, s, text, len, p, e)
                                             : encode_turn(c, chat, text, len, p, e);
     chat_close(chat);
@@ -556,7 +557,9 @@ static void print_start(const struct run_conf *c, const struct setup *s, const s
     } else {
         setup_print(s, stderr);
     }
-    if (p->note) fprintf(stderr, "note      %s\n", p->note);
+    for (int i = 0; i < 2; i++) {
+        if (p->note[i]) fprintf(stderr, "note      %s\n", p->note[i]);
+    }
 }
 
 static MUST hire(const struct run_conf *c, struct setup *s, const struct prompt *p,

@@ -122,7 +122,7 @@ subtest 'synth, stopped' => sub {
         if (!$pid) {
             open STDERR, '>', "$dir/err" or die;
             $SIG{INT} = 'DEFAULT';
-            exec $dair, qw(synth --shape llama-3.1-8b,layers=8 --type f16 -o), $big or POSIX::_exit(127);
+            exec $dair, qw(synth --type f16 --shape), 'llama-3.1-8b,layers=8', '-o', $big or POSIX::_exit(127);
         }
         my $left = 300;
         select undef, undef, undef, 0.1 while !-e "$big.part" && $left--;

@@ -162,6 +162,36 @@ static void test_thinking(const struct tok *b) {
     drop(&u);
 }
 
+/* Whether it is said that asking for thinking, or for none, changes nothing. */
+static void test_switch(const struct tok *b) {
+    static const struct {
+        const char *name, *template;
+        enum chat_think think;
+        bool has_note;
+    } c[] = {
+        {"no switch, off", "q{{ '</think>' if 0 }}", CHAT_THINK_OFF, true},
+        {"no switch, on", "q{{ '</think>' if 0 }}", CHAT_THINK_ON, true},
+        {"no switch, not asked for", "q{{ '</think>' if 0 }}", CHAT_THINK_AUTO, false},
+        {"no thoughts", "q", CHAT_THINK_OFF, false},
+        {"reasoning", "{{ '</think>' if not reasoning }}", CHAT_THINK_OFF, false},
+        {"off is what it does anyway", "{{ 't' if thinking }}{{ '</think>' if 0 }}", CHAT_THINK_OFF,
+         false},
+        {"opened, so closed again", "q<think>", CHAT_THINK_OFF, false},
+        {"opened, on", "q<think>", CHAT_THINK_ON, false},
+        {"refused one way", "{{ raise_exception('') if thinking }}{{ '</think>' if 0 }}",
+         CHAT_THINK_OFF, false},
+    };
+    struct turn u;
+    for (size_t i = 0; i < sizeof c / sizeof *c; i++) {
+        bool ok = take(&u, &bpe, b, c[i].template, "[{\"role\":\"user\",\"content\":\"a\"}]", NULL,
+                       c[i].think);
+        const char *note = chat_think_note(&u.prompt);
+        tap_ok(ok && !note == !c[i].has_note, "%s: %s%s", c[i].name, note ? note : "no note",
+               u.err.text);
+        drop(&u);
+    }
+}
+
 static void test_refusals(const struct tok *b) {
     static const char *const wrong[] = {"{}", "[]", "[1]", "[{\"content\":\"a\"}]",
                                         "[{\"role\":1}]"};
@@ -211,6 +241,7 @@ int main(void) {
         test_fallback(b, s);
         test_injection(b);
         test_thinking(b);
+        test_switch(b);
         test_refusals(b);
     }
     tok_close(s);

@@ -59,6 +59,11 @@ static void test_tags(void) {
     check(own, true, "never </thin ended  ", "", "never </thin ended", "");
     check(own, true, "", "", "", "");
     check("[THINK]", false, "[THINK]a < b[/THINK]c", "c", "a < b", "");
+    /* A template that only takes thoughts out of past answers: the model opens the tag itself. */
+    check("{{ m.content.split('</think>')[-1] }}", false, "<think>\nsum</think>\n4", "4", "sum",
+          "");
+    check("{{ m.content.split('</think>')[-1] }}", false, "4 < 5", "4 < 5", "", "");
+    check("{{ c | replace('[/THINK]', '') }}", false, "[THINK]a[/THINK]b", "b", "a", "");
     check("no such tags", false, "<think>a</think>b", "<think>a</think>b", "", "");
 }
 

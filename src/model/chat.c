@@ -36,8 +36,9 @@ static struct json_chars token_text(const struct tok *t, int32_t id) {
 /* Names under which templates know the switch. */
 static MUST read_switches(struct chat *c, struct err *e) {
     static const char *const text[2] = {
-        "{\"enable_thinking\":false,\"thinking\":false,\"reasoning_effort\":\"low\"}",
-        "{\"enable_thinking\":true,\"thinking\":true}"};
+        "{\"enable_thinking\":false,\"thinking\":false,\"reasoning\":false,"
+        "\"reasoning_effort\":\"low\"}",
+        "{\"enable_thinking\":true,\"thinking\":true,\"reasoning\":true}"};
     for (int i = 0; i < 2; i++) {
         size_t len = strlen(text[i]);
         if (!json_read(&c->switches[i], text[i], len, len, e)) return false;
@@ -224,16 +225,15 @@ static MUST fill_vars(const struct chat *c, const struct chat_request *r,
     return true;
 }
 
-MUST chat_render(const struct chat *c, const struct chat_request *r, struct chat_prompt *out,
-                 struct err *e) {
+static MUST render(const struct chat *c, const struct chat_request *r, int64_t clock,
+                   struct chat_prompt *out, struct err *e) {
     const char *word = r->add_generation_prompt ? "true" : "false";
     struct json_doc *gen = NULL;
     *out = (struct chat_prompt){0};
-    if (!check_messages(r->messages, e)) return false;
     if (!json_read(&gen, word, strlen(word), strlen(word), e)) return false;
     struct vars *v = calloc(1, sizeof *v);
     bool ok = v ? fill_vars(c, r, json_root(gen), v, e) &&
-                      jinja_render(c->jinja, v->var, v->n, wall_clock(), &out->text, e)
+                      jinja_render(c->jinja, v->var, v->n, clock, &out->text, e)
                 : err_set(e, ERR_MEMORY, "no memory for the template's variables");
     free(v);
     json_free(gen);
@@ -244,6 +244,36 @@ MUST chat_render(const struct chat *c, const struct chat_request *r, struct chat
     if (close_thinking(c, out, e)) return true;
     chat_prompt_free(out);
     return false;
+}
+
+/* Whether the switch the other way makes the same prompt. A template that refuses that knows it. */
+static bool is_same_switched(const struct chat *c, const struct chat_request *r, int64_t clock,
+                             const struct chat_prompt *p) {
+    struct chat_request other = *r;
+    struct chat_prompt q;
+    struct err e;
+    other.think = r->think == CHAT_THINK_ON ? CHAT_THINK_OFF : CHAT_THINK_ON;
+    if (!render(c, &other, clock, &q, &e)) return false;
+    bool is_same = q.text.len == p->text.len && !memcmp(q.text.text, p->text.text, q.text.len);
+    chat_prompt_free(&q);
+    return is_same;
+}
+
+MUST chat_render(const struct chat *c, const struct chat_request *r, struct chat_prompt *out,
+                 struct err *e) {
+    int64_t clock = wall_clock();
+    *out = (struct chat_prompt){0};
+    if (!check_messages(r->messages, e) || !render(c, r, clock, out, e)) return false;
+    bool is_asked = r->think != CHAT_THINK_AUTO && r->add_generation_prompt;
+    out->is_unswitched =
+        is_asked && c->style.kind != REASONING_NONE && is_same_switched(c, r, clock, out);
+    return true;
+}
+
+const char *chat_think_note(const struct chat_prompt *p) {
+    static const char none[] =
+        "--think changes nothing in the prompt: the model's chat template has no such switch";
+    return p->is_unswitched ? none : NULL;
 }
 
 void chat_prompt_free(struct chat_prompt *p) {

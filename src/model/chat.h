@@ -47,13 +47,16 @@ struct chat_request {
 
 struct chat_prompt {
     struct jinja_text text;
-    bool is_thinking;  // it ends inside a reasoning that the answer goes on with
+    bool is_thinking;    // it ends inside a reasoning that the answer goes on with
+    bool is_unswitched;  // the template knows thoughts, but not the switch that was asked for
 };
 
 /* Fails: ERR_FORMAT when messages are no such list, or as jinja_render. Free with chat_prompt_free. */
 MUST chat_render(const struct chat *c, const struct chat_request *r, struct chat_prompt *out,
                  struct err *e);
 void chat_prompt_free(struct chat_prompt *p);
+/* A sentence for the user when `think` was asked for in vain, or NULL. */
+const char *chat_think_note(const struct chat_prompt *p);
 
 /* Tokens of a rendered prompt; BOS once, if the vocabulary asks for it or the template has it.
  * Fails: as tok_encode_parts. */

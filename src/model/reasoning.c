@@ -10,6 +10,12 @@ static const char *const body_ends[] = {"<|end|>", "<|return|>", "<|call|>", "<|
                                         "<|channel|>"};
 enum { N_BODY_END = sizeof body_ends / sizeof *body_ends };
 
+static bool has(const char *s, size_t len, const char *what) {
+    return memmem(s, len, what, strlen(what)) != NULL;
+}
+
+/* Where the model opens its thoughts by itself, a template may have the closing tag alone, to take them out
+ * of past answers. */
 struct reasoning_style reasoning_style(const char *template, size_t len) {
     static const struct reasoning_style known[] = {
         {REASONING_HARMONY, channel_mark, NULL},
@@ -23,10 +29,11 @@ struct reasoning_style reasoning_style(const char *template, size_t len) {
         {REASONING_TAGS, "◁think▷", "◁/think▷"},
     };
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
-        if (!memmem(template, len, known[i].open, strlen(known[i].open))) continue;
+        const char *open = known[i].open, *close = known[i].close;
+        if (!has(template, len, open) && !(close && has(template, len, close))) continue;
         if (known[i].kind == REASONING_TAGS) return known[i];
         /* Others have channels too; harmony's are known by this name. */
-        if (memmem(template, len, "analysis", 8)) return known[i];
+        if (has(template, len, "analysis")) return known[i];
     }
     return (struct reasoning_style){.kind = REASONING_NONE};
 }
@@ -123,10 +130,6 @@ static bool step_skip(struct reasoning *r) {
 }
 
 /* --- harmony --- */
-
-static bool has(const char *s, size_t len, const char *what) {
-    return memmem(s, len, what, strlen(what)) != NULL;
-}
 
 /* <|channel|>NAME .. <|message|>; what opens a message for a tool is handed out with it. Where no mark
  * comes while there is room for it, it is no header at all, and better shown than swallowed: its first
