@@ -12,7 +12,7 @@
 #define BIG  (512 * MIB)  // many times any cache, or repeated passes would be read from it
 #define MANY (64 * MIB)   // with so many tokens that it hardly matters
 
-enum { LIST_MAX = 16, TOKENS_FEW = 16, CTX_BENCH = 512, PROMPT = 128 };
+enum { LIST_MAX = 16, TOKENS_FEW = 16, CTX_BENCH = 512, CTX_LEAST = 8, PROMPT = 128 };
 static const double SECONDS = 0.4;  // for each figure of the matrix kernels
 
 struct bench_conf {
@@ -32,8 +32,8 @@ static const struct opt bench_opt[] = {
     TOKENIZER_OPTION(struct bench_conf),
     MACHINE_OPTION(struct bench_conf, "--memory", OPT_AMOUNT, memory, "SIZE",
                    "memory to use in all: 512M, 4G, or 50% of the RAM", 0, 0, NULL),
-    MACHINE_OPTION(struct bench_conf, "--ctx", OPT_U32, ctx, "N", "tokens of context (512)", 8,
-                   MODEL_MAX_CTX, NULL),
+    MACHINE_OPTION(struct bench_conf, "--ctx", OPT_U32, ctx, "N", "tokens of context (512)",
+                   CTX_LEAST, MODEL_MAX_CTX, NULL),
     MACHINE_OPTION(struct bench_conf, "--slices", OPT_TEXT, slices, "N|A:B:..",
                    "share the work as N machines would, or in uneven shares (1)", 0, 0, NULL),
     {"--json", OPT_FLAG, AT(is_json), NULL, "a JSON object for each figure", 0, 0, NULL},
@@ -308,6 +308,12 @@ static MUST bench(void *conf, const char *path, struct setup *s, struct err *e) 
         return false;
     m.threads = b.count[b.n_count - 1];
     if (!m.ctx) m.ctx = s->model.n_ctx < CTX_BENCH ? s->model.n_ctx : CTX_BENCH;
+    if (m.ctx < CTX_LEAST) {
+        return err_set(e, ERR_UNSUPPORTED,
+                       "the model was made for a context of %u, and %d tokens are the least to "
+                       "measure with; take another model",
+                       m.ctx, CTX_LEAST);
+    }
     s->n_prompt = PROMPT;
     s->n_answer = c->n_predict;
     if (!setup_fit(s, &m, e)) return false;

@@ -13,6 +13,7 @@
 enum {
     TEXT_MOST = 64 << 20,
     WINDOW = 512,  // tokens, unless --ctx says otherwise
+    WINDOW_LEAST = 2,
     ROWS_AT_ONCE = 64,
 };
 
@@ -27,11 +28,12 @@ static const struct opt ppl_opt[] = {
     {"-f", OPT_TEXT, AT(file), "FILE", "the text, - for standard input", 0, 0, NULL},
     TOKENIZER_OPTION(struct ppl_conf),
     MACHINE_OPTION(struct ppl_conf, "--ctx", OPT_U32, ctx, "N",
-                   "tokens of a window (the model's context, at most 512)", 2, MODEL_MAX_CTX, NULL),
+                   "tokens of a window (the model's context, at most 512)", WINDOW_LEAST,
+                   MODEL_MAX_CTX, NULL),
     MACHINE_OPTION(struct ppl_conf, "--memory", OPT_AMOUNT, memory, "SIZE",
                    "memory to use in all: 512M, 4G, or 50% of the RAM", 0, 0, NULL),
-    MACHINE_OPTION(struct ppl_conf, "--kv", OPT_CHOICE, kv, "f32|f16",
-                   "how the context is kept in memory (f16)", 0, 0, "q8_0"),
+    MACHINE_OPTION(struct ppl_conf, "--kv", OPT_CHOICE, kv, "f32|f16|q8_0",
+                   "how the context is kept in memory (f16)", 0, 0, NULL),
     MACHINE_OPTION(struct ppl_conf, "--wire", OPT_CHOICE, wire, "q16|q8|f32",
                    "rounding of what machines would send each other (q16)", 0, 0, NULL),
     THREAD_OPTIONS(struct ppl_conf),
@@ -56,13 +58,22 @@ static MUST read_text(const struct ppl_conf *c, const struct setup *s, struct te
     char *text;
     size_t len;
     if (!c->file) return err_set(e, ERR_USAGE, "no text: give -f FILE (- for standard input)");
-    if (!verb_read_all(c->file, TEXT_MOST, &text, &len, e)) return false;
+    size_t most = setup_text_most(s) < TEXT_MOST ? setup_text_most(s) : TEXT_MOST;
+    if (!verb_read_all(c->file, most, &text, &len, e)) {
+        if (e->code != ERR_LIMIT || most == TEXT_MOST) return false;
+        return setup_check_text(s, "text", most + 1, e);
+    }
     size_t cap = tok_bound(len) + 2;
     t->id = malloc(cap * sizeof *t->id);
     bool ok = t->id ? tok_encode(s->tok, text, len, 0, t->id, cap, &t->n, e)
                     : err_set(e, ERR_MEMORY, "no memory for a text of %zu bytes", len);
     free(text);
-    if (!ok || t->n >= 2) return ok;
+    if (!ok) return false;
+    if (t->n >= 2) {
+        int32_t *exact = realloc(t->id, t->n * sizeof *t->id);
+        if (exact) t->id = exact;
+        return true;
+    }
     return err_set(e, ERR_USAGE, "%.120s has %zu tokens; two are the least", c->file, t->n);
 }
 
@@ -134,15 +145,25 @@ static MUST score_all(const struct ppl_conf *c, struct setup *s, struct text *t,
     return ok;
 }
 
+/* A window of one token has nothing to score. */
+static MUST set_window(const struct setup *s, struct machine *m, struct err *e) {
+    uint32_t most = s->model.n_ctx;
+    if (!m->ctx) m->ctx = most < WINDOW ? most : WINDOW;
+    if (m->ctx >= WINDOW_LEAST) return true;
+    return err_set(e, ERR_UNSUPPORTED,
+                   "the model was made for a context of %u, a window needs %d tokens; take another "
+                   "model",
+                   most, WINDOW_LEAST);
+}
+
 static MUST work(const struct ppl_conf *c, const char *path, struct setup *s, struct text *t,
                  struct err *e) {
     struct machine m = c->machine;
     m.spec = SPEC_OFF;
     if (!setup_open(s, path, c->tokenizer, MODEL_ALL, e) || !setup_tok(s, e) ||
-        !read_text(c, s, t, e)) {
+        !set_window(s, &m, e) || !setup_budget(s, &m, e) || !read_text(c, s, t, e)) {
         return false;
     }
-    if (!m.ctx) m.ctx = s->model.n_ctx < WINDOW ? s->model.n_ctx : WINDOW;
     t->window = malloc(m.ctx * sizeof *t->window);
     t->nll = malloc(m.ctx * sizeof *t->nll);
     if (!t->window || !t->nll) return err_set(e, ERR_MEMORY, "no memory for %u tokens", m.ctx);

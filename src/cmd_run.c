@@ -12,12 +12,6 @@
 #include <string.h>
 #include <unistd.h>
 
-enum {
-    PROMPT_CHEAP =
-        16 << 10,         // bytes that are tokenised in any case, to say exactly how many tokens
-    TOKENISE_BYTES = 48,  // memory it takes, at most, for each byte of a text
-};
-
 struct run_conf {
     struct machine machine;
     const char *tokenizer, *prompt, *file, *system, *draft;
@@ -188,22 +182,19 @@ static MUST too_long(const struct setup *s, uint32_t n_ctx, const char *least, s
 
 /* Bytes of a prompt past which check_bytes() refuses it. */
 static size_t most_bytes(const struct setup *s, uint32_t n_ctx) {
-    uint64_t by_ctx = (uint64_t)n_ctx * tok_longest(s->tok), by_memory = s->pool / TOKENISE_BYTES;
-    uint64_t most = by_ctx < by_memory ? by_ctx : by_memory;
-    return most < PROMPT_CHEAP ? PROMPT_CHEAP : (size_t)most;
+    size_t by_ctx = n_ctx * tok_longest(s->tok), by_memory = setup_text_most(s);
+    if (by_ctx < TEXT_CHEAP) by_ctx = TEXT_CHEAP;
+    return by_ctx < by_memory ? by_ctx : by_memory;
 }
 
-/* Tokenising takes memory: what cannot fit goes no further. The prompt has at least len bytes. */
+/* What cannot fit goes no further. The prompt has at least len bytes. */
 static MUST check_bytes(const struct setup *s, uint32_t n_ctx, size_t len, struct err *e) {
     size_t longest = tok_longest(s->tok);
     if (len <= most_bytes(s, n_ctx)) return true;
     if (len > n_ctx * longest) {
         return too_long(s, n_ctx, "at least ", (len + longest - 1) / longest, e);
     }
-    return err_set(e, ERR_MEMORY,
-                   "a prompt of %zu bytes or more may take %s to be made tokens of, more than the "
-                   "memory budget of %s leaves; give more --memory or a shorter prompt",
-                   len, BYTES_TEXT((uint64_t)len * TOKENISE_BYTES), BYTES_TEXT(s->budget));
+    return setup_check_text(s, "prompt", len, e);
 }
 
 /* The text of -p or -f; *owned is to be freed. */

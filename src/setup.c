@@ -156,6 +156,19 @@ MUST setup_budget(struct setup *s, const struct machine *m, struct err *e) {
     return true;
 }
 
+size_t setup_text_most(const struct setup *s) {
+    uint64_t most = s->pool / TOK_BYTES;
+    return most < TEXT_CHEAP ? TEXT_CHEAP : (size_t)most;
+}
+
+MUST setup_check_text(const struct setup *s, const char *what, size_t len, struct err *e) {
+    if (len <= setup_text_most(s)) return true;
+    return err_set(e, ERR_MEMORY,
+                   "a %s of %zu bytes or more may take %s to be made tokens of, more than the "
+                   "memory budget of %s leaves; give more --memory or a shorter %s",
+                   what, len, BYTES_TEXT((uint64_t)len * TOK_BYTES), BYTES_TEXT(s->budget), what);
+}
+
 static MUST measure(const struct setup *s, uint32_t batch, uint32_t slot, uint64_t pool,
                     struct nn_memory *m, struct err *e) {
     struct engine_conf c = s->conf;

@@ -45,7 +45,7 @@ struct machine {
                        "tokens of prompt and answer together (the model's, at most 4096)", 1,      \
                        MODEL_MAX_CTX, NULL),                                                       \
         MACHINE_OPTION(T, "--kv", OPT_CHOICE, kv, "f32|f16|q8_0",                                  \
-                       "how the context is kept in memory (f16)", 0, 0, "q8_0"),                   \
+                       "how the context is kept in memory (f16)", 0, 0, NULL),                     \
         MACHINE_OPTION(T, "--wire", OPT_CHOICE, wire, "q16|q8|f32",                                \
                        "rounding of what machines would send each other (q16)", 0, 0, NULL),       \
         THREAD_OPTIONS(T),                                                                         \
@@ -113,6 +113,13 @@ MUST setup_context(const struct setup *s, const struct machine *m, uint32_t *n_c
 
 /* The budget, and what of it is left now. Fails: ERR_MEMORY when the machine has not as much. */
 MUST setup_budget(struct setup *s, const struct machine *m, struct err *e);
+
+/* Tokenising takes memory: how long a text may be for what setup_budget() found to be left. TEXT_CHEAP bytes
+ * always do, so that it can be said exactly how many tokens they are. */
+enum { TEXT_CHEAP = 16 << 10 };
+size_t setup_text_most(const struct setup *s);
+/* Fails: ERR_MEMORY when a text (what: "prompt") of at least len bytes is longer than that. */
+MUST setup_check_text(const struct setup *s, const char *what, size_t len, struct err *e);
 
 /* Budget, then batch and ring so that they fit. Fails: ERR_MEMORY with what is needed at least;
  * ERR_USAGE for --slices; ERR_UNSUPPORTED for a type of weights without a kernel. */

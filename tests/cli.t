@@ -431,6 +431,32 @@ cmp_ok($ppl->{nll_error} // 0, '>', 0, 'perplexity: has an error');
 my @nll = map { (eval { JSON::PP->new->decode((dair(['perplexity', '-f', "$dir/text", '--json', @$_]))[1]) } // {})->{nll} }
   [], ['--memory', '7M'], ['--threads', 1];
 ok($nll[0] && $nll[0] == $nll[1] && $nll[0] == $nll[2], 'perplexity: the same streamed, and with one thread') or diag("@nll");
+($status, $out) = dair(['perplexity', '-f', "$dir/text", '--json', '--kv', 'q8_0']);
+my $q8 = eval { JSON::PP->new->decode($out) } // {};
+ok($status == 0 && $q8->{nll} && $q8->{nll} != $nll[0], 'perplexity: also with a context kept in q8_0') or diag($out);
+write_file("$dir/long", 'a' x (1 << 20));
+refused(['perplexity', '-f', "$dir/long", '--memory', '40M'], 4, qr/text of \d+ bytes.*more --memory or a shorter text/);
+
+# ---- models that were made for a context of hardly anything
+subtest 'short contexts' => sub {
+    my $tiny = "$dir/tiny.gguf";
+    my ($status, undef, $err) = dair(['synth', '--quiet', '--shape', 'tiny', '--type', 'q4_0', '-o', $tiny]);
+    is($status, 0, 'synth') or diag($err);
+    my $file = read_file($tiny);
+    my $key = 'llama.context_length';
+    my $at = index($file, $key) + length($key) + 4;
+    for my $ctx (1, 2, 3) {
+        substr($file, $at, 4) = pack 'L<', $ctx;
+        write_file($tiny, $file);
+        refused(['bench', $tiny], 4, qr/a context of $ctx.*another model/);
+        for my $words (['perplexity', $tiny, '-f', "$dir/text", '--json'], ['plan', $tiny], ['run', $tiny, '-p', 'a', '--raw', '--quiet']) {
+            ($status, $out, $err) = dair($words, '', enter => sub { alarm 60 });
+            my $want = $words->[0] eq 'plan' || $words->[0] eq 'perplexity' && $ctx > 1 || $ctx > 2 ? 0 : 4;
+            is($status, $want, "dair $words->[0], context of $ctx: exit status $want") or diag($err);
+        }
+    }
+};
+
 # ---- what is wrong here
 my $cut = "$dir/cut.gguf";
 write_file($cut, substr(@model ? read_file($model[0]) : 'GGUF', 0, 100));

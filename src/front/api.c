@@ -7,10 +7,9 @@
 #include <string.h>
 
 enum {
-    TOKENISE_BYTES = 48,  // memory it takes, at most, for each byte of a text (see cmd_run.c)
-    READING = 48 << 20,   // for that, unless told
-    ANSWERS = 16 << 20,   // for answers under way, unless told
-    MAX_TOKENS = 16,      // OpenAI's default for this endpoint
+    READING = 48 << 20,  // memory for tokenising, unless told
+    ANSWERS = 16 << 20,  // for answers under way, unless told
+    MAX_TOKENS = 16,     // OpenAI's default for this endpoint
 };
 
 /* Why a request is refused. */
@@ -25,7 +24,7 @@ void api_init(struct api *a, struct node *node, const struct tok *tok, uint32_t 
     *a = (struct api){.jobs = {.node = node, .tok = tok}, .n_ctx = n_ctx};
     a->jobs.most_bytes = answers ? answers : ANSWERS;
     pthread_mutex_init(&a->jobs.lock, NULL);
-    uint64_t most = (reading ? reading : READING) / TOKENISE_BYTES;
+    uint64_t most = (reading ? reading : READING) / TOK_BYTES;
     if (tok && most > (uint64_t)n_ctx * tok_longest(tok)) most = (uint64_t)n_ctx * tok_longest(tok);
     a->prompt_bytes = (size_t)most;
 }

@@ -34,6 +34,10 @@ enum tok_flags {
 MUST tok_encode(const struct tok *t, const char *text, size_t len, unsigned flags, int32_t *out,
                 size_t cap, size_t *n, struct err *e);
 
+/* Memory that it takes, at most, for each byte of a text: scratch, ids with room for tok_bound, and the text
+ * itself as it is read. */
+enum { TOK_BYTES = 48 };
+
 /* The same for a text put together from parts, tokenised as one. In a plain part (what a user wrote)
  * no control token is recognised, whatever it looks like. flags: TOK_BOS, TOK_EOS. */
 struct tok_part {
