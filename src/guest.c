@@ -17,6 +17,11 @@ struct guest {
     struct node *node;
     struct status now;
     const struct guest_conf *asked;
+    struct {
+        unsigned n_node;
+        enum node_state state;
+        char unreached[STATUS_TEXT];
+    } told;
 
     pthread_mutex_t lock;  // of what follows; callbacks fill it, guest_generate empties it
     pthread_cond_t news;
@@ -40,13 +45,33 @@ static MUST open_key(struct guest *g, struct err *e) {
                    "--config FILE, to the key that the nodes have");
 }
 
-/* A named node works with one that we are not connected to: the cluster's alert of that, or NULL. It
- * comes when all that will connect had time to. */
-static const char *find_unreached(const struct status *t) {
-    for (unsigned i = 0; i < t->n_alert && i < STATUS_ALERTS; i++) {
-        if (strstr(t->alert[i].text, ", which this node cannot reach")) return t->alert[i].text;
+/* The cluster's newest alert that holds one of these, or NULL. */
+static const char *find_alert(const struct status *t, const char *const *part) {
+    for (unsigned i = t->n_alert < STATUS_ALERTS ? t->n_alert : STATUS_ALERTS; i-- > 0;) {
+        for (unsigned k = 0; part[k]; k++) {
+            if (strstr(t->alert[i].text, part[k])) return t->alert[i].text;
+        }
     }
     return NULL;
+}
+
+/* A node that answers, and that we can never work with: time changes nothing. */
+static const char *find_unfit(const struct status *t) {
+    static const char *const part[] = {"they do not work together", "round numbers differently",
+                                       "has no model", "cannot work with the node at", NULL};
+    return find_alert(t, part);
+}
+
+/* A named node works with one that we are not connected to. It comes when all that will connect had time
+ * to. */
+static const char *find_unreached(const struct status *t) {
+    static const char *const part[] = {", which this node cannot reach", NULL};
+    return t->state == STATE_JOINING ? find_alert(t, part) : NULL;
+}
+
+/* A refusal may be a moment's weakness, a second one is not. */
+static bool is_other_key(const struct status *t) {
+    return t->net.refused_wrong_key > 1 && strstr(t->unreached, "another cluster key");
 }
 
 static MUST unreached(const char *alert, struct err *e) {
@@ -56,45 +81,79 @@ static MUST unreached(const char *alert, struct err *e) {
                    (int)strcspn(alert, ","), alert);
 }
 
+/* Is there no more hope? Then e says why. */
+static bool is_hopeless(const struct status *t, struct err *e) {
+    const char *unfit = find_unfit(t), *alert = find_unreached(t);
+    if (unfit) {
+        err_set(e, ERR_IO, "%.380s (%s is this process)", unfit, t->name);
+    } else if (is_other_key(t)) {
+        err_set(e, ERR_IO,
+                "%.300s; set DAIR_CLUSTER_KEY, or cluster_key in a --config FILE, to the key that "
+                "the nodes have",
+                t->unreached);
+    } else if (alert) {
+        return !unreached(alert, e);
+    }
+    return unfit || is_other_key(t);
+}
+
 /* Who did not come, and why, as far as is known. */
-static MUST nobody(struct guest *g, unsigned need, struct err *e) {
-    const struct status *t = &g->now;
+static MUST nobody(const struct status *t, unsigned need, struct err *e) {
+    unsigned n = t->cluster.n_node ? t->cluster.n_node - 1 : 0;
+    if (*t->unreached) {
+        return err_set(e, ERR_IO,
+                       "%u of %u workers joined: %.300s; HOST:PORT is the cluster port of a `dair "
+                       "node` (%d if nothing else is set), not the port of HTTP",
+                       n, need - 1, t->unreached, CONFIG_CLUSTER_PORT);
+    }
     const char *more = t->n_alert ? t->alert[t->n_alert - 1].text : t->why;
+    if (n >= need - 1) {
+        return err_set(e, ERR_IO, "the workers did not take this process in within %d s%s%.300s",
+                       JOIN_MS / 1000, *more ? ": " : "", more);
+    }
     return err_set(e, ERR_IO,
                    "%u of %u workers joined within %d s%s%.290s; do all named ones run `dair node` "
                    "with this key and this model?",
-                   t->cluster.n_node ? t->cluster.n_node - 1 : 0, need - 1, JOIN_MS / 1000,
-                   *more ? ": " : "", more);
+                   n, need - 1, JOIN_MS / 1000, *more ? ": " : "", more);
 }
 
-static void tell(struct guest *g, unsigned need, unsigned *n_told, enum node_state *told) {
+/* While some are missing, a state in which we would serve without them is none to tell of. */
+static void tell(struct guest *g, unsigned need, bool is_there) {
     const struct status *t = &g->now;
-    if (!g->asked->tell || (t->cluster.n_node == *n_told && t->state == *told)) return;
-    *n_told = t->cluster.n_node;
-    *told = t->state;
-    fprintf(g->asked->tell, "cluster   %s, %u of %u nodes are here\n", state_name(*told), *n_told,
-            need);
+    FILE *to = g->asked->tell;
+    bool serves = t->state == STATE_READY || t->state == STATE_DEGRADED;
+    enum node_state state = is_there ? STATE_READY : serves ? STATE_JOINING : t->state;
+    if (!to) return;
+    if (t->cluster.n_node != g->told.n_node || state != g->told.state) {
+        fprintf(to, "cluster   %s, %u of %u nodes are here\n", state_name(state), t->cluster.n_node,
+                need);
+    }
+    if (*t->unreached && strcmp(t->unreached, g->told.unreached) != 0) {
+        fprintf(to, "cluster   %s; trying again\n", t->unreached);
+    }
+    g->told.n_node = t->cluster.n_node;
+    g->told.state = state;
+    memcpy(g->told.unreached, t->unreached, sizeof g->told.unreached);
 }
 
-/* Waits while there is hope: loading may take long. */
+/* Waits while there is hope: loading may take long. A failure while some are missing is that of a cluster
+ * nobody asked for. */
 static MUST join(struct guest *g, unsigned need, struct err *e) {
     uint64_t patience = clock_ns() + (uint64_t)JOIN_MS * 1000000;
-    unsigned n_told = 0;
-    enum node_state told = N_STATE;
+    g->told.state = N_STATE;
     for (;;) {
         bool is_there = node_wait(g->node, need, STEP_MS, e);
         node_status(g->node, &g->now);
-        tell(g, need, &n_told, &told);
+        tell(g, need, is_there);
         if (is_there) return true;
-        if (e->code != ERR_STOPPED) return false;
+        if (is_hopeless(&g->now, e)) return false;
+        if (e->code != ERR_STOPPED) return *g->now.unreached ? nobody(&g->now, need, e) : false;
         if (atomic_load(g->asked->stop)) {
             return err_set(e, ERR_STOPPED, "stopped while waiting for the workers");
         }
-        const char *alert = find_unreached(&g->now);
-        if (alert && g->now.state == STATE_JOINING) return unreached(alert, e);
         uint64_t now = clock_ns();
         if (g->now.state == STATE_LOADING) patience = now + (uint64_t)JOIN_MS * 1000000;
-        if (now > patience) return nobody(g, need, e);
+        if (now > patience) return nobody(&g->now, need, e);
     }
 }
 
@@ -175,7 +234,7 @@ static bool pass_on(struct guest *g, const struct gen_request *r, struct gen_res
         uint64_t now = clock_ns();
         out->prefill_s = (double)(first - start) * 1e-9;
         out->decode_s = (double)(now - first) * 1e-9;
-        out->n_step = out->n_token ? out->n_token - 1 : 0;
+        out->n_step = out->n_drawn = out->n_token ? out->n_token - 1 : 0;
         if (is_ended && n == out->n_token) return true;
     }
 }
@@ -206,6 +265,7 @@ MUST guest_generate(struct guest *g, const struct gen_request *r, struct gen_res
     node_cancel(g->node, ticket);
     if (!is_whole) return true;
     out->end = g->end == ASK_EOS ? GEN_EOS : GEN_LENGTH;
+    if (out->end == GEN_EOS) out->n_drawn = out->n_token;
     if (g->end != ASK_FAILED) return true;
     *e = g->why;
     return false;

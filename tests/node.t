@@ -241,13 +241,17 @@ ok(says($bare, qr/ask another node, such as http:/), 'a node without a model say
 refused($bare->{port}, 503, qr{such as http://127\.0\.0\.1:(?:$one->{port}|$two->{port})/}, 'asked');
 end_one($bare);
 my @ask = ('run', '--raw', '-p', $prompt, '-n', 24, '--temp', 0, '--memory', $memory, '--threads', 1, '--interface', 'lo');
+my $astray = begin([@ask, '--workers', "127.0.0.1:$one->{port}"]);
 my $guest = dair([@ask, '--workers', "127.0.0.1:$one->{cluster}", "127.0.0.1:$two->{cluster}"], seconds => 60);
 is($guest->{status}, 0, 'run --workers: exit status 0') or diag($guest->{err});
 is($guest->{out}, $expected, 'and the same text');
 like($guest->{err}, qr/^cluster   3 nodes; this one keeps/m, 'three nodes worked');
+like($guest->{err}, qr/^cluster   READY, 3 of 3 nodes are here$/m, 'and it said when all were there');
+like($guest->{err}, qr/^answer    \d+ tokens, (?!0\.00 )\d/m, 'with the speed');
 my $figures = figures(dair([@ask, '--json', '--workers', "127.0.0.1:$one->{cluster},127.0.0.1:$two->{cluster}"], seconds => 60));
 is($figures->{tokens}, 24, '--json: the figures') if ($figures->{end} // '') eq 'length';
 is($figures->{nodes}, 3, '--json: of three nodes');
+cmp_ok($figures->{decode_tps} // 0, '>', 0, '--json: and how fast they were');
 ok(says($one, qr/epoch \d+: 3 nodes.*(\n.*)*epoch \d+: 2 nodes/), 'the guest has left') or diag(log_of($one));
 my $half = dair([@ask, '--workers', "127.0.0.1:$one->{cluster}"], seconds => 60);
 is($half->{status}, 1, 'run --workers with one of two: exit status 1');
@@ -258,6 +262,35 @@ like($half->{err}, qr/works with node \w+, which did not connect.*name all of th
     is($none->{status}, 2, 'run --workers without a key: exit status 2');
     like($none->{err}, qr/--workers needs the cluster's key/, 'and what it needs');
 }
+
+
+# Who cannot come, and why: known long before patience is over.
+sub failed {
+    my ($run, $name, $like) = @_;
+    is($run->{status}, 1, "$name: exit status 1");
+    my ($last) = $run->{err} =~ /([^\n]*)\n\z/;
+    like($last, $like, "$name: the last line says why");
+    unlike($run->{err}, qr/READY/, "$name: no READY");
+}
+
+sub fails {
+    my ($name, $like, @words) = @_;
+    my $began = time;
+    failed(dair([@ask, @words], seconds => 60), $name, $like);
+    cmp_ok(time - $began, '<', 20, "$name: at once");
+}
+my @one = ('--workers', "127.0.0.1:$one->{cluster}");
+fails('other rounding', qr/round numbers differently: .*`kv`.*is this process/, @one, '--kv', 'f32');
+SKIP: {
+    skip 'sanitized: no model is made', 4 if is_sanitized();
+    synth("$dir/x.gguf", 'llama-3.2-1b,layers=1', 'q4_0');
+    fails('another model', qr/they do not work together until all have the same file/, "$dir/x.gguf", '--memory', '2G', @one);
+}
+{
+    local $ENV{DAIR_CLUSTER_KEY} = dair(['keygen'])->{out} =~ s/\n//r;
+    fails('another key', qr/127\.0\.0\.1:$one->{cluster}: the other side has another cluster key; set DAIR_CLUSTER_KEY/, @one);
+}
+failed(finish($astray, 60), 'the port of HTTP', qr/0 of 1 workers joined: 127\.0\.0\.1:$one->{port}: .*cluster port .*not the port of HTTP/);
 leave($two, 'the second');
 is(completion($one->{port}, $prompt), $expected, 'the first goes on alone');
 leave($one, 'the first');

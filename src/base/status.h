@@ -78,6 +78,8 @@ struct status {
             refused_other_version,
             refused_postponed;  // came while as many handshakes as fit were under way
     } net;
+    /* Named nodes whose last dial came to nothing, as "HOST:PORT: why", with "; " between; else "". */
+    char unreached[STATUS_TEXT];
     uint32_t n_alert;
     struct status_alert alert[STATUS_ALERTS];
 };

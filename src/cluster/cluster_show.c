@@ -118,6 +118,17 @@ static void show_refused(const struct cluster *c, struct status *s) {
     s->net.refused_other_version = g.other_version;
 }
 
+static void show_unreached(const struct cluster *c, struct status *s) {
+    size_t len = 0;
+    for (unsigned i = 0; i < TARGETS && len < sizeof s->unreached - 1; i++) {
+        const struct target *t = &c->target[i];
+        if (!t->is_named || !*t->why) continue;
+        int n = snprintf(s->unreached + len, sizeof s->unreached - len, "%s%s: %s", len ? "; " : "",
+                         c->conf.peer[t->peer], t->why);
+        len += n > 0 ? (size_t)n : 0;
+    }
+}
+
 static void show_work(struct cluster *c, const struct member_view *view, unsigned n_view) {
     struct node_id leader;
     uint64_t epoch;
@@ -153,6 +164,7 @@ void cluster_show(struct cluster *c) {
     show_work(c, view, n_view);
     s->net.epochs = c->n_epoch;
     show_refused(c, s);
+    show_unreached(c, s);
     s->n_alert = c->n_alert;
     memcpy(s->alert, c->alert, sizeof s->alert);
     pthread_mutex_unlock(&c->lock);

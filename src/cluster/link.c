@@ -234,6 +234,7 @@ void link_take(struct cluster *c, struct chan *ch, const struct gate_peer *p) {
         struct target *t = &c->target[p->tag % TARGETS];
         t->is_dialling = false;
         t->failures = 0;
+        *t->why = '\0';
         t->next_ns = clock_ns() + DIAL_MOST_NS;  // should it be the lesser of two
         if (t->is_named) t->id = p->id, t->has_id = !is_twin;
     }
@@ -376,6 +377,7 @@ static void tell_version(struct cluster *c, const struct target *t, const struct
 void target_is_self(struct cluster *c, uint64_t tag) {
     struct target *t = &c->target[tag % TARGETS];
     t->is_dialling = false;
+    *t->why = '\0';
     t->next_addr++;
     t->next_ns = clock_ns() + SELF_NS;
     if (!t->is_named) return;
@@ -390,6 +392,7 @@ void target_failed(struct cluster *c, uint64_t tag, enum gate_end how, const str
     struct target *t = &c->target[tag % TARGETS];
     if (how == GATE_VERSION && t->n_addr) tell_version(c, t, why);
     t->is_dialling = false;
+    if (t->is_named) snprintf(t->why, sizeof t->why, "%.*s", DIAL_WHY - 1, why->text);
     t->next_addr++;
     /* Of several addresses each is tried before it counts. */
     bool all_failed = t->n_addr && t->next_addr % t->n_addr == 0;
