@@ -2,6 +2,7 @@
  *
  * A machine must boot: what is wrong in a file is named in the log and worked around; what is wrong on
  * the command line ends it, unless we are the machine's first process, which never gives up. */
+#include "base/ifaces.h"
 #include "base/log.h"
 #include "cluster/msg.h"
 #include "front/front.h"
@@ -40,7 +41,7 @@ static const struct opt node_opt[] = {
 #define KEY(name, kind, takes, init, from, to, help)                                               \
     {"--" #name, OPT_TEXT, offsetof(struct node_cli, given[CONFIG_KEY_##name]), takes, help, 0,    \
      0,          NULL},
-#define LATER(name, what)                                                                          \
+#define LATER(name, ...)                                                                           \
     {                                                                                              \
         "--" #name, OPT_TEXT, offsetof(struct node_cli, later[CONFIG_LATER_##name]),               \
         "VALUE",    NULL,     0,                                                                   \
@@ -53,14 +54,14 @@ static const struct opt node_opt[] = {
 /* Names of the keys, to hand over what the command line says. */
 static const char *const key_name[] = {
 #define KEY(name, ...) #name,
-#define LATER(name, what)
+#define LATER(...)
 #include "base/config.def"
 #undef KEY
 #undef LATER
 };
 static const char *const later_name[] = {
 #define KEY(name, ...)
-#define LATER(name, what) #name,
+#define LATER(name, ...) #name,
 #include "base/config.def"
 #undef KEY
 #undef LATER
@@ -319,6 +320,7 @@ static MUST start_front(struct service *s, struct err *e) {
 static MUST start(struct service *s, struct err *e) {
     const struct config *c = &s->config;
     struct node_conf *n = &s->conf;
+    if (*c->interface && !ifaces_check(c->interface, e)) return false;
     if (!open_keys(s, e) || !open_ident(s, e) || !measure(s, e)) return false;
     log_banner(s);
     nodesetup_peers(&c->peers, n);

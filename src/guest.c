@@ -1,6 +1,7 @@
 #include "guest.h"
 
 #include "base/clock.h"
+#include "base/ifaces.h"
 #include "base/log.h"
 #include "nodesetup.h"
 
@@ -160,11 +161,13 @@ static MUST join(struct guest *g, unsigned need, struct err *e) {
 static MUST enter(struct guest *g, struct setup *s, const struct machine *m, struct err *e) {
     const struct peers *p = g->asked->worker;
     struct node_conf *c = &g->conf;
+    const char *interface = g->asked->interface;
+    if (interface && !ifaces_check(interface, e)) return false;
     if (!open_key(g, e) || !ident_open(&g->ident, NULL, e)) return false;
     if (!nodesetup_measure(s, m, p->n, false, c, e)) return false;
     nodesetup_peers(p, c);
     c->ident = &g->ident;
-    c->interface = g->asked->interface;
+    c->interface = interface;
     c->is_guest = true;
     return node_open(&g->node, c, e) && join(g, p->n + 1, e);
 }

@@ -141,7 +141,7 @@ ok(says($set, qr/: Kitchen,|: kitchen,/), 'a file full of mistakes does not keep
 my $log = log_of($set);
 like($log, qr/config +warn +\S*dair\.txt:3: memroy is not a known key, ignored/, 'an unknown key, with its line');
 like($log, qr/dair\.txt:4: ctx takes a whole number.*the default is used/, 'a bad value');
-like($log, qr/dair\.txt:7: api_key comes with a later version, ignored/, "a later version's");
+like($log, qr/dair\.txt:7: api_key comes with a later version, ignored: the HTTP API stays open/, "a later version's");
 unlike($log, qr/s3cret|MISTYPED/, 'no secrets in the log');
 like($log, qr/error.*cluster_key|error.*key.*works alone/, 'a mistyped key is named');
 like($log, qr/missing\.gguf.*without a model/, 'so is a model that is not there');
@@ -151,6 +151,8 @@ leave($set, 'settings');
 for ([['--port', 'x'], 2, qr/port takes a whole number/], [['--bogus', 1], 2, qr/unknown option --bogus/],
     [['--config', "$dir/none"], 1, qr/cannot open the config file .*none/], [['--cluster_key', 'ABC'], 2, qr/key/],
     [["$dir/none.gguf"], 1, qr/none\.gguf/], [['--memory', '900T'], 4, qr/more than the/],
+    [['--api-key', 'x'], 2, qr/api_key \(.+\) is not in this version; .*API stays open/], [['--leds', 'on'], 2, qr/leds \(.+\) is not in/],
+    [['--threads', 0], 2, qr/threads takes auto or a whole number from 1/], [['--interface', 'nope'], 2, qr/no network interface called nope; /],
     [['--peers', 'a:b'], 2, qr/HOST:PORT, .* not "a:b"/], [['--models', "$dir/none"], 1, qr/models folder/]) {
     my ($words, $status, $like) = @$_;
     my $run = dair(['node', '--state', "$dir/bad", '--port', free_port(), '--cluster-port', 0, @$words], seconds => 20);

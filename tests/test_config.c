@@ -84,7 +84,14 @@ static void test_warnings(void) {
         {"peers = [::1", "t.conf:1: peers: a node is named"},
         {"peers = [::1]7", "t.conf:1: peers: a node is named"},
         {"peers = 1 2 3 4 5 6 7 8 9 a b c d e f g h", "\"h\" is one too many"},
-        {"api_key = s3cret", "t.conf:1: api_key comes with a later version, ignored"},
+        {"threads = 0", "t.conf:1: threads takes auto or a whole number from 1 to 256, not \"0\""},
+        {" = 5", "t.conf:1: a line without a key, ignored"},
+        {"=", "t.conf:1: a line without a key, ignored"},
+        {"leds = on", "t.conf:1: leds comes with a later version, ignored"},
+        {"api_key = s3cret",
+         "t.conf:1: api_key comes with a later version, ignored: the HTTP API stays open to all"},
+        {"admin-token = s3cret",
+         "t.conf:1: admin-token comes with a later version, ignored: the HTTP API stays open"},
         {"model = \"a", "t.conf:1: the value begins with a quote"},
         {"model = \"a\" b", "t.conf:1: the value begins with a quote"},
         {"model = a\x01", "t.conf:1: this line is not plain text"},
@@ -161,9 +168,11 @@ static void test_strict(void) {
     tap_ok(config_set(&c, "cluster-port", "0", &e) && c.cluster_port == 0, "a key with a dash");
     tap_ok(!config_set(&c, "port", "x", &e) && e.code == ERR_USAGE && c.port == 8080, "%s", e.text);
     tap_ok(!config_set(&c, "prot", "1", &e) && e.code == ERR_USAGE, "%s", e.text);
-    tap_ok(config_set(&c, "api-key", "1", &e) &&
-               logged("api-key (a key for the API) comes with", 1),
-           "a later version's key is a warning");
+    tap_ok(!config_set(&c, "threads", "0", &e) && e.code == ERR_USAGE, "%s", e.text);
+    tap_ok(!config_set(&c, "api-key", "1", &e) && e.code == ERR_USAGE &&
+               strstr(e.text, "API stays open"),
+           "%s", e.text);
+    tap_ok(!config_set(&c, "leds", "1", &e) && e.code == ERR_USAGE, "%s", e.text);
     struct peers p = {.n = 1};
     tap_ok(!config_peers(&p, "a,b c:d", &e) && p.n == 1, "%s", e.text);
     tap_ok(config_peers(&p, "a,b c:1", &e) && p.n == 4, "peers are added");

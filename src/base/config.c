@@ -32,17 +32,19 @@ struct key {
 static const struct key keys[CONFIG_KEYS] = {
 #define KEY(name, kind, takes, init, from, to, help)                                               \
     {#name, KIND_##kind, offsetof(struct config, name), takes, init, from, to},
-#define LATER(name, what)
+#define LATER(...)
 #include "base/config.def"
 #undef KEY
 #undef LATER
 };
 
-static const struct {
-    const char *name, *what;
-} later[] = {
+struct later {
+    const char *name, *what, *without;
+};
+
+static const struct later later[] = {
 #define KEY(name, ...)
-#define LATER(name, what) {#name, what},
+#define LATER(name, what, without) {#name, what, without},
 #include "base/config.def"
 #undef KEY
 #undef LATER
@@ -73,9 +75,9 @@ static const struct key *find_key(const char *name) {
     return NULL;
 }
 
-static const char *find_later(const char *name) {
+static const struct later *find_later(const char *name) {
     for (size_t i = 0; i < N_LATER; i++) {
-        if (same_key(later[i].name, name)) return later[i].what;
+        if (same_key(later[i].name, name)) return &later[i];
     }
     return NULL;
 }
@@ -111,8 +113,8 @@ static MUST set_word(const struct key *k, int *to, const char *value, struct err
 static MUST set_number(const struct key *k, uint32_t *to, const char *value, struct err *e) {
     uint64_t n;
     if (!text_u64(value, &n) || (double)n < k->from || (double)n > k->to) {
-        return err_set(e, ERR_USAGE, "%s takes a whole number from %.10g to %.10g, not \"%.60s\"",
-                       k->name, k->from, k->to, value);
+        return err_set(e, ERR_USAGE, "%s takes %sa whole number from %.10g to %.10g, not \"%.60s\"",
+                       k->name, k->kind == KIND_COUNT ? "auto or " : "", k->from, k->to, value);
     }
     *to = (uint32_t)n;
     return true;
@@ -120,7 +122,7 @@ static MUST set_number(const struct key *k, uint32_t *to, const char *value, str
 
 static MUST set_count(const struct key *k, uint32_t *to, const char *value, struct err *e) {
     *to = 0;
-    return find_word("auto|0", value) >= 0 || set_number(k, to, value, e);
+    return find_word("auto", value) >= 0 || set_number(k, to, value, e);
 }
 
 static MUST set_amount(const struct key *k, struct amount *to, const char *value, struct err *e) {
@@ -248,11 +250,11 @@ void config_init(struct config *c) {
 
 MUST config_set(struct config *c, const char *key, const char *value, struct err *e) {
     const struct key *k = find_key(key);
-    const char *what = k ? NULL : find_later(key);
+    const struct later *l = k ? NULL : find_later(key);
     if (k) return set_or_default(c, k, value, e);
-    if (!what) return err_set(e, ERR_USAGE, "there is no setting \"%.60s\"", key);
-    log_warn("config", "%s (%s) comes with a later version, ignored", key, what);
-    return true;
+    if (!l) return err_set(e, ERR_USAGE, "there is no setting \"%.60s\"", key);
+    return err_set(e, ERR_USAGE, "%s (%s) is not in this version; leave it out%s%s", l->name,
+                   l->what, *l->without ? ": " : "", l->without);
 }
 
 /* ---- text to lines, whatever an editor made of it */
@@ -379,12 +381,13 @@ static char *bare(char *s) {
 /* A setting that stands in a file. */
 static void take_setting(struct config *c, struct source *s, const char *name, const char *value) {
     const struct key *k = find_key(name);
-    const char *what = k ? NULL : find_later(name);
+    const struct later *l = k ? NULL : find_later(name);
     char text[400];
     struct err e;
     if (!k) {
-        const char *how = what ? "comes with a later version" : "is not a known key";
-        snprintf(text, sizeof text, "%.60s %s, ignored", name, how);
+        snprintf(text, sizeof text, "%.60s %s, ignored%s%s", name,
+                 l ? "comes with a later version" : "is not a known key",
+                 l && *l->without ? ": " : "", l ? l->without : "");
         warn(c, s, text);
         return;
     }
@@ -408,7 +411,9 @@ static void take_text(struct config *c, struct source *s, char *line) {
     }
     *equals = '\0';
     const char *name = trim(text), *value = bare(trim(equals + 1));
-    if (!value) {
+    if (!*name) {
+        warn(c, s, "a line without a key, ignored");
+    } else if (!value) {
         warn(c, s, "the value begins with a quote that does not end it, ignored");
     } else {
         take_setting(c, s, name, value);

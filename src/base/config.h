@@ -1,7 +1,7 @@
 /* config.h - the settings of a node: `key = value` lines, read so that a machine always boots.
  *
- * In a file an unknown key or a bad value is a warning with its line number, and the default stands;
- * on the command line it is an error. A line is `key = value`, a value may stand in quotes, # at the
+ * In a file an unknown key, one of a later version or a bad value is a warning with its line number,
+ * and the default stands; on the command line it is an error. A line is `key = value`, a value may stand in quotes, # at the
  * start of a line or after a blank begins a comment. Upper case and dashes in keys are fine; CRLF, a
  * byte order mark and UTF-16 too, as Windows editors leave them. A key without a value has its
  * default. Warnings go to the log; values of keys that are secret never do.
@@ -45,7 +45,7 @@ struct share {
 
 struct config {
 #define KEY(name, kind, ...) FIELD_##kind(name)
-#define LATER(name, what)
+#define LATER(...)
 #include "base/config.def"
 #undef KEY
 #undef LATER
@@ -55,7 +55,7 @@ struct config {
 /* The keys' numbers, CONFIG_KEY_port and so on, and those of later versions' keys. */
 enum config_key {
 #define KEY(name, ...) CONFIG_KEY_##name,
-#define LATER(name, what)
+#define LATER(...)
 #include "base/config.def"
 #undef KEY
 #undef LATER
@@ -63,7 +63,7 @@ enum config_key {
 };
 enum config_later {
 #define KEY(name, ...)
-#define LATER(name, what) CONFIG_LATER_##name,
+#define LATER(name, ...) CONFIG_LATER_##name,
 #include "base/config.def"
 #undef KEY
 #undef LATER
@@ -79,8 +79,8 @@ MUST config_read(struct config *c, const char *path, struct err *e);
 /* The same for text [len] that is there; name: for the warnings. */
 void config_parse(struct config *c, const char *name, const char *text, size_t len);
 
-/* One setting, strictly; key with underscores or dashes. A later version's key is a warning.
- * Fails: ERR_USAGE naming the key and what it takes. */
+/* One setting, strictly; key with underscores or dashes. A later version's key is refused: who asks for
+ * one by name would rely on it. Fails: ERR_USAGE naming the key and what it takes. */
 MUST config_set(struct config *c, const char *key, const char *value, struct err *e);
 
 /* What holds without a command line: /etc/dair.conf if it is there, then `file` (NULL: none), then

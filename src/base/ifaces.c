@@ -4,6 +4,7 @@
 #include <linux/if_addr.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/time.h>
 #include <unistd.h>
@@ -128,6 +129,21 @@ MUST ifaces_list(struct iface *out, size_t cap, size_t *n, struct err *e) {
     close(fd);
     *n = l.n;
     return ok;
+}
+
+MUST ifaces_check(const char *name, struct err *e) {
+    struct iface up[IFACES];
+    char list[256] = "";
+    size_t n = 0, len = 0;
+    struct err ignored;
+    if (if_nametoindex(name)) return true;
+    if (!ifaces_list(up, IFACES, &n, &ignored)) n = 0;
+    for (size_t i = 0; i < n && len < sizeof list; i++) {
+        int more =
+            snprintf(list + len, sizeof list - len, "%s%s", i ? ", " : "; up are ", up[i].name);
+        len += more > 0 ? (size_t)more : 0;
+    }
+    return err_set(e, ERR_USAGE, "there is no network interface called %.60s%s", name, list);
 }
 
 MUST ifaces_watch(int *fd, struct err *e) {

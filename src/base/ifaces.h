@@ -43,6 +43,9 @@ bool iface_is_on_link(const struct iface *i, int family, const uint8_t *b);
  * Fails: ERR_IO. */
 MUST ifaces_list(struct iface *out, size_t cap, size_t *n, struct err *e);
 
+/* There is an interface of this name, up or not. Fails: ERR_USAGE naming those that are up. */
+MUST ifaces_check(const char *name, struct err *e);
+
 /* A socket that becomes readable when interfaces or addresses change; owned by the caller.
  * Fails: ERR_IO. */
 MUST ifaces_watch(int *fd, struct err *e);

@@ -131,10 +131,7 @@ static MUST match_addresses(struct listen *l, struct err *e) {
 }
 
 static MUST open_interface(struct listen *l, struct err *e) {
-    if (!if_nametoindex(l->conf.interface)) {
-        return err_set(e, ERR_USAGE, "there is no network interface called %.60s",
-                       l->conf.interface);
-    }
+    if (!ifaces_check(l->conf.interface, e)) return false;
     /* Watched first: what changes meanwhile is heard of. */
     if (!ifaces_watch(&l->changes_fd, e) || !match_addresses(l, e)) return false;
     if (!l->n) log_warn("net", "%s has no address yet; waiting for one", l->conf.interface);
