@@ -133,6 +133,27 @@ static const struct language language[] = {
      "{\"$ref\":\"#/$defs/b\"}],\"$defs\":{\"b\":{\"properties\":{\"b\":{\"const\":2}}}}}",
      {"{\"a\":1}", "{\"a\":1,\"b\":2}"},
      {"{}", "{\"b\""}},
+    {GRAMMAR_SCHEMA,  // what stands beside a $ref counts too, and so on
+     "{\"allOf\":[{\"$ref\":\"#/$defs/a\",\"properties\":{\"b\":{\"const\":2}},\"required\":[\"b\"]},"
+     "{\"properties\":{\"c\":{\"const\":3}}}],\"$defs\":{\"a\":{\"$ref\":\"#/$defs/d\","
+     "\"properties\":{\"a\":{\"const\":1}},\"required\":[\"a\"]},"
+     "\"d\":{\"properties\":{\"d\":{\"const\":4}},\"required\":[\"d\"]}}}",
+     {"{\"d\":4,\"a\":1,\"b\":2,\"c\":3}", "{\"d\":4,\"a\":1,\"b\":2}"},
+     {"{\"a\":1}", "{\"d\":4,\"b\":2}", "{\"d\":4,\"a\":1}", "{\"d\":4,\"a\":1,\"c\":3}"}},
+    {GRAMMAR_SCHEMA,
+     "{\"allOf\":[{\"$ref\":\"#/$defs/a\",\"required\":[\"a\"]},{\"properties\":{}}],"
+     "\"$defs\":{\"a\":{\"properties\":{\"a\":{\"const\":1}}}}}",
+     {"{\"a\":1}"},
+     {"{}"}},
+    {GRAMMAR_SCHEMA,
+     "{\"properties\":{\"a\":{\"const\":1}},\"required\":[\"b\"],"
+     "\"additionalProperties\":{\"const\":7}}",
+     {"{\"b\":7}", "{\"a\":1,\"b\":7,\"c\":7}"},
+     {"{}", "{\"b\":1}"}},
+    {GRAMMAR_SCHEMA,
+     "{\"type\":\"object\",\"unevaluatedProperties\":false}",
+     {"{}", "{ }"},
+     {"{\"a\":1}"}},
     {GRAMMAR_SCHEMA,
      "{\"type\":\"string\",\"pattern\":\"^(?:[A-F]{2}-\\\\d+|\\\"x\\\\\\\\)$\"}",
      {"\"AB-12\"", "\"\\\"x\\\\\""},
@@ -237,6 +258,30 @@ static const struct {
     {GRAMMAR_SCHEMA,
      "{\"properties\":{\"a\":true},\"required\":[\"b\"],\"additionalProperties\":false}",
      ERR_FORMAT, "\"b\" is required"},
+    {GRAMMAR_SCHEMA, "{\"type\":\"string\",\"allOf\":[{\"maxLength\":2},{\"pattern\":\"^a\"}]}",
+     ERR_UNSUPPORTED, "only join objects"},
+    {GRAMMAR_SCHEMA, "{\"allOf\":[{\"type\":\"string\",\"properties\":{}},{\"properties\":{}}]}",
+     ERR_UNSUPPORTED, "only join objects"},
+    {GRAMMAR_SCHEMA,
+     "{\"allOf\":[{\"$ref\":\"#/$defs/a\",\"minProperties\":2},{\"properties\":{}}],"
+     "\"$defs\":{\"a\":{\"properties\":{}}}}",
+     ERR_UNSUPPORTED, "\"minProperties\""},
+    {GRAMMAR_SCHEMA,
+     "{\"allOf\":[{\"properties\":{\"a\":true},\"additionalProperties\":false},"
+     "{\"properties\":{\"b\":true}}]}",
+     ERR_UNSUPPORTED, "\"b\" is not among"},
+    {GRAMMAR_SCHEMA,
+     "{\"allOf\":[{\"properties\":{\"a\":true}},{\"properties\":{}}],"
+     "\"additionalProperties\":{\"type\":\"null\"}}",
+     ERR_UNSUPPORTED, "\"a\" is not among"},
+    {GRAMMAR_SCHEMA,
+     "{\"allOf\":[{\"properties\":{},\"additionalProperties\":{\"type\":\"null\"}},"
+     "{\"properties\":{},\"additionalProperties\":{\"const\":1}}]}",
+     ERR_UNSUPPORTED, "\"additionalProperties\""},
+    {GRAMMAR_SCHEMA,
+     "{\"allOf\":[{\"$ref\":\"#/$defs/a\"},{\"properties\":{}}],"
+     "\"$defs\":{\"a\":{\"$ref\":\"#/$defs/a\"}}}",
+     ERR_LIMIT, "nests"},
     {GRAMMAR_SCHEMA, "{\"type\":\"integer\",\"minimum\":3,\"maximum\":2}", ERR_UNSUPPORTED,
      "bounds"},
     {GRAMMAR_SCHEMA, "{\"type\":\"string\",\"format\":\"ipv4\"}", ERR_UNSUPPORTED, "ipv4"},
@@ -249,6 +294,27 @@ static const struct {
     {GRAMMAR_SCHEMA, "{\"type\":\"array\",\"minItems\":\"a\"}", ERR_FORMAT, "minItems"},
     {GRAMMAR_SCHEMA, "{\"enum\":[1],\"minimum\":3}", ERR_UNSUPPORTED, "\"minimum\" beside"},
 };
+
+/* Each of so many schemas is joined from the next one, twice: all of them would be 2^60. */
+static void test_doubled(void) {
+    enum { MANY = 60 };
+    static char text[MANY * 100 + 200];
+    struct err e;
+    size_t n = (size_t)sprintf(text,
+                               "{\"allOf\":[{\"$ref\":\"#/$defs/0\"},{\"properties\":{}}],"
+                               "\"$defs\":{\"%d\":{\"properties\":{}}",
+                               MANY);
+    for (int i = 0; i < MANY; i++) {
+        n += (size_t)sprintf(text + n,
+                             ",\"%d\":{\"properties\":{},\"allOf\":["
+                             "{\"$ref\":\"#/$defs/%d\"},{\"$ref\":\"#/$defs/%d\"}]}",
+                             i, i + 1, i + 1);
+    }
+    memcpy(text + n, "}}", 3);
+    struct grammar *g = open_text(GRAMMAR_SCHEMA, text, &e);
+    tap_ok(!g && e.code == ERR_LIMIT, "schemas joined again and again: %s", g ? "taken" : e.text);
+    grammar_close(g);
+}
 
 static void test_refused(void) {
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
@@ -366,6 +432,7 @@ int main(void) {
     if (!json_lexicon(&toy, &tok, &lex)) return 1;
     test_languages();
     test_refused();
+    test_doubled();
     test_masks();
     test_taken_back();
     lexicon_close(lex);

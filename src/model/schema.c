@@ -417,6 +417,11 @@ static MUST visit_types(struct schema *r, const struct json_value *v, uint32_t *
     if (!schema_check_keys(r, v, keys, "is not supported here", e)) return false;
     if (!read_types(r, v, has, e)) return false;
     for (unsigned i = 0; i < N_TYPE; i++) n += has[i];
+    /* Only objects are joined; of other types the parts would be left out. */
+    bool is_null_too = has[T_NULL] && json_find(v, "nullable");
+    if (json_find(v, "allOf") && (!has[T_OBJECT] || n > 1U + is_null_too)) {
+        return schema_refuse(r, ERR_UNSUPPORTED, "\"allOf\" can only join objects here", e);
+    }
     if (!n) {
         *out = schema_common(r, RULE_ANY);
         return true;
