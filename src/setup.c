@@ -16,6 +16,8 @@ enum {
     BATCH_NODE = 64,      // of a node: what is gathered at once grows with it
     PROMPT_USUAL = 1024,  // tokens, where the prompt is not known yet
     BATCH_STREAM = 64,    // of a model that streams: its scratch takes from what stays
+    BATCH_PART = 16,      // of what a token reads: so much may a batch's scratch take
+    BATCH_LEAST = 16,     // below, prompts are slow, and a step has no room for all guesses
     ANSWER_USUAL = 128,   // the same of the answer
     GUESS_PART = 64,     // of what a token reads, or of the pool: so much may guessing take from it
     GUESS_LEAST = 2048,  // of the pool, which no step's time shows
@@ -140,19 +142,29 @@ static uint64_t budget_for(uint64_t program, uint64_t pool) {
     return b;
 }
 
+uint64_t setup_whole(const struct setup *s, uint64_t pool) {
+    return budget_for(s->program, pool);
+}
+
+/* What the budget leaves the engine. */
+static void take_budget(struct setup *s, uint64_t budget) {
+    s->budget = budget;
+    s->slack = slack_of(budget);
+    uint64_t off = s->program + s->slack;
+    s->pool = budget > off ? budget - off : 0;
+}
+
 MUST setup_budget(struct setup *s, const struct machine *m, struct err *e) {
     if (!host_mem(&s->mem, e)) return false;
     bool is_asked = m->memory.bytes || m->memory.percent > 0;
     uint64_t most = s->mem.total < s->mem.cgroup_limit ? s->mem.total : s->mem.cgroup_limit;
-    s->budget = is_asked ? amount_of(m->memory, most) : host_budget(&s->mem);
-    if (s->budget > most) {
+    uint64_t budget = is_asked ? amount_of(m->memory, most) : host_budget(&s->mem);
+    if (budget > most) {
         return err_set(e, ERR_MEMORY, "--memory %s is more than the %s that can be had here",
-                       BYTES_TEXT(s->budget), BYTES_TEXT(most));
+                       BYTES_TEXT(budget), BYTES_TEXT(most));
     }
     s->program = s->mem.rss;
-    s->slack = slack_of(s->budget);
-    uint64_t off = s->program + s->slack;
-    s->pool = s->budget > off ? s->budget - off : 0;
+    take_budget(s, budget);
     return true;
 }
 
@@ -182,10 +194,11 @@ static MUST measure(const struct setup *s, uint32_t batch, uint32_t slot, uint64
 }
 
 /* The same with the pool as it is, and with all of it for the large model: a draft may be given up. */
-static MUST measure_alone(struct setup *s, uint32_t slot, struct nn_memory *m, struct err *e) {
+static MUST measure_alone(struct setup *s, uint32_t batch, uint32_t slot, struct nn_memory *m,
+                          struct err *e) {
     const struct model *draft = s->conf.draft;
     s->conf.draft = NULL;
-    bool ok = measure(s, s->conf.n_batch, slot, s->pool, m, e);
+    bool ok = measure(s, batch, slot, s->pool, m, e);
     s->conf.draft = draft;
     return ok;
 }
@@ -227,18 +240,37 @@ static uint64_t guess_bytes(const struct setup *s, uint64_t disk) {
     return disk < least ? least : disk < most ? disk : most;
 }
 
-/* Fewer tokens at once while scratch takes more than a quarter of the pool and that helps. */
+static uint32_t batch_of(const struct setup *s, uint32_t n) {
+    return n < s->conf.n_ctx ? n : s->conf.n_ctx;
+}
+
+/* Nothing streams with the pool as it is. */
+static bool holds_all(const struct setup *s, uint32_t batch) {
+    struct nn_memory m;
+    struct err e;
+    return measure(s, batch, RING_USUAL, s->pool, &m, &e) && !m.disk_bytes;
+}
+
+/* Tokens at once. Weights come first: what a batch's scratch takes from them each answer token pays for,
+ * and only prompts are faster by it. So as many as let all stay; else as many as make a token read no more
+ * than a fair part more than with one at a time, and leave room for a ring. By bytes of memory, not of
+ * tiles: the more stays the smaller the batch, so that a larger budget never keeps less for its sake. */
 static MUST choose_batch(struct setup *s, struct err *e) {
-    struct nn_memory now, next;
-    uint32_t batch = s->conf.n_ctx < BATCH_MOST ? s->conf.n_ctx : BATCH_MOST;
-    if (!measure(s, batch, 2, NN_PLENTY, &now, e)) return false;
-    while (batch > 1 && (now.scratch_bytes > s->pool / 4 || now.min_budget > s->pool)) {
-        if (!measure(s, batch / 2, 2, NN_PLENTY, &next, e)) return false;
-        if (now.min_budget <= s->pool && next.scratch_bytes > now.scratch_bytes / 10 * 9) break;
-        batch /= 2;
-        now = next;
+    struct engine_conf *c = &s->conf;
+    struct nn_memory one, m;
+    if (holds_all(s, batch_of(s, BATCH_LEAST))) {
+        c->n_batch = batch_of(s, BATCH_MOST);
+        while (c->n_batch > BATCH_LEAST && !holds_all(s, c->n_batch)) c->n_batch /= 2;
+        return true;
     }
-    s->conf.n_batch = batch;
+    if (!measure_alone(s, 1, 2, &one, e)) return false;
+    uint64_t part = one.disk_bytes / BATCH_PART, least = one.sweep_bytes / (4 * BATCH_PART);
+    uint64_t more = part > least ? part : least;
+    if (more > s->pool / 4 || s->n_logit) more = s->pool / 4;  // to score is to read a prompt
+    for (c->n_batch = batch_of(s, BATCH_STREAM); c->n_batch > 1; c->n_batch /= 2) {
+        if (!measure(s, c->n_batch, 2, NN_PLENTY, &m, e)) return false;
+        if (m.min_budget <= s->pool && m.scratch_bytes <= one.scratch_bytes + more) break;
+    }
     return true;
 }
 
@@ -252,9 +284,8 @@ static MUST choose_sweep(struct setup *s, struct err *e) {
     if (want > c->n_ctx) want = c->n_ctx;
     if (!measure(s, c->n_batch, 2, s->pool, &m, e)) return e->code == ERR_MEMORY;
     if (!m.disk_bytes) return true;
-    if (!measure_alone(s, 2, &alone, e)) return e->code == ERR_MEMORY;
+    if (!measure_alone(s, c->n_batch, 2, &alone, e)) return e->code == ERR_MEMORY;
     if (alone.disk_bytes) choose_guesses(s, SPEC_MOST, guess_bytes(s, alone.disk_bytes));
-    if (c->n_batch > BATCH_STREAM) c->n_batch = BATCH_STREAM;
     if (!measure(s, c->n_batch, RING_USUAL, s->pool, &m, e)) return e->code == ERR_MEMORY;
     struct nn_memory plain = m;
     uint64_t most = nn_fair_read(plain.disk_bytes, s->pool);
@@ -287,7 +318,7 @@ static MUST choose_ring(struct setup *s, uint32_t most, struct err *e) {
     for (uint32_t slot = most; slot >= 2; slot /= 2) {
         struct nn_memory alone;
         bool ok = measure(s, s->conf.n_batch, slot, s->pool, &s->memory, e) &&
-                  measure_alone(s, slot, &alone, e);
+                  measure_alone(s, s->conf.n_batch, slot, &alone, e);
         if (!ok && e->code != ERR_MEMORY) return false;
         if (ok && is_fair(s, &alone, slot, s->pool)) {
             s->conf.n_slot = slot;
@@ -297,27 +328,39 @@ static MUST choose_ring(struct setup *s, uint32_t most, struct err *e) {
     return too_small(s, e);
 }
 
+/* What a run does with its budget, and the table of others with each of them. */
+static MUST fit_pool(struct setup *s, struct err *e) {
+    struct engine_conf *c = &s->conf;
+    c->budget = s->pool;
+    c->n_sweep = 0;
+    c->n_reader = READERS_USUAL;
+    choose_guesses(s, GUESS_RAM, s->pool / GUESS_PART);
+    if (!choose_batch(s, e) || !choose_sweep(s, e)) return false;
+    if (c->n_guess >= c->n_batch) c->n_guess = c->n_batch - 1;
+    if (c->n_logit > c->n_batch) c->n_logit = c->n_batch;
+    return choose_ring(s, RING_USUAL, e);
+}
+
 /* With this budget nothing streams. */
-static bool holds_all(const struct setup *s, uint64_t budget) {
-    struct nn_memory m;
-    struct err e;
-    uint64_t off = s->program + slack_of(budget);
-    return budget > off && measure(s, s->conf.n_batch, RING_USUAL, budget - off, &m, &e) &&
-           m.disk_bytes == 0;
+static bool would_hold_all(const struct setup *s, uint64_t budget) {
+    struct setup t = *s;
+    take_budget(&t, budget);
+    choose_guesses(&t, GUESS_RAM, t.pool / GUESS_PART);
+    return holds_all(&t, batch_of(s, BATCH_LEAST));
 }
 
 /* The least such budget, to the MiB. What the weights take is not enough: loading wants some buffers,
  * and of uneven slices one may lack what another has too much of. */
 static uint64_t in_ram_from(const struct setup *s, uint64_t low) {
     uint64_t high = low, step = MIB;
-    while (!holds_all(s, high) && high < NN_PLENTY) {
+    while (!would_hold_all(s, high) && high < NN_PLENTY) {
         low = high + MIB;
         high += step;
         step *= 2;
     }
     while (low < high) {
         uint64_t mid = low + (high - low) / 2 / MIB * MIB;
-        if (holds_all(s, mid))
+        if (would_hold_all(s, mid))
             high = mid;
         else
             low = mid + MIB;
@@ -348,20 +391,15 @@ MUST setup_fit(struct setup *s, const struct machine *m, struct err *e) {
     if (!setup_context(s, m, &c->n_ctx, e) || !set_slices(c, m->slices, e)) return false;
     choose_threads(s, m);
     if (!setup_budget(s, m, e)) return false;
-    choose_guesses(s, GUESS_RAM, s->pool / GUESS_PART);
     if (!least_pool(s, &least, e)) return false;
     s->least = budget_for(s->program, least);
     if (least > s->pool) return too_small(s, e);
-    if (!choose_batch(s, e) || !measure(s, c->n_batch, 2, NN_PLENTY, &most, e)) return false;
+    if (!measure(s, 1, 2, NN_PLENTY, &most, e)) return false;
     /* Without the embedding table, of which a token reads one row only. */
     s->in_ram = in_ram_from(s, budget_for(s->program, most.kv_bytes + most.scratch_bytes +
                                                           most.fixed_bytes + most.weight_bytes +
                                                           most.tiles.n_pinned * 64));
-    c->budget = s->pool;
-    if (!choose_sweep(s, e)) return false;
-    if (c->n_guess >= c->n_batch) c->n_guess = c->n_batch - 1;
-    if (c->n_logit > c->n_batch) c->n_logit = c->n_batch;
-    return choose_ring(s, RING_USUAL, e);
+    return fit_pool(s, e);
 }
 
 /* Reads as long as those to come are on average: small ones are slower. */
@@ -463,7 +501,7 @@ static double draft_keep(struct setup *s) {
     struct forecast f;
     struct err e;
     if (!s->conf.draft || !s->memory.disk_bytes) return 0;
-    if (!measure_alone(s, s->conf.n_slot, &alone, &e)) return 0;
+    if (!measure_alone(s, s->conf.n_batch, s->conf.n_slot, &alone, &e)) return 0;
     foretell(s, &alone, &f);
     double part = 1 - s->forecast.decode_tps / f.decode_tps;
     return part > 0 ? part : 0;
@@ -486,13 +524,17 @@ const char *setup_limit_word(const struct setup *s, const struct forecast *f) {
     return f->disk_bound ? "disk" : is_kernel_slow(s) ? "compute" : "memory";
 }
 
-/* More readers and buffers; with few buffers two readers, or none would be ready while they read. */
-static MUST speed_up(struct setup *s, struct err *e) {
+/* A fast disk: more readers and buffers; with few buffers two readers, or none would be ready while they
+ * read. */
+static MUST add_readers(struct setup *s, struct err *e) {
     s->conf.n_reader = READERS_FAST;
     if (!choose_ring(s, 2 * RING_USUAL, e)) return false;
-    if (s->conf.n_slot >= 2 * READERS_FAST || s->memory.n_demand) return probe_disk(s, e);
-    s->conf.n_reader = READERS_USUAL;
+    if (s->conf.n_slot < 2 * READERS_FAST && !s->memory.n_demand) s->conf.n_reader = READERS_USUAL;
     return true;
+}
+
+static MUST speed_up(struct setup *s, struct err *e) {
+    return add_readers(s, e) && (s->conf.n_reader == READERS_USUAL || probe_disk(s, e));
 }
 
 static MUST try_it(struct setup *s, const struct nn_memory *m, struct err *e) {
@@ -547,17 +589,14 @@ MUST setup_speeds(struct setup *s, const struct machine *m, struct err *e) {
 }
 
 bool setup_at(const struct setup *s, uint64_t budget, struct nn_memory *m, struct forecast *f) {
+    struct setup t = *s;
     struct err e;
-    uint64_t off = s->program + slack_of(budget);
-    uint32_t most = s->disk_bps > FAST_DISK ? 2 * RING_USUAL : RING_USUAL;
-    for (uint32_t slot = most; budget > off && slot >= 2; slot /= 2) {
-        uint32_t batch = slot > 2 ? s->conf.n_batch : 1;
-        if (!measure(s, batch, slot, budget - off, m, &e)) continue;
-        if (!is_fair(s, m, slot, budget - off)) continue;
-        foretell(s, m, f);
-        return true;
-    }
-    return false;
+    take_budget(&t, budget);
+    if (!fit_pool(&t, &e)) return false;
+    if (t.memory.disk_bytes && s->disk_bps > FAST_DISK && !add_readers(&t, &e)) return false;
+    *m = t.memory;
+    foretell(s, m, f);
+    return true;
 }
 
 uint64_t setup_pinned(const struct nn_memory *m) {

@@ -130,6 +130,9 @@ MUST setup_fit(struct setup *s, const struct machine *m, struct err *e);
 enum setup_disk { DISK_IF_NEEDED, DISK_ALWAYS };
 MUST setup_probe(struct setup *s, enum setup_disk disk, struct err *e);
 
+/* The least whole budget that leaves the engine `pool` bytes. */
+uint64_t setup_whole(const struct setup *s, uint64_t pool);
+
 /* For a node, whose part of the model is known only with a plan: its context, threads and kinds of
  * rounding into conf, memory, kernel and disk measured. After setup_budget(); without a model (setup
  * zeroed but for kernels and cores) only the memory. At most a second. */
@@ -139,7 +142,8 @@ MUST setup_speeds(struct setup *s, const struct machine *m, struct err *e);
 const char *setup_limit(const struct setup *s, const struct forecast *f);
 const char *setup_limit_word(const struct setup *s, const struct forecast *f);
 
-/* The forecast at another whole budget; false when that is too small. */
+/* At another whole budget: what setup_fit and setup_probe would make of it, with the speeds that were
+ * measured at this one. False when it is too small. */
 bool setup_at(const struct setup *s, uint64_t budget, struct nn_memory *m, struct forecast *f);
 
 /* Weights kept in memory as bytes of RAM, tables included; and as bytes of the file, without. */
