@@ -1,5 +1,6 @@
 #include "nodesetup.h"
 
+#include "cluster/plan.h"
 #include "host/facts.h"
 
 #include <string.h>
@@ -56,6 +57,22 @@ static void take(struct setup *s, uint64_t bytes) {
     s->program += bytes;
 }
 
+/* With others any part may do that leaves something at all. */
+static MUST check_room(const struct setup *s, const struct node_conf *c, struct err *e) {
+    const struct plan_member self = {.pool = s->pool, .n_thread = s->conf.n_thread};
+    const struct plan_wish wish = {
+        .n_ctx = s->conf.n_ctx, .kv = (uint8_t)s->conf.kv, .wire = (uint8_t)s->conf.wire};
+    uint64_t least = 0;
+    if (!s->model.n_layer || (s->pool && c->keys.has_key)) return true;
+    if (!plan_least(&s->model, &s->kernels, &self, &wish, &least, e)) return false;
+    if (s->pool >= least) return true;
+    return err_set(e, ERR_MEMORY,
+                   "%.150s needs at least %llu MiB on a node of its own, the memory budget is %s; "
+                   "give more --memory",
+                   s->is_demo ? "the demo model" : s->model.file[0].path,
+                   (unsigned long long)(setup_whole(s, least) >> 20), BYTES_TEXT(s->budget));
+}
+
 MUST nodesetup_measure(struct setup *s, const struct machine *m, unsigned n_peer, bool http,
                        struct node_conf *c, struct err *e) {
     if (!setup_budget(s, m, e)) return false;
@@ -70,6 +87,7 @@ MUST nodesetup_measure(struct setup *s, const struct machine *m, unsigned n_peer
     if (!setup_speeds(s, m, e)) return false;
     /* A mesh lays the rows of a message one after another before it sends them. */
     if (s->model.n_layer && !is_alone) take(s, plan_widest(&s->model, s->conf.n_batch));
+    if (!check_room(s, c, e)) return false;
     c->model = s->model.n_layer ? &s->model : NULL;
     c->tok = s->tok;
     c->kernels = &s->kernels;

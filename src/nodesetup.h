@@ -13,7 +13,8 @@
  * handshakes, the requests that a leader keeps and (if http) the page take; speeds; all of it into *c
  * beside what stands there: without a key nobody comes. s: opened with its tokenizer, or zeroed: a node
  * without a model.
- * Fails: as setup_budget and setup_speeds. */
+ * Fails: as setup_budget and setup_speeds; ERR_MEMORY, with what is needed, when the budget is too small
+ * to work alone and, with a key, for any share of the model. */
 MUST nodesetup_measure(struct setup *s, const struct machine *m, unsigned n_peer, bool http,
                        struct node_conf *c, struct err *e);
 

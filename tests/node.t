@@ -171,15 +171,32 @@ SKIP: {
     end_one($there);
 }
 
-# ---- too little memory to work: requests are refused
-my $small = node('--memory', '4M');
+# ---- too little memory even for a part: the command line ends; the number that is named is enough
+synth("$dir/small.gguf", 'tiny,layers=16', 'q8_0');
+chomp(my $small_key = dair(['keygen'])->{out} =~ s/\n.*//sr);
+my %least;
+for my $key (undef, $small_key) {
+    my $kind = $key ? 'with a key' : 'alone';
+    my $run = dair(['node', "$dir/small.gguf", '--memory', '1M', '--state', "$dir/none", '--port', free_port(), '--cluster-port', 0],
+        seconds => 20, enter => sub { $ENV{DAIR_CLUSTER_KEY} = $key // '' });
+    is($run->{status}, 4, "1 MiB, $kind: exit status 4") or diag($run->{err});
+    ($least{$kind}) = $run->{err} =~ /^dair node: .*needs at least (\d+) MiB .*the memory budget is 1\.00 MiB; give more --memory$/m;
+    ok($least{$kind}, "1 MiB, $kind: and what is the least") or diag($run->{err});
+}
+my $enough = node("$dir/small.gguf", '--memory', $least{alone} . 'M');
+ok(says($enough, qr/ALONE: this node serves/), "alone, $least{alone} MiB are enough") or diag(log_of($enough));
+leave($enough, 'the least');
+
+# ---- with a key there may be others who take the most of it; until they come requests are refused
+my $too_small = $least{'with a key'} - 1;
+my $small = node("$dir/small.gguf", '--memory', "${too_small}M", '--discovery', 'off', '--cluster_key', $small_key);
 ok(says($small, qr/error FAILED: .*memory/), 'too little memory: FAILED, and why') or diag(log_of($small));
 refused($small->{port}, 503, qr/memory/, 'a request to a FAILED node');
 my ($status, $body) = get($small->{port}, '/health');
 is($status, 503, 'its /health: 503');
 like($body, qr/"failed","why":".*memory/, 'and why');
 leave($small, 'too little memory');
-like($small->{err}, qr/FAILED: .*\bgive it more --memory$/m, 'the log has it, to the remedy');
+like($small->{err}, qr/FAILED: .*\bgive it --memory $least{'with a key'}M or more$/m, 'the log has it, to the remedy');
 is(scalar(() = $small->{err} =~ /cannot serve/g), 1, 'and the alert once');
 
 # ---- the end waits for answers under way, but not for a second signal: six of all lengths that fit the

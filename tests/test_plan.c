@@ -154,6 +154,28 @@ static void check_shares(void) {
            "a wished share of twice the average");
 }
 
+/* What is said to be the least is, and the sentence names the whole budget that has it. */
+static void check_alone(const struct model *m, const struct plan_wish *w) {
+    struct plan_member one;
+    struct plan p;
+    struct err e = {0};
+    bool out[1];
+    uint64_t least = 0;
+    fill(&one, 1, 0);
+    bool ok = plan_least(m, &kernels, &one, w, &least, &e) && least > MIB;
+    one.pool = least;
+    ok = ok && plan_make(&p, m, &kernels, &one, 1, w, out, &e);
+    one.pool = least - 1;
+    ok = ok && !plan_make(&p, m, &kernels, &one, 1, w, out, &e) && e.code == ERR_MEMORY;
+    tap_ok(ok && strstr(e.text, "give it more --memory"), "with %.1f MiB alone, with less not: %s",
+           (double)least / MIB, e.text);
+    one.budget = one.pool + 5 * MIB;
+    char want[40];
+    snprintf(want, sizeof want, "--memory %uM", (unsigned)((least + 6 * MIB - 1) / MIB));
+    ok = !plan_make(&p, m, &kernels, &one, 1, w, out, &e);
+    tap_ok(ok && strstr(e.text, want), "of %.1f MiB in all: %s", (double)one.budget / MIB, e.text);
+}
+
 static void check_memory(void) {
     const struct model *m = bare_model(&shapes[3].b);
     struct plan_member member[PLAN_NODES];
@@ -197,6 +219,7 @@ static void check_memory(void) {
     ok = plan_make(&p, m, &kernels, member, 2, &w, out, &e);
     tap_ok(!ok && e.code == ERR_MEMORY && strstr(e.text, "1.0 MiB"),
            "a leader that can hold nothing: %s", e.text);
+    check_alone(m, &w);
 }
 
 static uint64_t draw(uint64_t *seed, uint64_t below) {

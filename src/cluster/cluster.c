@@ -82,6 +82,7 @@ static unsigned plan_members(struct cluster *c, const struct action *a, struct p
         if (!f) continue;
         out[n++] = (struct plan_member){.id = a->set[i],
                                         .instance = instance,
+                                        .budget = f->budget_bytes,
                                         .pool = f->pool_bytes,
                                         .speed = f->speed,
                                         .share = f->share,

@@ -2,6 +2,7 @@
 #include "cluster/plan.h"
 
 #include <assert.h>
+#include <stdio.h>
 
 /* --- shares --- */
 
@@ -255,29 +256,57 @@ static void write_plan(struct plan *p, const struct search *s) {
     add_run(p, ROWS_VOCAB, 0, s->cuts.vocab);
 }
 
-/* The leader by itself, at the least sizes: how much is missing. */
-static MUST refuse(struct search *s, const struct plan_member *leader, struct err *e) {
+/* By itself at the least sizes, whatever its pool. */
+static MUST measure_alone(struct search *s, const struct plan_member *leader, struct nn_memory *m,
+                          struct err *e) {
     struct nn_conf c;
-    struct nn_memory m;
     s->n = 1;
     s->member[0] = *leader;
     s->n_batch = s->n_seq = 1;
     cut_up(s);
     conf_of(s, 0, &c);
     c.budget = NN_PLENTY;
-    if (!nn_measure(&c, &m, e)) return false;
+    return nn_measure(&c, m, e);
+}
+
+static uint32_t least_ctx(const struct model *m) {
+    return m->n_ctx < 256 ? m->n_ctx : 256;
+}
+
+MUST plan_least(const struct model *m, const struct kernels *k, const struct plan_member *member,
+                const struct plan_wish *wish, uint64_t *bytes, struct err *e) {
+    struct search s = {.model = m, .kernels = k, .wish = wish, .e = e, .n_ctx = least_ctx(m)};
+    struct nn_memory of;
+    if (wish->n_ctx < s.n_ctx) s.n_ctx = wish->n_ctx;
+    if (!measure_alone(&s, member, &of, e)) return false;
+    *bytes = of.min_budget;
+    return true;
+}
+
+/* How much is missing. */
+static MUST refuse(struct search *s, const struct plan_member *leader, struct err *e) {
+    struct nn_memory m;
+    if (!measure_alone(s, leader, &m, e)) return false;
+    const uint64_t mib = 1 << 20;
+    bool is_known = leader->pool && leader->budget > leader->pool;
+    uint64_t whole = leader->budget - leader->pool + m.min_budget;
+    char more[48] = "give it more --memory";
+    if (is_known) {
+        snprintf(more, sizeof more, "give it --memory %lluM or more",
+                 (unsigned long long)((whole + mib - 1) / mib));
+    }
     return err_set(
         e, ERR_MEMORY,
         "the leader's memory budget leaves %.1f MiB for the model's work, but %.1f MiB is "
         "the least on its own: %.1f for %u tokens of context, %.1f scratch, the rest for "
-        "tables and disk buffers; give it more --memory",
+        "tables and disk buffers; %s",
         (double)leader->pool / 1048576, (double)m.min_budget / 1048576,
-        (double)m.kv_bytes / 1048576, s->n_ctx, (double)m.scratch_bytes / 1048576);
+        (double)m.kv_bytes / 1048576, s->n_ctx, (double)m.scratch_bytes / 1048576, more);
 }
 
 /* The largest context at which members can work. False: none, or is_over. */
 static bool search_plan(struct search *s, const struct plan_member *member, unsigned n) {
-    uint32_t floor = s->model->n_ctx < 256 ? s->model->n_ctx : 256;
+    uint32_t floor = least_ctx(s->model);
     s->n_ctx = s->wish->n_ctx;
     while (!search_members(s, member, n)) {
         if (s->is_over || s->n_ctx <= floor) return false;

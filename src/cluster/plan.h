@@ -51,9 +51,9 @@ struct plan {
 struct plan_member {
     struct node_id id;
     uint64_t instance;
-    uint64_t pool;  // bytes for the engine
-    double speed;   // bytes of weights per second; <= 0: not known
-    double share;   // wished for by its user, > 0: times an average member's; else by speed
+    uint64_t budget, pool;  // bytes in all (0: not known), and of it for the engine
+    double speed;           // bytes of weights per second; <= 0: not known
+    double share;           // wished for by its user, > 0: times an average member's; else by speed
     uint32_t n_thread;
     uint32_t n_ctx, n_seq;  // that it would wish for if it led; 0: as the wish at hand
 };
@@ -74,6 +74,11 @@ struct plan_wish {
 MUST plan_make(struct plan *p, const struct model *m, const struct kernels *k,
                const struct plan_member *member, unsigned n, const struct plan_wish *wish,
                bool left_out[], struct err *e);
+
+/* Bytes of pool with which `member` can work alone, at the smallest sizes that plan_make() would come to.
+ * Fails: as nn_measure. */
+MUST plan_least(const struct model *m, const struct kernels *k, const struct plan_member *member,
+                const struct plan_wish *wish, uint64_t *bytes, struct err *e);
 
 /* The plan's cuts for the forward pass. Fails: ERR_UNSUPPORTED when layers are not all shared alike;
  * ERR_FORMAT when the cuts do not fit the model (from the wire: checked in full here). */
