@@ -15,7 +15,7 @@
 struct chat_conf {
     struct machine machine;
     struct sampling sampling;
-    const char *tokenizer, *system;
+    const char *tokenizer, *prompt, *system, *draft;
     uint32_t n_predict;
     int think;
     bool is_quiet;
@@ -23,6 +23,7 @@ struct chat_conf {
 
 #define AT(field) offsetof(struct chat_conf, field)
 static const struct opt chat_opt[] = {
+    {"-p", OPT_TEXT, AT(prompt), "TEXT", "say this first", 0, 0, NULL},
     {"--system", OPT_TEXT, AT(system), "TEXT", "what the model is told about its part", 0, 0, NULL},
     {"--think", OPT_CHOICE, AT(think), "auto|on|off",
      "whether a thinking model thinks first (auto: as its template does)", 0, 0, NULL},
@@ -31,6 +32,7 @@ static const struct opt chat_opt[] = {
     TOKENIZER_OPTION(struct chat_conf),
     SAMPLING_OPTIONS(struct chat_conf),
     MACHINE_OPTIONS(struct chat_conf),
+    GUESS_OPTIONS(struct chat_conf),
     {"--quiet", OPT_FLAG, AT(is_quiet), NULL, "no forecast, no prompt sign, no thoughts", 0, 0,
      NULL},
 };
@@ -355,11 +357,24 @@ static bool goes_on(const struct err *e) {
     return e->code == ERR_UNSUPPORTED || e->code == ERR_FORMAT || e->code == ERR_LIMIT;
 }
 
+/* One turn. False: the conversation is over. */
+static MUST say(struct talk *t, const char *text, size_t len, struct err *e) {
+    size_t before = t->n_message;
+    if (add_message(t, "user", text, len, e) && answer(t, e)) return true;
+    if (!goes_on(e)) return false;
+    drop_messages(t, before);
+    fprintf(stderr, "dair chat: %s\n", e->text);
+    return true;
+}
+
 static MUST converse(struct talk *t, struct err *e) {
+    const char *first = t->conf->prompt;
     char *line = NULL;
     size_t room = 0;
     bool ok = true, is_shown = !t->conf->is_quiet;
-    for (;;) {
+    if (first && is_shown) fprintf(stderr, "> %s\n", first);
+    if (first && *first) ok = say(t, first, strlen(first), e);
+    while (ok) {
         if (is_shown) fputs("> ", stderr);
         ssize_t n = getline(&line, &room, stdin);
         if (n < 0) break;
@@ -369,13 +384,7 @@ static MUST converse(struct talk *t, struct err *e) {
             if (!command(t, line)) break;
             continue;
         }
-        size_t before = t->n_message;
-        ok = add_message(t, "user", line, (size_t)n, e) && answer(t, e);
-        if (ok) continue;
-        if (!goes_on(e)) break;
-        drop_messages(t, before);
-        fprintf(stderr, "dair chat: %s\n", e->text);
-        ok = true;
+        ok = say(t, line, (size_t)n, e);
     }
     free(line);
     if (is_shown && isatty(STDERR_FILENO)) fputc('\n', stderr);
@@ -428,7 +437,7 @@ static MUST chat(void *conf, const char *path, struct setup *s, struct err *e) {
     bool ok = sampling_make(&c->sampling, &t->sampler, &t->stop, e) &&
               held_open(&t->held, &c->sampling, e) &&
               setup_open(s, path, c->tokenizer, MODEL_ALL, e) && setup_tok(s, e) &&
-              held_vocabulary(&t->held, s->tok, e) &&
+              sampling_draft(s, &c->machine, c->draft, e) && held_vocabulary(&t->held, s->tok, e) &&
               chat_open(&t->chat, &s->model, s->tok, NULL, 0, e) && prepare(t, s, e) &&
               open_engine(t, s, e) && converse(t, e);
     engine_close(t->engine);
@@ -453,8 +462,8 @@ const struct verb verb_chat = {
     .usage = "[MODEL] [options]",
     .summary = "A conversation on the terminal; what was said is not computed again",
     .notes =
-        "Lines from standard input, a turn each; answers go to standard output, thoughts and all "
-        "else to\nstandard error. /help lists the commands.\n",
+        "Lines from standard input, a turn each, after that of -p; answers go to standard output,\n"
+        "thoughts and all else to standard error. /help lists the commands.\n",
     .opt = chat_opt,
     .n_opt = sizeof chat_opt / sizeof *chat_opt,
     .max_word = 1,

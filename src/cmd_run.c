@@ -37,10 +37,7 @@ static const struct opt run_opt[] = {
     TOKENIZER_OPTION(struct run_conf),
     SAMPLING_OPTIONS(struct run_conf),
     MACHINE_OPTIONS(struct run_conf),
-    {"--spec", OPT_CHOICE, AT(machine.spec), "off|ngram|draft|auto",
-     "guess ahead, check several tokens at once: the same text (auto)", 0, 0, NULL},
-    {"--draft", OPT_TEXT, AT(draft), "MODEL", "a small model of the same family that guesses ahead",
-     0, 0, NULL},
+    GUESS_OPTIONS(struct run_conf),
     {"--workers", OPT_PEERS, AT(worker), "HOST:PORT ..", "share the work with these nodes", 0, 0,
      NULL},
     {"--cluster_key", OPT_TEXT, AT(cluster_key), "KEY",
@@ -408,14 +405,16 @@ static void print_summary(const struct answer *a, size_t n_prompt, const struct 
     static const char *const why[] = {
         [GEN_LENGTH] = "", [GEN_EOS] = "", [GEN_STOPPED] = ", stopped"};
     FILE *to = stderr;
-    fprintf(to, "answer    %u tokens%s", f->r.n_token, a->is_stopped ? "" : why[f->r.end]);
+    fprintf(to, "answer    %u token%s%s", f->r.n_token, f->r.n_token == 1 ? "" : "s",
+            a->is_stopped ? "" : why[f->r.end]);
     if (f->r.n_step) fprintf(to, ", %.*f tokens/s", f->decode_tps < 10 ? 2 : 1, f->decode_tps);
     if (f->r.n_step && !f->n_node) {
         fprintf(to, " (forecast %.*f)", s->forecast.decode_tps < 10 ? 2 : 1,
                 s->forecast.decode_tps);
     }
     if (f->per_step > 1.005) fprintf(to, ", %.2f a step by guessing ahead", f->per_step);
-    fprintf(to, "; prompt %zu tokens, %.1f tokens/s\n", n_prompt, f->prefill_tps);
+    fprintf(to, "; prompt %zu token%s, %.1f tokens/s\n", n_prompt, n_prompt == 1 ? "" : "s",
+            f->prefill_tps);
     print_disk(s, f);
     print_draft(f);
     fprintf(to, "memory    %s used at most, of %s\n", BYTES_TEXT(f->peak_rss),
@@ -584,12 +583,18 @@ static MUST answer(const struct run_conf *c, const char *path, struct setup *s, 
     if (c->worker.n && c->machine.slices) {
         return err_set(e, ERR_USAGE, "--slices and --workers exclude each other");
     }
-    if (c->machine.spec == SPEC_DRAFT && !c->draft) {
-        return err_set(e, ERR_USAGE, "--spec draft needs --draft MODEL");
+    if (!c->worker.n && (c->cluster_key || c->config || c->interface)) {
+        return err_set(e, ERR_USAGE, "%s is of use with --workers only",
+                       c->cluster_key ? "--cluster-key"
+                       : c->config    ? "--config"
+                                      : "--interface");
     }
-    if (!setup_open(s, path, c->tokenizer, MODEL_ALL, e) || !setup_tok(s, e)) return false;
-    if (c->draft && c->machine.spec != SPEC_OFF && c->machine.spec != SPEC_NGRAM &&
-        !setup_draft(s, c->draft, e)) {
+    if (path && !c->prompt && !c->file && access(path, F_OK) != 0) {
+        return err_set(e, ERR_IO, "%.200s: cannot open the file: %s; a prompt is given with -p",
+                       path, strerror(errno));
+    }
+    if (!setup_open(s, path, c->tokenizer, MODEL_ALL, e) || !setup_tok(s, e) ||
+        !sampling_draft(s, &c->machine, c->draft, e)) {
         return false;
     }
     if (!held_vocabulary(&a->held, s->tok, e)) return false;

@@ -69,6 +69,13 @@ static MUST read_held(struct held *h, const char *given, const char *must_have, 
     return h->text || err_set(e, ERR_MEMORY, "no memory for a grammar");
 }
 
+MUST sampling_draft(struct setup *s, const struct machine *m, const char *path, struct err *e) {
+    if (m->spec == SPEC_DRAFT && !path) {
+        return err_set(e, ERR_USAGE, "--spec draft needs --draft MODEL");
+    }
+    return !path || m->spec == SPEC_OFF || m->spec == SPEC_NGRAM || setup_draft(s, path, e);
+}
+
 MUST held_open(struct held *h, const struct sampling *c, struct err *e) {
     *h = (struct held){.kind = c->schema ? GRAMMAR_SCHEMA : GRAMMAR_GBNF};
     const char *given = c->schema ? c->schema : c->grammar;

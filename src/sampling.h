@@ -6,7 +6,7 @@
 #include "model/grammar.h"
 #include "model/sampler.h"
 #include "model/stop.h"
-#include "options.h"
+#include "setup.h"
 
 /* A verb's struct holds one as its field `sampling`. */
 struct sampling {
@@ -66,6 +66,10 @@ struct sampling {
 
 /* Fails: ERR_USAGE naming the option. */
 MUST sampling_make(const struct sampling *c, struct sampler *s, struct stop *stop, struct err *e);
+
+/* The model that guesses ahead, where --spec and --draft want one, before the memory budget is drawn up.
+ * path: NULL without. Fails: ERR_USAGE; as setup_draft. */
+MUST sampling_draft(struct setup *s, const struct machine *m, const char *path, struct err *e);
 
 /* What an answer is held to. */
 struct held {

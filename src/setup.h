@@ -52,6 +52,15 @@ struct machine {
         MACHINE_OPTION(T, "--slices", OPT_TEXT, slices, "N|A:B:..",                                \
                        "share the work as N machines would, or in uneven shares (1)", 0, 0, NULL)
 
+/* Guessing ahead; a verb's struct holds the draft's path as its field `draft`. */
+#define GUESS_OPTIONS(T)                                                                           \
+    MACHINE_OPTION(T, "--spec", OPT_CHOICE, spec, "off|ngram|draft|auto",                          \
+                   "guess ahead, check several tokens at once: the same text (auto)", 0, 0, NULL), \
+    {                                                                                              \
+        "--draft", OPT_TEXT, offsetof(T, draft), "MODEL",                                          \
+            "a small model of the same family that guesses ahead", 0, 0, NULL                      \
+    }
+
 /* The tokenizer of a .m; a verb's struct holds it as its field `tokenizer`. */
 #define TOKENIZER_OPTION(T)                                                                        \
     {                                                                                              \

@@ -53,7 +53,8 @@ is($c->{status}, 0, 'chat: the end of input ends it') or diag $c->{err};
 is($c->{out}, "$one->{out}\n", 'the first answer is that of run');
 is($c->{err}, '', '--quiet says nothing else');
 
-$c = talk("What are you?\nWhat are you?\n");
+is(talk("What are you?\n", '--quiet', '-p', 'What are you?')->{out}, talk("What are you?\n" x 2, '--quiet')->{out}, '-p is the first turn');
+$c = talk("What are you?\n" x 2);
 my @note = $c->{err} =~ /\[(\d+) tokens read, (\d+) kept/g;
 is($note[1], 0, 'the first turn is read whole') or diag $c->{err};
 cmp_ok($note[3], '>', $note[0], 'of the second what was said is kept');
@@ -112,6 +113,13 @@ for ([$thinker, 'a b', 'the answer'], [$plain, '', '<think>a b</think>the answer
     is(join('', map { $_->{reasoning_content} // '' } @lines), $thought, "--json: thought '$thought'");
     is(join('', map { $_->{text} // '' } @lines), $answer, "and answered '$answer'");
 }
+# A small model guesses ahead, turn after turn: the same text.
+my $draft = "$dir/draft.gguf";
+dair(['synth', '--quiet', '--shape', 'llama-3.2-1b,layers=1,vocab=2000', '--type', 'q4_0', '--seed', 7, '-o', $draft]);
+my @turns = map { talk("hi\nand so\n/clear\nhi\n", $plain, '-n', 24, '--ctx', 256, '--quiet', @$_) }
+  ['--spec', 'off'], ['--draft', $draft], ['--draft', $draft, '--spec', 'draft'], ['--draft', $plain];
+is($_->{status}, 0, 'chat --draft: exit status 0') or diag($_->{err}) for @turns;
+is($_->{out}, $turns[0]{out}, 'and the same answers') for @turns[1 .. 3];
 $r = dair(['run', $thinker, @forced]);
 is($r->{out}, "the answer", 'the answer alone on standard output');
 like($r->{err}, qr/a b/, 'thoughts beside it');
