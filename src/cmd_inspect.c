@@ -75,10 +75,29 @@ static const char *kind_name(const struct vocab *v) {
                                             : v->kind;
 }
 
+/* A later file of a set is well-formed, but no model. */
+static bool is_later_part(const struct model *m) {
+    const char *key, *value;
+    for (uint32_t i = 0; model_meta(m, i, &key, &value); i++) {
+        if (strcmp(key, "split.no") == 0) return strcmp(value, "0") != 0;
+    }
+    return false;
+}
+
+/* A file that is not what it should be, which is told as a failure. What a model asks of the machine is
+ * an answer to the question. */
+static bool is_bad(const struct setup *s, const struct verdict *v) {
+    enum err_code c = v->why.code;
+    return !v->runs && (c == ERR_FORMAT || c == ERR_LIMIT || c == ERR_IO || c == ERR_USAGE ||
+                        is_later_part(&s->model));
+}
+
 static void print_runs(const struct setup *s, const struct verdict *v) {
     uint64_t streamed = s->memory.disk_bytes;
     if (!v->runs) {
-        printf("runs here no: %s\n", v->why.text);
+        /* What is wrong with a bad file comes as the failure's sentence. */
+        bool is_told = !is_bad(s, v);
+        printf("runs here no%s%s\n", is_told ? ": " : "", is_told ? v->why.text : "");
         return;
     }
     printf("memory    %s hold it all, %s are enough to run it (context of %u tokens)\n",
@@ -141,8 +160,8 @@ static void print_all(const struct setup *s, const struct inspect_conf *c,
     count_types(m, &t);
     for (uint32_t i = 0; i < 64; i++) {
         if (t.n[i])
-            printf("weights   %-6s %s in %u tensors\n", type_name(i), BYTES_TEXT(t.bytes[i]),
-                   t.n[i]);
+            printf("weights   %-6s %s in %u tensor%s\n", type_name(i), BYTES_TEXT(t.bytes[i]),
+                   t.n[i], t.n[i] == 1 ? "" : "s");
     }
     if (v->is_whole) {
         printf("tokenizer %s%s%s, chat format %s\n", kind_name(&m->vocab),
@@ -259,10 +278,7 @@ static MUST inspect(void *conf, const char *path, struct setup *s, struct err *e
     if (!readable) return false;
     if (c->is_json) json_all(s, c, &v);
     if (!c->is_json) print_all(s, c, &v);
-    /* What the file is has been told; only a broken one is a failure. */
-    bool broken = v.why.code == ERR_FORMAT || v.why.code == ERR_LIMIT || v.why.code == ERR_IO ||
-                  v.why.code == ERR_USAGE;
-    if (v.runs || !broken) return true;
+    if (!is_bad(s, &v)) return true;
     *e = v.why;
     return false;
 }
@@ -276,6 +292,9 @@ const struct verb verb_inspect = {
     .name = "inspect",
     .usage = "[MODEL] [options]",
     .summary = "Say what a model file is, and whether and how it can run here",
+    .notes =
+        "Exit status 0 when the file could be told of, whether or not it runs here (`runs` of --json\n"
+        "says that); 3 when it or its tokenizer is broken, 4 for a later file of a set.\n",
     .opt = inspect_opt,
     .n_opt = sizeof inspect_opt / sizeof *inspect_opt,
     .max_word = 1,

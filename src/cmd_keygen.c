@@ -40,11 +40,10 @@ const struct verb verb_keygen = {
     .name = "keygen",
     .usage = "[--json]",
     .summary = "Make a key for a cluster",
-    .notes =
-        "Put the key into dair.txt of every node, as cluster_key = KEY. Nodes with the same key\n"
-        "find and trust each other; whoever has the key can be a node, so keep it as a\n"
-        "password. To change it, give the former one as cluster_key_old until all have the\n"
-        "new one.\n",
+    .notes = "Give the key to every node: as cluster_key = KEY in its /etc/dair.conf, or as\n"
+             "DAIR_CLUSTER_KEY in its environment. Nodes with the same key find and trust each\n"
+             "other; whoever has the key can be a node, so keep it as a password. To change it,\n"
+             "give the former one as cluster_key_old until all have the new one.\n",
     .opt = keygen_opt,
     .n_opt = sizeof keygen_opt / sizeof *keygen_opt,
     .run = keygen_main,

@@ -296,8 +296,9 @@ static void log_banner(const struct service *s) {
     log_info("node", "dair %s: %s, %s%s%s, %d cores, %s of memory", DAIR_VERSION, s->ident.name,
              u.machine, *c->board ? ", " : "", c->board, t->n_core, BYTES_TEXT(t->mem.total));
     char threads[256];
-    log_info("node", "budget %s, of it %s for weights and context; kernels %s, %u threads",
-             BYTES_TEXT(c->budget), BYTES_TEXT(c->pool), t->kernels.name, c->n_thread);
+    log_info("node", "budget %s, of it %s for weights and context; kernels %s, %u thread%s",
+             BYTES_TEXT(c->budget), BYTES_TEXT(c->pool), t->kernels.name, c->n_thread,
+             c->n_thread == 1 ? "" : "s");
     if (!c->model) return;
     setup_threads(t, threads, sizeof threads);
     log_info("node", "threads that write: %s", threads);
@@ -314,7 +315,7 @@ static MUST start_front(struct service *s, struct err *e) {
                                  .memory = nodesetup_http(s->conf.budget),
                                  .port = (uint16_t)c->port,
                                  .interface = s->conf.interface};
-    return front_open(&s->front, &f, e) || bear(s, true, "this node works without page and API", e);
+    return front_open(&s->front, &f, e) || bear(s, true, "this node works without the HTTP API", e);
 }
 
 static MUST start(struct service *s, struct err *e) {
@@ -481,7 +482,7 @@ static int node_main(const struct verb *v, int argc, char **argv) {
 const struct verb verb_node = {
     .name = "node",
     .usage = "[MODEL] [options]",
-    .summary = "Be a node: find the others, share the work, serve page and API",
+    .summary = "Be a node: find the others, share the work, serve the HTTP API",
     .notes =
         "Every option is also a line `key = value` of a config file. What counts: the command\n"
         "line, then DAIR_CLUSTER_KEY in the environment, then --config, then /etc/dair.conf.\n"

@@ -88,6 +88,7 @@ static void help(FILE *to) {
     for (size_t i = 0; i < N_VERB; i++) {
         fprintf(to, "  %-12s %s\n", verbs[i]->name, verbs[i]->summary);
     }
+    fprintf(to, "  %-12s %s\n", "version", "Say which version this is (so does --version)");
     fprintf(to, "\n`dair help VERB` lists the options of one. Results go to standard output,\n"
                 "everything else to standard error. Exit status: 0 done, 1 the work failed,\n"
                 "2 wrong usage, 3 bad input file, 4 does not fit or cannot run here.\n");
@@ -120,14 +121,6 @@ static int unknown_verb(const char *name) {
     return 2;
 }
 
-static int main_help(const char *name) {
-    const struct verb *v = name ? find_verb(name) : NULL;
-    if (name && !v) return unknown_verb(name);
-    if (v) options_help(v, stdout);
-    if (!v) help(stdout);
-    return finish(0);
-}
-
 static int main_version(void) {
     struct kernels k;
     struct err e;
@@ -136,6 +129,14 @@ static int main_version(void) {
         return err_exit_status(&e);
     }
     printf("dair %s (kernels %s, contract %d)\n", DAIR_VERSION, k.name, CONTRACT_VERSION);
+    return finish(0);
+}
+
+static int main_help(const char *name) {
+    const struct verb *v = name ? find_verb(name) : NULL;
+    if (name && !v) return strcmp(name, "version") == 0 ? main_version() : unknown_verb(name);
+    if (v) options_help(v, stdout);
+    if (!v) help(stdout);
     return finish(0);
 }
 

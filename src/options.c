@@ -2,15 +2,22 @@
 
 #include <string.h>
 
-/* Options of the contract that this version does not have yet, and what they are. */
+/* Options of the contract that a verb does not have yet, and what they are. */
 static const struct {
-    const char *name, *what;
+    const char *verb, *name, *what;
 } later[] = {
-    {"--nodes", "planning for several machines"},
-    {"--template", "chat templates from a file"},
-    {"--tools", "tools in the prompt"},
-    {"--messages", "conversations from a file"},
+    {"plan", "--nodes", "planning for several machines"},
+    {"bench", "--nodes", "measuring several machines"},
+    {"chat", "--workers", "a conversation that other nodes share"},
+    {"chat", "--json", "a conversation as JSON"},
+    {"chat", "--raw", "a conversation without a chat format"},
+    {"chat", "-f", "a first turn from a file"},
 };
+
+/* Options that are looked for elsewhere than where they are. */
+static const struct {
+    const char *name, *verb;
+} elsewhere[] = {{"--template", "render"}, {"--tools", "render"}, {"--messages", "render"}};
 
 /* Does the |-separated list hold word [len]? Its index, or -1. */
 static int find_word(const char *list, const char *word, size_t len) {
@@ -94,17 +101,6 @@ static MUST set_value(const struct opt *o, void *conf, const char *value, struct
     return true;
 }
 
-static bool unknown(const struct verb *v, const char *name, size_t len, struct err *e) {
-    for (size_t i = 0; i < sizeof later / sizeof *later; i++) {
-        if (strlen(later[i].name) == len && memcmp(later[i].name, name, len) == 0) {
-            return err_set(e, ERR_USAGE, "%s (%s) is not in this version; see dair %s --help",
-                           later[i].name, later[i].what, v->name);
-        }
-    }
-    return err_set(e, ERR_USAGE, "unknown option %.*s; see dair %s --help",
-                   (int)(len < 60 ? len : 60), name, v->name);
-}
-
 /* Do option name and word [len] agree? Settings have underscores in files and dashes here. */
 static bool same_name(const char *name, const char *word, size_t len) {
     size_t i = 0;
@@ -113,6 +109,21 @@ static bool same_name(const char *name, const char *word, size_t len) {
         i++;
     }
     return i == len && !name[i];
+}
+
+static bool unknown(const struct verb *v, const char *name, size_t len, struct err *e) {
+    for (size_t i = 0; i < sizeof later / sizeof *later; i++) {
+        if (strcmp(later[i].verb, v->name) != 0 || !same_name(later[i].name, name, len)) continue;
+        return err_set(e, ERR_USAGE, "%s (%s) is not in this version; see dair %s --help",
+                       later[i].name, later[i].what, v->name);
+    }
+    for (size_t i = 0; i < sizeof elsewhere / sizeof *elsewhere; i++) {
+        if (!same_name(elsewhere[i].name, name, len)) continue;
+        return err_set(e, ERR_USAGE, "%s is an option of `dair %s`; see dair %s --help",
+                       elsewhere[i].name, elsewhere[i].verb, v->name);
+    }
+    return err_set(e, ERR_USAGE, "unknown option %.*s; see dair %s --help",
+                   (int)(len < 60 ? len : 60), name, v->name);
 }
 
 /* A word that can only be one more machine: HOST:PORT, or some with commas. */
@@ -179,6 +190,20 @@ enum parsed options_parse(const struct verb *v, int argc, char **argv, void *con
     return PARSED;
 }
 
+enum { HELP_LEFT = 24, HELP_WIDTH = 100 };  // columns
+
+/* Text from this column on, in lines that begin below HELP_LEFT. */
+static void put_wrapped(const char *text, size_t column, FILE *to) {
+    for (text += strspn(text, " "); *text; text += strspn(text, " ")) {
+        size_t len = strcspn(text, " ");
+        bool fits = column + 1 + len <= HELP_WIDTH;
+        if (!fits) column = (size_t)fprintf(to, "\n%*s", HELP_LEFT, "") - 1;
+        column += (size_t)fprintf(to, " %.*s", (int)len, text);
+        text += len;
+    }
+    fputc('\n', to);
+}
+
 void options_help(const struct verb *v, FILE *to) {
     fprintf(to, "dair %s %s\n\n%s.\n", v->name, v->usage, v->summary);
     if (v->n_opt) fprintf(to, "\n");
@@ -188,7 +213,7 @@ void options_help(const struct verb *v, FILE *to) {
         if (!o->help) continue;
         snprintf(left, sizeof left, "%s%s%s", o->name, o->arg ? " " : "", o->arg ? o->arg : "");
         for (char *c = left; *c && *c != ' '; c++) *c = *c == '_' ? '-' : *c;
-        fprintf(to, "  %-22s %s\n", left, o->help);
+        put_wrapped(o->help, (size_t)fprintf(to, "  %-22s", left), to);
     }
     fprintf(to, "  %-22s %s\n", "--help", "this text");
     if (v->notes) fprintf(to, "\n%s", v->notes);

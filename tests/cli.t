@@ -50,13 +50,14 @@ sub refused {
 }
 
 # ---- help and version
-my @verbs = qw(node status run inspect plan tokenize detokenize perplexity bench synth selftest
+my @verbs = qw(node status run chat render inspect plan tokenize detokenize perplexity bench synth selftest
   doctor keygen);
 my ($status, $out, $err) = dair(['--help']);
 is($status, 0, 'help: exit status 0');
 is($err, '', 'help: nothing on stderr');
 like($out, qr/^  $_ +\S/m, "help lists $_") for @verbs;
 unlike($out, qr/^  update /m, 'and nothing that is not there');
+like($out, qr/^  version +\S.*--version/m, 'and the version');
 ($status, $out, $err) = dair([]);
 is($status, 2, 'no verb: exit status 2');
 is($out, '', 'no verb: the help is on stderr');
@@ -84,6 +85,12 @@ refused(['help', 'update'],      2, qr/update \(.+\) is not in this version/);
 refused(['run', '--bogus'],    2, qr/unknown option --bogus; see dair run --help/);
 refused(['run', '--bogus=1'],  2, qr/unknown option --bogus;/);
 refused(['plan', '--nodes', '3'], 2, qr/--nodes \(.+\) is not in this version/);
+refused(['bench', '--nodes', '3'], 2, qr/--nodes \(measuring several machines\) is not in this version/);
+refused(['run', $_, 'x'],      2, qr/$_ is an option of `dair render`; see dair run --help/) for qw(--template --tools --messages);
+refused(['chat', $_],          2, qr/$_ \(.+\) is not in this version; see dair chat --help/) for qw(--workers --json --raw -f);
+refused(['chat', '--spec', 'draft'], 2, qr/--spec draft needs --draft MODEL/);
+refused(['run', '-p', 'x', $_, 'y'], 2, qr/$_ is of use with --workers only/) for qw(--cluster-key --config --interface);
+refused(['run', 'What are you?'], 1, qr/What are you\?: .*; a prompt is given with -p$/);
 refused(['run', '-p'],         2, qr/-p needs a value/);
 refused(['run', '--json=yes'], 2, qr/--json takes no value/);
 refused(['run', '-p', 'x', '-n', 'many'],        2, qr/-n takes a whole number/);
@@ -111,6 +118,8 @@ refused(['run', '-p', 'x', '--pin', 'maybe'],    2, qr/--pin takes auto\|on\|off
 refused(['run', '-p', 'x', '--threads', '0'],    2, qr/--threads takes 1 to/);
 refused(['run', 'a.gguf', 'b.gguf', '-p', 'x'],  2, qr/"b.gguf" is one word too many/);
 refused(['synth'],                               2, qr/--shape.* is needed/);
+refused(['synth', '--shape', 'llama-3.2-1b,layers=1', '--type', 'q4_0', '--quiet', '-o', "$dir/none/x.gguf"], 1,
+    qr{cannot write \S+/none/x\.gguf: No such file});
 refused(['synth', '--shape', 'no-such', '--type', 'q4_0', '-o', "$dir/x.gguf"], 2, qr/no-such/);
 refused(['synth', '--shape', 'tiny', '--type', 'q4_0', '-o', $dir], 2, qr/is no file; give -o/);
 

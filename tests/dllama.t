@@ -105,6 +105,9 @@ refused(['run', $t, @ask], 3, qr/words\.t: a tokenizer .*--tokenizer/, 'the .t a
 refused(['run', $m, '--tokenizer', $m, @ask], 3, qr/toy\.m: .*toy\.m: not a tokenizer/, 'the model as .t');
 refused(['run', $m, '--tokenizer', "$dir/none.t", @ask], 1, qr/none\.t: .*No such file/, 'a .t that is not there');
 refused(['run', '--tokenizer', $t, '-p', 'x'], 2, qr/--tokenizer needs a model/, 'a .t without a model');
+my $bad = dair(['inspect', $m, '--tokenizer', $m]);
+is($bad->{status}, 3, 'inspect, the model as .t: exit status 3');
+is(scalar(() = "$bad->{out}$bad->{err}" =~ /not a tokenizer/g), 1, 'and why, once') or diag("$bad->{out}$bad->{err}");
 write_file("$dir/cut.m", substr model(), 0, 3000);
 refused(['inspect', "$dir/cut.m", '--tokenizer', $t], 3, qr/cut\.m: tensor token_embd.* 3000 bytes \(an incomplete download\?\)/, 'a cut .m');
 synth("$dir/x.gguf", 'llama-3.2-1b,layers=1', 'q4_0') if !is_sanitized();

@@ -90,6 +90,10 @@ cmp_ok(abs($set->{bytes} - $one->{bytes}), '<', 2000, 'inspect: as long as the o
 is_deeply([map { $_->{file} } @{$set->{tensors}}], [(0) x 3, (1) x 4, (2) x (@{$one->{tensors}} - 7)],
     'inspect: where each tensor is');
 like(dair(['inspect', $first])->{out}, qr/ in 3 files$/m, 'inspect says so');
+my $later = dair(['inspect', $first =~ s/00001-of/00002-of/r]);
+is($later->{status}, 4, 'inspect of the second file: exit status 4');
+like($later->{out}, qr/^runs here no$/m, 'it is told of');
+like($later->{err}, qr/\Adair inspect: .* is file 2 of a set of 3; open the first one.*\n\z/, 'and why, once');
 my $plan = dair(['plan', $first, '--memory', '64M']);
 like($plan->{out} . $plan->{err}, qr/ in 3 files$/m, 'plan too');
 

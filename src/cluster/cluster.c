@@ -166,8 +166,9 @@ static void adopt(struct cluster *c, const struct plan *p) {
     struct err e = {0};
     struct plan copy = *p;  // members.c's own lives until the next call only
     if (epoch_adopt(c, &copy, &e)) {
-        log_info("cluster", "epoch %llu: %u nodes, slice %u is ours",
-                 (unsigned long long)copy.epoch, copy.n_node, c->epoch->self);
+        log_info("cluster", "epoch %llu: %u node%s, slice %u is ours",
+                 (unsigned long long)copy.epoch, copy.n_node, copy.n_node == 1 ? "" : "s",
+                 c->epoch->self);
         return;
     }
     cluster_alert(c, e.text);

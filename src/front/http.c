@@ -402,7 +402,9 @@ static void check_head(struct http_request *q, const char *path, const char *met
                "an API key is asked for here: send it as \"Authorization: Bearer KEY\"");
     } else if (is_post && (type ? !is_json(type) : header(q, MHD_HTTP_HEADER_ORIGIN) != NULL)) {
         /* What a page of another site may send unasked is of another type, or of none. */
-        refuse(q, MHD_HTTP_UNSUPPORTED_MEDIA_TYPE, "the body must be of type application/json");
+        refuse(q, MHD_HTTP_UNSUPPORTED_MEDIA_TYPE,
+               "the body must be of type application/json; with curl: --json, or -H "
+               "'Content-Type: application/json'");
     } else if (is_post && !length && !coding) {
         refuse(q, MHD_HTTP_LENGTH_REQUIRED, "a body is wanted, with Content-Length or chunked");
     }
@@ -691,7 +693,7 @@ static MUST start_daemon(struct http *h, struct err *e) {
     const struct listen_conf c = {.interface = h->conf.interface,
                                   .has_loopback = true,
                                   .port = h->conf.port,
-                                  .who = "page and API",
+                                  .who = "the HTTP API",
                                   .key = "port"};
     if (!listen_open(&h->listen, &c, e)) return false;
     h->port = h->listen.conf.port;

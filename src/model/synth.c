@@ -691,10 +691,10 @@ static MUST write_file(struct writer *w, struct err *e) {
     if (n < 0 || (size_t)n >= sizeof part) return err_set(e, ERR_USAGE, "the path is too long");
     if (!want_file(w->s->out, e) || !want_file(part, e)) return false;
     w->fd = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    if (w->fd < 0) return err_sys(e, "%s", part);
+    if (w->fd < 0) return err_sys(e, "cannot write %.300s", w->s->out);
     bool ok = reserve(w, e) && write_whole(w, e);
-    if (close(w->fd) != 0 && ok) ok = err_sys(e, "%s", part);
-    if (ok && rename(part, w->s->out) != 0) ok = err_sys(e, "%s", w->s->out);
+    if (close(w->fd) != 0 && ok) ok = err_sys(e, "cannot write %.300s", w->s->out);
+    if (ok && rename(part, w->s->out) != 0) ok = err_sys(e, "cannot write %.300s", w->s->out);
     if (!ok) unlink(part);
     return ok;
 }
