@@ -52,15 +52,22 @@ sub malformed {
     report('E-malformed', @n);
 }
 
+# The types that tests/supported.txt lists: without a kernel they fail, others are not supported yet.
+sub listed_types {
+    open my $f, '<', "$here/supported.txt" or die "supported.txt: $!\n";
+    return map { s/#.*//r =~ /^\s*type\s+(\S+)/ ? ($1 => 1) : () } <$f>;
+}
+
 # Dequantising must give the same bits.
 sub quant {
     return unless -d "$dir/D-quant";
+    my %listed = listed_types();
     my @n = (0, 0, 0);
     for my $bin (sort glob "$dir/D-quant/*.bin") {
         my ($type) = basename($bin) =~ /^([A-Z0-9_]+)\./ or next;
         (my $want = $bin) =~ s/\.bin$/.f32/;
         my $got = `$build/tests/golden_quant $type < '$bin'`;
-        if ($? >> 8 == 4) { $n[2]++ }
+        if ($? >> 8 == 4 && !$listed{$type}) { $n[2]++ }
         elsif (!$? && length $got && $got eq slurp($want)) { $n[0]++ }
         else { $n[1]++; print "not ok - D-quant ", basename($bin), "\n" }
     }

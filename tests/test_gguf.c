@@ -210,6 +210,10 @@ static void check_tensors(void) {
     expect("rows shorter than a block", &s, ERR_FORMAT, "block of 256");
     s = (struct spec){.retype = "blk.0.attn_q.weight", .type = 36};
     expect("a removed type", &s, ERR_FORMAT, "type 36");
+    s = (struct spec){.retype = "blk.0.attn_q.weight", .type = 43};
+    expect("a type of later days", &s, ERR_UNSUPPORTED, "type 43, which is newer");
+    s = (struct spec){.retype = "blk.0.attn_q.weight", .type = UINT32_MAX};
+    expect("a type beyond all", &s, ERR_UNSUPPORTED, "newer than this version");
     s = (struct spec){.shift = 32};
     expect("tensors that overlap", &s, ERR_FORMAT, "overlap");
     s = (struct spec){.shift = 4};
@@ -389,7 +393,10 @@ static void check_formats(void) {
         bad += !ok;
     }
     tap_ok(n > 20 && !bad, "%d block formats as ggml has them", n);
-    tap_ok(!tensor_format(4) && !tensor_format(31) && !tensor_format(42) &&
+    const struct tensor_format *q2 = tensor_format(42);
+    tap_ok(q2 && !strcmp(q2->name, "Q2_0") && q2->block == 64 && q2->bytes == 18,
+           "Q2_0, which has no golden blocks");
+    tap_ok(!tensor_format(4) && !tensor_format(31) && !tensor_format(43) &&
                !tensor_format(UINT32_MAX),
            "removed and unknown types have none");
 }

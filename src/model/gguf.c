@@ -28,11 +28,13 @@ static const struct tensor_format formats[] = {
     [26] = {"I32", 1, 4},        [27] = {"I64", 1, 8},        [28] = {"F64", 1, 8},
     [29] = {"IQ1_M", 256, 56},   [30] = {"BF16", 1, 2},       [34] = {"TQ1_0", 256, 54},
     [35] = {"TQ2_0", 256, 66},   [39] = {"MXFP4", 32, 17},    [40] = {"NVFP4", 64, 36},
-    [41] = {"Q1_0", 128, 18},
+    [41] = {"Q1_0", 128, 18},    [42] = {"Q2_0", 64, 18},
 };
 
+enum { N_FORMAT = sizeof formats / sizeof *formats };
+
 const struct tensor_format *tensor_format(uint32_t type) {
-    if (type >= sizeof formats / sizeof *formats || !formats[type].name) return NULL;
+    if (type >= N_FORMAT || !formats[type].name) return NULL;
     return &formats[type];
 }
 
@@ -285,6 +287,12 @@ static MUST read_kv(struct pass *p, struct gguf_kv *kv, uint32_t i, struct err *
 /* Bytes of a tensor from its type and dimensions. */
 static MUST tensor_size(const struct pass *p, struct tensor *t, struct err *e) {
     const struct tensor_format *f = tensor_format(t->type);
+    if (t->type >= N_FORMAT) {
+        return err_set(e, ERR_UNSUPPORTED,
+                       "%s has type %" PRIu32 ", which is newer than this version; "
+                       "take a file of another type, such as Q4_K_M or Q8_0",
+                       p->what, t->type);
+    }
     if (!f) {
         return err_set(e, ERR_FORMAT,
                        "%s has type %" PRIu32 ", which GGUF does not define (any more)", p->what,
