@@ -160,7 +160,9 @@ const struct verb verb_plan = {
     .name = "plan",
     .usage = "[MODEL] [options]",
     .summary = "Say where everything would go and how fast it would be, without running it",
-    .notes = "Memory and disk are measured for a second; nothing is loaded.\n",
+    .notes =
+        "Takes two or three seconds: memory and disk are measured, and where weights would come from "
+        "the\ndisk some layers are loaded and run on trial. The model as a whole is not loaded.\n",
     .opt = plan_opt,
     .n_opt = sizeof plan_opt / sizeof *plan_opt,
     .max_word = 1,

@@ -73,7 +73,13 @@ MUST sampling_draft(struct setup *s, const struct machine *m, const char *path, 
     if (m->spec == SPEC_DRAFT && !path) {
         return err_set(e, ERR_USAGE, "--spec draft needs --draft MODEL");
     }
-    return !path || m->spec == SPEC_OFF || m->spec == SPEC_NGRAM || setup_draft(s, path, e);
+    if (path && (m->spec == SPEC_OFF || m->spec == SPEC_NGRAM)) {
+        return err_set(e, ERR_USAGE,
+                       "--spec %s has no use for --draft; leave one of them out, or take --spec "
+                       "draft or auto",
+                       m->spec == SPEC_OFF ? "off" : "ngram");
+    }
+    return !path || setup_draft(s, path, e);
 }
 
 MUST held_open(struct held *h, const struct sampling *c, struct err *e) {

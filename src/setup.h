@@ -135,7 +135,8 @@ MUST setup_check_text(const struct setup *s, const char *what, size_t len, struc
 MUST setup_fit(struct setup *s, const struct machine *m, struct err *e);
 
 /* Measure memory, the kernel and, if something streams (or always), the disk; then the forecast. A
- * fast disk gets more readers. Up to two seconds, within the pool's bytes. */
+ * fast disk gets more readers, and some layers are run on trial (rehearse.h). Up to three seconds, within
+ * the pool's bytes. */
 enum setup_disk { DISK_IF_NEEDED, DISK_ALWAYS };
 MUST setup_probe(struct setup *s, enum setup_disk disk, struct err *e);
 

@@ -482,5 +482,8 @@ is($status, 1, 'doctor: a bad file is wrong');
 like($out, qr/^model +WRONG .*; .*inspect/m, 'doctor: and says what to do');
 refused(['perplexity'], 2, qr/-f FILE/);
 refused(['run', '-p', 'x', '--spec', 'draft'], 2, qr/--draft MODEL/);
+refused(['run', '-p', 'x', '--spec', $_, '--draft', "$dir/absent"], 2, qr/--spec $_ has no use for --draft/) for qw(ngram off);
+refused(['chat', '--spec', 'ngram', '--draft', "$dir/absent"], 2, qr/--spec ngram has no use for --draft/);
+refused(['run', '-p', 'x', '--draft', "$dir/absent"], 1, qr/absent.*No such file/);
 
 done_testing();
