@@ -547,6 +547,7 @@ static uint64_t multiply(size_t n) {
 
 void kernels_avx2(struct kernels *k) {
     k->name = "avx2";
+    k->tile_groups = 2;
     k->weights[W_Q4_0].relay = relay_q4_0;
     k->weights[W_Q4_0].matmul = matmul_q4_0;
     k->weights[W_Q8_0].relay = relay_q8_0;

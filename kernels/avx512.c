@@ -146,6 +146,7 @@ static void matmul_q6_k(float *y, size_t ldy, const void *w, size_t n_group, siz
 
 void kernels_avx512(struct kernels *k) {
     k->name = "avx512";
+    k->tile_groups = 2 * VEC_ROWS / ROW_GROUP;
     install(k);
     k->weights[W_Q3_K].matmul = matmul_q3_k;
     k->weights[W_Q5_K].matmul = matmul_q5_k;

@@ -88,7 +88,8 @@ struct weight_ops {
 };
 
 struct kernels {
-    const char *name;  // best variant that contributed, one of cpu_variant()
+    const char *name;      // best variant that contributed, one of cpu_variant()
+    unsigned tile_groups;  // groups of rows that matmul takes at once: fewer cost it as much time
     struct weight_ops weights[N_WEIGHT_TYPE];  // by enum weight_type; all NULL where there is none
 
     /* x [n] to blocks q [ceil(n / 32)], missing values are zero. */

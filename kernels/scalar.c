@@ -387,6 +387,7 @@ static size_t topk(int32_t *id, float *val, size_t k, const float *x, size_t n) 
 void kernels_scalar(struct kernels *k) {
     *k = (struct kernels){
         .name = "scalar",
+        .tile_groups = 1,
         .weights[W_Q4_0] = {false, relay_q4_0, dequant_q4_0, matmul_q4_0},
         .weights[W_Q8_0] = {false, relay_q8_0, dequant_q8_0, matmul_q8_0},
         .weights[W_F16] = {true, relay_f16, dequant_f16, matmul_f16},

@@ -72,6 +72,22 @@ static bool blame(const struct matmul_state *s, uint32_t asked, struct err *e) {
     return err_in(e, s->w->matrix[t->matrix]->tensor->name);
 }
 
+/* One unit of a tile as it came from the disk. A token by itself gains nothing from the width of a unit, so
+ * no more of it is re-laid at a time than stays in the cache. */
+static MUST run_streamed(const struct mm_job *job, const struct tile_rows *rows,
+                         const struct unit *u, const uint8_t *raw, float *y, uint8_t *scratch,
+                         struct err *e) {
+    const struct matrix *mat = job->mat;
+    uint32_t n = job->n_tok > 1 ? u->n_group : (uint32_t)(UNIT_BYTES / mat->group_bytes);
+    if (!n) n = 1;
+    for (uint32_t g = 0; g < u->n_group; g += n, y += n * ROW_GROUP) {
+        uint32_t left = u->n_group - g, now = left < n ? left : n;
+        if (!relay(mat, rows, u->group + g, now, scratch, raw, e)) return false;
+        mat->ops->matmul(y, job->ldy, scratch, now, mat->n_col, job->x, job->n_tok);
+    }
+    return true;
+}
+
 /* Units from `index` of the job's on, at most n of them: returns how many it did, 0 for an error. A token by
  * itself goes over all that lie side by side in one call, for looking a unit up costs the time of 1 KiB of
  * it; where there are more tokens, each unit stays in the cache while they pass. */
@@ -83,15 +99,14 @@ static uint32_t run_units(struct matmul_state *s, const struct mm_job *job, uint
     uint32_t n_group = u->n_group, done = 1;
     struct view v;
     if (!store_get(s->store, u->tile, &v, e)) return blame(s, u->tile, e), 0;
-    const uint8_t *w = v.p + u->group * mat->group_bytes;
-    if (!v.resident) {
-        if (!relay(mat, rows, u->group, u->n_group, scratch, v.p, e)) return 0;
-        w = scratch;
-    } else if (job->n_tok == 1) {
-        while (done < n && u[done].tile == u->tile) n_group += u[done++].n_group;
-    }
     float *y = job->y + rows->row + u->group * ROW_GROUP;
-    mat->ops->matmul(y, job->ldy, w, n_group, mat->n_col, job->x, job->n_tok);
+    if (v.resident) {
+        const uint8_t *w = v.p + u->group * mat->group_bytes;
+        while (job->n_tok == 1 && done < n && u[done].tile == u->tile) n_group += u[done++].n_group;
+        mat->ops->matmul(y, job->ldy, w, n_group, mat->n_col, job->x, job->n_tok);
+    } else if (!run_streamed(job, rows, u, v.p, y, scratch, e)) {
+        return 0;
+    }
     finish_units(s, u->tile, done);
     return done;
 }

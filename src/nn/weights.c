@@ -18,12 +18,16 @@ struct count {
     size_t n_tile, n_unit;
 };
 
+/* Groups of a unit of so long ones: what the kernels take at once, or some times that. */
+static uint32_t unit_groups(size_t group_bytes, uint32_t at_once) {
+    uint32_t n = (uint32_t)(UNIT_BYTES / group_bytes) / at_once * at_once;
+    return n ? n : at_once;
+}
+
 /* Cut matrix mat into tiles and units, appending to w, or only counting when w has no arrays yet. */
 static void add_tiles(struct weights *w, const struct model *m, struct matrix *mat, uint32_t index,
                       struct count *c) {
-    uint32_t step = tile_rows_of(m, mat->row_bytes);
-    uint32_t groups = (uint32_t)(UNIT_BYTES / mat->group_bytes);
-    if (!groups) groups = 1;
+    uint32_t step = tile_rows_of(m, mat->row_bytes), groups = mat->unit_groups;
     mat->tile0 = (uint32_t)c->n_tile;
     mat->unit0 = (uint32_t)c->n_unit;
     uint32_t end = mat->row0 + mat->n_row;
@@ -73,6 +77,7 @@ static MUST list(struct weights *w, const struct nn_conf *c, struct matrix *mat,
                        "such as Q4_K_M or Q8_0",
                        t->name, f ? f->name : "unknown");
     }
+    size_t group_bytes = weight_group_bytes((int)t->type, t->dim[0]);
     *mat = (struct matrix){
         .tensor = t,
         .off = off,
@@ -81,7 +86,8 @@ static MUST list(struct weights *w, const struct nn_conf *c, struct matrix *mat,
         .row0 = begin,
         .n_row = end - begin,
         .row_bytes = weight_row_bytes((int)t->type, t->dim[0]),
-        .group_bytes = weight_group_bytes((int)t->type, t->dim[0]),
+        .group_bytes = group_bytes,
+        .unit_groups = unit_groups(group_bytes, c->kernels->tile_groups),
     };
     w->matrix[w->n_matrix++] = mat;
     return true;

@@ -9,7 +9,7 @@
 
 #include "nn/nn.h"
 
-enum { UNIT_BYTES = 64 << 10 };
+enum { UNIT_BYTES = 64 << 10 };  // or one tile of the kernels, if that is more
 
 struct matrix {
     const struct tensor *tensor;  // that holds it; of experts it may hold all
@@ -19,6 +19,7 @@ struct matrix {
     uint32_t row0, n_row;    // this slice's rows of the matrix
     size_t row_bytes;        // file order
     size_t group_bytes;      // kernel order
+    uint32_t unit_groups;    // groups of a unit, but for a tile's last
     uint32_t tile0, n_tile;  // into weights.tile
     uint32_t unit0, n_unit;  // into weights.unit
 };
