@@ -37,6 +37,8 @@ static const struct opt chat_opt[] = {
      NULL},
 };
 
+enum { LONG_TOKEN = 16 };  // bytes; texts have more of them for a token only by being no language
+
 static atomic_bool stop_asked;  // the signal flag
 
 static void on_signal(int sig) {
@@ -58,6 +60,7 @@ struct talk {
     struct chat *chat;
     struct sampler sampler;
     struct held held;
+    size_t most_text;  // bytes of a line
     struct stop stop;
     enum chat_think think;
     const char *system;
@@ -209,8 +212,17 @@ static uint32_t common(const struct talk *t, size_t n) {
     return (uint32_t)k;
 }
 
+/* What is shown must be what the grammar saw, a blank in front included. */
+static void start_text(const struct talk *t, struct detok *d) {
+    if (t->held.grammar) {
+        detok_init_within(d, t->setup->tok, false);
+    } else {
+        detok_init(d, t->setup->tok, chat_has_controls(t->chat));
+    }
+}
+
 static void begin_answer(struct talk *t) {
-    detok_init(&t->detok, t->setup->tok, chat_has_controls(t->chat));
+    start_text(t, &t->detok);
     t->n_text = 0;
     t->is_stop = t->has_thought = false;
 }
@@ -249,7 +261,7 @@ static MUST keep_answer(struct talk *t, size_t from, struct reasoning split, str
     struct detok d;
     bool is_stop, ok = all && k.text;
     if (ok) {
-        detok_init(&d, t->setup->tok, chat_has_controls(t->chat));
+        start_text(t, &d);
         for (size_t i = from; i < t->n_id; i++)
             len += detok_push(&d, t->id[i], all + len, cap - len);
         len += detok_flush(&d, all + len, cap - len);
@@ -264,7 +276,31 @@ static MUST keep_answer(struct talk *t, size_t from, struct reasoning split, str
     return ok;
 }
 
-static MUST answer(struct talk *t, struct err *e) {
+static bool on_load(void *ctx, uint64_t done, uint64_t total) {
+    progress_update(ctx, done, total);
+    return true;
+}
+
+/* A new engine, in the place of one that is spent. */
+static MUST load_engine(struct talk *t, struct err *e) {
+    engine_close(t->engine);
+    t->engine = NULL;
+    if (!engine_open(&t->engine, &t->setup->conf, e)) return false;
+    progress_start(&t->progress, "loading", PROGRESS_BYTES, t->conf->is_quiet ? NULL : stderr);
+    bool ok = engine_load(t->engine, on_load, &t->progress, e);
+    progress_end(&t->progress);
+    return ok;
+}
+
+/* Ctrl-C while the prompt was read: there is no answer, and perhaps no engine any more. */
+static MUST recover(struct talk *t, bool *is_said, struct err *e) {
+    *is_said = false;
+    if (!t->conf->is_quiet) fputs("[stopped while reading, as if it had not been said]\n", stderr);
+    return !engine_is_spent(t->engine) || load_engine(t, e);
+}
+
+/* A turn of the model. is_said: there is an answer. */
+static MUST answer(struct talk *t, bool *is_said, struct err *e) {
     size_t n;
     if (!encode(t, &n, e)) return false;
     uint32_t keep = common(t, n), room = t->setup->conf.n_ctx - (uint32_t)n;
@@ -285,7 +321,9 @@ static MUST answer(struct talk *t, struct err *e) {
                             .is_end = is_end,
                             .on_token = on_token,
                             .on_prefill = on_prefill,
-                            .ctx = t};
+                            .ctx = t,
+                            .stop = &stop_asked,
+                            .goes_on = true};
     begin_answer(t);
     progress_start(&t->progress, "reading", PROGRESS_TOKENS, t->conf->is_quiet ? NULL : stderr);
     catch_interrupt(true);
@@ -293,6 +331,7 @@ static MUST answer(struct talk *t, struct err *e) {
     bool is_stopped = atomic_load(&stop_asked);
     catch_interrupt(false);
     progress_end(&t->progress);
+    if (is_stopped && (ok ? !out.n_token : e->code == ERR_STOPPED)) return recover(t, is_said, e);
     if (!ok) return false;
     if (t->write_errno) {
         errno = t->write_errno;
@@ -301,9 +340,15 @@ static MUST answer(struct talk *t, struct err *e) {
     }
     end_answer(t);
     if (!t->conf->is_quiet) {
+        const char *how = is_stopped              ? ", stopped"
+                          : out.end != GEN_LENGTH ? ""
+                          : r.n_predict == most   ? ", cut off by -n"
+                                                  : ", cut off: the context is full";
         fprintf(stderr, "[%zu tokens read, %u kept, %u answered%s]\n", n - out.n_kept, out.n_kept,
-                out.n_token, is_stopped ? ", stopped" : "");
+                out.n_token, how);
     }
+    *is_said = true;
+    if (engine_is_spent(t->engine) && !load_engine(t, e)) return false;
     return keep_answer(t, n, split, e);
 }
 
@@ -360,9 +405,14 @@ static bool goes_on(const struct err *e) {
 /* One turn. False: the conversation is over. */
 static MUST say(struct talk *t, const char *text, size_t len, struct err *e) {
     size_t before = t->n_message;
-    if (add_message(t, "user", text, len, e) && answer(t, e)) return true;
-    if (!goes_on(e)) return false;
+    bool is_said = false,
+         ok = len <= t->most_text ||
+              err_set(e, ERR_LIMIT, "a line has at most %zu bytes here", t->most_text);
+    ok = ok && add_message(t, "user", text, len, e) && answer(t, &is_said, e);
+    if (ok && is_said) return true;
     drop_messages(t, before);
+    if (ok) return true;
+    if (!goes_on(e)) return false;
     fprintf(stderr, "dair chat: %s\n", e->text);
     return true;
 }
@@ -393,11 +443,6 @@ static MUST converse(struct talk *t, struct err *e) {
 
 /* --- start --- */
 
-static bool on_load(void *ctx, uint64_t done, uint64_t total) {
-    progress_update(ctx, done, total);
-    return true;
-}
-
 static MUST prepare(struct talk *t, struct setup *s, struct err *e) {
     static char out[64 << 10];  // stdout's buffer, so that printing never allocates
     uint32_t n_ctx;
@@ -410,8 +455,9 @@ static MUST prepare(struct talk *t, struct setup *s, struct err *e) {
     if (!t->text || !t->id || !t->next) {
         return err_set(e, ERR_MEMORY, "no memory for a conversation of %u tokens", n_ctx);
     }
-    return setup_budget(s, &t->conf->machine, e) && setup_fit(s, &t->conf->machine, e) &&
-           setup_probe(s, DISK_IF_NEEDED, e);
+    if (!setup_budget(s, &t->conf->machine, e)) return false;
+    t->most_text = setup_keep_text(s, (size_t)n_ctx * LONG_TOKEN);
+    return setup_fit(s, &t->conf->machine, e) && setup_probe(s, DISK_IF_NEEDED, e);
 }
 
 static MUST open_engine(struct talk *t, struct setup *s, struct err *e) {
@@ -419,11 +465,7 @@ static MUST open_engine(struct talk *t, struct setup *s, struct err *e) {
     if (bars) setup_print(s, bars);
     if (bars && chat_note(t->chat)) fprintf(bars, "note      %s\n", chat_note(t->chat));
     if (bars) fputs("chat      /help lists the commands\n\n", bars);
-    if (!engine_open(&t->engine, &s->conf, e)) return false;
-    progress_start(&t->progress, "loading", PROGRESS_BYTES, bars);
-    bool ok = engine_load(t->engine, on_load, &t->progress, e);
-    progress_end(&t->progress);
-    return ok;
+    return load_engine(t, e);
 }
 
 static MUST chat(void *conf, const char *path, struct setup *s, struct err *e) {

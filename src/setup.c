@@ -20,6 +20,7 @@ enum {
     BATCH_LEAST = 16,     // below, prompts are slow, and a step has no room for all guesses
     ANSWER_USUAL = 128,   // the same of the answer
     GUESS_PART = 64,     // of what a token reads, or of the pool: so much may guessing take from it
+    KEEP_PART = 8,       // of the pool, at most, for texts to come
     GUESS_LEAST = 2048,  // of the pool, which no step's time shows
     SCORE_TIMES = 4,     // scoring takes so much more
     GUESS_RAM = 15,      // guesses in a step; more cost as much as tokens
@@ -171,6 +172,13 @@ MUST setup_budget(struct setup *s, const struct machine *m, struct err *e) {
 size_t setup_text_most(const struct setup *s) {
     uint64_t most = s->pool / TOK_BYTES;
     return most < TEXT_CHEAP ? TEXT_CHEAP : (size_t)most;
+}
+
+size_t setup_keep_text(struct setup *s, size_t want) {
+    size_t most = s->pool / KEEP_PART / TOK_BYTES, len = want < most ? want : most;
+    if (len < TEXT_CHEAP) return TEXT_CHEAP;
+    s->pool -= (uint64_t)len * TOK_BYTES;
+    return len;
 }
 
 MUST setup_check_text(const struct setup *s, const char *what, size_t len, struct err *e) {

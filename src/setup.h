@@ -127,6 +127,9 @@ MUST setup_budget(struct setup *s, const struct machine *m, struct err *e);
  * always do, so that it can be said exactly how many tokens they are. */
 enum { TEXT_CHEAP = 16 << 10 };
 size_t setup_text_most(const struct setup *s);
+/* Sets memory aside, between setup_budget() and setup_fit(), for texts of `want` bytes that come while the
+ * model runs: how long they may be, which is less where an eighth of what is left would not do. */
+size_t setup_keep_text(struct setup *s, size_t want);
 /* Fails: ERR_MEMORY when a text (what: "prompt") of at least len bytes is longer than that. */
 MUST setup_check_text(const struct setup *s, const char *what, size_t len, struct err *e);
 

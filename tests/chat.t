@@ -87,6 +87,12 @@ finish($p, 60);
 is($p->{status}, 0, 'Ctrl-C ends an answer, and the conversation goes on') or diag $p->{err};
 my $turns = () = $p->{err} =~ /tokens read/g;
 is($turns, 2, 'with another turn');
+
+# A stop string spends an engine of several slices; another takes its place.
+my @stops = map { talk("What are you?\n" x 2, '--stop', 'a', '--quiet', @$_) } [], ['--slices', 2];
+is($stops[1]{status}, 0, 'a stop string with --slices ends no conversation') or diag $stops[1]{err};
+is($stops[1]{out}, $stops[0]{out}, 'and the answers are the same');
+
 # --- thoughts apart from the answer, on a model whose template has tags for them
 
 # In the place of the model's own template, as long: a comment of Jinja's fills it up.
@@ -113,6 +119,29 @@ for ([$thinker, 'a b', 'the answer'], [$plain, '', '<think>a b</think>the answer
     is(join('', map { $_->{reasoning_content} // '' } @lines), $thought, "--json: thought '$thought'");
     is(join('', map { $_->{text} // '' } @lines), $answer, "and answered '$answer'");
 }
+
+# Ctrl-C while a long prompt is read: there is no answer, and the next turn is as if it had been the first. The
+# signal is sent when the program has begun to catch it.
+mkfifo("$dir/long.fifo", 0600) or die "mkfifo: $!";
+my @long = ($plain, '--temp', 0, '-n', 3, '--ctx', 8192, '--spec', 'off');
+$p = begin(['chat', @long], from => "$dir/long.fifo");
+open $to, '>', "$dir/long.fifo" or die "long.fifo: $!";
+$to->autoflush;
+print $to join(' ', 1 .. 2200), "\n";
+for (my $end = time + 60; time < $end;) {
+    my ($caught) = read_file("/proc/$p->{pid}/status") =~ /^SigCgt:\s*([0-9a-f]+)/m;
+    last if hex(substr $caught, -1) & 2;
+    select undef, undef, undef, 0.01;
+}
+kill 'INT', $p->{pid};
+print $to "hi\n/quit\n";
+close $to;
+finish($p, 120);
+is($p->{status}, 0, 'Ctrl-C while a prompt is read: the conversation goes on') or diag $p->{err};
+like($p->{err}, qr/stopped while reading/, 'and says that nothing was said');
+is($p->{out}, dair(['chat', @long], from => file('hi', "hi\n"))->{out}, 'and the next turn is the first');
+is(dair(['chat', @long, '--ctx', 128], from => file('wide', 'x' x 20000 . "\nhi\n"))->{out}, $p->{out}, 'a line that cannot fit is refused');
+
 # A small model guesses ahead, turn after turn: the same text.
 my $draft = "$dir/draft.gguf";
 dair(['synth', '--quiet', '--shape', 'llama-3.2-1b,layers=1,vocab=2000', '--type', 'q4_0', '--seed', 7, '-o', $draft]);

@@ -304,15 +304,17 @@ static bool is_stopped(const struct slice_run *s) {
     return !s->index && r->stop && atomic_load(r->stop);
 }
 
-/* A sweep of a streaming model takes seconds: show it, and let it be stopped, layer by layer. */
+/* A sweep of a streaming model takes seconds: show it, and let it be stopped, layer by layer. Where the
+ * engine is wanted again, only what takes many seconds is broken off. */
 static bool on_layer(void *ctx, uint32_t done, uint32_t n_layer) {
     const struct slice_run *s = ctx;
     const struct gen_request *r = &s->g->req;
+    bool is_short = s->n_reading <= s->g->conf.n_batch;
     if (s->n_reading && r->on_prefill) {
         uint64_t part = (uint64_t)s->n_reading * done / n_layer;
         r->on_prefill(r->ctx, s->n_read + (uint32_t)part, r->n_prompt);
     }
-    return !is_stopped(s);
+    return !is_stopped(s) || (r->goes_on && is_short);
 }
 
 /* The memory of a draft model that does not pay goes to weights that stream. Several slices, which use
@@ -334,6 +336,10 @@ static MUST prefill(struct slice_run *s, struct par *team, struct err *e) {
     uint32_t most = c->n_sweep > c->n_batch ? c->n_sweep : c->n_batch;
     s->n_read = nn_pos(s->nn, 0);
     while (s->n_read < r->n_prompt) {
+        if (is_stopped(s)) {
+            s->g->result->end = GEN_STOPPED;
+            return true;
+        }
         uint32_t left = r->n_prompt - s->n_read, n = left < most ? left : most;
         s->n_reading = n;
         if (!nn_step(s->nn, team, 0, r->prompt + s->n_read, n, n == left ? NN_LOGITS : NN_NO_LOGITS,
@@ -342,6 +348,7 @@ static MUST prefill(struct slice_run *s, struct par *team, struct err *e) {
                                  : false;
         }
         s->n_read += n;
+        s->n_sure = s->n_read;
     }
     s->n_reading = 0;
     if (!s->guesser || guesser_read(s->guesser, team, e)) return true;
@@ -482,7 +489,8 @@ static void generate(void *ctx, struct par *team) {
     s->ok = prefill(s, team, &s->err);
     double t1 = clock_s();
     if (!s->index) engine_stats(g, &g->at_decode);
-    s->ok = s->ok && decode(s, team, &s->err);
+    bool is_over = !s->index && out->end == GEN_STOPPED;  // before it began
+    s->ok = s->ok && (is_over || decode(s, team, &s->err));
     if (s->ok) nn_truncate(s->nn, 0, s->n_sure);  // guesses that nobody asked for
     if (!s->index) {
         struct store_stats now;
@@ -557,6 +565,10 @@ static MUST take_notes(struct engine *g, struct err *e) {
     }
     if (!ok) drop_notes(g);
     return ok;
+}
+
+bool engine_is_spent(const struct engine *g) {
+    return g->is_spent;
 }
 
 MUST engine_generate(struct engine *g, const struct gen_request *r, struct gen_result *out,

@@ -76,6 +76,8 @@ struct gen_request {
     void (*on_prefill)(void *ctx, uint32_t done, uint32_t total);  // layer by layer; may be NULL
     void *ctx;
     const atomic_bool *stop;  // set by a signal: the answer ends within a layer's time; may be NULL
+    bool
+        goes_on;  // then steps of up to a batch are finished first, so that the engine stays usable
 };
 
 enum gen_end { GEN_LENGTH, GEN_EOS, GEN_STOPPED };
@@ -99,11 +101,13 @@ struct gen_result {
 };
 
 /* Runs to the end; starts from an empty sequence, or from what the cache holds of n_keep tokens. After
- * a failure or a stop in mid-sweep the engine can only be closed; with one slice it goes on after
- * on_token ended an answer. Fails: ERR_LIMIT when the prompt does not fit the
+ * a failure, a stop in mid-step and, with several slices, any stop the engine is spent: it can only be
+ * closed. Fails: ERR_LIMIT when the prompt does not fit the
  * context (naming both lengths), or what nn_step says. */
 MUST engine_generate(struct engine *g, const struct gen_request *r, struct gen_result *out,
                      struct err *e);
+
+bool engine_is_spent(const struct engine *g);
 
 /* How badly the model foretells a text: -ln of the probability it gives each token but the first, into
  * nll [n_token - 1]; from an empty sequence, in one slice. progress (may be NULL) is told of tokens done;
