@@ -8,8 +8,9 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
-enum { STEP_MS = 100, JOIN_MS = 30000, LEAVE_MS = 2000 };
+enum { STEP_MS = 100, JOIN_MS = 30000, SETTLE_MS = 3000, LEAVE_MS = 2000 };
 
 struct guest {
     struct node_conf conf;
@@ -102,10 +103,11 @@ static bool is_hopeless(const struct status *t, struct err *e) {
 static MUST nobody(const struct status *t, unsigned need, struct err *e) {
     unsigned n = t->cluster.n_node ? t->cluster.n_node - 1 : 0;
     if (*t->unreached) {
-        return err_set(e, ERR_IO,
-                       "%u of %u workers joined: %.300s; HOST:PORT is the cluster port of a `dair "
-                       "node` (%d if nothing else is set), not the port of HTTP",
-                       n, need - 1, t->unreached, CONFIG_CLUSTER_PORT);
+        return err_set(
+            e, ERR_IO,
+            "%u of %u workers joined within %d s: %.290s; HOST:PORT is the cluster port of a `dair "
+            "node` (%d if nothing else is set), not the port of HTTP",
+            n, need - 1, JOIN_MS / 1000, t->unreached, CONFIG_CLUSTER_PORT);
     }
     const char *more = t->n_alert ? t->alert[t->n_alert - 1].text : t->why;
     if (n >= need - 1) {
@@ -118,12 +120,13 @@ static MUST nobody(const struct status *t, unsigned need, struct err *e) {
                    n, need - 1, JOIN_MS / 1000, *more ? ": " : "", more);
 }
 
-/* While some are missing, a state in which we would serve without them is none to tell of. */
+/* While some are missing, how we would do without them is nothing to tell of. */
 static void tell(struct guest *g, unsigned need, bool is_there) {
     const struct status *t = &g->now;
     FILE *to = g->asked->tell;
-    bool serves = t->state == STATE_READY || t->state == STATE_DEGRADED;
-    enum node_state state = is_there ? STATE_READY : serves ? STATE_JOINING : t->state;
+    enum node_state state = is_there                    ? STATE_READY
+                            : t->state == STATE_LOADING ? STATE_LOADING
+                                                        : STATE_JOINING;
     if (!to) return;
     if (t->cluster.n_node != g->told.n_node || state != g->told.state) {
         fprintf(to, "cluster   %s, %u of %u nodes are here\n", state_name(state), t->cluster.n_node,
@@ -137,24 +140,29 @@ static void tell(struct guest *g, unsigned need, bool is_there) {
     memcpy(g->told.unreached, t->unreached, sizeof g->told.unreached);
 }
 
-/* Waits while there is hope: loading may take long. A failure while some are missing is that of a cluster
- * nobody asked for. */
+/* Waits while there is hope: loading may take long. A cluster of this process alone, which nobody asked for,
+ * may fail where that with the missing will not: a failure counts once it stays though all are here. */
 static MUST join(struct guest *g, unsigned need, struct err *e) {
-    uint64_t patience = clock_ns() + (uint64_t)JOIN_MS * 1000000;
+    const struct timespec step = {.tv_nsec = STEP_MS * 1000000L};
+    uint64_t patience = clock_ns() + (uint64_t)JOIN_MS * 1000000, settled = 0;
     g->told.state = N_STATE;
     for (;;) {
         bool is_there = node_wait(g->node, need, STEP_MS, e);
+        enum err_code code = e->code;
         node_status(g->node, &g->now);
         tell(g, need, is_there);
         if (is_there) return true;
         if (is_hopeless(&g->now, e)) return false;
-        if (e->code != ERR_STOPPED) return *g->now.unreached ? nobody(&g->now, need, e) : false;
+        uint64_t now = clock_ns();
+        bool is_failed = g->now.state == STATE_FAILED;
+        if (!is_failed || *g->now.unreached) settled = now + (uint64_t)SETTLE_MS * 1000000;
+        if (code != ERR_STOPPED && now > settled) return false;
         if (atomic_load(g->asked->stop)) {
             return err_set(e, ERR_STOPPED, "stopped while waiting for the workers");
         }
-        uint64_t now = clock_ns();
         if (g->now.state == STATE_LOADING) patience = now + (uint64_t)JOIN_MS * 1000000;
         if (now > patience) return nobody(&g->now, need, e);
+        if (is_failed) nanosleep(&step, NULL);
     }
 }
 

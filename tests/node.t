@@ -309,7 +309,7 @@ SKIP: {
     local $ENV{DAIR_CLUSTER_KEY} = dair(['keygen'])->{out} =~ s/\n//r;
     fails('another key', qr/127\.0\.0\.1:$one->{cluster}: the other side has another cluster key; set DAIR_CLUSTER_KEY/, @one);
 }
-failed(finish($astray, 60), 'the port of HTTP', qr/0 of 1 workers joined: 127\.0\.0\.1:$one->{port}: .*cluster port .*not the port of HTTP/);
+failed(finish($astray, 60), 'the port of HTTP', qr/0 of 1 workers joined within 30 s: 127\.0\.0\.1:$one->{port}: .*cluster port .*not the port of HTTP/);
 leave($two, 'the second');
 is(completion($one->{port}, $prompt), $expected, 'the first goes on alone');
 leave($one, 'the first');
