@@ -1,6 +1,9 @@
 /* cmd_doctor.c - what is wrong here and what helps: a line for each thing that was looked at. */
+#include "asknode.h"
 #include "base/config.h"
+#include "base/log.h"
 #include "host/facts.h"
+#include "modelpath.h"
 #include "net/key.h"
 #include "setup.h"
 #include "store/diskprobe.h"
@@ -18,7 +21,7 @@
 
 #define MIB ((uint64_t)1 << 20)
 
-enum { SENTENCE = 320, WEB_PORT = 8080, NODE_PORT = 9998 };
+enum { SENTENCE = 320, ASK_MS = 3000, PATH_CAP = 4096 };
 static const uint32_t MDNS_GROUP = 0xe00000fb;  // 224.0.0.251
 static const uint64_t MEMORY_LEAST = 256 * MIB;
 static const time_t CLOCK_LEAST = 1735689600;  // 2025: no board that boots this is older
@@ -27,17 +30,22 @@ static const double PROBE_SECONDS = 0.3;
 
 struct doctor {
     struct json json;
+    struct config config;  // what `dair node` would take
+    bool is_running;       // a node, at its port
+    bool is_key_bad;       // which was said
     bool is_json;
     unsigned n_wrong;
 };
 
 struct doctor_conf {
-    const char *tokenizer;
+    const char *tokenizer, *config;
     bool is_json;
 };
 
 static const struct opt doctor_opt[] = {
     TOKENIZER_OPTION(struct doctor_conf),
+    {"--config", OPT_TEXT, offsetof(struct doctor_conf, config), "FILE",
+     "the settings of `dair node` from a file, over those of /etc/dair.conf", 0, 0, NULL},
     {"--json", OPT_FLAG, offsetof(struct doctor_conf, is_json), NULL, "a JSON object for each line",
      0, 0, NULL},
 };
@@ -134,18 +142,68 @@ static void look_at_clock(struct doctor *d) {
 
 /* --- the network --- */
 
-static void look_at_port(struct doctor *d, int port, const char *what, const char *remedy) {
+static bool is_free(unsigned port, int *why) {
     struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
     int on = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd >= 0) (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    bool is_free = fd >= 0 && bind(fd, (struct sockaddr *)&at, sizeof at) == 0;
-    int why = errno;
+    bool ok = fd >= 0 && bind(fd, (struct sockaddr *)&at, sizeof at) == 0;
+    *why = errno;
     if (fd >= 0) close(fd);
-    if (is_free) {
-        say(d, "port", NULL, "%d (%s) is free", port, what);
+    return ok;
+}
+
+/* Name and state of the node that answers at the port. */
+static bool ask_node(unsigned port, char *out, size_t cap) {
+    struct node_address a = {.host = "127.0.0.1"};
+    struct node_answer t = {0};
+    struct json_doc *doc = NULL;
+    struct json_chars name, state;
+    struct err e;
+    snprintf(a.port, sizeof a.port, "%u", port);
+    bool ok = asknode(&a, ASK_MS, &t, &e) &&
+              json_read(&doc, t.body, t.len - (size_t)(t.body - t.text), ASKNODE_MOST, &e);
+    const struct json_value *node = ok ? json_find(json_root(doc), "node") : NULL;
+    ok = json_kind(node) == JSON_OBJECT && json_want_chars(node, "name", &name, &e) &&
+         json_want_chars(node, "state", &state, &e);
+    if (ok) {
+        char text[160];
+        snprintf(text, sizeof text, "%.*s, %.*s", (int)(name.len < 64 ? name.len : 64), name.s,
+                 (int)(state.len < 64 ? state.len : 64), state.s);
+        text_printable(out, cap, text);
+    }
+    if (doc) json_free(doc);
+    asknode_free(&t);
+    return ok;
+}
+
+static void look_at_web_port(struct doctor *d) {
+    unsigned port = d->config.port;
+    char node[160];
+    int why;
+    if (is_free(port, &why)) {
+        say(d, "port", NULL, "%u (page and API) is free", port);
         return;
     }
-    say(d, "port", remedy, "%d (%s): %s", port, what, strerror(why));
+    d->is_running = why == EADDRINUSE && ask_node(port, node, sizeof node);
+    if (d->is_running) {
+        say(d, "port", NULL, "%u (page and API): a dair node is running, %s", port, node);
+        return;
+    }
+    say(d, "port", "end what has it, or give `dair node` another with --port",
+        "%u (page and API): %s", port, strerror(why));
+}
+
+static void look_at_cluster_port(struct doctor *d) {
+    unsigned port = d->config.cluster_port;
+    int why;
+    if (port == 0 || is_free(port, &why)) {
+        say(d, "port", NULL, port ? "%u (other nodes) is free" : "any (other nodes)", port);
+    } else if (d->is_running && why == EADDRINUSE) {
+        say(d, "port", NULL, "%u (other nodes) is in use, and a dair node is running", port);
+    } else {
+        say(d, "port", "end what has it, or give `dair node` another with --cluster-port",
+            "%u (other nodes): %s", port, strerror(why));
+    }
 }
 
 static void look_at_multicast(struct doctor *d) {
@@ -162,14 +220,34 @@ static void look_at_multicast(struct doctor *d) {
         strerror(why));
 }
 
+/* What is wrong in the settings is said; then the defaults serve. */
+static void read_settings(struct doctor *d, const char *file) {
+    struct err e;
+    log_set(LOG_ERROR, NULL);
+    config_init(&d->config);
+    if (config_load(&d->config, file, &e)) {
+        unsigned n = d->config.n_warning;
+        if (n) {
+            say(d, "config", "`dair node` names them at its start", "%u line%s ignored", n,
+                n > 1 ? "s are" : " is");
+        }
+        return;
+    }
+    d->is_key_bad = e.code != ERR_IO;  // of the environment
+    say(d, d->is_key_bad ? "key" : "config",
+        d->is_key_bad ? "make one with `dair keygen`" : "check the path, and who may read it", "%s",
+        e.text);
+    config_init(&d->config);
+}
+
 static void look_at_key(struct doctor *d) {
-    struct config c;
+    struct config *c = &d->config;
     struct keys k;
     struct err e;
-    config_init(&c);
-    bool ok = config_load(&c, NULL, &e) && keys_open(&k, c.cluster_key, c.cluster_key_old, &e);
-    explicit_bzero(c.cluster_key, sizeof c.cluster_key);
-    explicit_bzero(c.cluster_key_old, sizeof c.cluster_key_old);
+    if (d->is_key_bad) return;
+    bool ok = keys_open(&k, c->cluster_key, c->cluster_key_old, &e);
+    explicit_bzero(c->cluster_key, sizeof c->cluster_key);
+    explicit_bzero(c->cluster_key_old, sizeof c->cluster_key_old);
     if (!ok) {
         say(d, "key", "make one with `dair keygen`", "%s", e.text);
         return;
@@ -203,11 +281,35 @@ static void look_at_disk(struct doctor *d, const struct setup *s) {
         is_direct ? "past the page cache" : "not past the page cache");
 }
 
-static void look_at_model(struct doctor *d, struct setup *s, const char *path,
-                          const char *tokenizer) {
+/* What `dair node` would serve: "" for the one inside; false: none, which was said. */
+static bool find_model(struct doctor *d, char out[static PATH_CAP]) {
+    const struct config *c = &d->config;
     struct err e;
-    if (!setup_open(s, path, tokenizer, MODEL_ALL, &e) || !setup_tok(s, &e)) {
-        say(d, "model", "get the file anew, or another; `dair inspect` says more", "%s", e.text);
+    *out = '\0';
+    if (*c->model) {
+        modelpath(c->models, c->model, out, PATH_CAP);
+        return true;
+    }
+    if (!*c->models) return true;
+    int n = modelpath_first(c->models, out, PATH_CAP, &e);
+    if (n > 0) return true;
+    say(d, "model", n < 0 ? "check the path" : "copy a .gguf or .m file there", "%s",
+        n < 0 ? e.text : "none in the models folder");
+    return false;
+}
+
+static void look_at_model(struct doctor *d, struct setup *s, const char *word,
+                          const char *tokenizer) {
+    char path[PATH_CAP];
+    struct err e;
+    if (!word && !find_model(d, path)) return;
+    if (!word && *path) word = path;
+    if (!tokenizer && *d->config.tokenizer) tokenizer = d->config.tokenizer;
+    if (!setup_open(s, word, tokenizer, MODEL_ALL, &e) || !setup_tok(s, &e)) {
+        bool is_there = !word || access(word, F_OK) == 0 || errno != ENOENT;
+        say(d, "model",
+            is_there ? "get the file anew, or another; `dair inspect` says more" : "check the path",
+            "%s", e.text);
         return;
     }
     say(d, "model", NULL, "%s: %s, %s", s->is_demo ? "the one inside" : s->model.file[0].path,
@@ -215,22 +317,30 @@ static void look_at_model(struct doctor *d, struct setup *s, const char *path,
     look_at_disk(d, s);
 }
 
-static MUST doctor(void *conf, const char *path, struct setup *s, struct err *e) {
+static void look(struct doctor *d, struct setup *s, const char *word, const struct doctor_conf *c) {
+    json_file(&d->json, stdout);
+    look_at_cpu(d);
+    look_at_threads(d);
+    look_at_memory(d);
+    look_at_pages(d);
+    look_at_clock(d);
+    read_settings(d, c->config);
+    look_at_web_port(d);
+    look_at_cluster_port(d);
+    look_at_multicast(d);
+    look_at_key(d);
+    look_at_model(d, s, word, c->tokenizer);
+}
+
+static MUST doctor(void *conf, const char *word, struct setup *s, struct err *e) {
     const struct doctor_conf *c = conf;
-    struct doctor d = {.is_json = c->is_json};
-    json_file(&d.json, stdout);
-    look_at_cpu(&d);
-    look_at_threads(&d);
-    look_at_memory(&d);
-    look_at_pages(&d);
-    look_at_clock(&d);
-    look_at_port(&d, WEB_PORT, "page and API", "end what has it, or give --port");
-    look_at_port(&d, NODE_PORT, "other nodes", "end what has it, or give --cluster-port");
-    look_at_multicast(&d);
-    look_at_key(&d);
-    look_at_model(&d, s, path, c->tokenizer);
-    if (!d.n_wrong) return true;
-    return err_set(e, ERR_STOPPED, "%u thing%s wrong", d.n_wrong, d.n_wrong > 1 ? "s are" : " is");
+    struct doctor *d = calloc(1, sizeof *d);
+    if (!d) return err_set(e, ERR_MEMORY, "no memory to start with");
+    d->is_json = c->is_json;
+    look(d, s, word, c);
+    unsigned n = d->n_wrong;
+    free(d);
+    return !n || err_set(e, ERR_STOPPED, "%u thing%s wrong", n, n > 1 ? "s are" : " is");
 }
 
 static int doctor_main(const struct verb *v, int argc, char **argv) {
@@ -242,7 +352,8 @@ const struct verb verb_doctor = {
     .name = "doctor",
     .usage = "[MODEL] [options]",
     .summary = "Say what is wrong here and what helps, a line each",
-    .notes = "Exit status 0 when nothing is wrong, else 1. Takes a second.\n",
+    .notes = "Ports and model are those of the settings that `dair node` would take.\n"
+             "Exit status 0 when nothing is wrong, else 1. Takes a second.\n",
     .opt = doctor_opt,
     .n_opt = sizeof doctor_opt / sizeof *doctor_opt,
     .max_word = 1,

@@ -8,10 +8,10 @@
 #include "front/front.h"
 #include "front/status_json.h"
 #include "host/facts.h"
+#include "modelpath.h"
 #include "nodesetup.h"
 #include "verbs.h"
 
-#include <dirent.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -162,63 +162,22 @@ static MUST open_ident(struct service *s, struct err *e) {
 static const char without_model[] =
     "this node goes on without a model, answering no requests itself";
 
-/* One of the later files of a split set: "...-00002-of-00003.gguf". */
-static bool is_later_part(const char *name, size_t len) {
-    enum { SUFFIX = 20 };  // "-00002-of-00003.gguf"
-    unsigned no, count;
-    char dot;
-    if (len < SUFFIX) return false;
-    return sscanf(name + len - SUFFIX, "-%5u-of-%5u%c", &no, &count, &dot) == 3 && dot == '.' &&
-           no > 1;
-}
-
-static bool ends_with(const char *name, size_t len, const char *suffix) {
-    size_t n = strlen(suffix);
-    return len > n && strcasecmp(name + len - n, suffix) == 0;
-}
-
-static int is_model(const struct dirent *d) {
-    size_t n = strlen(d->d_name);
-    return d->d_name[0] != '.' &&
-           (ends_with(d->d_name, n, ".gguf") || ends_with(d->d_name, n, ".m")) &&
-           !is_later_part(d->d_name, n);
-}
-
 /* The only model of the folder, or the first by name. s->model "": there is none. */
 static MUST look_for_model(struct service *s, struct err *e) {
     const char *dir = s->config.models;
-    struct dirent **entry = NULL;
-    int n = scandir(dir, &entry, is_model, alphasort);
-    if (n < 0) return err_sys(e, "cannot look into the models folder %.120s", dir);
+    int n = modelpath_first(dir, s->model, sizeof s->model, e);
     if (n == 0) {
         log_warn(
             "node",
             "there is no .gguf or .m file in %.120s: this node has no model and answers no requests "
             "itself",
             dir);
-    } else {
-        snprintf(s->model, sizeof s->model, "%.3000s/%.1000s", dir, entry[0]->d_name);
     }
     if (n > 1) {
         log_info("node", "%d models in %.80s, taking the first by name, %.80s; `model =` chooses",
-                 n, dir, entry[0]->d_name);
+                 n, dir, strrchr(s->model, '/') + 1);
     }
-    for (int i = 0; i < n; i++) free(entry[i]);
-    free(entry);
-    return true;
-}
-
-/* A model by its path, or by its name in the folder. */
-static void name_model(struct service *s, const char *name) {
-    static const char *const suffix[] = {"", ".gguf", ".m"};
-    const char *dir = s->config.models;
-    snprintf(s->model, sizeof s->model, "%s", name);
-    if (!*dir || strchr(name, '/') || access(name, F_OK) == 0) return;
-    for (int i = 0; i < 3; i++) {
-        snprintf(s->model, sizeof s->model, "%.3000s/%.1000s%s", dir, name, suffix[i]);
-        if (access(s->model, F_OK) == 0) return;
-    }
-    snprintf(s->model, sizeof s->model, "%.3000s/%.1000s", dir, name);
+    return n >= 0;
 }
 
 /* An empty setup, for a node without a model. */
@@ -234,7 +193,7 @@ static MUST open_model(struct service *s, const char *word, struct err *e) {
     s->is_model_asked = word || s->cli->given[CONFIG_KEY_model];
     bool is_demo = !name && !*s->config.models;
     if (!setup_kernels(&s->setup->kernels, e)) return false;  // DAIR_CPU is wrong
-    if (name) name_model(s, name);
+    if (name) modelpath(s->config.models, name, s->model, sizeof s->model);
     if (!name && !is_demo && !look_for_model(s, e)) {
         if (!bear(s, s->cli->given[CONFIG_KEY_models] != NULL, without_model, e)) return false;
     }

@@ -1,24 +1,17 @@
 /* cmd_status.c - the cluster as a node sees it, on a terminal. */
-#include "base/clock.h"
+#include "asknode.h"
+#include "base/config.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/status.h"
 #include "verbs.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <math.h>
-#include <netdb.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 enum {
-    ANSWER_MOST = 1 << 20,  // bytes
     ANSWER_MS = 10000,
-    HOST_CAP = 256,
     BAR_WIDTH = 24,
 };
 
@@ -34,20 +27,8 @@ static const struct opt status_opt[] = {
      "the node's /status.json as it came", 0, 0, NULL},
 };
 
-/* ---- one request over HTTP: HTTP/1.0, so that the answer ends where the connection does */
-
-struct address {
-    char host[HOST_CAP], port[8];
-};
-
-struct answer_text {
-    char *text;  // [ANSWER_MOST + 1]
-    size_t len;
-    const char *body;
-};
-
 /* "host", "host:port", "[::1]:port"; the port of this machine's settings where there is none. */
-static MUST take_address(const char *text, struct address *a, struct err *e) {
+static MUST take_address(const char *text, struct node_address *a, struct err *e) {
     struct config *c = malloc(sizeof *c);
     struct err ignored;
     if (!c) return err_set(e, ERR_MEMORY, "no memory to start with");
@@ -74,116 +55,6 @@ static MUST take_address(const char *text, struct address *a, struct err *e) {
     a->host[len] = '\0';
     if (*port) snprintf(a->port, sizeof a->port, "%u", (unsigned)n);
     return true;
-}
-
-/* Waits for fd until `until_ns`; false: the time is over. */
-static bool wait_fd(int fd, short events, uint64_t until_ns) {
-    struct pollfd p = {.fd = fd, .events = events};
-    for (;;) {
-        uint64_t now = clock_ns();
-        int ms = now < until_ns ? (int)((until_ns - now) / 1000000) : 0;
-        int n = poll(&p, 1, ms);
-        if (n > 0) return true;
-        if (n == 0 || errno != EINTR) return false;
-    }
-}
-
-static int connect_one(const struct addrinfo *i, uint64_t until_ns) {
-    int fd = socket(i->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    int bad = 0;
-    socklen_t len = sizeof bad;
-    if (fd < 0) return -1;
-    if (connect(fd, i->ai_addr, i->ai_addrlen) == 0) return fd;
-    if (errno != EINPROGRESS) bad = errno;
-    if (!bad && !wait_fd(fd, POLLOUT, until_ns)) bad = ETIMEDOUT;
-    if (!bad && getsockopt(fd, SOL_SOCKET, SO_ERROR, &bad, &len) != 0) bad = errno;
-    if (!bad) return fd;
-    close(fd);
-    errno = bad;
-    return -1;
-}
-
-static MUST dial(const struct address *a, uint64_t until_ns, int *fd, struct err *e) {
-    const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
-    struct addrinfo *all = NULL;
-    int code = getaddrinfo(a->host, a->port, &hints, &all);
-    if (code != 0) {
-        return err_set(e, ERR_IO, "cannot find the machine %.120s: %s; give its address instead",
-                       a->host, gai_strerror(code));
-    }
-    *fd = -1;
-    for (const struct addrinfo *i = all; i && *fd < 0; i = i->ai_next) {
-        *fd = connect_one(i, until_ns);
-    }
-    int why = errno;
-    freeaddrinfo(all);
-    if (*fd >= 0) return true;
-    errno = why;
-    if (why != ECONNREFUSED) return err_sys(e, "cannot reach %.120s port %s", a->host, a->port);
-    return err_set(e, ERR_IO,
-                   "nobody listens at %.120s port %s; is `dair node` running there? --host names "
-                   "another",
-                   a->host, a->port);
-}
-
-static MUST send_request(int fd, const struct address *a, uint64_t until_ns, struct err *e) {
-    char text[HOST_CAP + 128];
-    bool is_six = strchr(a->host, ':') != NULL;
-    size_t at = 0, len = (size_t)snprintf(text, sizeof text,
-                                          "GET /status.json HTTP/1.0\r\nHost: %s%s%s:%s\r\n\r\n",
-                                          is_six ? "[" : "", a->host, is_six ? "]" : "", a->port);
-    while (at < len) {
-        ssize_t n = send(fd, text + at, len - at, MSG_NOSIGNAL);
-        if (n > 0) at += (size_t)n;
-        if (n >= 0 || errno == EINTR || (errno == EAGAIN && wait_fd(fd, POLLOUT, until_ns)))
-            continue;
-        return err_sys(e, "cannot ask %.120s", a->host);
-    }
-    return true;
-}
-
-static MUST receive(int fd, const struct address *a, uint64_t until_ns, struct answer_text *out,
-                    struct err *e) {
-    while (out->len < ANSWER_MOST) {
-        ssize_t n = recv(fd, out->text + out->len, ANSWER_MOST - out->len, 0);
-        if (n == 0) break;
-        if (n > 0) out->len += (size_t)n;
-        if (n > 0 || errno == EINTR) continue;
-        if (errno != EAGAIN) return err_sys(e, "%.120s broke off its answer", a->host);
-        if (!wait_fd(fd, POLLIN, until_ns)) {
-            return err_set(e, ERR_IO, "%.120s port %s did not answer within %d s", a->host, a->port,
-                           ANSWER_MS / 1000);
-        }
-    }
-    out->text[out->len] = '\0';
-    if (out->len < ANSWER_MOST) return true;
-    return err_set(e, ERR_LIMIT, "the answer of %.120s is longer than %d bytes", a->host,
-                   ANSWER_MOST);
-}
-
-/* The body of an answer that says 200. */
-static MUST find_body(struct answer_text *t, const struct address *a, struct err *e) {
-    const char *end = strstr(t->text, "\r\n\r\n");
-    bool is_http = strncmp(t->text, "HTTP/1.", 7) == 0 && end;
-    if (!is_http || strncmp(t->text + 8, " 200", 4) != 0) {
-        return err_set(e, ERR_FORMAT,
-                       "what listens at %.120s port %s is no dair node (it answers %.30s); --host "
-                       "names another",
-                       a->host, a->port, is_http ? t->text + 9 : "something else than HTTP");
-    }
-    t->body = end + 4;
-    return true;
-}
-
-static MUST get_status(const struct address *a, struct answer_text *out, struct err *e) {
-    uint64_t until = clock_ns() + (uint64_t)ANSWER_MS * 1000000;
-    int fd;
-    out->text = malloc(ANSWER_MOST + 1);
-    if (!out->text) return err_set(e, ERR_MEMORY, "no memory for the answer");
-    if (!dial(a, until, &fd, e)) return false;
-    bool ok = send_request(fd, a, until, e) && receive(fd, a, until, out, e);
-    close(fd);
-    return ok && find_body(out, a, e);
 }
 
 /* ---- what it says, for people: what is absent or of another kind is 0 or "" */
@@ -310,12 +181,12 @@ static void print_status(const struct json_value *root) {
     }
 }
 
-static MUST show(const struct status_conf *c, const struct address *a, struct answer_text *t,
+static MUST show(const struct status_conf *c, const struct node_address *a, struct node_answer *t,
                  struct err *e) {
     struct json_doc *doc = NULL;
-    if (!get_status(a, t, e)) return false;
+    if (!asknode(a, ANSWER_MS, t, e)) return false;
     size_t len = t->len - (size_t)(t->body - t->text);
-    if (!json_read(&doc, t->body, len, ANSWER_MOST, e)) return err_in(e, "/status.json");
+    if (!json_read(&doc, t->body, len, ASKNODE_MOST, e)) return err_in(e, "/status.json");
     if (c->is_json) {
         fwrite(t->body, 1, len, stdout);
         if (len && t->body[len - 1] != '\n') putchar('\n');
@@ -328,13 +199,13 @@ static MUST show(const struct status_conf *c, const struct address *a, struct an
 
 static int status_main(const struct verb *v, int argc, char **argv) {
     struct status_conf c = {0};
-    struct address a;
-    struct answer_text t = {0};
+    struct node_address a;
+    struct node_answer t = {0};
     struct err e = {0};
     enum parsed parsed = options_parse(v, argc, argv, &c, NULL, &e);
     if (parsed != PARSED) return parsed == PARSED_HELP ? 0 : verb_fail(v, &e);
     bool ok = take_address(c.host, &a, &e) && show(&c, &a, &t, &e);
-    free(t.text);
+    asknode_free(&t);
     return ok ? 0 : verb_fail(v, &e);
 }
 

@@ -123,6 +123,24 @@ my ($json) = objects(dair([@status, '--json'])->{out});
 is($json->{node}{state}, 'ALONE', 'status --json: the state');
 is(scalar @{$json->{cluster}{nodes} // []}, 1, 'status --json: one node');
 is_deeply([sort keys %{$json->{net}{refused}}], [qw(displaced garbage other_version postponed timed_out wrong_key)], 'status --json: who was refused');
+# `dair doctor` with the settings of a node that runs: its ports are its own.
+sub doctor { my %seen; push @{$seen{$_->{what}}}, $_ for objects(dair(['doctor', @_, '--json'])->{out}); return \%seen }
+write_file("$dir/ports.conf", "port = $alone->{port}\ncluster_port = $alone->{cluster}\n");
+my @port = @{doctor('--config', "$dir/ports.conf")->{port} // []};
+is(scalar(grep { $_->{ok} } @port), 2, 'doctor: the ports of a node that runs are well') or diag(map { $_->{text} } @port);
+like($port[0]{text} // '', qr/\b$alone->{port}\b.*a dair node is running, dair-\w+, ALONE/, 'doctor: as a node is running there');
+my $squatter = IO::Socket::INET->new(LocalAddr => '0.0.0.0', LocalPort => 0, Listen => 1);
+my $squatted = $squatter->sockport;
+write_file("$dir/taken.conf", "port = $squatted\ncluster_port = $squatted\nmodel = $dir/nowhere.gguf\n");
+my $seen = doctor('--config', "$dir/taken.conf");
+is(scalar(grep { !$_->{ok} && $_->{text} =~ /\b$squatted\b/ } @{$seen->{port} // []}), 2, 'doctor: what others have is not');
+ok(!$seen->{model}[0]{ok} && $seen->{model}[0]{text} =~ /nowhere\.gguf/, 'doctor: the model of the settings is looked at');
+is($seen->{model}[0]{remedy}, 'check the path', 'doctor: and one that is not there has been named wrongly');
+write_file("$dir/broken.gguf", "GGUF");
+write_file("$dir/folder.conf", "port = " . free_port() . "\nmodels = $dir\nmodel = broken\n");
+$seen = doctor('--config', "$dir/folder.conf");
+like($seen->{port}[0]{text} // '', qr/is free/, 'doctor: a port that nobody has is free');
+like($seen->{model}[0]{remedy} // '', qr/get the file anew/, 'doctor: a model by its name in the folder, and not whole');
 my $second = dair(['node', '--interface', 'lo', '--state', "$dir/second", '--port', $alone->{port}, '--cluster-port', 0,
     '--memory', $memory]);
 is($second->{status}, 1, 'a taken port: exit status 1');
