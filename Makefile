@@ -192,8 +192,10 @@ format: need-lint
 
 # ---- the rest
 UNIT := overlay/usr/lib/systemd/system/dair.service
-install: build/$C/dair
-	install -D -m 755 $< $(DESTDIR)$(PREFIX)/bin/dair
+# As root, whose home has no compiler: nothing is built here, nor anything of root's left in build/.
+install:
+	@test -x build/$C/dair || { echo 'there is no build/$C/dair to install: run make first, as yourself' >&2; exit 1; }
+	install -D -m 755 build/$C/dair $(DESTDIR)$(PREFIX)/bin/dair
 	install -d $(DESTDIR)/etc/systemd/system
 	sed 's,/usr/local,$(PREFIX),' $(UNIT) >$(DESTDIR)/etc/systemd/system/dair.service
 	chmod 644 $(DESTDIR)/etc/systemd/system/dair.service
