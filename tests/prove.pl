@@ -34,8 +34,8 @@ sub command {
 my $harness = TAP::Harness->new({
     exec => \&command, jobs => $jobs, verbosity => $ENV{V} ? 1 : 0, merge => 0,
     color => -t STDOUT ? 1 : 0, timer => 1,
-    # How long answers pause after a kill is bounded in seconds: that is tried with nothing beside it.
-    rules => {seq => [{seq => 'tests/kill.t'}, {par => '**'}]},
+    # What is bounded in seconds, or hangs on what is measured of the machine, is tried with nothing beside it.
+    rules => {seq => [{seq => 'tests/{kill,lab,draft,budget}.t'}, {par => '**'}]},
 });
 my $all = $harness->runtests(@ARGV);
 

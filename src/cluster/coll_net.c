@@ -31,8 +31,8 @@ enum {
     CHUNK = 2 * 16383 - 8,  // of a message in a frame: with HEAD and length two full TLS records
     CAST = COLL_CANDIDATE + 1,  // kind of a message that is no gather
     EARLY = 32 << 10,           // see coll.h: pieces of prompts, whose sending takes longest
-    SPIN_NS = 50000,            // then sleep in the kernel, and at once if the last wait took longer
-    PULSE_MS = 1000,            // but show that we live
+    SPIN_NS = 50000,  // then sleep in the kernel, and at once if the last wait took longer
+    PULSE_MS = 1000,  // but show that we live
     NUMBER_MASK = (1 << 28) - 1,
 };
 
