@@ -62,6 +62,13 @@ sub named {
         like(table($nodes, $i), qr/^alert     $both/m, "`dair status` of node $i has the whole alert");
         like($nodes->log_of($i), $both, 'and so has the log');
     }
+    # It is of a node that is there.
+    my $told = sub { scalar grep { $_->{text} =~ /do not work together/ } @{$nodes->status(1)->{alerts}} };
+    $nodes->end(2);
+    ok(eval { Lab::await { !$told->() } 20, 'the alert to go' }, 'when the other has gone, so has the alert') or diag($@);
+    $nodes->start(2);
+    ok(eval { Lab::await { $told->() } 20, 'an alert' }, 'when it is back the alert is, too') or diag($@);
+    is(scalar(() = $nodes->log_of(1) =~ /do not work together/g), 1, 'which the log need not say again');
     $nodes->end($_) for 1, 2;
 }
 

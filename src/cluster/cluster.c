@@ -15,10 +15,12 @@ static void drop_alert(struct cluster *c, unsigned i) {
     c->n_alert--;
     memmove(&c->alert[i], &c->alert[i + 1], (c->n_alert - i) * sizeof c->alert[0]);
     memmove(&c->alert_ns[i], &c->alert_ns[i + 1], (c->n_alert - i) * sizeof c->alert_ns[0]);
+    memmove(&c->alert_of[i], &c->alert_of[i + 1], (c->n_alert - i) * sizeof c->alert_of[0]);
 }
 
-/* Shown until it has not come for a while; logged when it is new. */
-void cluster_alert(struct cluster *c, const char *text) {
+/* Shown until it has not come for a while, or, of a node, while that is connected; logged when it is new. */
+static void show_alert(struct cluster *c, const struct node_id *of, bool is_told,
+                       const char *text) {
     uint64_t now = clock_ns();
     struct status_alert new = {0};  // cut to its length before it is compared: so it is known again
     snprintf(new.text, sizeof new.text, "%.*s", (int)sizeof new.text - 1, text);
@@ -27,10 +29,24 @@ void cluster_alert(struct cluster *c, const char *text) {
         c->alert_ns[i] = now;
         return;
     }
-    log_warn("cluster", "%s", new.text);
+    if (!is_told) log_warn("cluster", "%s", new.text);
     if (c->n_alert == STATUS_ALERTS) drop_alert(c, 0);
     c->alert[c->n_alert] = new;
+    c->alert_of[c->n_alert] = *of;
     c->alert_ns[c->n_alert++] = now;
+}
+
+void cluster_alert(struct cluster *c, const char *text) {
+    show_alert(c, &(struct node_id){{0}}, false, text);
+}
+
+void cluster_unalert(struct cluster *c, const struct node_id *of) {
+    for (unsigned i = 0; i < c->n_alert;) {
+        if (id_is(&c->alert_of[i], of))
+            drop_alert(c, i);
+        else
+            i++;
+    }
 }
 
 /* Named peers only, and not all of them: whom our peers hear and we cannot reach has no place in a plan
@@ -57,7 +73,8 @@ static void tell_unreachable(struct cluster *c, uint64_t now) {
 
 static void age_alerts(struct cluster *c, uint64_t now) {
     for (unsigned i = 0; i < c->n_alert;) {
-        if (now - c->alert_ns[i] > ALERT_S * (uint64_t)1000000000)
+        if (now - c->alert_ns[i] > ALERT_S * (uint64_t)1000000000 &&
+            !cluster_knows(c, &c->alert_of[i]))
             drop_alert(c, i);
         else
             i++;
@@ -237,7 +254,7 @@ static void act(struct cluster *c, const struct action *a) {
         break;
     case ACT_BEAT: send_beats(c); break;
     case ACT_REFUSE: refuse(c, a); break;
-    case ACT_ALERT: cluster_alert(c, a->text); break;
+    case ACT_ALERT: show_alert(c, &a->id, a->is_told, a->text); break;
     }
 }
 

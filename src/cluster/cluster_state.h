@@ -120,6 +120,7 @@ struct cluster {
     unsigned n_beat, n_alert;
     struct status_alert alert[STATUS_ALERTS];
     uint64_t alert_ns[STATUS_ALERTS];
+    struct node_id alert_of[STATUS_ALERTS];  // shown while it is connected; zero: of nobody
 
     pthread_mutex_t lock;
     struct note note[NOTES];
@@ -134,8 +135,10 @@ struct cluster {
 /* cluster.c: do what members.c says, after anything was told to it. */
 void cluster_settle(struct cluster *c);
 void cluster_alert(struct cluster *c, const char *text);
-void cluster_plan_joining(struct cluster *c);  // the plan that waits for a step, now
-void cluster_announce(struct cluster *c);      // mDNS, anew: at the start and under a new id
+void cluster_unalert(struct cluster *c,
+                     const struct node_id *of);  // what was said of a node that went
+void cluster_plan_joining(struct cluster *c);    // the plan that waits for a step, now
+void cluster_announce(struct cluster *c);        // mDNS, anew: at the start and under a new id
 
 /* cluster_show.c */
 void cluster_show(struct cluster *c);

@@ -34,6 +34,7 @@ void link_drop(struct link *l) {
     link_free(l);
     if (!was_member) return;
     members_down(c->members, &id, clock_ns());
+    cluster_unalert(c, &id);
     c->conf.events.on_change(c->conf.events.ctx);  // requests may have been with it
 }
 

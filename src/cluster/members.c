@@ -291,6 +291,14 @@ void members_leave(struct members *m, uint64_t now_ns) {
 
 /* --- peers come and go --- */
 
+/* What is to be seen as long as the node is connected. */
+static void alert_of(struct members *m, const struct peer *p, bool is_told, const char *text) {
+    struct action *a = act(m, ACT_ALERT);
+    a->id = p->id;
+    a->is_told = is_told;
+    snprintf(a->text, sizeof a->text, "%s", text);
+}
+
 /* Told once for each node and model: reconnecting is no news. */
 static void compare_models(struct members *m, struct peer *p, uint64_t now) {
     const struct facts *us = &m->conf.facts, *them = &p->facts;
@@ -301,7 +309,9 @@ static void compare_models(struct members *m, struct peer *p, uint64_t now) {
     past->told_key = key;
     past->told_model = them->model;
     if (!them->model) {
-        if (!is_known) alert(m, "%s has no model: it answers no requests itself", them->name);
+        char text[STATUS_TEXT];
+        snprintf(text, sizeof text, "%s has no model: it answers no requests itself", them->name);
+        alert_of(m, p, is_known, text);
         return;
     }
     struct action r = {.type = ACT_REFUSE, .id = p->id, .instance = p->instance};
@@ -326,7 +336,7 @@ static void compare_models(struct members *m, struct peer *p, uint64_t now) {
             us->version);
     }
     *act(m, ACT_REFUSE) = r;
-    if (!is_known) alert(m, "%s", r.text);
+    alert_of(m, p, is_known, r.text);
 }
 
 static struct peer *free_slot(struct members *m) {
