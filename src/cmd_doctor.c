@@ -86,7 +86,7 @@ static void look_at_cpu(struct doctor *d) {
     }
     bool is_slow = strcmp(k.name, "scalar") == 0;
     say(d, "cpu", is_slow ? "use a CPU with AVX2 or NEON, and do not set DAIR_CPU" : NULL,
-        "%d cores, kernels %s", host_cores(), k.name);
+        "%d core%s, kernels %s", host_cores(), host_cores() == 1 ? "" : "s", k.name);
 }
 
 static void look_at_memory(struct doctor *d) {

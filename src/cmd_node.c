@@ -252,8 +252,9 @@ static void log_banner(const struct service *s) {
     const struct node_conf *c = &s->conf;
     const struct setup *t = s->setup;
     if (uname(&u) != 0) memset(&u, 0, sizeof u);
-    log_info("node", "dair %s: %s, %s%s%s, %d cores, %s of memory", DAIR_VERSION, s->ident.name,
-             u.machine, *c->board ? ", " : "", c->board, t->n_core, BYTES_TEXT(t->mem.total));
+    log_info("node", "dair %s: %s, %s%s%s, %d core%s, %s of memory", DAIR_VERSION, s->ident.name,
+             u.machine, *c->board ? ", " : "", c->board, t->n_core, t->n_core == 1 ? "" : "s",
+             BYTES_TEXT(t->mem.total));
     char threads[256];
     log_info("node", "budget %s, of it %s for weights and context; kernels %s, %u thread%s",
              BYTES_TEXT(c->budget), BYTES_TEXT(c->pool), t->kernels.name, c->n_thread,
@@ -261,9 +262,10 @@ static void log_banner(const struct service *s) {
     if (!c->model) return;
     setup_threads(t, threads, sizeof threads);
     log_info("node", "threads that write: %s", threads);
-    log_info("node", "model %.60s: %s, %u layers, %s in %s; weights %s, disk %s", c->model_file,
-             c->model->arch_name, c->model->n_layer, BYTES_TEXT(c->model->data_len),
-             setup_type(c->model), RATE_TEXT(c->speed), RATE_TEXT(c->disk_bps));
+    log_info("node", "model %.60s: %s, %u layer%s, %s in %s; weights %s, disk %s", c->model_file,
+             c->model->arch_name, c->model->n_layer, c->model->n_layer == 1 ? "" : "s",
+             BYTES_TEXT(c->model->data_len), setup_type(c->model), RATE_TEXT(c->speed),
+             RATE_TEXT(c->disk_bps));
 }
 
 static MUST start_front(struct service *s, struct err *e) {

@@ -73,10 +73,11 @@ static void print_ladder(const struct setup *s) {
 }
 
 static MUST print_plan(const struct setup *s, struct err *e) {
+    unsigned n_thread = s->tune.count[s->tune.best];
     setup_print(s, stdout);
-    printf("measured  memory %s, matrix kernel %s with %u threads, disk %s;\n"
+    printf("measured  memory %s, matrix kernel %s with %u thread%s, disk %s;\n"
            "          a token takes %.1f ms of computing and %.1f ms of disk\n",
-           RATE_TEXT(s->read_bps), RATE_TEXT(s->compute_bps), s->tune.count[s->tune.best],
+           RATE_TEXT(s->read_bps), RATE_TEXT(s->compute_bps), n_thread, n_thread == 1 ? "" : "s",
            RATE_TEXT(s->disk_bps), s->forecast.compute_s * 1e3, s->forecast.disk_s * 1e3);
     printf("\n%5s  %5s %6s %6s %7s  %10s %10s %10s  %s\n", "slice", "heads", "width", "ff", "vocab",
            "kept", "a token", "context", "kept of its weights");

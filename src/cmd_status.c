@@ -138,8 +138,9 @@ static void print_model(const struct json_value *root) {
         printf("model     none: this node answers no requests itself\n");
         return;
     }
-    printf("model     %s: %s, %llu layers, ", WORD_OF(m, "name"), BYTES_TEXT(whole(m, "bytes")),
-           (unsigned long long)whole(m, "layers"));
+    uint64_t layers = whole(m, "layers");
+    printf("model     %s: %s, %llu layer%s, ", WORD_OF(m, "name"), BYTES_TEXT(whole(m, "bytes")),
+           (unsigned long long)layers, layers == 1 ? "" : "s");
     print_context(whole(m, "context"), part(plan, "after_loss"));
     print_speed(plan, part(root, "load"));
     if (real(ms, "compute") + real(ms, "disk") + real(ms, "network") > 0) {

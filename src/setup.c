@@ -626,9 +626,9 @@ void setup_print_model(const struct setup *s, FILE *to) {
     char name[80];
     file = s->is_demo ? "the model inside this program" : file ? file + 1 : m->file[0].path;
     text_printable(name, sizeof name, m->name);
-    fprintf(to, "model     %s%s%s: %s, %u layers, %s weights in %s, %s", name, *name ? ", " : "",
-            file, m->arch_name, m->n_layer, COUNT_TEXT(m->n_param), setup_type(m),
-            BYTES_TEXT(m->data_len));
+    fprintf(to, "model     %s%s%s: %s, %u layer%s, %s weights in %s, %s", name, *name ? ", " : "",
+            file, m->arch_name, m->n_layer, m->n_layer == 1 ? "" : "s", COUNT_TEXT(m->n_param),
+            setup_type(m), BYTES_TEXT(m->data_len));
     if (m->n_file > 1) fprintf(to, " in %u files", m->n_file);
     fputc('\n', to);
 }
