@@ -17,7 +17,7 @@ struct node_answer {
     const char *body;  // ends with the text
 };
 
-/* Within `ms` milliseconds. Fails: ERR_IO; ERR_FORMAT when what listens there is no node; ERR_LIMIT. *out may
+/* Within `ms` milliseconds from when the host is looked up. Fails: ERR_IO; ERR_FORMAT when what listens there is no node; ERR_LIMIT. *out may
  * be freed in any case. */
 MUST asknode(const struct node_address *a, unsigned ms, struct node_answer *out, struct err *e);
 void asknode_free(struct node_answer *out);

@@ -289,7 +289,10 @@ static MUST load_engine(struct talk *t, struct err *e) {
     progress_start(&t->progress, "loading", PROGRESS_BYTES, t->conf->is_quiet ? NULL : stderr);
     bool ok = engine_load(t->engine, on_load, &t->progress, e);
     progress_end(&t->progress);
-    return ok;
+    if (ok) return true;
+    engine_close(t->engine);
+    t->engine = NULL;
+    return false;
 }
 
 /* Ctrl-C while the prompt was read: there is no answer, and perhaps no engine any more. */
@@ -412,7 +415,7 @@ static MUST say(struct talk *t, const char *text, size_t len, struct err *e) {
     if (ok && is_said) return true;
     drop_messages(t, before);
     if (ok) return true;
-    if (!goes_on(e)) return false;
+    if (!goes_on(e) || !t->engine || engine_is_spent(t->engine)) return false;
     fprintf(stderr, "dair chat: %s\n", e->text);
     return true;
 }
@@ -456,8 +459,10 @@ static MUST prepare(struct talk *t, struct setup *s, struct err *e) {
         return err_set(e, ERR_MEMORY, "no memory for a conversation of %u tokens", n_ctx);
     }
     if (!setup_budget(s, &t->conf->machine, e)) return false;
-    t->most_text = setup_keep_text(s, (size_t)n_ctx * LONG_TOKEN);
-    return setup_fit(s, &t->conf->machine, e) && setup_probe(s, DISK_IF_NEEDED, e);
+    setup_keep_text(s, (size_t)n_ctx * LONG_TOKEN);
+    if (!setup_fit(s, &t->conf->machine, e)) return false;
+    t->most_text = setup_kept_text(s);
+    return setup_probe(s, DISK_IF_NEEDED, e);
 }
 
 static MUST open_engine(struct talk *t, struct setup *s, struct err *e) {

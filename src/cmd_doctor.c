@@ -181,16 +181,16 @@ static void look_at_web_port(struct doctor *d) {
     char node[160];
     int why;
     if (is_free(port, &why)) {
-        say(d, "port", NULL, "%u (page and API) is free", port);
+        say(d, "port", NULL, "%u (HTTP API) is free", port);
         return;
     }
     d->is_running = why == EADDRINUSE && ask_node(port, node, sizeof node);
     if (d->is_running) {
-        say(d, "port", NULL, "%u (page and API): a dair node is running, %s", port, node);
+        say(d, "port", NULL, "%u (HTTP API): a dair node is running, %s", port, node);
         return;
     }
-    say(d, "port", "end what has it, or give `dair node` another with --port",
-        "%u (page and API): %s", port, strerror(why));
+    say(d, "port", "end what has it, or give `dair node` another with --port", "%u (HTTP API): %s",
+        port, strerror(why));
 }
 
 static void look_at_cluster_port(struct doctor *d) {

@@ -151,7 +151,7 @@ uint64_t setup_whole(const struct setup *s, uint64_t pool) {
 static void take_budget(struct setup *s, uint64_t budget) {
     s->budget = budget;
     s->slack = slack_of(budget);
-    uint64_t off = s->program + s->slack;
+    uint64_t off = s->program + s->slack + s->text;
     s->pool = budget > off ? budget - off : 0;
 }
 
@@ -174,11 +174,19 @@ size_t setup_text_most(const struct setup *s) {
     return most < TEXT_CHEAP ? TEXT_CHEAP : (size_t)most;
 }
 
-size_t setup_keep_text(struct setup *s, size_t want) {
-    size_t most = s->pool / KEEP_PART / TOK_BYTES, len = want < most ? want : most;
-    if (len < TEXT_CHEAP) return TEXT_CHEAP;
-    s->pool -= (uint64_t)len * TOK_BYTES;
-    return len;
+static void keep_text(struct setup *s, uint64_t bytes) {
+    s->text = bytes;
+    take_budget(s, s->budget);
+}
+
+void setup_keep_text(struct setup *s, size_t want) {
+    uint64_t most = s->pool / KEEP_PART, bytes = (uint64_t)want * TOK_BYTES;
+    keep_text(s, bytes < most ? bytes : most);
+}
+
+size_t setup_kept_text(const struct setup *s) {
+    uint64_t len = s->text / TOK_BYTES;
+    return len < TEXT_CHEAP ? TEXT_CHEAP : (size_t)len;
 }
 
 MUST setup_check_text(const struct setup *s, const char *what, size_t len, struct err *e) {
@@ -401,12 +409,13 @@ MUST setup_fit(struct setup *s, const struct machine *m, struct err *e) {
     if (!setup_budget(s, m, e)) return false;
     if (!least_pool(s, &least, e)) return false;
     s->least = budget_for(s->program, least);
+    if (least > s->pool) keep_text(s, 0);
     if (least > s->pool) return too_small(s, e);
     if (!measure(s, 1, 2, NN_PLENTY, &most, e)) return false;
     /* Without the embedding table, of which a token reads one row only. */
-    s->in_ram = in_ram_from(s, budget_for(s->program, most.kv_bytes + most.scratch_bytes +
-                                                          most.fixed_bytes + most.weight_bytes +
-                                                          most.tiles.n_pinned * 64));
+    s->in_ram = in_ram_from(
+        s, budget_for(s->program + s->text, most.kv_bytes + most.scratch_bytes + most.fixed_bytes +
+                                                most.weight_bytes + most.tiles.n_pinned * 64));
     return fit_pool(s, e);
 }
 

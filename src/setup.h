@@ -85,6 +85,7 @@ struct setup {
     uint64_t budget;   // bytes for the whole process
     uint64_t program;  // of that, what was in use before the engine
     uint64_t slack;    // kept back for stacks, page tables and small change
+    uint64_t text;     // set aside by setup_keep_text()
     uint64_t pool;     // the rest: the engine's
     uint64_t in_ram;   // budget with which nothing streams
     uint64_t least;    // smallest budget that runs at all
@@ -128,8 +129,9 @@ MUST setup_budget(struct setup *s, const struct machine *m, struct err *e);
 enum { TEXT_CHEAP = 16 << 10 };
 size_t setup_text_most(const struct setup *s);
 /* Sets memory aside, between setup_budget() and setup_fit(), for texts of `want` bytes that come while the
- * model runs: how long they may be, which is less where an eighth of what is left would not do. */
-size_t setup_keep_text(struct setup *s, size_t want);
+ * model runs; an eighth of what is left at most. After setup_fit(): how long they may be. */
+void setup_keep_text(struct setup *s, size_t want);
+size_t setup_kept_text(const struct setup *s);
 /* Fails: ERR_MEMORY when a text (what: "prompt") of at least len bytes is longer than that. */
 MUST setup_check_text(const struct setup *s, const char *what, size_t len, struct err *e);
 

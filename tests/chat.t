@@ -12,6 +12,7 @@ use Test::More;
 use POSIX 'mkfifo';
 
 my $dir = scratch();
+$SIG{PIPE} = 'IGNORE';    # a program that has ended reads no more
 
 sub file { my ($name, $text) = @_; write_file("$dir/$name", $text); return "$dir/$name" }
 sub render { return dair(['render', @_]) }
@@ -92,6 +93,22 @@ is($turns, 2, 'with another turn');
 my @stops = map { talk("What are you?\n" x 2, '--stop', 'a', '--quiet', @$_) } [], ['--slices', 2];
 is($stops[1]{status}, 0, 'a stop string with --slices ends no conversation') or diag $stops[1]{err};
 is($stops[1]{out}, $stops[0]{out}, 'and the answers are the same');
+
+# Where another cannot be had, as the file is not what it was, the conversation ends with the reason.
+write_file("$dir/cut.gguf", read_file("$FindBin::Bin/../overlay/usr/share/dair/demo.gguf"));
+mkfifo("$dir/cut.fifo", 0600) or die "mkfifo: $!";
+$p = begin(['chat', "$dir/cut.gguf", '--temp', 0, '--slices', 2, '--grammar', 'root ::= [a-z ]{300}'], from => "$dir/cut.fifo");
+open $to, '>', "$dir/cut.fifo" or die "cut.fifo: $!";
+$to->autoflush;
+print $to "Tell me a story.\n";
+sysread $p->{from}, $first, 1;
+truncate "$dir/cut.gguf", 65536 or die "truncate: $!";
+kill 'INT', $p->{pid};
+print $to "What are you?\n";
+close $to;
+finish($p, 60);
+cmp_ok($p->{status}, '>', 0, 'no other engine: a failure, no crash') or diag "$p->{status}: $p->{err}";
+like($p->{err}, qr/^dair chat: .*cut\.gguf/m, 'and what is wrong') or diag $p->{err};
 
 # --- thoughts apart from the answer, on a model whose template has tags for them
 

@@ -111,7 +111,7 @@ isnt($expected, '', 'dair run answers');
 my $alone = node();
 ok(says($alone, qr/ALONE: this node serves .* at http:\S+/), 'without a key it is ALONE and says so') or diag(log_of($alone));
 like(log_of($alone), qr/no cluster_key is set.*dair keygen/, 'and how to get one');
-like(log_of($alone), qr/dair \S+: dair-\w+, \w+, .*cores.*memory\n.*budget \d+(\.\d)? MiB/, 'the banner');
+like(log_of($alone), qr/dair \S+: dair-\w+, \w+, .*cores?,.*memory\n.*budget \d+(\.\d)? MiB/, 'the banner');
 is(completion($alone->{port}, $prompt), $expected, 'over HTTP the same text as from `dair run`');
 my @status = ('status', '--host', "127.0.0.1:$alone->{port}");
 my $table = dair(\@status);
@@ -201,12 +201,14 @@ for my $key (undef, $small_key) {
     ($least{$kind}) = $run->{err} =~ /^dair node: .*needs at least (\d+) MiB .*the memory budget is 1\.00 MiB; give more --memory$/m;
     ok($least{$kind}, "1 MiB, $kind: and what is the least") or diag($run->{err});
 }
-my $enough = node("$dir/small.gguf", '--memory', $least{alone} . 'M');
-ok(says($enough, qr/ALONE: this node serves/), "alone, $least{alone} MiB are enough") or diag(log_of($enough));
+# Another process may be a page larger, which is a MiB where the sum was just below one.
+my $most = $least{alone} + 1;
+my $enough = node("$dir/small.gguf", '--memory', "${most}M");
+ok(says($enough, qr/ALONE: this node serves/), "alone, $most MiB are enough") or diag(log_of($enough));
 leave($enough, 'the least');
 
 # ---- with a key there may be others who take the most of it; until they come requests are refused
-my $too_small = $least{'with a key'} - 1;
+my $too_small = $least{'with a key'} - 2;
 my $small = node("$dir/small.gguf", '--memory', "${too_small}M", '--discovery', 'off', '--cluster_key', $small_key);
 ok(says($small, qr/error FAILED: .*memory/), 'too little memory: FAILED, and why') or diag(log_of($small));
 refused($small->{port}, 503, qr/memory/, 'a request to a FAILED node');
@@ -214,7 +216,8 @@ my ($status, $body) = get($small->{port}, '/health');
 is($status, 503, 'its /health: 503');
 like($body, qr/"failed","why":".*memory/, 'and why');
 leave($small, 'too little memory');
-like($small->{err}, qr/FAILED: .*\bgive it --memory $least{'with a key'}M or more$/m, 'the log has it, to the remedy');
+my ($give) = $small->{err} =~ /FAILED: .*\bgive it --memory (\d+)M or more$/m;
+cmp_ok(abs(($give // 0) - $least{'with a key'}), '<=', 1, 'the log has it, to the remedy');
 is(scalar(() = $small->{err} =~ /cannot serve/g), 1, 'and the alert once');
 
 # ---- the end waits for answers under way, but not for a second signal: six of all lengths that fit the

@@ -76,8 +76,8 @@ struct gen_request {
     void (*on_prefill)(void *ctx, uint32_t done, uint32_t total);  // layer by layer; may be NULL
     void *ctx;
     const atomic_bool *stop;  // set by a signal: the answer ends within a layer's time; may be NULL
-    bool
-        goes_on;  // then steps of up to a batch are finished first, so that the engine stays usable
+    /* Then steps of up to a batch are finished first, so that the engine stays usable. */
+    bool goes_on;
 };
 
 enum gen_end { GEN_LENGTH, GEN_EOS, GEN_STOPPED };
