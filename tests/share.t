@@ -100,8 +100,10 @@ sub shares {
     Lab::gather(10, @lost);
     is(scalar(grep { $_->{ended} } @lost), 4, 'what was asked of the dead itself has ended, too');
     ok(eval { $nodes->serving(2, @front) }, 'two serve on') or diag($@);
-    my $load = $nodes->status($front[0])->{load};
-    is($load->{running} + $load->{waiting}, 0, 'with nothing left over');
+    # What a node shows of the leader's load came with the last beat.
+    my $load;
+    my $is_idle = sub { $load = $nodes->status($front[0])->{load}; return !($load->{running} + $load->{waiting}) };
+    ok(eval { await { $is_idle->() } 10, 'no load' }, 'with nothing left over') or diag("$load->{running} run, $load->{waiting} wait");
     $nodes->end($_) for @front;
 }
 
