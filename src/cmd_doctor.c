@@ -162,7 +162,7 @@ static bool ask_node(unsigned port, char *out, size_t cap) {
     snprintf(a.port, sizeof a.port, "%u", port);
     bool ok = asknode(&a, ASK_MS, &t, &e) &&
               json_read(&doc, t.body, t.len - (size_t)(t.body - t.text), ASKNODE_MOST, &e);
-    const struct json_value *node = ok ? json_find(json_root(doc), "node") : NULL;
+    const struct json_value *node = ok && doc ? json_find(json_root(doc), "node") : NULL;
     ok = json_kind(node) == JSON_OBJECT && json_want_chars(node, "name", &name, &e) &&
          json_want_chars(node, "state", &state, &e);
     if (ok) {
