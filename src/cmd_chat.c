@@ -60,7 +60,6 @@ struct talk {
     struct chat *chat;
     struct sampler sampler;
     struct held held;
-    size_t most_text;  // bytes of a line
     struct stop stop;
     enum chat_think think;
     const char *system;
@@ -407,10 +406,9 @@ static bool goes_on(const struct err *e) {
 
 /* One turn. False: the conversation is over. */
 static MUST say(struct talk *t, const char *text, size_t len, struct err *e) {
-    size_t before = t->n_message;
-    bool is_said = false,
-         ok = len <= t->most_text ||
-              err_set(e, ERR_LIMIT, "a line has at most %zu bytes here", t->most_text);
+    size_t before = t->n_message, most = setup_kept_text(t->setup);
+    bool is_said = false;
+    bool ok = len <= most || err_set(e, ERR_LIMIT, "a line has at most %zu bytes here", most);
     ok = ok && add_message(t, "user", text, len, e) && answer(t, &is_said, e);
     if (ok && is_said) return true;
     drop_messages(t, before);
@@ -460,9 +458,7 @@ static MUST prepare(struct talk *t, struct setup *s, struct err *e) {
     }
     if (!setup_budget(s, &t->conf->machine, e)) return false;
     setup_keep_text(s, (size_t)n_ctx * LONG_TOKEN);
-    if (!setup_fit(s, &t->conf->machine, e)) return false;
-    t->most_text = setup_kept_text(s);
-    return setup_probe(s, DISK_IF_NEEDED, e);
+    return setup_fit(s, &t->conf->machine, e) && setup_probe(s, DISK_IF_NEEDED, e);
 }
 
 static MUST open_engine(struct talk *t, struct setup *s, struct err *e) {
