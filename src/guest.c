@@ -47,56 +47,43 @@ static MUST open_key(struct guest *g, struct err *e) {
                    "--config FILE, to the key that the nodes have");
 }
 
-/* The cluster's newest alert that holds one of these, or NULL. */
-static const char *find_alert(const struct status *t, const char *const *part) {
+/* The cluster's newest alert of these kinds, or NULL. */
+static const char *find_alert(const struct status *t, unsigned codes) {
     for (unsigned i = t->n_alert < STATUS_ALERTS ? t->n_alert : STATUS_ALERTS; i-- > 0;) {
-        for (unsigned k = 0; part[k]; k++) {
-            if (strstr(t->alert[i].text, part[k])) return t->alert[i].text;
-        }
+        if (codes >> t->alert[i].code & 1) return t->alert[i].text;
     }
     return NULL;
 }
 
 /* A node that answers, and that we can never work with: time changes nothing. */
 static const char *find_unfit(const struct status *t) {
-    static const char *const part[] = {"they do not work together", "round numbers differently",
-                                       "has no model", "cannot work with the node at", NULL};
-    return find_alert(t, part);
+    return find_alert(t, 1U << ALERT_NO_MODEL | 1U << ALERT_OTHER_MODEL |
+                             1U << ALERT_OTHER_NUMBERS | 1U << ALERT_OTHER_VERSION);
 }
 
 /* A named node works with one that we are not connected to. It comes when all that will connect had time
  * to. */
 static const char *find_unreached(const struct status *t) {
-    static const char *const part[] = {", which this node cannot reach", NULL};
-    return t->state == STATE_JOINING ? find_alert(t, part) : NULL;
+    return t->state == STATE_JOINING ? find_alert(t, 1U << ALERT_UNREACHED) : NULL;
 }
 
-/* A refusal may be a moment's weakness, a second one is not. */
-static bool is_other_key(const struct status *t) {
-    return t->net.refused_wrong_key > 1 && strstr(t->unreached, "another cluster key");
-}
-
-static MUST unreached(const char *alert, struct err *e) {
-    return err_set(e, ERR_IO,
-                   "%.*s, which did not connect with this process: a cluster takes in who reaches "
-                   "all its nodes, so name all of them after --workers",
-                   (int)strcspn(alert, ","), alert);
-}
-
-/* Is there no more hope? Then e says why. */
+/* Is there no more hope? Then e says why. A refused key may be a moment's weakness, a second time it is
+ * none. */
 static bool is_hopeless(const struct status *t, struct err *e) {
-    const char *unfit = find_unfit(t), *alert = find_unreached(t);
+    const char *unfit = find_unfit(t), *unreached = find_unreached(t);
     if (unfit) {
         err_set(e, ERR_IO, "%.380s (%s is this process)", unfit, t->name);
-    } else if (is_other_key(t)) {
+    } else if (t->unreached_by_key > 1) {
         err_set(e, ERR_IO,
                 "%.300s; set DAIR_CLUSTER_KEY, or cluster_key in a --config FILE, to the key that "
                 "the nodes have",
                 t->unreached);
-    } else if (alert) {
-        return !unreached(alert, e);
+    } else if (unreached) {
+        err_set(e, ERR_IO, "%s", unreached);
+    } else {
+        return false;
     }
-    return unfit || is_other_key(t);
+    return true;
 }
 
 /* Who did not come, and why, as far as is known. */

@@ -63,7 +63,7 @@ sub named {
         like($nodes->log_of($i), $both, 'and so has the log');
     }
     # It is of a node that is there.
-    my $told = sub { scalar grep { $_->{text} =~ /do not work together/ } @{$nodes->status(1)->{alerts}} };
+    my $told = sub { scalar grep { $_->{code} eq 'other_model' } @{$nodes->status(1)->{alerts}} };
     $nodes->end(2);
     ok(eval { Lab::await { !$told->() } 20, 'the alert to go' }, 'when the other has gone, so has the alert') or diag($@);
     $nodes->start(2);

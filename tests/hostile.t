@@ -181,9 +181,9 @@ sub listener {
     $nodes->{of}{1} = {args => ['--discovery', 'off', '--peers', "$at:9998"]};
     $nodes->start(1);
     my @alert;
-    ok(eval { Lab::await { @alert = map { $_->{text} } @{($nodes->status(1) // {})->{alerts} // []} } 15; 1 }, 'a node of another version is named to the user')
+    ok(eval { Lab::await { @alert = map { "$_->{code}: $_->{text}" } @{($nodes->status(1) // {})->{alerts} // []} } 15; 1 }, 'a node of another version is named to the user')
       or diag($nodes->trouble);
-    like("@alert", qr/\Acannot work with the node at \Q$at\E: the node speaks version \d+ .* this one version \d+: update the older\z/, 'by its address, with a remedy');
+    like("@alert", qr/\Aother_version: cannot work with the node at \Q$at\E: the node speaks version \d+ .* this one version \d+: update the older\z/, 'by its address, with a remedy');
     cmp_ok($nodes->status(1)->{net}{refused}{other_version}, '>', 0, 'it is counted');
     is($nodes->status(1)->{net}{refused}{garbage}, 0, 'it does not count as garbage');
     kill 'TERM', $pid;

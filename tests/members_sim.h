@@ -47,7 +47,8 @@ struct sim_node {
     unsigned ready_leader;
     /* for tests */
     unsigned n_adopt, n_alert, n_refuse, n_serving;
-    uint64_t serving_ns;  // since when
+    uint64_t serving_ns;         // since when
+    enum alert_code alert_code;  // of the last one
     char alert[300];
 };
 
@@ -246,6 +247,7 @@ static inline void sim_act(struct sim *s, unsigned i, const struct action *a) {
         break;
     case ACT_ALERT:
         n->n_alert++;
+        n->alert_code = a->alert;
         memcpy(n->alert, a->text, sizeof n->alert);
         break;
     case ACT_NONE: break;

@@ -29,7 +29,8 @@ static void test_paths(void) {
     tap_ok(get_path("OPTIONS", "/v1/completions") == 204 && has_head("Allow: POST") &&
                !has_head("Access-Control"),
            "OPTIONS: 204, and no word on other origins");
-    tap_ok(get_path("GET", "/status.json?x=1") == 200 && has("\"alerts\":[{\"text\":\"hot\"") &&
+    tap_ok(get_path("GET", "/status.json?x=1") == 200 &&
+               has("\"alerts\":[{\"code\":\"left_out\",\"text\":\"hot\"") &&
                has("\"temperature_c\":null") && has("\"log\":[") && has("\"disk_gbps\":0.5,"),
            "/status.json");
     tap_ok(has("\"throttled\":null") && has("\"link_mbps\":null") && has("\"remedy\":null") &&
@@ -572,6 +573,7 @@ static void setup(void) {
     s->net.refused_wrong_key = 3;
     snprintf(s->model.name, sizeof s->model.name, "toy");
     s->n_alert = 1;
+    s->alert[0].code = ALERT_LEFT_OUT;
     snprintf(s->alert[0].text, sizeof s->alert[0].text, "hot");
     s->cluster.n_node = 1;
     s->cluster.node[0].temperature_c = (double)NAN;

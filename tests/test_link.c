@@ -64,18 +64,20 @@ static void check_alerts(struct cluster *c) {
     char line[1][LOG_LINE], text[STATUS_TEXT + 100];
     memset(text, 'x', sizeof text);
     memcpy(text + STATUS_TEXT - 9, "--memory", 9);
-    cluster_alert(c, "a short one");
-    for (unsigned i = 0; i < STATUS_ALERTS; i++) cluster_alert(c, text);
+    cluster_alert(c, ALERT_OLD_KEY, "a short one");
+    for (unsigned i = 0; i < STATUS_ALERTS; i++) cluster_alert(c, ALERT_TWIN, text);
     tap_ok(log_recent(line, 1) == 1 && strstr(line[0], "x--memory"),
            "a long alert is logged whole");
     text[STATUS_TEXT - 1] = 'x';
     text[sizeof text - 1] = '\0';
-    cluster_alert(c, text);
+    cluster_alert(c, ALERT_TWIN, text);
     cluster_show(c);
     cluster_status(c, &s);
     tap_ok(s.n_alert == 2 && !strcmp(s.alert[0].text, "a short one") &&
                strlen(s.alert[1].text) == STATUS_TEXT - 1 && strstr(s.alert[1].text, "x--memory"),
            "and shown once, also where it has to be cut (%u alerts)", s.n_alert);
+    tap_ok(s.alert[0].code == ALERT_OLD_KEY && s.alert[1].code == ALERT_TWIN,
+           "each with what it is about");
 }
 
 /* As peer `id`: through the gate, and then not a word. */

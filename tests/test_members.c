@@ -176,7 +176,7 @@ static void check_models(void) {
     uint64_t ms = sim_until_one(s, 9, 8000);
     tap_ok(ms != UINT64_MAX, "nodes of one model work together in spite of others");
     tap_ok(strstr(s->node[1].alert, "Toy") && strstr(s->node[1].alert, "Other") &&
-               s->node[1].n_refuse >= 2,
+               s->node[1].alert_code == ALERT_OTHER_MODEL && s->node[1].n_refuse >= 2,
            "another model is not taken in, by name: %s", s->node[1].alert);
     const char *why;
     sim_run(s, 1000);
@@ -336,6 +336,7 @@ static void check_stuck(void) {
     tap_ok(!s->node[0].is_serving, "a node that does not get ready is waited for");
     tap_ok(sim_until_one(s, 3, 8000) != UINT64_MAX && !s->n_wrong, "but not for ever: %s",
            s->node[0].alert);
+    tap_ok(s->node[0].alert_code == ALERT_LEFT_OUT, "and that is what the alert is about");
 }
 
 /* Loading may take its time as long as it gets on, the leader's own too. */

@@ -33,7 +33,26 @@ struct status_node {
     uint32_t layers;
 };
 
+/* What an alert is about, for programs; its sentence, which may change, is for people. */
+enum alert_code {
+    ALERT_NO_MODEL,       // a node has none
+    ALERT_OTHER_MODEL,    // a node has another than this one
+    ALERT_OTHER_NUMBERS,  // a node rounds differently, or by another version of the contract
+    ALERT_OTHER_VERSION,  // a node speaks another version of the protocol
+    ALERT_UNREACHED,      // a node works with one that this one cannot reach
+    ALERT_TWIN,           // two nodes have one id
+    ALERT_CROWDED,        // more nodes than are kept
+    ALERT_LEFT_OUT,       // a node has no part in the work, for a while or while it is as it is
+    ALERT_NO_PLAN,        // these nodes cannot serve this model
+    ALERT_OWN_WORK,       // this node's own disk, memory or engine fails
+    ALERT_OLD_KEY,        // a node still uses cluster_key_old
+    ALERT_DISCOVERY,      // mDNS does not work here
+    N_ALERT
+};
+const char *alert_name(enum alert_code c);  // "no_model": these names stay as they are
+
 struct status_alert {
+    enum alert_code code;
     char text[STATUS_TEXT];
 };
 
@@ -80,6 +99,7 @@ struct status {
     } net;
     /* Named nodes whose last dial came to nothing, as "HOST:PORT: why", with "; " between; else "". */
     char unreached[STATUS_TEXT];
+    uint32_t unreached_by_key;  // times that one of them, at most, was dialled and had another key
     uint32_t n_alert;
     struct status_alert alert[STATUS_ALERTS];
 };

@@ -19,10 +19,11 @@ static void drop_alert(struct cluster *c, unsigned i) {
 }
 
 /* Shown until it has not come for a while, or, of a node, while that is connected; logged when it is new. */
-static void show_alert(struct cluster *c, const struct node_id *of, bool is_told,
-                       const char *text) {
+static void show_alert(struct cluster *c, enum alert_code code, const struct node_id *of,
+                       bool is_told, const char *text) {
     uint64_t now = clock_ns();
-    struct status_alert new = {0};  // cut to its length before it is compared: so it is known again
+    struct status_alert new = {
+        .code = code};  // cut to its length before it is compared: so it is known again
     snprintf(new.text, sizeof new.text, "%.*s", (int)sizeof new.text - 1, text);
     for (unsigned i = 0; i < c->n_alert; i++) {
         if (strcmp(c->alert[i].text, new.text) != 0) continue;
@@ -36,8 +37,8 @@ static void show_alert(struct cluster *c, const struct node_id *of, bool is_told
     c->alert_ns[c->n_alert++] = now;
 }
 
-void cluster_alert(struct cluster *c, const char *text) {
-    show_alert(c, &(struct node_id){{0}}, false, text);
+void cluster_alert(struct cluster *c, enum alert_code code, const char *text) {
+    show_alert(c, code, &(struct node_id){{0}}, false, text);
 }
 
 void cluster_unalert(struct cluster *c, const struct node_id *of) {
@@ -63,10 +64,14 @@ static void tell_unreachable(struct cluster *c, uint64_t now) {
             if (cluster_knows(c, id)) continue;
             ident_text(id, hex);
             snprintf(text, sizeof text,
-                     "%s works with node %.8s, which this node cannot reach: every "
-                     "node must reach every other; name all of them in `peers`",
+                     c->conf.facts.is_guest ? "%s works with node %.8s, which did not connect with "
+                                              "this process: a cluster takes in who reaches all "
+                                              "its nodes, so name all of them after --workers"
+                                            : "%s works with node %.8s, which this node cannot "
+                                              "reach: every node must reach every other; name all "
+                                              "of them in `peers`",
                      view[i].facts.name, hex);
-            cluster_alert(c, text);
+            cluster_alert(c, ALERT_UNREACHED, text);
         }
     }
 }
@@ -142,7 +147,7 @@ static void make_plan(struct cluster *c, const struct action *a) {
                  "node %.8s is left out: its share of the model is more than its memory holds, "
                  "or too small to be worth a row",
                  id);
-        cluster_alert(c, text);
+        cluster_alert(c, ALERT_LEFT_OUT, text);
     }
     send_plan(c, &p);
     members_planned(c->members, &p, NULL, clock_ns());
@@ -188,7 +193,7 @@ static void adopt(struct cluster *c, const struct plan *p) {
                  c->epoch->self);
         return;
     }
-    cluster_alert(c, e.text);
+    cluster_alert(c, ALERT_OWN_WORK, e.text);
     members_broke(c->members, copy.epoch, NULL, clock_ns());
     struct msg m = {.type = MSG_BROKEN, .epoch = copy.epoch, .u.suspect = c->conf.ident->id};
     struct link *l = link_find(c, &copy.leader);
@@ -254,7 +259,7 @@ static void act(struct cluster *c, const struct action *a) {
         break;
     case ACT_BEAT: send_beats(c); break;
     case ACT_REFUSE: refuse(c, a); break;
-    case ACT_ALERT: show_alert(c, &a->id, a->is_told, a->text); break;
+    case ACT_ALERT: show_alert(c, a->alert, &a->id, a->is_told, a->text); break;
     }
 }
 
@@ -357,7 +362,7 @@ static void give_up_model(struct cluster *c, const char *why) {
     struct err e = {0};
     char text[STATUS_TEXT];
     snprintf(text, sizeof text, "this node does not take part any more: %.350s", why);
-    cluster_alert(c, text);
+    cluster_alert(c, ALERT_OWN_WORK, text);
     links_close(c);
     epoch_end(c);
     c->conf.facts.model = 0;
@@ -563,7 +568,7 @@ void cluster_announce(struct cluster *c) {
                                  .on_gone = on_gone,
                                  .on_name = on_name,
                                  .ctx = c};
-    if (!mdns_open(&c->mdns, &mc, &e)) cluster_alert(c, e.text);
+    if (!mdns_open(&c->mdns, &mc, &e)) cluster_alert(c, ALERT_DISCOVERY, e.text);
 }
 
 /* --- status --- */

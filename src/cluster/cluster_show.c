@@ -126,6 +126,8 @@ static void show_unreached(const struct cluster *c, struct status *s) {
         int n = snprintf(s->unreached + len, sizeof s->unreached - len, "%s%s: %s", len ? "; " : "",
                          c->conf.peer[t->peer], t->why);
         len += n > 0 ? (size_t)n : 0;
+        if (t->has_other_key && t->n_other_key > s->unreached_by_key)
+            s->unreached_by_key = t->n_other_key;
     }
 }
 

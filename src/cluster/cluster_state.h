@@ -53,7 +53,9 @@ struct target {
     uint32_t n_addr, next_addr, failures;
     struct sockaddr_storage addr[MDNS_ADDRS];
     uint64_t next_ns;
-    char why[DIAL_WHY];  // named: of the last dial, which came to nothing; else ""
+    char why[DIAL_WHY];    // named: of the last dial, which came to nothing; else ""
+    bool has_other_key;    // than we have, as the last dial showed
+    uint32_t n_other_key;  // dials that did, since it was last connected
 };
 
 /* The data channel to one node of the epoch at hand. */
@@ -134,7 +136,7 @@ struct cluster {
 
 /* cluster.c: do what members.c says, after anything was told to it. */
 void cluster_settle(struct cluster *c);
-void cluster_alert(struct cluster *c, const char *text);
+void cluster_alert(struct cluster *c, enum alert_code code, const char *text);
 void cluster_unalert(struct cluster *c,
                      const struct node_id *of);  // what was said of a node that went
 void cluster_plan_joining(struct cluster *c);    // the plan that waits for a step, now

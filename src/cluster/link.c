@@ -89,10 +89,11 @@ static void meet_twin(struct link *l, const struct msg *hello) {
     link_free(l);
     if (!we_yield) return;
     struct err e = {0};
-    cluster_alert(c, "another node has the same id (a copied card or folder); this one, the "
-                     "younger, takes a new id");
+    cluster_alert(c, ALERT_TWIN,
+                  "another node has the same id (a copied card or folder); this one, the "
+                  "younger, takes a new id");
     if (!ident_renew(c->conf.ident, &e)) {
-        cluster_alert(c, e.text);
+        cluster_alert(c, ALERT_TWIN, e.text);
         return;
     }
     links_close(c);
@@ -234,7 +235,7 @@ void link_take(struct cluster *c, struct chan *ch, const struct gate_peer *p) {
     if (p->is_dialled) {
         struct target *t = &c->target[p->tag % TARGETS];
         t->is_dialling = false;
-        t->failures = 0;
+        t->failures = t->n_other_key = 0;
         *t->why = '\0';
         t->next_ns = clock_ns() + DIAL_MOST_NS;  // should it be the lesser of two
         if (t->is_named) t->id = p->id, t->has_id = !is_twin;
@@ -248,7 +249,8 @@ void link_take(struct cluster *c, struct chan *ch, const struct gate_peer *p) {
         if (!c->link[i].chan) l = &c->link[i];
     }
     if (!l) {
-        cluster_alert(c, "more nodes than this version keeps (32): one was turned away");
+        cluster_alert(c, ALERT_CROWDED,
+                      "more nodes than this version keeps (32): one was turned away");
         chan_close(ch);
         return;
     }
@@ -257,8 +259,9 @@ void link_take(struct cluster *c, struct chan *ch, const struct gate_peer *p) {
     l->fd = (struct loop_fd){.fd = chan_fd(ch), .ready = on_ready, .owner = l};
     chan_limit(ch, MSG_MAX);
     if (p->is_old_key) {
-        cluster_alert(c, "a node still uses the old cluster key; give it the new one and then "
-                         "remove cluster_key_old everywhere");
+        cluster_alert(c, ALERT_OLD_KEY,
+                      "a node still uses the old cluster key; give it the new one and then "
+                      "remove cluster_key_old everywhere");
     }
     members_hint(c->members, clock_ns());
     send_hello(l);
@@ -370,7 +373,7 @@ static void tell_version(struct cluster *c, const struct target *t, const struct
     const struct sockaddr_storage *a = &t->addr[t->next_addr % t->n_addr];
     if (getnameinfo((const void *)a, sizeof *a, host, sizeof host, NULL, 0, NI_NUMERICHOST)) return;
     snprintf(text, sizeof text, "cannot work with the node at %.60s: %.300s", host, why->text);
-    cluster_alert(c, text);
+    cluster_alert(c, ALERT_OTHER_VERSION, text);
 }
 
 /* One list of peers for all nodes names each to itself, too. The address is looked at again after a while:
@@ -378,6 +381,8 @@ static void tell_version(struct cluster *c, const struct target *t, const struct
 void target_is_self(struct cluster *c, uint64_t tag) {
     struct target *t = &c->target[tag % TARGETS];
     t->is_dialling = false;
+    t->n_other_key = 0;
+    t->has_other_key = false;
     *t->why = '\0';
     t->next_addr++;
     t->next_ns = clock_ns() + SELF_NS;
@@ -394,6 +399,8 @@ void target_failed(struct cluster *c, uint64_t tag, enum gate_end how, const str
     if (how == GATE_VERSION && t->n_addr) tell_version(c, t, why);
     t->is_dialling = false;
     if (t->is_named) snprintf(t->why, sizeof t->why, "%.*s", DIAL_WHY - 1, why->text);
+    t->has_other_key = how == GATE_WRONG_KEY;
+    t->n_other_key += t->has_other_key;
     t->next_addr++;
     /* Of several addresses each is tried before it counts. */
     bool all_failed = t->n_addr && t->next_addr % t->n_addr == 0;

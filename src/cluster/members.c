@@ -43,9 +43,10 @@ struct action *act(struct members *m, enum action_type type) {
     return a;
 }
 
-void alert(struct members *m, const char *fmt, ...) {
+void alert(struct members *m, enum alert_code code, const char *fmt, ...) {
     va_list ap;
     struct action *a = act(m, ACT_ALERT);
+    a->alert = code;
     va_start(ap, fmt);
     vsnprintf(a->text, sizeof a->text, fmt, ap);
     va_end(ap);
@@ -292,8 +293,10 @@ void members_leave(struct members *m, uint64_t now_ns) {
 /* --- peers come and go --- */
 
 /* What is to be seen as long as the node is connected. */
-static void alert_of(struct members *m, const struct peer *p, bool is_told, const char *text) {
+static void alert_of(struct members *m, const struct peer *p, enum alert_code code, bool is_told,
+                     const char *text) {
     struct action *a = act(m, ACT_ALERT);
+    a->alert = code;
     a->id = p->id;
     a->is_told = is_told;
     snprintf(a->text, sizeof a->text, "%s", text);
@@ -311,11 +314,12 @@ static void compare_models(struct members *m, struct peer *p, uint64_t now) {
     if (!them->model) {
         char text[STATUS_TEXT];
         snprintf(text, sizeof text, "%s has no model: it answers no requests itself", them->name);
-        alert_of(m, p, is_known, text);
+        alert_of(m, p, ALERT_NO_MODEL, is_known, text);
         return;
     }
     struct action r = {.type = ACT_REFUSE, .id = p->id, .instance = p->instance};
     r.reason = REFUSED_MODEL;
+    enum alert_code code = us->model != them->model ? ALERT_OTHER_MODEL : ALERT_OTHER_NUMBERS;
     if (us->model != them->model) {
         snprintf(r.text, sizeof r.text,
                  "%s has the model %s (%016llx), %s has %s (%016llx): they do not work together "
@@ -336,7 +340,7 @@ static void compare_models(struct members *m, struct peer *p, uint64_t now) {
             us->version);
     }
     *act(m, ACT_REFUSE) = r;
-    alert_of(m, p, is_known, r.text);
+    alert_of(m, p, code, is_known, r.text);
 }
 
 static struct peer *free_slot(struct members *m) {
@@ -363,7 +367,8 @@ void members_up(struct members *m, const struct node_id *id, uint64_t instance,
         return;
     }
     if (p && now_ns - p->heard_ns < 2 * (uint64_t)BEAT_NS) {
-        alert(m, "a second node calls itself %s: two cards with one image? It is turned away",
+        alert(m, ALERT_TWIN,
+              "a second node calls itself %s: two cards with one image? It is turned away",
               f->name);
         turn_away(m, id, instance);
         return;
@@ -371,7 +376,8 @@ void members_up(struct members *m, const struct node_id *id, uint64_t instance,
     if (p) forget(m, p, now_ns);
     p = is_same(id, &m->conf.self) ? NULL : free_slot(m);
     if (!p) {
-        alert(m, "%s is turned away: this node keeps %d others at most", f->name, MEMBER_MAX);
+        alert(m, ALERT_CROWDED, "%s is turned away: this node keeps %d others at most", f->name,
+              MEMBER_MAX);
         turn_away(m, id, instance);
         return;
     }

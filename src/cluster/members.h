@@ -53,7 +53,7 @@ enum action_type {
     ACT_DROP,     // close the control channel to `id`: gone, or a duplicate
     ACT_BEAT,     // send beats now, something changed
     ACT_REFUSE,   // answer `id` with MSG_REFUSED, `text` says why
-    ACT_ALERT,    // for people: `text`; of `id`, if that is not zero, while it is connected
+    ACT_ALERT,    // `alert`, for people `text`; of `id`, if that is not zero, while it is connected
 };
 
 struct action {
@@ -66,6 +66,7 @@ struct action {
     struct node_id set[PLAN_NODES];  // PLAN, SERVE: ourselves first
     const struct plan *plan;         // ADOPT: valid until the next call that is not members_next
     char text[STATUS_TEXT];
+    enum alert_code alert;
     bool is_told;  // ALERT: it was said before, and the node is back
 };
 

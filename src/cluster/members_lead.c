@@ -280,8 +280,8 @@ static void leave_out_slow(struct members *m, uint64_t now) {
         struct peer *p = &m->peer[i];
         if (!p->is_used || !works(m, p) || p->is_ready) continue;
         if (!is_due(m, now, p->progress_ns + READY_MS * MS)) continue;
-        alert(m, "%s did not get ready in %d s and is left out for a while", p->facts.name,
-              READY_MS / 1000);
+        alert(m, ALERT_LEFT_OUT, "%s did not get ready in %d s and is left out for a while",
+              p->facts.name, READY_MS / 1000);
         past_punish(m, &p->id, now);
     }
 }
@@ -481,7 +481,7 @@ void members_planned(struct members *m, const struct plan *p, const char *why, u
         m->is_failed = true;
         m->unfit_ns = 0;
         snprintf(m->why, sizeof m->why, "%s", why ? why : "no plan is possible");
-        alert(m, "cannot serve: %.380s", m->why);
+        alert(m, ALERT_NO_PLAN, "cannot serve: %.380s", m->why);
     }
     members_tick(m, now_ns);
 }
@@ -493,7 +493,7 @@ static void resign(struct members *m, uint64_t now) {
     m->is_failed = true;
     m->unfit_ns = now + 10000 * MS;
     snprintf(m->why, sizeof m->why, "this node's own work fails again and again; see its log");
-    alert(m, "%s", m->why);
+    alert(m, ALERT_OWN_WORK, "%s", m->why);
 }
 
 void on_broken(struct members *m, const struct node_id *by, const struct node_id *suspect,
@@ -516,7 +516,7 @@ void on_broken(struct members *m, const struct node_id *by, const struct node_id
     }
     const struct peer *g = peer_find(m, guilty);
     if (g) {
-        alert(m,
+        alert(m, ALERT_LEFT_OUT,
               "the channel between nodes broke twice in a short time: %s is left out for a while",
               g->facts.name);
     }
@@ -565,7 +565,8 @@ void on_refused(struct members *m, struct peer *p, const struct msg *msg, uint64
     m->is_broken = true;
     m->is_serving = false;
     if (msg->u.refused.reason != REFUSED_LEADER) {
-        alert(m, "%s cannot do its part: %.200s", p->facts.name, msg->u.refused.why);
+        alert(m, ALERT_LEFT_OUT, "%s cannot do its part: %.200s", p->facts.name,
+              msg->u.refused.why);
         past_punish(m, &p->id, now);
         return;
     }

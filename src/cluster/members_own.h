@@ -131,7 +131,8 @@ void peer_drop(struct members *m, struct peer *p, uint64_t now);  // with ACT_DR
 uint64_t peer_patience(const struct peer *p);                     // ns of silence until it is gone
 void cancel_plan(struct members *m);
 struct action *act(struct members *m, enum action_type type);
-void alert(struct members *m, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void alert(struct members *m, enum alert_code code, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 uint64_t advance(struct members *m, uint64_t now);
 void see_epoch(struct members *m, uint64_t epoch);
 bool works(const struct members *m, const struct peer *p);     // in the plan that we work on

@@ -161,6 +161,7 @@ void status_json(struct json *j, const struct status *s, char (*log)[LOG_LINE], 
     json_array(j);
     for (uint32_t i = 0; i < n_alert; i++) {
         json_object(j);
+        json_put_text(j, "code", alert_name(s->alert[i].code));
         json_put_text(j, "text", s->alert[i].text);
         json_put_text(j, "remedy", NULL);  // stands in the text
         json_end(j);
