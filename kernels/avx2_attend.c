@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-enum { VECS = FLOAT_LANES / VEC };
+enum { VECS = FLOAT_LANES / VEC, TILE = 1, TILE_VECS = 8, FEW = 4 };
 
 typedef __m256 vec;
 
@@ -64,16 +64,36 @@ ALWAYS vec load_kv(const void *p, size_t i, enum kv_type type) {
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(q)) * vec_all(bf16_to_f32(b->d));
 }
 
-ALWAYS void four_sums(float *out, vec lane[4][VECS]) {
-    __m128 s[4];
+/* Lanes 4 apart added: of a in the lower half, of b in the upper one. */
+ALWAYS vec half_sums(vec a, vec b) {
+    return _mm256_permute2f128_ps(a, b, 0x20) + _mm256_permute2f128_ps(a, b, 0x31);
+}
+
+ALWAYS void eight_sums(float *out, vec (*lane)[VECS]) {
+    vec v[8], s[4];
     UNROLL
-    for (size_t j = 0; j < 4; j++) {
-        vec a = lane[j][0] + lane[j][1];
-        s[j] = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
-    }
-    __m128 s01 = _mm_add_ps(_mm_movelh_ps(s[0], s[1]), _mm_movehl_ps(s[1], s[0]));
-    __m128 s23 = _mm_add_ps(_mm_movelh_ps(s[2], s[3]), _mm_movehl_ps(s[3], s[2]));
-    _mm_storeu_ps(out, _mm_hadd_ps(s01, s23));
+    for (size_t j = 0; j < 8; j++) v[j] = lane[j][0] + lane[j][1];
+    UNROLL
+    for (size_t j = 0; j < 4; j++) s[j] = half_sums(v[j], v[j + 4]);
+    vec s01 = _mm256_shuffle_ps(s[0], s[1], 0x44) + _mm256_shuffle_ps(s[0], s[1], 0xee);
+    vec s23 = _mm256_shuffle_ps(s[2], s[3], 0x44) + _mm256_shuffle_ps(s[2], s[3], 0xee);
+    vec_store(out, _mm256_shuffle_ps(s01, s23, 0x88) + _mm256_shuffle_ps(s01, s23, 0xdd));
+}
+
+ALWAYS void four_sums(float *out, vec (*lane)[VECS]) {
+    vec s02 = half_sums(lane[0][0] + lane[0][1], lane[2][0] + lane[2][1]);
+    vec s13 = half_sums(lane[1][0] + lane[1][1], lane[3][0] + lane[3][1]);
+    vec s = _mm256_shuffle_ps(s02, s13, 0x44) + _mm256_shuffle_ps(s02, s13, 0xee);
+    s = s + _mm256_permute_ps(s, 0xb1);
+    _mm_storeu_ps(out,
+                  _mm_shuffle_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1), 0x88));
+}
+
+ALWAYS void key_sums(float *out, vec (*lane)[VECS], size_t n) {
+    if (n == 8)
+        eight_sums(out, lane);
+    else
+        four_sums(out, lane);
 }
 
 #include "attend.inc"

@@ -1,28 +1,13 @@
 /* avx512_float.c - products with float weights on AVX-512: the contract's 16 lanes are one register. Same
- * bits as scalar.c. (Attention gains nothing: one head's sums are chains that wait for themselves.)
- */
+ * bits as scalar.c. */
+#include "avx512.h"
 #include "kernels.h"
-#include "x86.h"
 
 enum {
-    VEC = FLOAT_LANES,
     ROWS = 4,                 // of a tile
     TOKS = 4,                 // and its tokens
     PASS_BYTES = 192 * 1024,  // activations that go over the weights in one pass (L2)
 };
-
-/* The contract's tree of 8, 4, 2 and 1 lanes apart, of four registers. */
-ALWAYS __m128 four_trees(const __m512 v[4]) {
-    __m128 s[4];
-    UNROLL
-    for (size_t j = 0; j < 4; j++) {
-        __m256 a = _mm256_add_ps(_mm512_castps512_ps256(v[j]), _mm512_extractf32x8_ps(v[j], 1));
-        s[j] = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
-    }
-    __m128 s01 = _mm_add_ps(_mm_movelh_ps(s[0], s[1]), _mm_movehl_ps(s[1], s[0]));
-    __m128 s23 = _mm_add_ps(_mm_movelh_ps(s[2], s[3]), _mm_movehl_ps(s[3], s[2]));
-    return _mm_hadd_ps(s01, s23);
-}
 
 ALWAYS size_t float_bytes(enum weight_type type) {
     return type == W_F32 ? sizeof(float) : sizeof(uint16_t);

@@ -16,6 +16,7 @@ static const struct {
     {CPU_AVX2 | CPU_AVXVNNI, kernels_avxvnni},
     {CPU_AVX2 | CPU_AVX512, kernels_avx512},
     {CPU_AVX2 | CPU_AVX512, kernels_avx512_float},
+    {CPU_AVX2 | CPU_AVX512, kernels_avx512_attend},
 #elif defined(__aarch64__)
     {CPU_NEON, kernels_neon},
     {CPU_NEON, kernels_neon_relay},
@@ -100,4 +101,8 @@ size_t panel_bytes(size_t n_col, size_t n_tok) {
 const struct weight_ops *weight_ops(const struct kernels *k, int type) {
     if (type < 0 || type >= N_WEIGHT_TYPE || !k->weights[type].matmul) return NULL;
     return &k->weights[type];
+}
+
+size_t attend_room(size_t hd) {
+    return ATTEND_UNPACKED + ATTEND_QUERIES * (2 * round_up(hd, FLOAT_LANES) + ATTEND_BLOCK);
 }

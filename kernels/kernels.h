@@ -51,19 +51,28 @@ enum cpu_feature {
 enum kv_type { KV_F32, KV_F16, KV_Q8_0 };
 
 enum {
-    ATTEND_BLOCK = 64,   // positions whose softmax is made at once (contract)
-    HEAD_DIM_MAX = 512,  // the caller refuses more
+    ATTEND_BLOCK = 64,    // positions whose softmax is made at once (contract)
+    HEAD_DIM_MAX = 512,   // the caller refuses more
+    ATTEND_QUERIES = 16,  // of a call
+    ATTEND_UNPACKED =
+        4096,  // floats of keys or values that it holds at once (16 KiB: half of an L1)
 };
 
-/* What one query head sees of the cached positions of its KV head, and how. */
+/* The cached positions of a KV head, and how query heads see them. */
 struct attention {
     enum kv_type type;
     size_t hd;      // values of a head, at most HEAD_DIM_MAX
     size_t stride;  // values from a position to the next; KV_Q8_0: a multiple of 32
-    size_t first,
-        n_pos;      // positions [first, n_pos) are seen; first < n_pos, those before are readable
     float scale;    // of q . k
     float softcap;  // 0: none
+};
+
+/* One query head of a token. */
+struct query {
+    const float *q;  // [hd]
+    float *out;      // [hd]
+    size_t first,
+        n_pos;  // positions [first, n_pos) are seen; first < n_pos, those before are readable
     const float *sink;  // the score of one more position, whose value is zero; NULL: none
 };
 
@@ -127,16 +136,17 @@ struct kernels {
 
     /* Round to binary16 for the KV cache, clamped to +-65504 first (NaN gives -65504). */
     void (*to_f16)(uint16_t *y, const float *x, size_t n);
-    /* One query head: out [hd], q [hd], position p's key at k + p * stride values (of kv type), its
-     * value likewise; any alignment (best: multiples of 16 values). A score is (q . k) * scale, then
+    /* n <= ATTEND_QUERIES query heads that see one KV head, each as if it were alone, but quickest in runs
+     * that see the same: position p's key is at k + p * stride values (of kv type), its value likewise; any
+     * alignment (best: multiples of 16 values). room: attend_room() floats. A score is (q . k) * scale, then
      * with a cap tanh(score * (1 / softcap)) * softcap (exp.h). Positions go in blocks of 64 counted
      * from 0, whatever `first` is; block b gives m_b, l_b, o_b of those of its positions that are seen,
      * each in the lane of its place in the block. From the first such block's M = m, L = l, O = o:
      * M' = max(M, m_b), s = exp(M - M'), t = exp(m_b - M'), L = fma(l_b, t, L * s),
      * O = fma(o_b, t, O * s); at the end out = O * (1 / L). With a sink, before that:
      * M' = max(M, sink), s = exp(M - M'), L = fma(L, s, exp(sink - M')), out = O * (s / L). */
-    void (*attend)(float *out, const float *q, const void *k, const void *v,
-                   const struct attention *a);
+    void (*attend)(const struct query *query, size_t n, const void *k, const void *v,
+                   const struct attention *a, float *room);
 
     /* Branch outputs to the wire's rounding and onto the residual. Blocks of 32, n any (a last
      * partial block is padded with zeros). d = max|x| / 32767 (NaN ignored, at most 2^60; below
@@ -160,6 +170,8 @@ size_t weight_group_bytes(int type, size_t n_col);
 size_t weight_head_bytes(int type, size_t n_col);
 /* Bytes of the packed panels of n_tok tokens of n_col values. */
 size_t panel_bytes(size_t n_col, size_t n_tok);
+/* Floats of room for a call of attend(), whatever the number of its queries. */
+size_t attend_room(size_t hd);
 /* The operations on a GGUF weight type, or NULL when there is no kernel for it. */
 const struct weight_ops *weight_ops(const struct kernels *k, int type);
 
@@ -223,6 +235,7 @@ void kernels_avx2_q(struct kernels *k);
 /* The same for attention and what only some architectures use. */
 void kernels_scalar_attend(struct kernels *k);
 void kernels_avx2_attend(struct kernels *k);
+void kernels_avx512_attend(struct kernels *k);
 void kernels_neon_attend(struct kernels *k);
 /* Matrices of quantised weights, and what brings weights and activations into kernel order. */
 void kernels_neon_q(struct kernels *k);
@@ -232,7 +245,7 @@ void kernels_neon_relay(struct kernels *k);
  * bits. Returns the number of mismatches; *digest (FNV-1a over all reference results) is one value on
  * every CPU. `say`, if not NULL, gets a line for each mismatch. scratch: SELFTEST_BYTES, 64-aligned. */
 enum { SELFTEST_BYTES = 1 << 20 };
-#define SELFTEST_DIGEST 0x5016cee85d4033b3ULL  // what *digest is, for CONTRACT_VERSION
+#define SELFTEST_DIGEST 0x9092433d7ca7895eULL  // what *digest is, for CONTRACT_VERSION
 size_t kernels_selftest(const struct kernels *got, void *scratch, uint64_t *digest,
                         void (*say)(void *ctx, const char *line), void *ctx);
 

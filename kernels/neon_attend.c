@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-enum { VECS = FLOAT_LANES / VEC };
+enum { VECS = FLOAT_LANES / VEC, TILE = 2, TILE_VECS = 8, FEW = 1 };
 
 typedef float32x4_t vec;
 
@@ -59,7 +59,7 @@ ALWAYS vec load_kv(const void *p, size_t i, enum kv_type type) {
     return vmulq_n_f32(vcvtq_f32_s32(vmovl_s16(vget_low_s16(q))), bf16_to_f32(b->d));
 }
 
-ALWAYS void four_sums(float *out, vec lane[4][VECS]) {
+ALWAYS void four_sums(float *out, vec (*lane)[VECS]) {
     vec s[4];
     UNROLL
     for (size_t j = 0; j < 4; j++) s[j] = (lane[j][0] + lane[j][2]) + (lane[j][1] + lane[j][3]);
@@ -68,6 +68,11 @@ ALWAYS void four_sums(float *out, vec lane[4][VECS]) {
     vec s23 = vcombine_f32(vget_low_f32(s[2]), vget_low_f32(s[3])) +
               vcombine_f32(vget_high_f32(s[2]), vget_high_f32(s[3]));
     vec_store(out, vpaddq_f32(s01, s23));
+}
+
+ALWAYS void key_sums(float *out, vec (*lane)[VECS], size_t n) {
+    UNROLL
+    for (size_t j = 0; j < n; j += 4) four_sums(out + j, lane + j);
 }
 
 #include "attend.inc"

@@ -53,16 +53,16 @@ static void attend_block(struct seen *b, const float *q, const void *k, const vo
     }
 }
 
-static void attend(float *out, const float *q, const void *k, const void *v,
-                   const struct attention *a) {
+static void attend_one(const struct query *query, const void *k, const void *v,
+                       const struct attention *a) {
     struct seen all = {0}, block;
-    size_t start = a->first / ATTEND_BLOCK * ATTEND_BLOCK;
-    for (size_t at = start; at < a->n_pos; at += ATTEND_BLOCK) {
-        size_t from = at == start ? a->first - start : 0;
-        size_t to = a->n_pos - at < ATTEND_BLOCK ? a->n_pos - at : ATTEND_BLOCK;
+    size_t start = query->first / ATTEND_BLOCK * ATTEND_BLOCK;
+    for (size_t at = start; at < query->n_pos; at += ATTEND_BLOCK) {
+        size_t from = at == start ? query->first - start : 0;
+        size_t to = query->n_pos - at < ATTEND_BLOCK ? query->n_pos - at : ATTEND_BLOCK;
         // cppcheck-suppress uninitvar ; attend_block() fills it
         struct seen *b = at == start ? &all : &block;
-        attend_block(b, q, k, v, a, at, from, to);
+        attend_block(b, query->q, k, v, a, at, from, to);
         if (at == start) continue;
         float m = b->m > all.m ? b->m : all.m;
         float s = k_exp(all.m - m), t = k_exp(b->m - m);
@@ -71,13 +71,19 @@ static void attend(float *out, const float *q, const void *k, const void *v,
         all.m = m;
     }
     float s = 1;
-    if (a->sink) {
-        float m = *a->sink > all.m ? *a->sink : all.m;
+    if (query->sink) {
+        float m = *query->sink > all.m ? *query->sink : all.m;
         s = k_exp(all.m - m);
-        all.l = k_fma(all.l, s, k_exp(*a->sink - m));
+        all.l = k_fma(all.l, s, k_exp(*query->sink - m));
     }
     float inv = s / all.l;
-    for (size_t i = 0; i < a->hd; i++) out[i] = all.o[i] * inv;
+    for (size_t i = 0; i < a->hd; i++) query->out[i] = all.o[i] * inv;
+}
+
+static void attend(const struct query *query, size_t n, const void *k, const void *v,
+                   const struct attention *a, float *room) {
+    (void)room;
+    for (size_t t = 0; t < n; t++) attend_one(&query[t], k, v, a);
 }
 
 static void rope_halves(float *x, const float *cs, size_t n_pair) {

@@ -441,10 +441,13 @@ static void check_attend(struct selftest *s, enum kv_type type, size_t hd, size_
     size_t stride = (hd + 31) / 32 * 32 + 32 * (rnd(s) % 2), n = n_pos * stride;
     if (type != KV_Q8_0) stride = hd + 8 * (rnd(s) % 3), n = n_pos * stride;
     s->used = 0;
-    float *q = take(s, hd * sizeof *q, 0);
-    float *a = take(s, hd * sizeof *a, 1), *b = take(s, hd * sizeof *b, 2);
+    float *q = take(s, ATTEND_QUERIES * hd * sizeof *q, 0);
+    float *a = take(s, ATTEND_QUERIES * hd * sizeof *a, 1);
+    float *b = take(s, ATTEND_QUERIES * hd * sizeof *b, 2);
+    float *room = take(s, attend_room(hd) * sizeof *room, 3);
     void *kv[2];
     make_activations(s, q, hd, SIGNS);
+    make_activations(s, q + hd, (ATTEND_QUERIES - 1) * hd, PLAIN);
     for (size_t i = 0; i < 2; i++) {
         float *f = take(s, n * sizeof *f, 0);
         kv[i] = f;
@@ -459,13 +462,23 @@ static void check_attend(struct selftest *s, enum kv_type type, size_t hd, size_
         if (type == KV_Q8_0) s->ref->quantise(kv[i], f, n);
     }
     for (uint32_t how = 0; how < 5; how++) {
-        struct attention at = {type, hd, stride, 0, n_pos, 0.25f, 0, NULL};
-        if (how & 1) at.first = rnd(s) % n_pos;
-        if (how & 2) at.softcap = 3.0f;
-        if (how & 4) at.sink = &sink;
-        s->ref->attend(a, q, kv[0], kv[1], &at);
-        s->got->attend(b, q, kv[0], kv[1], &at);
-        compare_floats(s, "attend", names[keys], a, b, hd);
+        struct attention at = {type, hd, stride, 0.25f, how & 2 ? 3.0f : 0};
+        struct query ask[ATTEND_QUERIES];
+        /* Runs of some that see the same, as the heads of a token do, then of the token before. */
+        size_t n_ask = how ? 1 + rnd(s) % ATTEND_QUERIES : 1, run = 1 + rnd(s) % 8;
+        size_t first = how & 1 ? rnd(s) % n_pos : 0;
+        for (size_t t = 0; t < n_ask; t++) {
+            size_t end = t / run < n_pos ? n_pos - t / run : 1;
+            ask[t] = (struct query){.q = q + t * hd,
+                                    .out = a + t * hd,
+                                    .first = first < end ? first : end - 1,
+                                    .n_pos = end,
+                                    .sink = how & 4 ? &sink : NULL};
+        }
+        s->ref->attend(ask, n_ask, kv[0], kv[1], &at, room);
+        for (size_t t = 0; t < n_ask; t++) ask[t].out = b + t * hd;
+        s->got->attend(ask, n_ask, kv[0], kv[1], &at, room);
+        compare_floats(s, "attend", names[keys], a, b, n_ask * hd);
     }
 }
 

@@ -83,6 +83,7 @@ struct rest {
     struct act *a;          // [widest / 32]
     void *panel;            // of widest values
     struct wire16 *wire;    // [widest / 32]
+    float *room;            // [n_thread] of attention, a head each
     uint16_t *key, *value;  // [n_head_kv, n_pos, head_dim]
     float *logit;           // [n_vocab]
     double *freq;           // [n_rot / 2]
@@ -102,11 +103,19 @@ static void attend_heads(void *ctx, int thread, int n_thread) {
     struct rest *r = ctx;
     const struct model *m = r->conf->model;
     size_t hd = m->head_dim;
-    const struct attention a = {
-        .type = KV_F16, .hd = hd, .stride = hd, .n_pos = r->n_pos, .scale = m->attn_scale};
-    for (uint32_t h = (uint32_t)thread; h < m->n_head; h += (uint32_t)n_thread) {
-        size_t at = h / (m->n_head / m->n_head_kv) * r->n_pos * hd;
-        r->conf->kernels->attend(r->y + h * hd, r->x + h * hd, r->key + at, r->value + at, &a);
+    const struct attention a = {.type = KV_F16, .hd = hd, .stride = hd, .scale = m->attn_scale};
+    uint32_t group = m->n_head / m->n_head_kv;
+    for (uint32_t kv = (uint32_t)thread; kv < m->n_head_kv; kv += (uint32_t)n_thread) {
+        struct query query[ATTEND_QUERIES];
+        size_t at = kv * r->n_pos * hd, head = kv * group;
+        for (uint32_t done = 0, n; done < group; done += n, head += n) {
+            for (n = 0; n < ATTEND_QUERIES && done + n < group; n++) {
+                query[n] = (struct query){
+                    .q = r->x + (head + n) * hd, .out = r->y + (head + n) * hd, .n_pos = r->n_pos};
+            }
+            r->conf->kernels->attend(query, n, r->key + at, r->value + at, &a,
+                                     r->room + (size_t)thread * attend_room(hd));
+        }
     }
 }
 
@@ -176,6 +185,8 @@ static MUST carve(struct rest *r, struct arena *a, size_t n_kv, struct err *e) {
               arena_array(a, &r->a, n_block, sizeof *r->a, "vectors", e) &&
               arena_array(a, &r->panel, panel_bytes(r->widest, 1), 1, "vectors", e) &&
               arena_array(a, &r->wire, n_block, sizeof *r->wire, "vectors", e) &&
+              arena_array(a, &r->room, r->n_thread, attend_room(m->head_dim) * sizeof(float),
+                          "vectors", e) &&
               arena_array(a, &r->key, n_kv, sizeof *r->key, "vectors", e) &&
               arena_array(a, &r->value, n_kv, sizeof *r->value, "vectors", e) &&
               arena_array(a, &r->logit, m->n_vocab, sizeof *r->logit, "vectors", e);
@@ -195,7 +206,8 @@ static MUST measure_rest(const struct tune_conf *c, struct tune *t, struct err *
     struct arena a;
     r.widest = widest_of(m);
     size_t each = (size_t)m->n_head_kv * m->head_dim;
-    uint64_t vectors = r.widest * 24 + (m->n_vocab + 4UL * m->n_rot) * sizeof(float) + 16 * 64;
+    uint64_t vectors = r.widest * 24 + (m->n_vocab + 4UL * m->n_rot) * sizeof(float) + 16 * 64 +
+                       r.n_thread * attend_room(m->head_dim) * sizeof(float);
     t->rest_s = 0;
     if (vectors + 4 * each > c->memory) return true;
     uint64_t most = (c->memory - vectors) / (4 * each);

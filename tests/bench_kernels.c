@@ -246,29 +246,43 @@ static void bench_matrices(size_t mib, const char *only) {
         least(&(best), (now() - t_) / (times));                                                    \
     }
 
+/* n query heads that see one KV head; rows of keys and values `stride` values apart. */
+static double attend_ns(size_t hd, size_t n, enum kv_type type, size_t stride, const void *k,
+                        const void *v) {
+    enum { N_POS = 1024 };
+    static float *q, *out, *room;
+    struct attention a = {type, hd, stride, 0.125f, 0};
+    struct query query[ATTEND_QUERIES];
+    double best = 0;
+    if (!q) {
+        q = big(ATTEND_QUERIES * 128 * sizeof *q), out = big(ATTEND_QUERIES * 128 * sizeof *out);
+        room = big(attend_room(128) * sizeof *room);
+        fill_floats(q, ATTEND_QUERIES * 128);
+    }
+    for (size_t t = 0; t < n; t++) {
+        query[t] = (struct query){.q = q + t * hd, .out = out + t * hd, .n_pos = N_POS};
+    }
+    TIME(best, 4, kern.attend(query, n, k, v, &a, room));
+    return best / N_POS / (double)n * 1e9;
+}
+
 static void bench_attend(void) {
-    enum { N_POS = 1024, STRIDE = 512 };
-    float *kv = big(2 * N_POS * STRIDE * sizeof *kv), q[128], out[128];
-    uint16_t *half = big(2 * N_POS * STRIDE * sizeof *half);
-    fill_floats(kv, 2 * N_POS * STRIDE);
-    fill_floats(q, 128);
-    struct act *blocks = big(2 * N_POS * STRIDE / Q_BLOCK * sizeof *blocks);
-    kern.quantise(blocks, kv, 2 * N_POS * STRIDE);
-    kern.to_f16(half, kv, 2 * N_POS * STRIDE);
+    enum { N_POS = 1024, STRIDE = 512, ALL = N_POS * STRIDE };
+    float *kv = big(2 * ALL * sizeof *kv);
+    uint16_t *half = big(2 * ALL * sizeof *half);
+    struct act *blocks = big(2 * ALL / Q_BLOCK * sizeof *blocks);
+    fill_floats(kv, 2 * ALL);
+    kern.quantise(blocks, kv, 2 * ALL);
+    kern.to_f16(half, kv, 2 * ALL);
     for (size_t hd = 64; hd <= 128; hd *= 2) {
-        double f16 = 0, f32 = 0, near = 0, q8 = 0;
-        struct attention a = {KV_F16, hd, STRIDE, 0, N_POS, 0.125f, 0, NULL};
-        TIME(f16, 4, kern.attend(out, q, half, half + N_POS * STRIDE, &a));
-        a.type = KV_F32;
-        TIME(f32, 4, kern.attend(out, q, kv, kv + N_POS * STRIDE, &a));
-        a.type = KV_F16, a.stride = hd;
-        TIME(near, 4, kern.attend(out, q, half, half + N_POS * STRIDE, &a));
-        a.type = KV_Q8_0;
-        TIME(q8, 4, kern.attend(out, q, blocks, blocks + N_POS * STRIDE / Q_BLOCK, &a));
-        printf(
-            "attend hd %3zu, 1024 positions: f16 %.1f  f32 %.1f  side by side f16 %.1f  q8_0 %.1f "
-            "ns/position\n",
-            hd, f16 / N_POS * 1e9, f32 / N_POS * 1e9, near / N_POS * 1e9, q8 / N_POS * 1e9);
+        for (size_t n = 1; n <= ATTEND_QUERIES; n *= 4) {
+            printf("attend hd %3zu, 1024 positions, %2zu queries: f16 %.1f  f32 %.1f  side by side "
+                   "f16 %.1f  q8_0 %.1f ns/position/query\n",
+                   hd, n, attend_ns(hd, n, KV_F16, STRIDE, half, half + ALL),
+                   attend_ns(hd, n, KV_F32, STRIDE, kv, kv + ALL),
+                   attend_ns(hd, n, KV_F16, hd, half, half + ALL),
+                   attend_ns(hd, n, KV_Q8_0, hd, blocks, blocks + ALL / Q_BLOCK));
+        }
     }
 }
 

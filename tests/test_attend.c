@@ -4,6 +4,7 @@
 #include "tap.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 /* Against the formula with libm's log, for pairs before, on and behind the ramp. */
 static void test_yarn(void) {
@@ -109,20 +110,21 @@ enum { POS = 200, HD = 48, STRIDE = 64 };
 
 /* The same in binary64 from values in f32. */
 static void attend_far(double *out, const float *q, const float *key, const float *val,
-                       const struct attention *a) {
-    double score[POS], max = a->sink ? *a->sink : -1e9, sum = 0;
-    for (size_t p = a->first; p < a->n_pos; p++) {
+                       const struct attention *a, const struct query *ask) {
+    double score[POS], max = ask->sink ? *ask->sink : -1e9, sum = 0;
+    for (size_t p = ask->first; p < ask->n_pos; p++) {
         score[p] = 0;
         for (size_t i = 0; i < HD; i++) score[p] += (double)q[i] * key[p * STRIDE + i];
         score[p] *= a->scale;
         if (a->softcap > 0) score[p] = a->softcap * tanh(score[p] / a->softcap);
         max = fmax(max, score[p]);
     }
-    if (a->sink) sum = exp(*a->sink - max);
-    for (size_t p = a->first; p < a->n_pos; p++) sum += score[p] = exp(score[p] - max);
+    if (ask->sink) sum = exp(*ask->sink - max);
+    for (size_t p = ask->first; p < ask->n_pos; p++) sum += score[p] = exp(score[p] - max);
     for (size_t i = 0; i < HD; i++) {
         out[i] = 0;
-        for (size_t p = a->first; p < a->n_pos; p++) out[i] += score[p] / sum * val[p * STRIDE + i];
+        for (size_t p = ask->first; p < ask->n_pos; p++)
+            out[i] += score[p] / sum * val[p * STRIDE + i];
     }
 }
 
@@ -130,7 +132,7 @@ static void test_attend(const struct kernels *k) {
     static float key[POS * STRIDE], val[POS * STRIDE];
     static uint16_t key16[POS * STRIDE], val16[POS * STRIDE];
     static struct act key8[POS * STRIDE / Q_BLOCK], val8[POS * STRIDE / Q_BLOCK];
-    float q[HD], out[HD], out16[HD], out8[HD];
+    float q[HD], out[HD], out16[HD], out8[HD], *room = malloc(attend_room(HD) * sizeof *room);
     bool near = true, alike = true;
     /* Whole numbers up to 127 of which one is reached are exact in all three kinds. */
     for (size_t i = 0; i < POS * STRIDE; i++) {
@@ -145,22 +147,24 @@ static void test_attend(const struct kernels *k) {
     k->quantise(val8, val, POS * STRIDE);
     for (size_t n = 1; n <= POS; n += 1 + n / 16) {
         float sink = rnd_float() * 20;
-        struct attention a = {KV_F32, HD, STRIDE, 0, n, 0.05f, 0, NULL};
-        if (n % 3 == 1) a.first = rnd() % n;
+        struct attention a = {KV_F32, HD, STRIDE, 0.05f, 0};
+        struct query ask = {q, out, 0, n, NULL};
+        if (n % 3 == 1) ask.first = rnd() % n;
         if (n % 4 == 2) a.softcap = 5;
-        if (n % 5 == 3) a.sink = &sink;
+        if (n % 5 == 3) ask.sink = &sink;
         for (size_t i = 0; i < HD; i++) q[i] = rnd_float() * 4;
         if (n % 2) q[0] = -400;  // all scores far below 0
         double want[HD];
-        attend_far(want, q, key, val, &a);
-        k->attend(out, q, key, val, &a);
-        a.type = KV_F16;
-        k->attend(out16, q, key16, val16, &a);
-        a.type = KV_Q8_0;
-        k->attend(out8, q, key8, val8, &a);
+        attend_far(want, q, key, val, &a, &ask);
+        k->attend(&ask, 1, key, val, &a, room);
+        a.type = KV_F16, ask.out = out16;
+        k->attend(&ask, 1, key16, val16, &a, room);
+        a.type = KV_Q8_0, ask.out = out8;
+        k->attend(&ask, 1, key8, val8, &a, room);
         alike &= memcmp(out, out16, sizeof out) == 0 && memcmp(out, out8, sizeof out) == 0;
         for (size_t i = 0; i < HD; i++) near &= is_near(out[i], want[i], 0, 1e-5);
     }
+    free(room);
     tap_ok(near, "attend: near binary64, with window, cap and sink");
     tap_ok(alike, "attend: f16 and q8_0 equal f32 of the same values");
 }

@@ -300,28 +300,46 @@ static void rotate_and_cache(void *ctx, int thread, int n_thread) {
     }
 }
 
-/* Own query heads of all tokens, one (token, head) at a time. */
+/* So many queries go over a KV head's positions together: as many as a call takes, but no thread is left
+ * without any while there are few. */
+static uint32_t queries_together(const struct nn *n, uint32_t n_query, int n_thread) {
+    uint32_t some = ATTEND_QUERIES;
+    while (some > 1 && n->n_kv * ((n_query + some - 1) / some) < (uint32_t)n_thread) some /= 2;
+    return some;
+}
+
+/* The heads of all tokens that see an own KV head, token by token, are its queries; a thread takes a run of
+ * them at a time. */
 static void attend_heads(void *ctx, int thread, int n_thread) {
     const struct token_work *w = ctx;
     const struct nn *n = w->n;
     const struct model *m = n->conf.model;
     const float *sinks = n->vec[w->layer].sinks;
-    uint32_t hd = m->head_dim, group = m->n_head / m->n_head_kv;
+    uint32_t hd = m->head_dim, group = m->n_head / m->n_head_kv, n_query = w->n_tok * group;
     uint32_t ldq = round_up(n->n_q * hd, ROW_GROUP);
+    uint32_t together = queries_together(n, n_query, n_thread);
+    uint32_t n_run = (n_query + together - 1) / together;
     bool is_local = m->layer[w->layer].is_local;
     struct attention a = {.type = n->conf.kv,
                           .hd = hd,
                           .stride = n->conf.kv == KV_Q8_0 ? round_up(hd, Q_BLOCK) : hd,
                           .scale = m->attn_scale,
                           .softcap = m->attn_softcap};
-    for (uint32_t i = (uint32_t)thread; i < w->n_tok * n->n_q; i += (uint32_t)n_thread) {
-        uint32_t t = i / n->n_q, h = i % n->n_q;
-        size_t at = kv_at(n, w->layer, h / group);
-        a.n_pos = n->pos + t + 1;
-        a.first = is_local && a.n_pos > m->window ? a.n_pos - m->window : 0;
-        a.sink = sinks ? &sinks[h] : NULL;
-        n->k->attend(n->head + (size_t)i * hd, n->q + t * ldq + h * hd, n->key + at, n->value + at,
-                     &a);
+    for (uint32_t i = (uint32_t)thread; i < n->n_kv * n_run; i += (uint32_t)n_thread) {
+        struct query query[ATTEND_QUERIES];
+        uint32_t kv = i / n_run, from = i % n_run * together, some = 0;
+        for (; some < together && from + some < n_query; some++) {
+            uint32_t t = (from + some) / group, h = kv * group + (from + some) % group;
+            uint32_t n_pos = n->pos + t + 1;
+            query[some] = (struct query){.q = n->q + t * ldq + h * hd,
+                                         .out = n->head + ((size_t)t * n->n_q + h) * hd,
+                                         .n_pos = n_pos,
+                                         .sink = sinks ? &sinks[h] : NULL};
+            if (is_local && n_pos > m->window) query[some].first = n_pos - m->window;
+        }
+        size_t at = kv_at(n, w->layer, kv);
+        n->k->attend(query, some, n->key + at, n->value + at, &a,
+                     n->attend_room + (size_t)thread * n->attend_floats);
     }
 }
 

@@ -107,6 +107,7 @@ static void find_shares(struct nn *n) {
     n->n_ff_own = c->ff[s + 1] - c->ff[s];
     n->n_vocab_own = c->vocab[s + 1] - c->vocab[s];
     n->kv_row = kv_row_bytes(n->conf.kv, m->head_dim);
+    n->attend_floats = attend_room(m->head_dim);
     if (m->n_ff_shared) cuts_shared(c, m, n->conf.n_slice, n->moe.sh_cut);
 }
 
@@ -151,6 +152,7 @@ static void scratch_needs(struct nn *n, struct needs *l) {
     need(l, &n->v, (size_t)t * round_up((uint32_t)(n->n_kv * hd), ROW_GROUP), sizeof(float));
     need(l, &n->y, (size_t)t * round_up(n->n_embd_own, ROW_GROUP), sizeof(float));
     need(l, &n->head, t * n->n_q * hd, sizeof(float));
+    need(l, &n->attend_room, n->conf.n_thread, n->attend_floats * sizeof(float));
     need(l, &n->wire, t, n->wire_stride);
     need(l, &n->logits, (size_t)n->conf.n_logit * round_up(n->n_vocab_own, ROW_GROUP),
          sizeof(float));

@@ -100,6 +100,8 @@ struct nn {
     float *y;                 // [n_batch, own embd rows rounded up to 8]: output of o and down
     float *gate, *up;         // [n_batch or moe.n_row, own ff rows rounded up to 8]
     float *head;              // [n_batch, own query heads * head_dim] attention output
+    float *attend_room;       // [n_thread, attend_floats]
+    size_t attend_floats;     // attend_room() of a head
     uint8_t *wire;            // [n_batch, wire_stride] branch outputs as gathered
     size_t wire_stride;
     float *logits;               // [conf.n_logit, own vocab rows rounded up to 8]
