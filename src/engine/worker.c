@@ -15,6 +15,9 @@ enum {
     NO_CHOICE = -3,  // beside PICK_MORE and PICK_END
     PRODUCTS = 1024,
     IDLE_S = 10,  // without a token for so long: no work, no rate
+    /* From so many tokens on a step takes far longer than that of one, which everybody waits for anyway: at
+     * each of its places the leader says whether it is still wanted. */
+    LONG_STEP = 32,
 };
 
 /* What the leader tells the others: run these tokens at this place of this sequence. */
@@ -56,6 +59,10 @@ struct worker {
     struct picker picker;
     struct lexicon *lexicon;  // once a grammar was asked for
     bool is_leaders_fault;
+    const struct seq *asked;   // whose step is under way, where we lead
+    bool is_long;              // it is one to be asked about
+    bool is_stopped;           // it was broken off, by all nodes at the same place
+    struct err no_word;        // why nothing was agreed on; its code 0: nothing went wrong
     uint64_t disk_ns, net_ns;  // totals when the step began
 };
 
@@ -88,28 +95,62 @@ static bool is_over(struct worker *w) {
 
 /* --- one step --- */
 
-/* A streaming model's step takes seconds: an epoch that is over is left within a layer. */
+/* Whether the user of the step under way still waits for it. */
+static bool is_wanted(struct worker *w) {
+    pthread_mutex_lock(&w->lock);
+    bool is = !w->asked->is_cancelled;
+    pthread_mutex_unlock(&w->lock);
+    return is;
+}
+
+/* The leader's word to all others, in the step's flow: nobody enters the next layer whom the others leave
+ * alone there. */
+static MUST agree(struct worker *w, struct err *e) {
+    uint8_t goes_on = 1;
+    size_t len = 1;
+    if (w->now->self == 0) {
+        goes_on = is_wanted(w);
+        if (!mesh_cast(w->now->mesh, &goes_on, len, e)) return false;
+    } else if (!mesh_hear(w->now->mesh, &goes_on, sizeof goes_on, &len, e)) {
+        return false;
+    }
+    w->is_stopped = !goes_on;
+    return true;
+}
+
+/* A streaming model's step takes seconds: an epoch that is over is left within a layer, and so is what nobody
+ * waits for. */
 static bool on_layer(void *ctx, uint32_t done, uint32_t n_layer) {
+    struct worker *w = ctx;
     (void)done, (void)n_layer;
-    moves(ctx);
-    return !is_over(ctx);
+    moves(w);
+    if (is_over(w)) return false;
+    return !w->is_long || (agree(w, &w->no_word) && !w->is_stopped);
 }
 
 /* Sent as it lies in memory; all our machines are little-endian. */
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "steps and candidates are little-endian");
 
+/* The step's tokens through the layers, or w->is_stopped. */
+static MUST run_tokens(struct worker *w, const struct step *s, uint32_t n_logit, struct err *e) {
+    w->is_long = s->n_tok >= LONG_STEP;
+    w->is_stopped = false;
+    w->no_word = (struct err){0};
+    nn_truncate(w->nn, s->seq, s->pos);
+    bool ok = nn_step(w->nn, w->team, s->seq, s->token, s->n_tok, n_logit, e);
+    w->is_long = false;
+    if (ok) return true;
+    if (w->is_stopped) return nn_pass(w->nn, e);
+    if (w->no_word.code) *e = w->no_word;
+    return false;
+}
+
 static MUST run_step(struct worker *w, const struct step *s, struct candidate **c, size_t *n,
                      struct err *e) {
     bool wants = s->k || s->n_id;
     moves(w);
-    if (s->n_tok) {
-        nn_truncate(w->nn, s->seq, s->pos);
-        if (!nn_step(w->nn, w->team, s->seq, s->token, s->n_tok, wants ? NN_LOGITS : NN_NO_LOGITS,
-                     e)) {
-            return false;
-        }
-    }
-    if (!wants) return true;
+    if (s->n_tok && !run_tokens(w, s, wants ? NN_LOGITS : NN_NO_LOGITS, e)) return false;
+    if (!wants || w->is_stopped) return true;
     w->want.k = s->k;
     w->want.n_id = s->n_id;
     memcpy(w->want.id, s->token + s->n_tok, s->n_id * sizeof w->want.id[0]);
@@ -342,7 +383,9 @@ static MUST lead_step(struct worker *w, struct seq *q, struct err *e) {
     }
     double start = clock_s();
     count_start(w);
+    w->asked = q;
     if (!cast_step(w, &c, &n, e)) return false;
+    if (w->is_stopped) return true;  // it is gone when the next one is looked for
     q->n_fed += s->n_tok;
     if (!is_last) return true;
     bool is_decode = s->n_tok == 1;

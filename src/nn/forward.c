@@ -117,6 +117,14 @@ MUST nn_step(struct nn *n, struct par *team, uint32_t seq, const int32_t *token,
     return true;
 }
 
+MUST nn_pass(struct nn *n, struct err *e) {
+    bool is_over = false;
+    while (!is_over) {
+        if (!tell(n, 0, e) || !matmul_pass(&n->mm, &is_over, e)) return false;
+    }
+    return true;
+}
+
 /* Own best: in descending order up to TOPK_MAX, beyond it all own logits as they come. */
 static uint32_t own_candidates(struct nn *n, size_t k, struct candidate *out) {
     uint32_t first, count;

@@ -164,12 +164,23 @@ MUST matmul(struct matmul_state *s, struct par *team, const struct mm_job *job, 
     return false;
 }
 
+static MUST pass_tile(struct matmul_state *s, uint32_t i, struct err *e) {
+    struct view v;
+    if (!store_get(s->store, i, &v, e)) return blame(s, i, e);
+    atomic_store_explicit(&s->left[i], 0, memory_order_release);
+    put_finished(s);
+    return true;
+}
+
 MUST matmul_skip(struct matmul_state *s, const struct matrix *mat, struct err *e) {
     for (uint32_t i = mat->tile0; !s->keeps && i < mat->tile0 + mat->n_tile; i++) {
-        struct view v;
-        if (!store_get(s->store, i, &v, e)) return blame(s, i, e);
-        atomic_store_explicit(&s->left[i], 0, memory_order_release);
-        put_finished(s);
+        if (!pass_tile(s, i, e)) return false;
     }
     return true;
+}
+
+MUST matmul_pass(struct matmul_state *s, bool *is_over, struct err *e) {
+    s->keeps = false;
+    *is_over = !s->next_put;
+    return *is_over || pass_tile(s, s->next_put, e);
 }

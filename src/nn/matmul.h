@@ -46,6 +46,10 @@ MUST matmul(struct matmul_state *s, struct par *team, const struct mm_job *job, 
 /* Pass over a matrix of the sweep without computing. */
 MUST matmul_skip(struct matmul_state *s, const struct matrix *mat, struct err *e);
 
+/* Pass over the next tile that the sweep at hand has not given back; *is_over: there is none, the sweep is at
+ * its end or has not begun. Between calls of matmul(). */
+MUST matmul_pass(struct matmul_state *s, bool *is_over, struct err *e);
+
 /* The store's convert: file order to kernel order for tile i. owner is a struct weights. */
 bool matmul_convert(void *owner, uint32_t i, void *dst, const void *raw, struct err *e);
 

@@ -129,9 +129,15 @@ const float *nn_logits(const struct nn *n, uint32_t *first, uint32_t *count);
 const float *nn_logits_at(const struct nn *n, uint32_t row, uint32_t *first, uint32_t *count);
 
 /* Be told after each layer of a step, or each batch of it, and between the reads of nn_load; false ends it
- * with ERR_STOPPED, after which the slice can only be closed. NULL: nobody. */
+ * with ERR_STOPPED, after which the slice can only be closed, or after a step go on with nn_pass(). The
+ * places in a step are the same for all slices, and they have to stop at the same one. NULL: nobody. */
 typedef bool nn_progress(void *ctx, uint32_t layers_done, uint32_t n_layer);
 void nn_watch(struct nn *n, nn_progress *progress, void *ctx);
+
+/* After a step that was ended so: its sequence is as it was before, and steps can follow once what was left
+ * of the sweep has passed. Nothing is computed of that, but what streams is read. Whoever watches is told of
+ * each tile. Fails: ERR_IO, ERR_STOPPED; the slice can then only be closed. */
+MUST nn_pass(struct nn *n, struct err *e);
 
 /* Keep more of what streams, in so many bytes beyond the budget; between steps, once. As store_grow. */
 MUST nn_grow(struct nn *n, uint64_t bytes, uint64_t *more_bytes, struct err *e);
