@@ -120,7 +120,7 @@ static void make(struct msg *m, enum msg_type type) {
     case MSG_DONE:
         m->u.done.ticket = 12;
         m->u.done.why = DONE_FAILED;
-        snprintf(m->u.done.text, sizeof m->u.done.text, "the disk of dair-1a2b fails");
+        memset(m->u.done.text, 't', sizeof m->u.done.text - 1);
         break;
     case MSG_CANCEL: m->u.ticket = 1ULL << 60; break;
     case MSG_READY:

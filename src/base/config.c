@@ -382,7 +382,7 @@ static char *bare(char *s) {
 static void take_setting(struct config *c, struct source *s, const char *name, const char *value) {
     const struct key *k = find_key(name);
     const struct later *l = k ? NULL : find_later(name);
-    char text[400];
+    char text[ERR_TEXT];
     struct err e;
     if (!k) {
         snprintf(text, sizeof text, "%.60s %s, ignored%s%s", name,

@@ -21,9 +21,13 @@ enum err_code {
     ERR_STOPPED,      // the user or the system asked us to stop
 };
 
+/* Bytes of a sentence, whatever it is handed on in: an err, an alert, the end of a request, a message. It ends
+ * with the remedy, which one cut shorter would lose. */
+enum { ERR_TEXT = 400 };
+
 struct err {
     enum err_code code;
-    char text[400];
+    char text[ERR_TEXT];
 };
 
 /* Every fallible prototype starts with MUST, so that an ignored failure does not compile. */

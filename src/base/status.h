@@ -7,6 +7,8 @@
 #ifndef BASE_STATUS_H
 #define BASE_STATUS_H
 
+#include "base/err.h"
+
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -21,8 +23,8 @@ enum node_state {
 };
 const char *state_name(enum node_state s);  // "READY"
 
-/* STATUS_TEXT: bytes of a sentence of an alert, a state or the log, as in err.h */
-enum { STATUS_NODES = 32, STATUS_ALERTS = 8, STATUS_TEXT = 400 };
+/* STATUS_TEXT: bytes of a sentence of an alert, a state or the log */
+enum { STATUS_NODES = 32, STATUS_ALERTS = 8, STATUS_TEXT = ERR_TEXT };
 
 struct status_node {
     char id[33], name[20], address[64], arch[16], board[64];

@@ -17,7 +17,6 @@ enum {
     DIAL_FIRST_NS = 250000000,  // a control channel: doubled each time up to
     DIAL_MOST_NS = 2000000000,  // ... while there is hope, and then up to
     DIAL_HOPE = 12,
-    DIAL_WHY = 160,               // bytes of the reason of one that came to nothing
     ELDER_WAITS_NS = 1500000000,  // the higher id dials only if the lower one has not by then
     NOTES = 16,
     ALERT_S = 600,      // an alert that does not come again is shown so long
@@ -53,7 +52,7 @@ struct target {
     uint32_t n_addr, next_addr, failures;
     struct sockaddr_storage addr[MDNS_ADDRS];
     uint64_t next_ns;
-    char why[DIAL_WHY];    // named: of the last dial, which came to nothing; else ""
+    char why[ERR_TEXT];    // named: of the last dial, which came to nothing; else ""
     bool has_other_key;    // than we have, as the last dial showed
     uint32_t n_other_key;  // dials that did, since it was last connected
 };

@@ -398,7 +398,7 @@ void target_failed(struct cluster *c, uint64_t tag, enum gate_end how, const str
     struct target *t = &c->target[tag % TARGETS];
     if (how == GATE_VERSION && t->n_addr) tell_version(c, t, why);
     t->is_dialling = false;
-    if (t->is_named) snprintf(t->why, sizeof t->why, "%.*s", DIAL_WHY - 1, why->text);
+    if (t->is_named) snprintf(t->why, sizeof t->why, "%.*s", ERR_TEXT - 1, why->text);
     t->has_other_key = how == GATE_WRONG_KEY;
     t->n_other_key += t->has_other_key;
     t->next_addr++;

@@ -565,7 +565,7 @@ void on_refused(struct members *m, struct peer *p, const struct msg *msg, uint64
     m->is_broken = true;
     m->is_serving = false;
     if (msg->u.refused.reason != REFUSED_LEADER) {
-        alert(m, ALERT_LEFT_OUT, "%s cannot do its part: %.200s", p->facts.name,
+        alert(m, ALERT_LEFT_OUT, "%s cannot do its part: %.350s", p->facts.name,
               msg->u.refused.why);
         past_punish(m, &p->id, now);
         return;

@@ -103,7 +103,7 @@ struct members {
     bool is_failed;
     uint64_t unfit_ns;  // does not lead before
     char why[STATUS_TEXT];
-    char state_why[200];  // of JOINING
+    char state_why[STATUS_TEXT];  // of JOINING
 
     /* what was last told by a beat */
     struct beat told;

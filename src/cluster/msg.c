@@ -40,7 +40,7 @@ static void put_text(struct bytes *b, const char *s, size_t cap) {
 }
 
 static void take_text(struct cursor *c, char *s, size_t cap) {
-    size_t len = (size_t)take_upto(c, cap - 1 < UINT8_MAX ? cap - 1 : UINT8_MAX);
+    size_t len = (size_t)take_upto(c, cap - 1);
     if (!cursor_bytes(c, s, len)) len = 0;
     s[len] = 0;
     for (size_t i = 0; i < len; i++) {

@@ -1,8 +1,8 @@
 /* msg.h - what nodes say to each other over control channels: compact, bounded, checked.
  *
  * A frame of the channel is one message: type (1 byte), version and flags (1), epoch and sequence
- * (varints), then the fields of its type; numbers are LEB128 varints, ids 16 bytes, text has a length
- * byte. The sequence counts a channel's messages from 1 without a gap; anything else is refused, as
+ * (varints), then the fields of its type; numbers are LEB128 varints, ids 16 bytes, text has its
+ * length before it. The sequence counts a channel's messages from 1 without a gap; anything else is refused, as
  * are unknown types, leftover bytes, counts past the limits below. Nothing from the wire is an
  * address, an index or a size until it has been compared with what we have.
  */
@@ -112,7 +112,7 @@ struct msg {
         struct plan plan;    // PLAN
         struct {
             enum refused_reason reason;
-            char why[200];
+            char why[ERR_TEXT];
         } refused;
         struct node_id suspect;  // BROKEN
         struct ask ask;
@@ -120,7 +120,7 @@ struct msg {
         struct {
             uint64_t ticket;
             enum done_why why;
-            char text[200];  // of all but LENGTH and END
+            char text[ERR_TEXT];  // of all but LENGTH and END
         } done;
         uint64_t ticket;  // CANCEL
     } u;

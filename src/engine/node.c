@@ -149,6 +149,10 @@ static void drop_cancelled(struct node *n) {
     }
 }
 
+_Static_assert(sizeof((struct product *)0)->text == ERR_TEXT &&
+                   sizeof((struct msg *)0)->u.done.text == ERR_TEXT,
+               "the reason of an end comes to its user as long as it was");
+
 static void send_product(struct node *n, const struct product *p) {
     struct msg m = {.epoch = p->epoch};
     if (p->is_end) {

@@ -13,7 +13,7 @@
 
 enum {
     NO_CHOICE = -3,  // beside PICK_MORE and PICK_END
-    PRODUCTS = 1024,
+    PRODUCTS = 512,
     IDLE_S = 10,  // without a token for so long: no work, no rate
     /* From so many tokens on a step takes far longer than that of one, which everybody waits for anyway: at
      * each of its places the leader says whether it is still wanted. */

@@ -41,7 +41,7 @@ struct product {
     uint32_t at;  // place of the token in the answer
     int32_t id;
     enum done_why why;
-    char text[160];  // the reason of an end that is none of the text
+    char text[ERR_TEXT];  // the reason of an end that is none of the text
 };
 
 struct worker_figures {
