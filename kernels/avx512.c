@@ -1,5 +1,6 @@
-/* avx512.c - x86-64 with AVX-512 (F, BW, DQ, VL) and its VNNI. Same bits as scalar.c. A register holds two groups of 8 rows side by side or, with one token, where
- * a second stream of weights would cost more than it brings, two chunks of one group. */
+/* avx512.c - x86-64 with AVX-512 (F, BW, DQ, VL) and its VNNI. Same bits as scalar.c. A register holds two
+ * groups of 8 rows side by side or, with one token, where a second stream of weights would cost more than
+ * it brings, two chunks of one group. */
 #include "kernels.h"
 #include "x86.h"
 
@@ -97,6 +98,10 @@ ALWAYS vi add_where(vi v, vi h, vi bit, vi x) {
     return _mm512_mask_add_epi8(v, _mm512_test_epi8_mask(h, bit), v, x);
 }
 
+ALWAYS vi add_words(vi a, vi b) {
+    return _mm512_add_epi32(a, b);
+}
+
 ALWAYS vi dot(vi sum, vi w, vi x) {
     return _mm512_dpbusd_epi32(sum, w, x);
 }
@@ -127,16 +132,106 @@ ALWAYS void store_floats(float *p, vf v, size_t n) {
 
 #include "vnni.inc"
 
+/* --- Q4_K and Q5_K times one token: a register has the two blocks of a pair side by side --- */
+
+/* Numbers 2i and 2i + 1 of 6 bits, for each row: i = 0 .. 3 are scales of pair i, 4 .. 7 minima. */
+ALWAYS void load_six_pairs(vi out[8], const char *p) {
+    vi hi[2];
+    UNROLL
+    for (size_t i = 0; i < 2; i++) hi[i] = load_bytes(p + ROW_GROUP * (8 + 2 * i), ROW_GROUP);
+    UNROLL
+    for (size_t i = 0; i < 4; i++) {
+        vi lo = load_bytes(p + 2 * ROW_GROUP * i, ROW_GROUP);
+        out[i] = lo & all_words(15);
+        out[i + 4] = srl32(lo, 4);
+    }
+    UNROLL
+    for (size_t i = 0; i < 8; i++) {
+        vi two = i < 4 ? sll32(hi[i % 2], i < 2 ? 4 : 2) : srl32(hi[i % 2], i < 6 ? 0 : 2);
+        out[i] |= two & all_words(0x30);
+    }
+}
+
+ALWAYS __m256 high8(vf v) {
+    return _mm512_extractf32x8_ps(v, 1);
+}
+
+/* a in the lower half, b in the upper one. */
+ALWAYS vi two_words(int32_t a, int32_t b) {
+    return _mm512_mask_mov_epi32(all_words(a), 0xff00, all_words(b));
+}
+
+ALWAYS vf two_floats(float a, float b) {
+    return _mm512_mask_mov_ps(all_floats(a), 0xff00, all_floats(b));
+}
+
+/* Products of pair g's weights with its 64 activations, block by block. */
+ALWAYS vi pair_sums(enum weight_type type, const char *w, size_t g, const struct panel1 *x) {
+    vi sum[2] = {all_words(0), all_words(0)};
+    UNROLL
+    for (size_t c = 0; c < 8; c += 2) {
+        UNROLL
+        for (size_t k = 0; k < 2; k++) {
+            vi q = load_chunk(type, w, 0, true, g, k, c);
+            sum[k] = dot(sum[k], q, spread(x[k].q[0][0], c));
+        }
+    }
+    return _mm512_add_epi32(_mm512_shuffle_i64x2(sum[0], sum[1], 0x44),
+                            _mm512_shuffle_i64x2(sum[0], sum[1], 0xee));
+}
+
+ALWAYS void tile_pairs(enum weight_type type, float *y, const char *w, size_t n_unit,
+                       const struct panel1 *x) {
+    const struct form f = form_of(type);
+    __m256 acc = _mm256_setzero_ps();
+    for (size_t u = 0; u < n_unit; u++, w += f.bytes) {
+        vi six[8];
+        prefetch_lines(w + PREFETCH_AHEAD, f.bytes / 64);
+        vf d = load_scales(w, 0), m = load_scales(w + offsetof(struct kern_q4_k, dmin), 0);
+        load_six_pairs(six, w + offsetof(struct kern_q4_k, sc));
+        UNROLL
+        for (size_t g = 0; g < 4; g++, x += 2) {
+            vf sum = to_floats(pair_sums(type, w, g, x));
+            vf dx = two_floats(x[0].d[0], x[1].d[0]);
+            vf minus = to_floats(_mm512_srai_epi32(two_words(x[0].s8[0], x[1].s8[0]), 3));
+            vf scale = d * to_floats(six[g]) * dx, min = m * to_floats(six[g + 4]);
+            minus = dx * minus;
+            acc = _mm256_fmadd_ps(low8(scale), low8(sum), acc);
+            acc = _mm256_fmadd_ps(low8(min), low8(minus), acc);
+            acc = _mm256_fmadd_ps(high8(scale), high8(sum), acc);
+            acc = _mm256_fmadd_ps(high8(min), high8(minus), acc);
+        }
+    }
+    _mm256_storeu_ps(y, acc);
+}
+
+ALWAYS void matmul_pairs(enum weight_type type, float *y, size_t ldy, const void *w, size_t n_group,
+                         size_t n_col, const void *x, size_t n_tok) {
+    const size_t n_unit = (n_col + Q_SUPER - 1) / Q_SUPER, step = n_unit * form_of(type).bytes;
+    if (n_tok > 1) {
+        matmul_quantised(type, y, ldy, w, n_group, n_col, x, n_tok);
+        return;
+    }
+    for (size_t g = 0; g < n_group; g++) {
+        tile_pairs(type, y + g * ROW_GROUP, (const char *)w + g * step, n_unit, x);
+    }
+}
+
+static void matmul_q4_k(float *y, size_t ldy, const void *w, size_t n_group, size_t n_col,
+                        const void *x, size_t n_tok) {
+    matmul_pairs(W_Q4_K, y, ldy, w, n_group, n_col, x, n_tok);
+}
+
+static void matmul_q5_k(float *y, size_t ldy, const void *w, size_t n_group, size_t n_col,
+                        const void *x, size_t n_tok) {
+    matmul_pairs(W_Q5_K, y, ldy, w, n_group, n_col, x, n_tok);
+}
+
 /* Types for which 8 lanes are no better than AVX2 (measured). */
 
 static void matmul_q3_k(float *y, size_t ldy, const void *w, size_t n_group, size_t n_col,
                         const void *x, size_t n_tok) {
     matmul_quantised(W_Q3_K, y, ldy, w, n_group, n_col, x, n_tok);
-}
-
-static void matmul_q5_k(float *y, size_t ldy, const void *w, size_t n_group, size_t n_col,
-                        const void *x, size_t n_tok) {
-    matmul_quantised(W_Q5_K, y, ldy, w, n_group, n_col, x, n_tok);
 }
 
 static void matmul_q6_k(float *y, size_t ldy, const void *w, size_t n_group, size_t n_col,
@@ -149,6 +244,7 @@ void kernels_avx512(struct kernels *k) {
     k->tile_groups = 2 * VEC_ROWS / ROW_GROUP;
     install(k);
     k->weights[W_Q3_K].matmul = matmul_q3_k;
+    k->weights[W_Q4_K].matmul = matmul_q4_k;
     k->weights[W_Q5_K].matmul = matmul_q5_k;
     k->weights[W_Q6_K].matmul = matmul_q6_k;
 }

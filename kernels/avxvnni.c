@@ -90,6 +90,10 @@ ALWAYS vi add_where(vi v, vi h, vi bit, vi x) {
     return v | (_mm256_cmpeq_epi8(h & bit, bit) & x);  // v and x have no bit in common
 }
 
+ALWAYS vi add_words(vi a, vi b) {
+    return _mm256_add_epi32(a, b);
+}
+
 ALWAYS vi dot(vi sum, vi w, vi x) {
     return _mm256_dpbusd_avx_epi32(sum, w, x);
 }
@@ -117,8 +121,14 @@ ALWAYS void store_floats(float *p, vf v, size_t n) {
 
 #include "vnni.inc"
 
+static void matmul_q4_k(float *y, size_t ldy, const void *w, size_t n_group, size_t n_col,
+                        const void *x, size_t n_tok) {
+    matmul_quantised(W_Q4_K, y, ldy, w, n_group, n_col, x, n_tok);
+}
+
 /* Q3_K, Q5_K and Q6_K stay AVX2's, which are as fast. */
 void kernels_avxvnni(struct kernels *k) {
     k->name = "avxvnni";
     install(k);
+    k->weights[W_Q4_K].matmul = matmul_q4_k;
 }
