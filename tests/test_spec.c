@@ -83,6 +83,25 @@ static void check_worth(void) {
            dear);
 }
 
+/* Costs of steps as long as none was yet. */
+static void check_costs(void) {
+    start(0.4);
+    plain(1);
+    for (int i = 0; i < 50; i++) spec_learn(&s, FROM_MANY, 4, 4);
+    tap_ok(spec_worth(&s, 15, FROM_MANY, 0, NULL) == 8, "none is known: what the credit allows");
+    spec_took(&s, 3, 1.1);
+    uint32_t n = spec_worth(&s, 15, FROM_MANY, 0, NULL);
+    tap_ok(n == 9, "two tokens more cost a tenth of a step, so others do not cost 0.4 each: %u", n);
+    start(0.05);
+    plain(1);
+    for (int i = 0; i < 50; i++) spec_learn(&s, FROM_MANY, 4, 4);
+    spec_took(&s, 11, 1.1);
+    spec_took(&s, 13, 1.6);
+    tap_ok(spec_worth(&s, 12, FROM_MANY, 0, NULL) == 10, "the longest step was slow: shorter ones");
+    for (int i = 0; i < 10; i++) spec_took(&s, 11, 1.1), spec_took(&s, 1, 1);
+    tap_ok(spec_worth(&s, 12, FROM_MANY, 0, NULL) == 12, "but not for good because of one time");
+}
+
 /* What is not checked is compared with what comes, and so comes back when the text repeats. */
 static void check_return(void) {
     int32_t out[SPEC_MOST];
@@ -323,6 +342,7 @@ int main(void) {
     check_lookup();
     check_latest();
     check_worth();
+    check_costs();
     check_return();
     check_loss();
     check_keep();

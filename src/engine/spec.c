@@ -5,10 +5,11 @@
 
 enum {
     MANY = 8,         // tokens of a match that is hardly ever by chance
-    STALE = 256,      // steps after which a measured cost is not believed any more
     FIRST_PLAIN = 3,  // plain steps of which the fastest counts
     FIRST_TRUST = 4,  // steps that this is then believed for; the next makes it twice as many
     LAST_TRUST = 64,
+    FIRST_BELIEF = 8,  // the same of a longer step, which may have been disturbed
+    LAST_BELIEF = 256,
     FIRST_REST =
         32,  // tokens, after guesses of the small model that do not pay; then twice as many
     LAST_REST = 256,
@@ -160,7 +161,7 @@ uint32_t spec_look_up(const struct guesses *s, uint32_t most, int32_t *out, enum
 /* --- what pays --- */
 
 static bool knows(const struct guesses *s, uint32_t n) {
-    return s->cost[n] > 0 && (n == 1 || s->n_step - s->seen[n] < STALE);
+    return s->cost[n] > 0 && (n == 1 || s->n_step - s->seen[n] < s->belief[n]);
 }
 
 /* The known ones around n: *low <= n <= *high, which is past all when there is none above. */
@@ -180,8 +181,12 @@ static double cost_by(const struct guesses *s, uint32_t n, double further) {
     return c + (s->cost[high] - c) * (n - low) / (high - low);
 }
 
+/* Beyond the longest known step a token is thought to cost what it did up to there. */
 static double cost_of(const struct guesses *s, uint32_t n) {
-    return cost_by(s, n, s->slope * s->cost[1]);
+    uint32_t low = n;
+    while (low > 1 && !knows(s, low)) low--;
+    double further = low > 1 ? (s->cost[low] - s->cost[1]) / (low - 1) : s->slope * s->cost[1];
+    return cost_by(s, n, further > 0 ? further : 0);
 }
 
 /* May k guesses be checked, and aside_s be spent on them? A token more is never dearer than a step. */
@@ -276,6 +281,8 @@ void spec_took(struct guesses *s, uint32_t n, double seconds) {
     if (n > 1 && s->drafts) charge(s, seconds - s->cost[1]);
     s->cost[n] = blend(s, n, seconds);
     s->seen[n] = s->n_step;
+    s->belief[n] = s->belief[n] ? s->belief[n] * 2 : FIRST_BELIEF;
+    if (s->belief[n] > LAST_BELIEF) s->belief[n] = LAST_BELIEF;
     /* A step of fewer tokens takes no longer. */
     for (uint32_t i = 1; i < n; i++) {
         if (s->cost[i] > s->cost[n]) s->cost[i] = s->cost[n];

@@ -7,7 +7,8 @@
  * stood here) or from a small model.
  *
  * How many are worth checking follows from what was seen of late: the chance that a guess is right, by
- * what it was guessed from, and the seconds that steps of so many tokens took. Guesses that are not
+ * what it was guessed from, and the seconds that steps of so many tokens took. A step longer than any
+ * before goes by those. Guesses that are not
  * worth it are still compared with what comes, so that their chance stays known and costs nothing.
  *
  * What was seen may mislead: so there is a credit, in steps of one token. Each step adds a hundredth,
@@ -47,9 +48,10 @@ struct guesses {
     uint32_t n, cap, mask;
 
     /* what was seen of late */
-    double right[N_SPEC_FROM];     // chance that a guessed token is right
-    double cost[SPEC_MOST + 2];    // [n] seconds of a step of n tokens, 0: not known
-    uint32_t seen[SPEC_MOST + 2];  // when that was measured, in steps
+    double right[N_SPEC_FROM];       // chance that a guessed token is right
+    double cost[SPEC_MOST + 2];      // [n] seconds of a step of n tokens, 0: not known
+    uint32_t seen[SPEC_MOST + 2];    // when that was measured, in steps
+    uint32_t belief[SPEC_MOST + 2];  // and for how many it is believed
     uint32_t n_step, n_plain;
     uint32_t trust;  // steps that a plain one's cost is believed for
     double credit;   // plain steps that guessing may lose yet
