@@ -102,6 +102,19 @@ static void check_costs(void) {
     tap_ok(spec_worth(&s, 12, FROM_MANY, 0, NULL) == 12, "but not for good because of one time");
 }
 
+/* The more guesses were right, the longer is the match that the next one goes by. */
+static void check_growth(void) {
+    start(0.05);
+    plain(1);
+    spec_took(&s, 32, 2);
+    for (int i = 0; i < 50; i++) spec_learn(&s, FROM_SOME, 8, 8);
+    tap_ok(s.right[FROM_SOME] > 0.99 && s.right[FROM_MANY] > 0.99, "right ones make a match many");
+    uint32_t n = spec_worth(&s, 31, FROM_TWO, 0, NULL);
+    tap_ok(n == 31, "two tokens seen before are doubtful, but if right all is: %u", n);
+    for (int i = 0; i < 50; i++) spec_learn(&s, FROM_TWO, 1, 0);
+    tap_ok(!spec_worth(&s, 31, FROM_TWO, 0, NULL), "hardly ever right, the first ends it");
+}
+
 /* What is not checked is compared with what comes, and so comes back when the text repeats. */
 static void check_return(void) {
     int32_t out[SPEC_MOST];
@@ -343,6 +356,7 @@ int main(void) {
     check_latest();
     check_worth();
     check_costs();
+    check_growth();
     check_return();
     check_loss();
     check_keep();

@@ -77,10 +77,19 @@ void spec_clear(struct guesses *s) {
 
 /* --- what was right --- */
 
-static void see(struct guesses *s, enum spec_from from, uint32_t n_seen, uint32_t n_right) {
+static enum spec_from by_length(uint32_t len) {
+    return len >= MANY ? FROM_MANY : len > 3 ? FROM_SOME : len == 3 ? FROM_THREE : FROM_TWO;
+}
+
+/* What the guess behind n right ones goes by: they make the match longer. */
+static enum spec_from after(enum spec_from from, uint32_t n) {
+    static const uint32_t least[] = {[FROM_TWO] = 2, [FROM_THREE] = 3, [FROM_SOME] = 4};
+    return from >= FROM_MANY ? from : by_length(least[from] + n);
+}
+
+static void see(struct guesses *s, enum spec_from from, bool is_right) {
     double *p = &s->right[from];
-    for (uint32_t i = 0; i < n_right; i++) *p += LEARN * (1 - *p);
-    if (n_right < n_seen) *p -= LEARN * *p;
+    *p += LEARN * (is_right - *p);
 }
 
 static void add_credit(struct guesses *s, double steps) {
@@ -101,7 +110,7 @@ static void charge(struct guesses *s, double seconds) {
 }
 
 void spec_learn(struct guesses *s, enum spec_from from, uint32_t n_checked, uint32_t n_right) {
-    see(s, from, n_checked, n_right);
+    for (uint32_t i = 0; i < n_checked; i++) see(s, after(from, i), i < n_right);
     add_credit(s, n_right);
     if (from != FROM_DRAFT) return;
     s->account += n_right;
@@ -125,7 +134,7 @@ static uint32_t *slot(const struct guesses *s, uint32_t end, uint32_t len) {
 }
 
 void spec_push(struct guesses *s, int32_t id) {
-    if (s->unchecked >= 0) see(s, s->unchecked_from, 1, s->unchecked == id);
+    if (s->unchecked >= 0) see(s, s->unchecked_from, s->unchecked == id);
     s->unchecked = -1;
     s->rested++;
     if (s->n == s->cap) return;
@@ -150,7 +159,7 @@ uint32_t spec_look_up(const struct guesses *s, uint32_t most, int32_t *out, enum
         len = at ? match(s, at) : 0;
     }
     if (len < 2) return 0;
-    *from = len >= MANY ? FROM_MANY : len > 3 ? FROM_SOME : len == 3 ? FROM_THREE : FROM_TWO;
+    *from = by_length(len);
     /* Where the earlier text meets the end, it goes on with its own guesses: a repetition. */
     for (uint32_t i = 0; i < most; i++) {
         out[i] = at + i < s->n ? s->token[at + i] : out[at + i - s->n];
@@ -207,7 +216,7 @@ uint32_t spec_worth(const struct guesses *s, uint32_t n, enum spec_from from, do
     if (n > s->most) n = s->most;
     if (!knows_plain(s)) n = 0;
     for (uint32_t k = 1; k <= n && affords(s, k, k * draft_s); k++) {
-        chain *= s->right[from];
+        chain *= s->right[after(from, k - 1)];
         expect += chain;
         double g = expect * s->cost[1] / (cost_of(s, k + 1) + k * draft_s);
         if (g > best) best = g, worth = k;

@@ -7,8 +7,8 @@
  * stood here) or from a small model.
  *
  * How many are worth checking follows from what was seen of late: the chance that a guess is right, by
- * what it was guessed from, and the seconds that steps of so many tokens took. A step longer than any
- * before goes by those. Guesses that are not
+ * what it was guessed from, and the seconds that steps of so many tokens took. A guess behind right ones
+ * goes by a longer match than the first; and a step longer than any before goes by those. Guesses that are not
  * worth it are still compared with what comes, so that their chance stays known and costs nothing.
  *
  * What was seen may mislead: so there is a credit, in steps of one token. Each step adds a hundredth,
