@@ -275,20 +275,12 @@ static MUST keep_answer(struct talk *t, size_t from, struct reasoning split, str
     return ok;
 }
 
-static bool on_load(void *ctx, uint64_t done, uint64_t total) {
-    progress_update(ctx, done, total);
-    return true;
-}
-
 /* A new engine, in the place of one that is spent. */
 static MUST load_engine(struct talk *t, struct err *e) {
     engine_close(t->engine);
     t->engine = NULL;
     if (!engine_open(&t->engine, &t->setup->conf, e)) return false;
-    progress_start(&t->progress, "loading", PROGRESS_BYTES, t->conf->is_quiet ? NULL : stderr);
-    bool ok = engine_load(t->engine, on_load, &t->progress, e);
-    progress_end(&t->progress);
-    if (ok) return true;
+    if (setup_load(t->engine, &t->progress, t->conf->is_quiet ? NULL : stderr, e)) return true;
     engine_close(t->engine);
     t->engine = NULL;
     return false;

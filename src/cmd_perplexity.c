@@ -84,11 +84,6 @@ static bool on_scored(void *ctx, uint64_t done, uint64_t total) {
     return true;
 }
 
-static bool on_load(void *ctx, uint64_t done, uint64_t total) {
-    progress_update(ctx, done, total);
-    return true;
-}
-
 /* The next tokens of the text, behind the one that begins texts. */
 static MUST score_window(struct engine *g, const struct setup *s, struct text *t, struct err *e) {
     const struct vocab *v = &s->model.vocab;
@@ -134,9 +129,7 @@ static MUST score_all(const struct ppl_conf *c, struct setup *s, struct text *t,
     FILE *bars = c->is_json || c->is_quiet ? NULL : stderr;
     struct engine *g;
     if (!engine_open(&g, &s->conf, e)) return false;
-    progress_start(&t->progress, "loading", PROGRESS_BYTES, bars);
-    bool ok = engine_load(g, on_load, &t->progress, e);
-    progress_end(&t->progress);
+    bool ok = setup_load(g, &t->progress, bars, e);
     progress_start(&t->progress, "reading the text", PROGRESS_TOKENS, bars);
     while (ok && t->done < t->n) ok = score_window(g, s, t, e);
     t->seconds = progress_seconds(&t->progress);

@@ -156,11 +156,6 @@ static void on_prefill(void *ctx, uint32_t done, uint32_t total) {
     progress_update(&a->progress, done, total);
 }
 
-static bool on_load(void *ctx, uint64_t done, uint64_t total) {
-    progress_update(ctx, done, total);
-    return true;
-}
-
 /* Never cut silently: a prompt that does not fit is refused. It is well-formed, and for a model with a
  * longer context it would do: not ERR_LIMIT, which is about files. */
 static MUST too_long(const struct setup *s, uint32_t n_ctx, const char *least, size_t n,
@@ -478,18 +473,11 @@ static void catch_signals(void) {
     sigaction(SIGTERM, &act, NULL);
 }
 
-static MUST load(struct engine *g, struct answer *a, FILE *bars, struct err *e) {
-    progress_start(&a->progress, "loading", PROGRESS_BYTES, bars);
-    bool ok = engine_load(g, on_load, &a->progress, e);
-    progress_end(&a->progress);
-    return ok;
-}
-
 static MUST generate(const struct run_conf *c, const struct worker *w, struct answer *a,
                      const struct prompt *p, struct figures *f, struct err *e) {
     const struct setup *s = a->setup;
     FILE *bars = c->is_json || c->is_quiet ? NULL : stderr;
-    if (w->alone && !load(w->alone, a, bars, e)) return false;
+    if (w->alone && !setup_load(w->alone, &a->progress, bars, e)) return false;
     uint32_t room = s->conf.n_ctx - (uint32_t)p->n;
     struct gen_request r = {
         .prompt = p->id,
@@ -571,6 +559,13 @@ static MUST hire(const struct run_conf *c, struct setup *s, const struct prompt 
     return guest_open(&w->guest, s, &c->machine, &g, e);
 }
 
+/* e says why there is none. Where no prompt was given either, the word may be meant as one. */
+static MUST no_model(const struct run_conf *c, const char *path, struct err *e) {
+    struct err why = *e;
+    if (!path || c->prompt || c->file || why.code != ERR_IO) return false;
+    return err_set(e, why.code, "%.360s; a prompt is given with -p", why.text);
+}
+
 static MUST answer(const struct run_conf *c, const char *path, struct setup *s, struct prompt *p,
                    struct answer *a, struct err *e) {
     struct worker w = {0};
@@ -589,14 +584,8 @@ static MUST answer(const struct run_conf *c, const char *path, struct setup *s, 
                        : c->config    ? "--config"
                                       : "--interface");
     }
-    if (path && !c->prompt && !c->file && access(path, F_OK) != 0) {
-        return err_set(e, ERR_IO, "%.200s: cannot open the file: %s; a prompt is given with -p",
-                       path, strerror(errno));
-    }
-    if (!setup_open(s, path, c->tokenizer, MODEL_ALL, e) || !setup_tok(s, e) ||
-        !sampling_draft(s, &c->machine, c->draft, e)) {
-        return false;
-    }
+    if (!setup_open(s, path, c->tokenizer, MODEL_ALL, e)) return no_model(c, path, e);
+    if (!setup_tok(s, e) || !sampling_draft(s, &c->machine, c->draft, e)) return false;
     if (!held_vocabulary(&a->held, s->tok, e)) return false;
     if (!prepare_prompt(c, s, p, e) || !prepare_answer(a, c, s, p, e)) return false;
     if (!hire(c, s, p, &w, e)) return false;

@@ -533,6 +533,18 @@ static bool is_kernel_slow(const struct setup *s) {
     return s->compute_bps < CLEARLY_SLOWER * s->read_bps;
 }
 
+static bool on_load(void *ctx, uint64_t done, uint64_t total) {
+    progress_update(ctx, done, total);
+    return true;
+}
+
+MUST setup_load(struct engine *g, struct progress *p, FILE *bars, struct err *e) {
+    progress_start(p, "loading", PROGRESS_BYTES, bars);
+    bool ok = engine_load(g, on_load, p, e);
+    progress_end(p);
+    return ok;
+}
+
 const char *setup_limit(const struct setup *s, const struct forecast *f) {
     return f->disk_bound ? "the disk" : is_kernel_slow(s) ? "computing" : "reading memory";
 }

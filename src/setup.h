@@ -8,6 +8,7 @@
 #define SETUP_H
 
 #include "base/json.h"
+#include "base/progress.h"
 #include "base/text.h"
 #include "engine/engine.h"
 #include "host/host.h"
@@ -152,6 +153,9 @@ uint64_t setup_whole(const struct setup *s, uint64_t pool);
  * rounding into conf, memory, kernel and disk measured. After setup_budget(); without a model (setup
  * zeroed but for kernels and cores) only the memory. At most a second. */
 MUST setup_speeds(struct setup *s, const struct machine *m, struct err *e);
+
+/* Reads the weights, which a person sees on `bars` (NULL: nobody does). Fails: as engine_load. */
+MUST setup_load(struct engine *g, struct progress *p, FILE *bars, struct err *e);
 
 /* What limits a forecast: for people, as "reading memory"; for programs: disk, compute, memory. */
 const char *setup_limit(const struct setup *s, const struct forecast *f);
