@@ -239,16 +239,17 @@ static void check_heads(void) {
     bool ok = refuses(b, 4, ERR_FORMAT);
     b[0] = N_MSG;
     ok = ok && refuses(b, 4, ERR_FORMAT);
-    b[0] = MSG_READY, b[1] = 0x20;
+    b[0] = MSG_READY, b[1] = (PROTOCOL_VERSION - 1) << 4;
     ok = ok && refuses(b, 4, ERR_FORMAT);
-    b[1] = 0x31;
+    b[1] = PROTOCOL_VERSION << 4 | 1;
     ok = ok && refuses(b, 4, ERR_FORMAT);
-    b[1] = 0x30, b[3] = 0;
+    b[1] = PROTOCOL_VERSION << 4, b[3] = 0;
     ok = ok && refuses(b, 4, ERR_FORMAT);
     tap_ok(ok, "unknown types, versions, flags and a sequence of 0 are refused");
-    const uint8_t longer[] = {MSG_READY, 0x30, 0x81, 0, 1};
-    const uint8_t huge[] = {MSG_READY, 0x30, 0xff, 0xff, 0xff, 0xff, 0xff,
-                            0xff,      0xff, 0xff, 0xff, 3,    1};
+    const uint8_t longer[] = {MSG_READY, PROTOCOL_VERSION << 4, 0x81, 0, 1};
+    const uint8_t huge[] = {
+        MSG_READY, PROTOCOL_VERSION << 4, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 3,
+        1};
     tap_ok(refuses(longer, sizeof longer, ERR_FORMAT) && refuses(huge, sizeof huge, ERR_FORMAT),
            "a number in a longer form, and one of more than 64 bits");
 }

@@ -30,7 +30,8 @@ bool err_sys(struct err *e, const char *fmt, ...) {
 bool err_in(struct err *e, const char *what) {
     char inner[sizeof e->text];
     memcpy(inner, e->text, sizeof inner);
-    snprintf(e->text, sizeof e->text, "%.120s: %.270s", what, inner);
+    int n = snprintf(e->text, sizeof e->text, "%.120s: ", what);
+    snprintf(e->text + n, sizeof e->text - (size_t)n, "%.*s", (int)sizeof e->text - n - 1, inner);
     return false;
 }
 

@@ -120,14 +120,15 @@ static void show_refused(const struct cluster *c, struct status *s) {
 
 static void show_unreached(const struct cluster *c, struct status *s) {
     size_t len = 0;
-    for (unsigned i = 0; i < TARGETS && len < sizeof s->unreached - 1; i++) {
+    for (unsigned i = 0; i < TARGETS; i++) {
         const struct target *t = &c->target[i];
         if (!t->is_named || !*t->why) continue;
+        if (t->has_other_key && t->n_other_key > s->unreached_by_key)
+            s->unreached_by_key = t->n_other_key;
+        if (len >= sizeof s->unreached - 1) continue;
         int n = snprintf(s->unreached + len, sizeof s->unreached - len, "%s%s: %s", len ? "; " : "",
                          c->conf.peer[t->peer], t->why);
         len += n > 0 ? (size_t)n : 0;
-        if (t->has_other_key && t->n_other_key > s->unreached_by_key)
-            s->unreached_by_key = t->n_other_key;
     }
 }
 

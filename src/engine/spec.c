@@ -110,7 +110,8 @@ static void charge(struct guesses *s, double seconds) {
 }
 
 void spec_learn(struct guesses *s, enum spec_from from, uint32_t n_checked, uint32_t n_right) {
-    for (uint32_t i = 0; i < n_checked; i++) see(s, after(from, i), i < n_right);
+    for (uint32_t i = 0; i < n_right; i++) see(s, after(from, i), true);
+    if (n_right < n_checked) see(s, after(from, n_right), false);
     add_credit(s, n_right);
     if (from != FROM_DRAFT) return;
     s->account += n_right;
