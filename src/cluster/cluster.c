@@ -171,16 +171,16 @@ static void plan_for(struct cluster *c, const struct action *a) {
         return;
     }
     c->joining = *a;
-    c->joining_ns = clock_ns() + JOIN_WAITS_S * (uint64_t)1000000000;
+    c->is_joining = true;
     atomic_store(&c->epoch->is_pausing, true);
     c->conf.events.on_change(c->conf.events.ctx);
 }
 
 /* The step is done, or there is no use in waiting for it any more. */
 void cluster_plan_joining(struct cluster *c) {
-    if (!c->joining_ns) return;
+    if (!c->is_joining) return;
     struct action a = c->joining;
-    c->joining_ns = 0;
+    c->is_joining = false;
     make_plan(c, &a);
 }
 
@@ -603,8 +603,7 @@ static void on_beat(struct loop_timer *t, uint64_t now) {
     links_tidy(c, now);
     targets_dial(c, now);
     epoch_dial(c, now);
-    if (c->joining_ns && (now > c->joining_ns || !can_wait(c, &c->joining)))
-        cluster_plan_joining(c);
+    if (c->is_joining && !can_wait(c, &c->joining)) cluster_plan_joining(c);
     epoch_forget(c, now);
     age_alerts(c, now);
     tell_unreachable(c, now);

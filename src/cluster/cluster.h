@@ -25,7 +25,9 @@ struct epoch {
     struct mesh *mesh;
     atomic_bool is_over;     // abandon it: the mesh is aborted, too
     atomic_bool is_serving;  // all nodes are ready
-    atomic_bool is_pausing;  // a node joins: finish the step, say cluster_paused(), begin no other
+    /* A node joins: finish the step if that is worth the wait, say cluster_paused(), begin no
+     * other. A step that does not get on ends the epoch anyway. */
+    atomic_bool is_pausing;
     atomic_uint refs;
 };
 void epoch_release(struct epoch *e);

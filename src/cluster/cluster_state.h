@@ -19,9 +19,8 @@ enum {
     DIAL_HOPE = 12,
     ELDER_WAITS_NS = 1500000000,  // the higher id dials only if the lower one has not by then
     NOTES = 16,
-    ALERT_S = 600,      // an alert that does not come again is shown so long
-    JOIN_WAITS_S = 30,  // for the end of a step, which may read a whole model from the disk
-    FITNESS = 2,        // failures of our own before we give up the model
+    ALERT_S = 600,  // an alert that does not come again is shown so long
+    FITNESS = 2,    // failures of our own before we give up the model
 };
 
 static const uint64_t HELD_NS = 10000000000;  // a data channel that came before its plan
@@ -101,8 +100,8 @@ struct cluster {
     struct past_epoch past[PAST_EPOCHS];
     struct data_dial dial[PLAN_NODES];
     struct held held[HELD_DATA];
-    struct action joining;  // a plan that waits for the end of the step at hand
-    uint64_t joining_ns;    // no longer than until then; 0: none waits
+    struct action joining;  // a plan that waits for the step at hand
+    bool is_joining;        // there is one
     unsigned own_failures;
     char unfit[STATUS_TEXT];  // why this node gave its model up, else ""
     uint64_t served_ns;       // when an epoch was last seen to serve

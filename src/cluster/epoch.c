@@ -20,7 +20,7 @@ void epoch_end(struct cluster *c) {
     struct epoch *e = c->epoch;
     if (!e) return;
     c->epoch = NULL;
-    c->joining_ns = 0;
+    c->is_joining = false;
     atomic_store(&e->is_over, true);
     atomic_store(&e->is_serving, false);
     mesh_abort(e->mesh);

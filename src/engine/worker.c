@@ -18,6 +18,7 @@ enum {
     /* From so many tokens on a step takes far longer than that of one, which everybody waits for anyway: at
      * each of its places the leader says whether it is still wanted. */
     LONG_STEP = 32,
+    JOIN_WAITS_S = 30,  // for the end of a step that makes a token, at least
 };
 
 /* What the leader tells the others: run these tokens at this place of this sequence. */
@@ -62,6 +63,8 @@ struct worker {
     const struct seq *asked;   // whose step is under way, where we lead
     bool is_long;              // it is one to be asked about
     bool is_stopped;           // it was broken off, by all nodes at the same place
+    uint64_t step_ns;          // when it began
+    bool has_paused;           // the cluster knows that a node may join now
     struct err no_word;        // why nothing was agreed on; its code 0: nothing went wrong
     uint64_t disk_ns, net_ns;  // totals when the step began
 };
@@ -118,13 +121,37 @@ static MUST agree(struct worker *w, struct err *e) {
     return true;
 }
 
+bool worker_ends_step(uint64_t spent_ns, uint32_t done, uint32_t n_layer, uint32_t n_node) {
+    if (!done) return true;  // how long it takes is not known yet
+    uint64_t left_ns = spent_ns / done * (n_layer - done);
+    return left_ns <= JOIN_WAITS_S * (uint64_t)1000000000 || done * (n_node + 1) > n_layer;
+}
+
+/* A node joins, and the next epoch reads every prompt anew: of the step under way only a token is
+ * kept. */
+static bool is_worth_its_end(const struct worker *w, uint32_t done, uint32_t n_layer) {
+    bool has_token = w->step.k || w->step.n_id;
+    uint64_t spent_ns = clock_ns() - w->step_ns;
+    return has_token && worker_ends_step(spent_ns, done, n_layer, w->now->plan.n_node);
+}
+
+static void say_paused(struct worker *w) {
+    if (!w->has_paused) w->conf.on_paused(w->conf.ctx, w->now->plan.epoch);
+    w->has_paused = true;
+}
+
+static void see_joining(struct worker *w, uint32_t done, uint32_t n_layer) {
+    if (w->now->self != 0 || !atomic_load(&w->now->is_pausing)) return;
+    if (!is_worth_its_end(w, done, n_layer)) say_paused(w);
+}
+
 /* A streaming model's step takes seconds: an epoch that is over is left within a layer, and so is what nobody
  * waits for. */
 static bool on_layer(void *ctx, uint32_t done, uint32_t n_layer) {
     struct worker *w = ctx;
-    (void)done, (void)n_layer;
     moves(w);
     if (is_over(w)) return false;
+    see_joining(w, done, n_layer);
     return !w->is_long || (agree(w, &w->no_word) && !w->is_stopped);
 }
 
@@ -135,6 +162,7 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "steps and candidates 
 static MUST run_tokens(struct worker *w, const struct step *s, uint32_t n_logit, struct err *e) {
     w->is_long = s->n_tok >= LONG_STEP;
     w->is_stopped = false;
+    w->step_ns = clock_ns();
     w->no_word = (struct err){0};
     nn_truncate(w->nn, s->seq, s->pos);
     bool ok = nn_step(w->nn, w->team, s->seq, s->token, s->n_tok, n_logit, e);
@@ -408,13 +436,11 @@ static MUST lead_step(struct worker *w, struct seq *q, struct err *e) {
 /* The next sequence to compute; sleeps while there is none. NULL: the epoch is over. */
 static struct seq *next_seq(struct worker *w) {
     struct seq *q = NULL;
-    bool has_paused = false;
     rests(w);
     pthread_mutex_lock(&w->lock);
     while (!is_over(w)) {
         if (atomic_load(&w->now->is_pausing)) {
-            if (!has_paused) w->conf.on_paused(w->conf.ctx, w->now->plan.epoch);
-            has_paused = true;
+            say_paused(w);
             pthread_cond_wait(&w->changed, &w->lock);
             continue;
         }
@@ -518,7 +544,7 @@ static MUST run_steps(struct worker *w, struct err *e) {
 static void run_epoch(struct worker *w) {
     struct err e = {0};
     start_leading(w);
-    w->is_leaders_fault = false;
+    w->is_leaders_fault = w->has_paused = false;
     moves(w);
     bool ok = load(w, &e);
     if (ok) {

@@ -76,4 +76,9 @@ bool worker_pulse(struct worker *w, uint64_t *pulse);
 
 void worker_figures(struct worker *w, struct worker_figures *out);
 
+/* A node joins n_node others, who have spent so long on `done` layers of a step that makes a token:
+ * whether it is ended first. Not if much is left and so little done that to do it again with a node
+ * more takes no longer. */
+bool worker_ends_step(uint64_t spent_ns, uint32_t done, uint32_t n_layer, uint32_t n_node);
+
 #endif
