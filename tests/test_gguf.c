@@ -149,6 +149,10 @@ static void check_shape(void) {
     kv_u32(&s.kv, "llama.attention.key_length", 16);
     kv_u32(&s.kv, "llama.attention.value_length", 16);
     expect("both lengths", &s, ERR_FORMAT, "attn_q.weight is [32, 32]");
+    s = (struct spec){.n_kv = 2};
+    kv_u32(&s.kv, "llama.attention.key_length", 520);
+    kv_u32(&s.kv, "llama.attention.value_length", 520);
+    expect("heads longer than attention computes with", &s, ERR_UNSUPPORTED, "heads of 520 values");
     s = (struct spec){.n_kv = 1};
     kv_u32(&s.kv, "llama.expert_count", 4);
     expect("experts without a use", &s, ERR_FORMAT, "expert_used_count is missing");

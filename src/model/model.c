@@ -188,6 +188,11 @@ static MUST check_heads(struct reader *r, struct err *e) {
                        "; they must be equal",
                        m->head_dim, v_dim);
     }
+    if (m->head_dim > MODEL_MAX_HEAD_DIM) {
+        return err_set(e, ERR_UNSUPPORTED,
+                       "attention heads of %" PRIu32 " values; this version runs up to %d",
+                       m->head_dim, MODEL_MAX_HEAD_DIM);
+    }
     if ((uint64_t)m->n_head * m->head_dim > MODEL_MAX_EMBD) {
         return err_set(e, ERR_LIMIT, "%" PRIu32 " heads of %" PRIu32 " values (at most %d in all)",
                        m->n_head, m->head_dim, MODEL_MAX_EMBD);

@@ -22,6 +22,7 @@
 enum {
     MODEL_MAX_LAYER = 1024,
     MODEL_MAX_EMBD = 1 << 20,  // also d_ff and heads * head_dim
+    MODEL_MAX_HEAD_DIM = 512,  // what attention computes with
     MODEL_MAX_HEAD = 4096,
     MODEL_MAX_VOCAB = 1 << 22,
     MODEL_MAX_CTX = 1 << 24,

@@ -5,6 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+_Static_assert((int)MODEL_MAX_HEAD_DIM == (int)HEAD_DIM_MAX,
+               "what a model may have, attention computes");
+
 enum { DISK_ALIGN = 16 << 10 };  // what disks ask for at most, as far as memory is planned for it
 
 /* --- what memory is needed: one list for measuring and for carving --- */
@@ -192,11 +195,6 @@ static uint64_t wire_row_bytes(const struct nn *n) {
 /* Everything that follows from the configuration and the weights' directory (n->w is built). */
 static MUST shape_up(struct nn *n, struct err *e) {
     const struct tensor *t = n->conf.model->token_embd;
-    if (n->conf.model->head_dim > HEAD_DIM_MAX) {
-        return err_set(e, ERR_UNSUPPORTED,
-                       "attention heads of %u values; this version runs up to %d",
-                       n->conf.model->head_dim, HEAD_DIM_MAX);
-    }
     n->embd_ops = weight_ops(n->k, (int)t->type);
     if (!n->embd_ops) {
         return err_set(e, ERR_UNSUPPORTED, "tensor %s is of a type that has no kernel", t->name);
