@@ -176,8 +176,8 @@ ALWAYS vi pair_sums(enum weight_type type, const char *w, size_t g, const struct
             sum[k] = dot(sum[k], q, spread(x[k].q[0][0], c));
         }
     }
-    return _mm512_add_epi32(_mm512_shuffle_i64x2(sum[0], sum[1], 0x44),
-                            _mm512_shuffle_i64x2(sum[0], sum[1], 0xee));
+    return add_words(_mm512_shuffle_i64x2(sum[0], sum[1], 0x44),
+                     _mm512_shuffle_i64x2(sum[0], sum[1], 0xee));
 }
 
 ALWAYS void tile_pairs(enum weight_type type, float *y, const char *w, size_t n_unit,
@@ -208,7 +208,7 @@ ALWAYS void tile_pairs(enum weight_type type, float *y, const char *w, size_t n_
 ALWAYS void matmul_pairs(enum weight_type type, float *y, size_t ldy, const void *w, size_t n_group,
                          size_t n_col, const void *x, size_t n_tok) {
     const size_t n_unit = (n_col + Q_SUPER - 1) / Q_SUPER, step = n_unit * form_of(type).bytes;
-    if (n_tok > 1) {
+    if (n_tok != 1) {
         matmul_quantised(type, y, ldy, w, n_group, n_col, x, n_tok);
         return;
     }

@@ -106,3 +106,19 @@ const struct weight_ops *weight_ops(const struct kernels *k, int type) {
 size_t attend_room(size_t hd) {
     return ATTEND_UNPACKED + ATTEND_QUERIES * (2 * round_up(hd, FLOAT_LANES) + ATTEND_BLOCK);
 }
+
+/* Queries of the thread that has most to do. */
+static size_t most_queries(size_t n_kv, size_t n_query, size_t n_thread, size_t together) {
+    size_t calls = n_kv * ((n_query + together - 1) / together);
+    return (calls + n_thread - 1) / n_thread * together;
+}
+
+size_t attend_together(size_t n_kv, size_t n_query, size_t n_thread) {
+    size_t some = n_query < ATTEND_QUERIES ? n_query : ATTEND_QUERIES;
+    size_t most = most_queries(n_kv, n_query, n_thread, some);
+    for (size_t half = some / 2; half; half /= 2) {
+        size_t now = most_queries(n_kv, n_query, n_thread, half);
+        if (8 * now <= 7 * most) some = half, most = now;
+    }
+    return some;
+}

@@ -172,6 +172,9 @@ size_t weight_head_bytes(int type, size_t n_col);
 size_t panel_bytes(size_t n_col, size_t n_tok);
 /* Floats of room for a call of attend(), whatever the number of its queries. */
 size_t attend_room(size_t hd);
+/* How many queries to give a call where n_query see each of n_kv KV heads and n_thread threads take calls in
+ * turn: many, as each call goes over all positions, but so that no thread has much more to do. */
+size_t attend_together(size_t n_kv, size_t n_query, size_t n_thread);
 /* The operations on a GGUF weight type, or NULL when there is no kernel for it. */
 const struct weight_ops *weight_ops(const struct kernels *k, int type);
 
@@ -245,7 +248,7 @@ void kernels_neon_relay(struct kernels *k);
  * bits. Returns the number of mismatches; *digest (FNV-1a over all reference results) is one value on
  * every CPU. `say`, if not NULL, gets a line for each mismatch. scratch: SELFTEST_BYTES, 64-aligned. */
 enum { SELFTEST_BYTES = 1 << 20 };
-#define SELFTEST_DIGEST 0x9092433d7ca7895eULL  // what *digest is, for CONTRACT_VERSION
+#define SELFTEST_DIGEST 0xa3cb88e182f2f5e1ULL  // what *digest is, for CONTRACT_VERSION
 size_t kernels_selftest(const struct kernels *got, void *scratch, uint64_t *digest,
                         void (*say)(void *ctx, const char *line), void *ctx);
 

@@ -468,10 +468,12 @@ static void check_attend(struct selftest *s, enum kv_type type, size_t hd, size_
         size_t n_ask = how ? 1 + rnd(s) % ATTEND_QUERIES : 1, run = 1 + rnd(s) % 8;
         size_t first = how & 1 ? rnd(s) % n_pos : 0;
         for (size_t t = 0; t < n_ask; t++) {
-            size_t end = t / run < n_pos ? n_pos - t / run : 1;
+            size_t end = t / run < n_pos ? n_pos - t / run : 1, from = first + t / run % 3;
             ask[t] = (struct query){.q = q + t * hd,
                                     .out = a + t * hd,
-                                    .first = first < end ? first : end - 1,
+                                    .first = !(how & 1)   ? 0
+                                             : from < end ? from
+                                                          : end - 1,
                                     .n_pos = end,
                                     .sink = how & 4 ? &sink : NULL};
         }
@@ -520,7 +522,7 @@ size_t kernels_selftest(const struct kernels *got, void *scratch, uint64_t *dige
     for (size_t i = 0; i < 24; i++) {
         check_topk(&s, i % 4 == 0 ? 1 + rnd(&s) % 80 : 1000 + rnd(&s) % 3000, ks[i % 6], i / 6 % 2);
     }
-    static const size_t dims[] = {8, 16, 40, 64, 80, 96, 100, 128};
+    static const size_t dims[] = {8, 16, 40, 64, 80, 100, 128, 256};
     for (size_t n_pos = 1; n_pos <= 200; n_pos += n_pos % 64 < 2 || n_pos % 64 == 63 ? 1 : 9) {
         size_t hd = dims[rnd(&s) % 8];
         for (int keys = 0; keys < N_KEYS; keys++) {

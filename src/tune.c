@@ -108,17 +108,18 @@ static void attend_heads(void *ctx, int thread, int n_thread) {
     size_t hd = m->head_dim;
     const struct attention a = {.type = KV_F16, .hd = hd, .stride = hd, .scale = m->attn_scale};
     uint32_t group = m->n_head / m->n_head_kv;
-    for (uint32_t kv = (uint32_t)thread; kv < m->n_head_kv; kv += (uint32_t)n_thread) {
+    uint32_t some = (uint32_t)attend_together(m->n_head_kv, group, (size_t)n_thread);
+    uint32_t n_run = (group + some - 1) / some;
+    for (uint32_t i = (uint32_t)thread; i < m->n_head_kv * n_run; i += (uint32_t)n_thread) {
         struct query query[ATTEND_QUERIES];
-        size_t at = kv * r->n_pos * hd, head = kv * group;
-        for (uint32_t done = 0, n; done < group; done += n, head += n) {
-            for (n = 0; n < ATTEND_QUERIES && done + n < group; n++) {
-                query[n] = (struct query){
-                    .q = r->x + (head + n) * hd, .out = r->y + (head + n) * hd, .n_pos = r->n_pos};
-            }
-            r->conf->kernels->attend(query, n, r->key + at, r->value + at, &a,
-                                     r->room + (size_t)thread * attend_room(hd));
+        uint32_t kv = i / n_run, from = i % n_run * some, n = 0;
+        for (; n < some && from + n < group; n++) {
+            size_t head = (kv * group + from + n) * hd;
+            query[n] = (struct query){.q = r->x + head, .out = r->y + head, .n_pos = r->n_pos};
         }
+        size_t at = kv * r->n_pos * hd;
+        r->conf->kernels->attend(query, n, r->key + at, r->value + at, &a,
+                                 r->room + (size_t)thread * attend_room(hd));
     }
 }
 

@@ -300,14 +300,6 @@ static void rotate_and_cache(void *ctx, int thread, int n_thread) {
     }
 }
 
-/* So many queries go over a KV head's positions together: as many as a call takes, but no thread is left
- * without any while there are few. */
-static uint32_t queries_together(const struct nn *n, uint32_t n_query, int n_thread) {
-    uint32_t some = ATTEND_QUERIES;
-    while (some > 1 && n->n_kv * ((n_query + some - 1) / some) < (uint32_t)n_thread) some /= 2;
-    return some;
-}
-
 /* The heads of all tokens that see an own KV head, token by token, are its queries; a thread takes a run of
  * them at a time. */
 static void attend_heads(void *ctx, int thread, int n_thread) {
@@ -317,7 +309,7 @@ static void attend_heads(void *ctx, int thread, int n_thread) {
     const float *sinks = n->vec[w->layer].sinks;
     uint32_t hd = m->head_dim, group = m->n_head / m->n_head_kv, n_query = w->n_tok * group;
     uint32_t ldq = round_up(n->n_q * hd, ROW_GROUP);
-    uint32_t together = queries_together(n, n_query, n_thread);
+    uint32_t together = (uint32_t)attend_together(n->n_kv, n_query, (size_t)n_thread);
     uint32_t n_run = (n_query + together - 1) / together;
     bool is_local = m->layer[w->layer].is_local;
     struct attention a = {.type = n->conf.kv,
