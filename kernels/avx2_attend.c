@@ -99,10 +99,5 @@ ALWAYS void key_sums(float *out, vec (*lane)[VECS], size_t n) {
 #include "attend.inc"
 
 void kernels_avx2_attend(struct kernels *k) {
-    k->attend = attend;
-    k->rope_halves = rope_halves;
-    k->layernorm = layernorm;
-    k->gelu_mul = gelu_mul;
-    k->swiglu_oai = swiglu_oai;
-    k->softcap = softcap;
+    install(k);
 }
