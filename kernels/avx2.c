@@ -350,23 +350,27 @@ ALWAYS __m256i to_int(__m256 v, float inv, float limit) {
     return _mm256_cvtps_epi32(s);
 }
 
+ALWAYS void quantise_block(struct act *q, const __m256 v[4]) {
+    float a = block_max(v);
+    if (a == 0) {
+        *q = (struct act){0};
+        return;
+    }
+    q->d = bf16_above(a / 127.0f);
+    float inv = 1.0f / bf16_to_f32(q->d);
+    __m256i lo = _mm256_packs_epi32(to_int(v[0], inv, 127), to_int(v[1], inv, 127));
+    __m256i hi = _mm256_packs_epi32(to_int(v[2], inv, 127), to_int(v[3], inv, 127));
+    /* The packs work in 128-bit halves and leave words 0 2 4 6 1 3 5 7. */
+    __m256i bytes = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(lo, hi),
+                                                _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    _mm256_storeu_si256((__m256i *)q->q, bytes);
+}
+
 static void quantise(struct act *q, const float *x, size_t n) {
     for (size_t b = 0; b * Q_BLOCK < n; b++) {
         __m256 v[4];
         load_block(v, x, n, b);
-        float a = block_max(v);
-        if (a == 0) {
-            q[b] = (struct act){0};
-            continue;
-        }
-        q[b].d = bf16_above(a / 127.0f);
-        float inv = 1.0f / bf16_to_f32(q[b].d);
-        __m256i lo = _mm256_packs_epi32(to_int(v[0], inv, 127), to_int(v[1], inv, 127));
-        __m256i hi = _mm256_packs_epi32(to_int(v[2], inv, 127), to_int(v[3], inv, 127));
-        /* The packs work in 128-bit halves and leave words 0 2 4 6 1 3 5 7. */
-        __m256i bytes = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(lo, hi),
-                                                    _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
-        _mm256_storeu_si256((__m256i *)q[b].q, bytes);
+        quantise_block(&q[b], v);
     }
 }
 
@@ -393,7 +397,8 @@ static void pack(void *panel, const struct act *q, size_t ldq, size_t n_block, s
     }
 }
 
-static void rmsnorm(float *y, const float *x, const float *w, size_t n, float eps) {
+/* What rmsnorm() multiplies x by. */
+ALWAYS float norm_scale(const float *x, size_t n, float eps) {
     __m256 lo = _mm256_setzero_ps(), hi = lo;
     size_t i = 0, whole = n / FLOAT_LANES * FLOAT_LANES;
     for (; i < whole; i += FLOAT_LANES) {
@@ -406,13 +411,34 @@ static void rmsnorm(float *y, const float *x, const float *w, size_t n, float ep
     __m256 a = _mm256_loadu_ps(rest), b = _mm256_loadu_ps(rest + VEC);
     lo = _mm256_fmadd_ps(a, a, lo);  // a square of zero changes nothing
     hi = _mm256_fmadd_ps(b, b, hi);
-    float s = 1.0f / k_sqrt(sum_tree(lo, hi) / (float)n + eps);
+    return 1.0f / k_sqrt(sum_tree(lo, hi) / (float)n + eps);
+}
+
+static void rmsnorm(float *y, const float *x, const float *w, size_t n, float eps) {
+    float s = norm_scale(x, n, eps);
     __m256 sv = _mm256_set1_ps(s);
-    for (i = 0; i < whole; i += VEC) {
+    size_t i = 0;
+    for (; i + VEC <= n; i += VEC) {
         __m256 v = _mm256_mul_ps(_mm256_loadu_ps(x + i), sv);
         _mm256_storeu_ps(y + i, _mm256_mul_ps(v, _mm256_loadu_ps(w + i)));
     }
     for (; i < n; i++) y[i] = (x[i] * s) * w[i];
+}
+
+static void rmsnorm_quantise(struct act *q, const float *x, const float *w, size_t n, float eps) {
+    float s = norm_scale(x, n, eps), rest[Q_BLOCK];
+    size_t at = 0;
+    for (; at + Q_BLOCK <= n; at += Q_BLOCK) {
+        __m256 v[4];
+        UNROLL
+        for (size_t i = 0; i < 4; i++) {
+            v[i] = _mm256_mul_ps(_mm256_loadu_ps(x + at + i * VEC), _mm256_set1_ps(s));
+            v[i] = _mm256_mul_ps(v[i], _mm256_loadu_ps(w + at + i * VEC));
+        }
+        quantise_block(&q[at / Q_BLOCK], v);
+    }
+    for (size_t i = at; i < n; i++) rest[i - at] = (x[i] * s) * w[i];
+    quantise(&q[at / Q_BLOCK], rest, n - at);
 }
 
 static void rope(float *x, const float *cs, size_t n_pair) {
@@ -559,6 +585,7 @@ void kernels_avx2(struct kernels *k) {
     k->pack = pack;
     k->multiply = multiply;
     k->rmsnorm = rmsnorm;
+    k->rmsnorm_quantise = rmsnorm_quantise;
     k->rope = rope;
     k->silu_mul = silu_mul;
     k->to_f16 = to_f16;

@@ -115,6 +115,8 @@ struct kernels {
 
     /* y = (x * s) * w, s = 1 / sqrt(sum(x^2) / n + eps). y may be x. */
     void (*rmsnorm)(float *y, const float *x, const float *w, size_t n, float eps);
+    /* What quantise() makes of the result of rmsnorm(), in one go: q [ceil(n / 32)]. */
+    void (*rmsnorm_quantise)(struct act *q, const float *x, const float *w, size_t n, float eps);
     /* Rotate pairs (a, b) = (x[2i], x[2i+1]) of one head by the angles cs [n_pair][cos, sin] (RoPE:
      * Su et al. 2021, 3.4.2, pairs adjacent as arch llama has them in GGUF):
      * a' = fma(a, cos, -(b * sin)), b' = fma(b, cos, a * sin). */
@@ -248,7 +250,7 @@ void kernels_neon_relay(struct kernels *k);
  * bits. Returns the number of mismatches; *digest (FNV-1a over all reference results) is one value on
  * every CPU. `say`, if not NULL, gets a line for each mismatch. scratch: SELFTEST_BYTES, 64-aligned. */
 enum { SELFTEST_BYTES = 1 << 20 };
-#define SELFTEST_DIGEST 0xa3cb88e182f2f5e1ULL  // what *digest is, for CONTRACT_VERSION
+#define SELFTEST_DIGEST 0xd533bc8dbc46027bULL  // what *digest is, for CONTRACT_VERSION
 size_t kernels_selftest(const struct kernels *got, void *scratch, uint64_t *digest,
                         void (*say)(void *ctx, const char *line), void *ctx);
 

@@ -125,26 +125,31 @@ ALWAYS int16x4_t to_int(float32x4_t v, float inv, float limit) {
     return vmovn_s32(vcvtnq_s32_f32(vminq_f32(s, vdupq_n_f32(limit))));
 }
 
+ALWAYS void quantise_block(struct act *q, const float32x4_t v[8]) {
+    float a = block_max(v);
+    if (a == 0) {
+        *q = (struct act){0};
+        return;
+    }
+    q->d = bf16_above(a / 127.0f);
+    float inv = 1.0f / bf16_to_f32(q->d);
+    UNROLL
+    for (size_t i = 0; i < 8; i += 2) {
+        int16x8_t w = vcombine_s16(to_int(v[i], inv, 127), to_int(v[i + 1], inv, 127));
+        vst1_s8(q->q + i * VEC, vmovn_s16(w));
+    }
+}
+
 static void quantise(struct act *q, const float *x, size_t n) {
     for (size_t b = 0; b * Q_BLOCK < n; b++) {
         float32x4_t v[8];
         load_block(v, x, n, b);
-        float a = block_max(v);
-        if (a == 0) {
-            q[b] = (struct act){0};
-            continue;
-        }
-        q[b].d = bf16_above(a / 127.0f);
-        float inv = 1.0f / bf16_to_f32(q[b].d);
-        UNROLL
-        for (size_t i = 0; i < 8; i += 2) {
-            int16x8_t w = vcombine_s16(to_int(v[i], inv, 127), to_int(v[i + 1], inv, 127));
-            vst1_s8(q[b].q + i * VEC, vmovn_s16(w));
-        }
+        quantise_block(&q[b], v);
     }
 }
 
-static void rmsnorm(float *y, const float *x, const float *w, size_t n, float eps) {
+/* What rmsnorm() multiplies x by. */
+ALWAYS float norm_scale(const float *x, size_t n, float eps) {
     float32x4_t lane[4] = {vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0)};
     size_t i = 0, whole = n / FLOAT_LANES * FLOAT_LANES;
     for (; i < whole; i += FLOAT_LANES) {
@@ -161,12 +166,33 @@ static void rmsnorm(float *y, const float *x, const float *w, size_t n, float ep
         float32x4_t v = vld1q_f32(rest + h * VEC);
         lane[h] = vfmaq_f32(lane[h], v, v);  // a square of zero changes nothing
     }
-    float s = 1.0f / k_sqrt(sum_tree(lane) / (float)n + eps);
-    for (i = 0; i < whole; i += VEC) {
+    return 1.0f / k_sqrt(sum_tree(lane) / (float)n + eps);
+}
+
+static void rmsnorm(float *y, const float *x, const float *w, size_t n, float eps) {
+    float s = norm_scale(x, n, eps);
+    size_t i = 0;
+    for (; i + VEC <= n; i += VEC) {
         float32x4_t v = vmulq_n_f32(vld1q_f32(x + i), s);
         vst1q_f32(y + i, vmulq_f32(v, vld1q_f32(w + i)));
     }
     for (; i < n; i++) y[i] = (x[i] * s) * w[i];
+}
+
+static void rmsnorm_quantise(struct act *q, const float *x, const float *w, size_t n, float eps) {
+    float s = norm_scale(x, n, eps), rest[Q_BLOCK];
+    size_t at = 0;
+    for (; at + Q_BLOCK <= n; at += Q_BLOCK) {
+        float32x4_t v[8];
+        UNROLL
+        for (size_t i = 0; i < 8; i++) {
+            v[i] = vmulq_n_f32(vld1q_f32(x + at + i * VEC), s);
+            v[i] = vmulq_f32(v[i], vld1q_f32(w + at + i * VEC));
+        }
+        quantise_block(&q[at / Q_BLOCK], v);
+    }
+    for (size_t i = at; i < n; i++) rest[i - at] = (x[i] * s) * w[i];
+    quantise(&q[at / Q_BLOCK], rest, n - at);
 }
 
 static void rope(float *x, const float *cs, size_t n_pair) {
@@ -284,6 +310,7 @@ void kernels_neon(struct kernels *k) {
     k->weights[W_F32].matmul = matmul_f32;
     k->quantise = quantise;
     k->rmsnorm = rmsnorm;
+    k->rmsnorm_quantise = rmsnorm_quantise;
     k->rope = rope;
     k->silu_mul = silu_mul;
     k->to_f16 = to_f16;

@@ -261,16 +261,23 @@ static void matmul_f32(float *y, size_t ldy, const void *w, size_t n_group, size
 
 /* Activations. */
 
+/* Of the values that are there; the others are zero. */
+static void quantise_block(struct act *q, const float *x, size_t here) {
+    *q = (struct act){0};
+    float a = block_max(x, here);
+    if (a == 0) return;
+    q->d = bf16_above(a / 127.0f);
+    float inv = 1.0f / bf16_to_f32(q->d);
+    for (size_t i = 0; i < here; i++) q->q[i] = (int8_t)to_int_clamped(x[i] * inv, 127.0f);
+}
+
+static size_t block_length(size_t n, size_t b) {
+    return n - b * Q_BLOCK < Q_BLOCK ? n - b * Q_BLOCK : Q_BLOCK;
+}
+
 static void quantise(struct act *q, const float *x, size_t n) {
     for (size_t b = 0; b < blocks_of(n); b++) {
-        const float *xb = x + b * Q_BLOCK;
-        size_t here = n - b * Q_BLOCK < Q_BLOCK ? n - b * Q_BLOCK : Q_BLOCK;
-        q[b] = (struct act){0};
-        float a = block_max(xb, here);
-        if (a == 0) continue;
-        q[b].d = bf16_above(a / 127.0f);
-        float inv = 1.0f / bf16_to_f32(q[b].d);
-        for (size_t i = 0; i < here; i++) q[b].q[i] = (int8_t)to_int_clamped(xb[i] * inv, 127.0f);
+        quantise_block(&q[b], x + b * Q_BLOCK, block_length(n, b));
     }
 }
 
@@ -307,13 +314,27 @@ static void pack(void *panel, const struct act *q, size_t ldq, size_t n_block, s
     }
 }
 
-static void rmsnorm(float *y, const float *x, const float *w, size_t n, float eps) {
+static float norm_scale(const float *x, size_t n, float eps) {
     float lane[FLOAT_LANES] = {0};
     for (size_t i = 0; i < n; i++) {
         lane[i % FLOAT_LANES] = k_fma(x[i], x[i], lane[i % FLOAT_LANES]);
     }
-    float s = 1.0f / k_sqrt(tree_sum(lane) / (float)n + eps);
+    return 1.0f / k_sqrt(tree_sum(lane) / (float)n + eps);
+}
+
+static void rmsnorm(float *y, const float *x, const float *w, size_t n, float eps) {
+    float s = norm_scale(x, n, eps);
     for (size_t i = 0; i < n; i++) y[i] = (x[i] * s) * w[i];
+}
+
+static void rmsnorm_quantise(struct act *q, const float *x, const float *w, size_t n, float eps) {
+    float s = norm_scale(x, n, eps);
+    for (size_t b = 0; b < blocks_of(n); b++) {
+        float y[Q_BLOCK];
+        size_t here = block_length(n, b), at = b * Q_BLOCK;
+        for (size_t i = 0; i < here; i++) y[i] = (x[at + i] * s) * w[at + i];
+        quantise_block(&q[b], y, here);
+    }
 }
 
 static void rope(float *x, const float *cs, size_t n_pair) {
@@ -397,6 +418,7 @@ void kernels_scalar(struct kernels *k) {
         .pack = pack,
         .multiply = multiply,
         .rmsnorm = rmsnorm,
+        .rmsnorm_quantise = rmsnorm_quantise,
         .rope = rope,
         .silu_mul = silu_mul,
         .to_f16 = to_f16,

@@ -398,6 +398,9 @@ static void check_vectors(struct selftest *s, size_t n, bool hostile) {
     ref->quantise(qa, x, n);
     got->quantise(qb, x, n);
     compare(s, "quantise", name, qa, qb, n_block * sizeof *qa);
+    ref->rmsnorm_quantise(qa, x, w, n, 1e-5f);
+    got->rmsnorm_quantise(qb, x, w, n, 1e-5f);
+    compare(s, "rmsnorm_quantise", name, qa, qb, n_block * sizeof *qa);
     memcpy(a, w, n * sizeof *x);
     memcpy(b, w, n * sizeof *x);
     ref->add_act(a, qa, n);

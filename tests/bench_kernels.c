@@ -297,10 +297,11 @@ static void bench_vectors(void) {
     static float val[256];
     fill_floats(x, N);
     fill_floats(w, N);
-    double t[12] = {0};
+    double t[13] = {0};
     TIME(t[0], 20, kern.quantise(q, x, N));
     TIME(t[1], 20, kern.pack(panel, q, N / Q_BLOCK, N / Q_BLOCK, 1));
     TIME(t[2], 20, kern.rmsnorm(y, x, w, 2048, 1e-5f));
+    TIME(t[12], 20, kern.rmsnorm_quantise(q, x, w, 2048, 1e-5f));
     TIME(t[3], 20, kern.silu_mul(y, x, w, N));
     TIME(t[4], 20, kern.to_f16(half, x, N));
     TIME(t[5], 20, kern.to_wire16(wire, x, N));
@@ -317,8 +318,9 @@ static void bench_vectors(void) {
     TIME(t[11], 2, kern.topk(id, val, 64, logits, VOCAB));
     printf("8192 values: quantise %.2f us  pack %.2f us  to_wire16 %.2f us  add_wire16 %.2f us\n",
            t[0] * 1e6, t[1] * 1e6, t[5] * 1e6, t[6] * 1e6);
-    printf("rmsnorm 2048: %.2f us  silu_mul 8192: %.2f us  to_f16 8192: %.2f us\n", t[2] * 1e6,
-           t[3] * 1e6, t[4] * 1e6);
+    printf(
+        "rmsnorm 2048: %.2f us  with quantising %.2f us  silu_mul 8192: %.2f us  to_f16 8192: %.2f us\n",
+        t[2] * 1e6, t[12] * 1e6, t[3] * 1e6, t[4] * 1e6);
     printf("rope_angles 32 pairs: %.2f us  rope 32 pairs: %.3f us\n", t[7] * 1e6, t[8] * 1e6);
     printf("topk of 128256: k=1 %.1f us  k=40 %.1f us  k=64 %.1f us\n", t[9] * 1e6, t[10] * 1e6,
            t[11] * 1e6);

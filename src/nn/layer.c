@@ -43,8 +43,13 @@ static void norm_tokens(void *ctx, int thread, int n_thread) {
     const struct site *s = w->site;
     const struct model *m = w->n->conf.model;
     for (uint32_t t = (uint32_t)thread; t < w->n_tok; t += (uint32_t)n_thread) {
-        float *y = s->f + t * s->ld;
         const float *x = w->src + (w->first + t) * w->src_ld;
+        if (!w->bias && !s->floats) {
+            struct act *q = s->a + (size_t)t * s->n_block;
+            w->n->k->rmsnorm_quantise(q, x, w->weight, m->n_embd, m->norm_eps);
+            continue;
+        }
+        float *y = s->f + t * s->ld;
         if (w->bias)
             w->n->k->layernorm(y, x, w->weight, w->bias, m->n_embd, m->norm_eps);
         else

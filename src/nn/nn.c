@@ -141,13 +141,23 @@ static void ff_needs(struct nn *n, struct needs *l) {
     need(l, &n->moe.sh_y, (size_t)t * round_up(n->n_embd_own, ROW_GROUP), sizeof(float));
 }
 
+/* RMSNorm alone goes straight to the quantised form. */
+static bool norms_want_floats(const struct model *m) {
+    bool yes = m->output_norm_bias;
+    for (uint32_t i = 0; i < m->n_layer; i++) {
+        const struct layer_tensors *l = &m->layer[i];
+        yes |= l->attn_norm_bias || l->ffn_norm_bias || l->post_attn || l->post_ffn;
+    }
+    return yes;
+}
+
 static void scratch_needs(struct nn *n, struct needs *l) {
     const struct model *m = n->conf.model;
     uint32_t t = n->conf.n_batch;
     size_t hd = m->head_dim;
     need(l, &n->x_all, (size_t)n->conf.n_sweep * m->n_embd, sizeof(float));
     need(l, &n->angle_all, (size_t)n->conf.n_sweep * m->n_rot, resident_tables(m) * sizeof(float));
-    need_site(l, &n->in, t, t, true);
+    need_site(l, &n->in, t, t, norms_want_floats(m));
     need_site(l, &n->att, t, t, false);
     ff_needs(n, l);
     need(l, &n->q, (size_t)t * round_up((uint32_t)(n->n_q * hd), ROW_GROUP), sizeof(float));
