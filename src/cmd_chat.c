@@ -457,6 +457,8 @@ static MUST open_engine(struct talk *t, struct setup *s, struct err *e) {
     FILE *bars = t->conf->is_quiet ? NULL : stderr;
     if (bars) setup_print(s, bars);
     if (bars && chat_note(t->chat)) fprintf(bars, "note      %s\n", chat_note(t->chat));
+    const char *held = t->held.grammar ? grammar_note(t->held.grammar) : NULL;
+    if (bars && held) fprintf(bars, "note      %s\n", held);
     if (bars) fputs("chat      /help lists the commands\n\n", bars);
     return load_engine(t, e);
 }

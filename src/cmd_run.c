@@ -214,7 +214,7 @@ static MUST read_prompt(const struct run_conf *c, const struct setup *s, uint32_
 struct prompt {
     int32_t *id;  // [n], malloc'ed
     size_t n;
-    const char *note[2];         // what to tell of the format and of thinking, or NULL
+    const char *note[3];         // what to tell of the format, of thinking, of the schema, or NULL
     struct reasoning reasoning;  // tells the answer from what the model says to itself
     bool shows_controls;         // the splitter must see control tokens
     bool is_continued;           // the answer goes on with the prompt's own text
@@ -535,7 +535,7 @@ static void print_start(const struct run_conf *c, const struct setup *s, const s
     } else {
         setup_print(s, stderr);
     }
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 3; i++) {
         if (p->note[i]) fprintf(stderr, "note      %s\n", p->note[i]);
     }
 }
@@ -587,6 +587,7 @@ static MUST answer(const struct run_conf *c, const char *path, struct setup *s, 
     if (!setup_open(s, path, c->tokenizer, MODEL_ALL, e)) return no_model(c, path, e);
     if (!setup_tok(s, e) || !sampling_draft(s, &c->machine, c->draft, e)) return false;
     if (!held_vocabulary(&a->held, s->tok, e)) return false;
+    if (a->held.grammar) p->note[2] = grammar_note(a->held.grammar);
     if (!prepare_prompt(c, s, p, e) || !prepare_answer(a, c, s, p, e)) return false;
     if (!hire(c, s, p, &w, e)) return false;
     bool ok = generate(c, &w, a, p, &f, e) && finish_answer(c, &w, a, p, &f, e);

@@ -60,6 +60,15 @@ my $one = run_text(@way);
 check('penalties beside it', $one);
 is(run_text(@way, '--slices', 3), $one, 'the same text from three slices');
 
+# ---- what a schema asks for that is not enforced is told, unless --quiet
+my $mail = '{"type":"string","format":"email","maxLength":4}';
+for my $quiet ([], ['--quiet']) {
+    my $run = dair(['run', '-p', 'x', '-n', 40, @$quiet, '--json-schema', $mail], seconds => 60);
+    like($run->{out}, qr/^".*"$/, 'a string');
+    my $note = $run->{err} =~ /^note +the schema asks for format email: not enforced$/m;
+    ok(@$quiet ? !$note : $note, "a note @$quiet") or diag($run->{err});
+}
+
 # ---- a grammar
 write_file("$dir/list.gbnf", "# names\nroot ::= word (\", \" word){2} \".\"\nword ::= [A-Z] [a-zé]{1,8}\n");
 like(run_text('--grammar', "$dir/list.gbnf", '--temp', 1), qr/^[A-Z][a-z\xc3\xa9]{1,16}(, [A-Z][a-z\xc3\xa9]{1,16}){2}\.$/,

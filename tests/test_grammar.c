@@ -178,6 +178,66 @@ static const struct language language[] = {
      "{}",
      {"null", "[1,{\"a\":[\"\"]}]", "-0.5e1", "{\"\":\"\\\\\"}"},
      {"[,", "{1", "nul1", "{\"a\" :"}},
+    {GRAMMAR_SCHEMA,  // the alternatives are bound one by one, as in ECMA-262
+     "{\"type\":\"string\",\"pattern\":\"^A|B|C|D$\"}",
+     {"\"A\"", "\"Ax\"", "\"xBx\"", "\"C\"", "\"xD\""},
+     {"\"xA\"", "\"Dx\"", "\"\"", "\"D|\""}},
+    {GRAMMAR_SCHEMA,
+     "{\"type\":\"string\",\"pattern\":\"^$|^a$|^\\\\$\"}",
+     {"\"\"", "\"a\"", "\"$\"", "\"$b\""},
+     {"\"aa", "\"b"}},
+    {GRAMMAR_SCHEMA,  // formats that are not known are notes: pydantic's HttpUrl, EmailStr
+     "{\"format\":\"uri\",\"minLength\":1,\"maxLength\":3,\"type\":\"string\"}",
+     {"\"a\"", "\"abc\""},
+     {"\"\"", "\"abcd", "1"}},
+    {GRAMMAR_SCHEMA, "{\"format\":\"email\",\"pattern\":\"^a*$\"}", {"\"\"", "\"aa\""}, {"\"b"}},
+    {GRAMMAR_SCHEMA,
+     "{\"items\":{\"type\":\"integer\"},\"uniqueItems\":true,\"maxItems\":2}",
+     {"[]", "[1,2]"},
+     {"[1,2,", "{"}},
+    {GRAMMAR_SCHEMA,
+     "{\"type\":\"string\",\"anyOf\":[{\"maxLength\":1},{\"const\":\"xyz\"},{\"const\":7},"
+     "{\"type\":[\"null\",\"integer\"]},false,{\"format\":\"time\"}]}",
+     {"\"a\"", "\"xyz\"", "\"00:00:00Z\""},
+     {"7", "null", "\"xyzz", "\"ab\""}},
+    {GRAMMAR_SCHEMA,
+     "{\"type\":[\"integer\",\"null\"],\"oneOf\":[{\"type\":\"number\",\"minimum\":3,\"maximum\":5},"
+     "{\"type\":\"null\"}]}",
+     {"3", "5", "null"},
+     {"2", "3.5", "\""}},
+    {GRAMMAR_SCHEMA,  // one of the two must be there
+     "{\"type\":\"object\",\"properties\":{\"a\":{\"const\":1},\"b\":{\"const\":2}},"
+     "\"additionalProperties\":false,\"anyOf\":[{\"required\":[\"a\"]},{\"required\":[\"b\"]}]}",
+     {"{\"a\":1}", "{\"b\":2}", "{\"a\":1,\"b\":2}"},
+     {"{}", "{\"c"}},
+    {GRAMMAR_SCHEMA,
+     "{\"allOf\":[{\"$ref\":\"#/$defs/a\"},{\"anyOf\":[{\"$ref\":\"#/$defs/b\"},{\"$ref\":\"#/$defs/c\"}]}],"
+     "\"type\":\"object\",\"$defs\":{\"a\":{\"properties\":{\"a\":{\"const\":1}}},"
+     "\"b\":{\"properties\":{\"b\":{\"const\":2}}},"
+     "\"c\":{\"properties\":{\"c\":{\"const\":3}},\"required\":[\"c\"]}}}",
+     {"{}", "{\"a\":1}", "{\"a\":1,\"b\":2}", "{\"a\":1,\"c\":3}", "{\"c\":3}"},
+     {"{\"b\":2,\"c\"", "{\"b\":2,\"a\"", "null"}},
+    {GRAMMAR_SCHEMA,
+     "{\"allOf\":[{\"type\":\"string\",\"enum\":[\"a\",\"b\",[1],7]},{\"$ref\":\"#/$defs/b\"}],"
+     "\"$defs\":{\"b\":{\"enum\":[\"b\",[1],7,\"a\",\"d\"]}}}",
+     {"\"a\"", "\"b\""},
+     {"\"d", "[", "7"}},
+    {GRAMMAR_SCHEMA,
+     "{\"allOf\":[{\"enum\":[[1],{\"x\":null},7,null]},{\"enum\":[null,{\"x\":null},[1],[2]]}]}",
+     {"[1]", "{\"x\":null}", "null"},
+     {"7", "[2"}},
+    {GRAMMAR_SCHEMA,
+     "{\"$ref\":\"#/$defs/a\",\"required\":[\"a\"],\"$defs\":{\"a\":{\"properties\":{\"a\":{\"const\":1}}}}}",
+     {"{\"a\":1}"},
+     {"{}"}},
+    {GRAMMAR_SCHEMA,
+     "{\"nullable\":true,\"allOf\":[{\"$ref\":\"#/$defs/a\"},{\"maxItems\":0}],\"$defs\":{\"a\":{\"type\":\"array\"}}}",
+     {"[]", "null"},
+     {"[1", "{"}},
+    {GRAMMAR_SCHEMA,  // pydantic's unions
+     "{\"discriminator\":{\"propertyName\":\"a\"},\"oneOf\":[{\"const\":1},{\"const\":2}]}",
+     {"1", "2"},
+     {"3"}},
     {GRAMMAR_SCHEMA,
      "{\"anyOf\":[false,{\"oneOf\":[{\"const\":\"a\"},{\"const\":\"b\"}]}]}",
      {"\"a\"", "\"b\""},
@@ -284,10 +344,23 @@ static const struct {
      ERR_LIMIT, "nests"},
     {GRAMMAR_SCHEMA, "{\"type\":\"integer\",\"minimum\":3,\"maximum\":2}", ERR_UNSUPPORTED,
      "bounds"},
-    {GRAMMAR_SCHEMA, "{\"type\":\"string\",\"format\":\"ipv4\"}", ERR_UNSUPPORTED, "ipv4"},
     {GRAMMAR_SCHEMA, "{\"type\":\"string\",\"pattern\":\"(?=a)b\"}", ERR_UNSUPPORTED, "only (?: )"},
-    {GRAMMAR_SCHEMA, "{\"type\":\"string\",\"pattern\":\"^a|b$\"}", ERR_UNSUPPORTED,
-     "need a group"},
+    {GRAMMAR_SCHEMA, "{\"type\":\"string\",\"pattern\":\"(^a|b$)\"}", ERR_UNSUPPORTED,
+     "at the ends"},
+    {GRAMMAR_SCHEMA, "{\"type\":\"string\",\"pattern\":\"a$b|c\"}", ERR_UNSUPPORTED, "at the ends"},
+    {GRAMMAR_SCHEMA, "{\"type\":\"string\",\"pattern\":\"a|b)|c$\"}", ERR_FORMAT, "parenthesis"},
+    {GRAMMAR_SCHEMA, "{\"type\":\"string\",\"anyOf\":[{\"type\":\"null\"},{\"const\":3}]}",
+     ERR_UNSUPPORTED, "in common"},
+    {GRAMMAR_SCHEMA, "{\"allOf\":[{\"enum\":[1,2]},{\"enum\":[\"1\",3]}]}", ERR_UNSUPPORTED,
+     "in common"},
+    {GRAMMAR_SCHEMA, "{\"allOf\":[{\"enum\":[\"a\"]},{\"minLength\":2}]}", ERR_UNSUPPORTED,
+     "\"minLength\" beside"},
+    {GRAMMAR_SCHEMA, "{\"type\":\"string\",\"not\":{},\"anyOf\":[{}]}", ERR_UNSUPPORTED, "\"not\""},
+    {GRAMMAR_SCHEMA, "{\"type\":\"object\",\"anyOf\":[{\"not\":{}},{}]}", ERR_UNSUPPORTED,
+     "\"not\""},
+    {GRAMMAR_SCHEMA, "{\"type\":\"object\",\"anyOf\":{}}", ERR_FORMAT, "must be a list"},
+    {GRAMMAR_SCHEMA, "{\"type\":\"object\",\"anyOf\":[{\"$ref\":\"#\"}]}", ERR_LIMIT, "nests"},
+    {GRAMMAR_SCHEMA, "{\"type\":\"array\",\"uniqueItems\":3}", ERR_FORMAT, "uniqueItems"},
     {GRAMMAR_SCHEMA, "{\"type\":\"string\",\"pattern\":\"a\\\\b\"}", ERR_UNSUPPORTED, "escape"},
     {GRAMMAR_SCHEMA, "{\"type\":\"string\",\"pattern\":\"(a\"}", ERR_FORMAT, "not closed"},
     {GRAMMAR_SCHEMA, "{\"type\":\"array\",\"minItems\":20000}", ERR_LIMIT, "10000"},
@@ -314,6 +387,43 @@ static void test_doubled(void) {
     struct grammar *g = open_text(GRAMMAR_SCHEMA, text, &e);
     tap_ok(!g && e.code == ERR_LIMIT, "schemas joined again and again: %s", g ? "taken" : e.text);
     grammar_close(g);
+}
+
+/* Each of so many parts has two ways: all of them together would be 2^40. */
+static void test_many_ways(void) {
+    enum { MANY = 40 };
+    static char text[MANY * 100];
+    struct err e;
+    size_t n = (size_t)sprintf(text, "{\"allOf\":[{}");
+    for (int i = 0; i < MANY; i++) {
+        n += (size_t)sprintf(text + n, ",{\"anyOf\":[{\"type\":\"null\"},{\"enum\":[\"%d\"]}]}", i);
+    }
+    memcpy(text + n, "]}", 3);
+    struct grammar *g = open_text(GRAMMAR_SCHEMA, text, &e);
+    tap_ok(!g && e.code == ERR_LIMIT, "ways that multiply: %s", g ? "taken" : e.text);
+    grammar_close(g);
+}
+
+static void note_is(const char *schema, const char *want) {
+    struct err e;
+    struct grammar *g = open_text(GRAMMAR_SCHEMA, schema, &e);
+    const char *note = g ? grammar_note(g) : e.text;
+    tap_ok(g && (want ? note && !strcmp(note, want) : !note), "%s: %s", shown(schema),
+           note ? note : "no note");
+    grammar_close(g);
+}
+
+static void test_notes(void) {
+    note_is("{\"type\":\"array\",\"uniqueItems\":false,\"items\":{\"format\":\"date\"}}", NULL);
+    note_is("{\"properties\":{\"a\":{\"format\":\"email\"},\"b\":{\"format\":\"uri\"},"
+            "\"c\":{\"type\":\"array\",\"uniqueItems\":true},\"d\":{\"format\":\"email\"}}}",
+            "the schema asks for format email, uniqueItems, format uri: not enforced");
+    note_is("{\"format\":\"\\u001b[31m\"}", "the schema asks for format: not enforced");
+    note_is(
+        "{\"properties\":{\"a\":{\"format\":\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"},"
+        "\"b\":{\"format\":\"bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb\"},"
+        "\"c\":{\"format\":\"ccccccccccccccccccccccccccccccccccccccccccccccccc\"}}}",
+        "the schema asks for format: not enforced");
 }
 
 static void test_refused(void) {
@@ -433,6 +543,8 @@ int main(void) {
     test_languages();
     test_refused();
     test_doubled();
+    test_many_ways();
+    test_notes();
     test_masks();
     test_taken_back();
     lexicon_close(lex);

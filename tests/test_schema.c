@@ -98,8 +98,10 @@ static bool valid_string(const struct json_value *s, const struct json_value *v)
     double n = 0;
     for (size_t i = 0; i < text.len; i++) n += (text.s[i] & 0xc0) != 0x80;
     if (n < number(s, "minLength", 0) || n > number(s, "maxLength", 1e9)) return false;
-    if (pattern.len && !matches(pattern.s, text.s)) return false;
-    if (!format.len) return true;
+    /* regexec() would not see what comes after a NUL. */
+    bool is_seen = strlen(text.s) == text.len;
+    if (pattern.len && is_seen && !matches(pattern.s, text.s)) return false;
+    if (!format.len || !strcmp(format.s, "uri")) return true;
     return matches(!strcmp(format.s, "date")
                        ? "^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$"
                        : "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$",
@@ -144,16 +146,26 @@ static bool valid_among(const struct json_value *s, const char *key, const struc
     return !list;
 }
 
+static bool valid_by_all(const struct json_value *s, const struct json_value *v) {
+    const struct json_value *list = json_find(s, "allOf");
+    for (size_t i = 0; i < json_size(list); i++) {
+        if (!valid(json_item(list, i), v)) return false;
+    }
+    return true;
+}
+
 static bool valid(const struct json_value *s, const struct json_value *v) {
     struct json_chars ref = chars(json_find(s, "$ref"));
     const struct json_value *list = json_find(s, "enum"), *constant = json_member(s, "const");
     if (json_kind(s) == JSON_BOOL) return json_is_true(s);
-    if (ref.len) return valid(json_find(json_find(root, "$defs"), ref.s + strlen("#/$defs/")), v);
+    if (ref.len && !valid(json_find(json_find(root, "$defs"), ref.s + strlen("#/$defs/")), v))
+        return false;
     bool is_in = !list;
     for (size_t i = 0; i < json_size(list); i++) is_in |= same(json_item(list, i), v);
     if (!is_in || (constant && !same(constant, v))) return false;
     return valid_type(s, v) && valid_number(s, v) && valid_string(s, v) && valid_array(s, v) &&
-           valid_object(s, v) && valid_among(s, "anyOf", v) && valid_among(s, "oneOf", v);
+           valid_object(s, v) && valid_among(s, "anyOf", v) && valid_among(s, "oneOf", v) &&
+           valid_by_all(s, v);
 }
 
 /* --- schemas at random --- */
@@ -175,19 +187,26 @@ static void put_number(struct json *j) {
     json_i64(j, from + 2 + rnd() % 300);
 }
 
+/* A format that is not known, beside a length. */
+static void put_note(struct json *j) {
+    if (rnd() % 2) return;
+    json_put_text(j, "format", "uri");
+    json_put_u64(j, "maxLength", 5);
+}
+
 static void put_string(struct json *j) {
-    static const char *const pattern[] = {"^[a-c]{2,4}x?$", "^(ab|[0-9]+-)*$", "b.a",
-                                          "^\"?[^a-z]$"};
+    static const char *const pattern[] = {"^[a-c]{2,4}x?$", "^(ab|[0-9]+-)*$", "b.a", "^\"?[^a-z]$",
+                                          "^x|b$|^[0-9]{2}$"};
     uint32_t least = rnd() % 4;
     json_put_text(j, "type", "string");
     switch (rnd() % 4) {
-    case 0: json_put_text(j, "pattern", pattern[rnd() % 4]); break;
+    case 0: json_put_text(j, "pattern", pattern[rnd() % 5]); break;
     case 1: json_put_text(j, "format", rnd() % 2 ? "date" : "uuid"); break;
     case 2:
         json_put_u64(j, "minLength", least);
         json_put_u64(j, "maxLength", least + rnd() % 5);
         break;
-    default: break;
+    default: put_note(j); break;
     }
 }
 
@@ -244,17 +263,88 @@ static void put_any_of(struct json *j, int depth) {
     json_end(j);
 }
 
+static void put_list(struct json *j, const char *key) {
+    json_key(j, key);
+    json_array(j);
+}
+
+static void put_values_of(struct json *j, uint32_t from) {
+    json_object(j);
+    put_list(j, "enum");
+    for (uint32_t i = from; i < from + 4; i++) {
+        if (i % 3) json_i64(j, i);
+        if (i % 3 == 0) json_text(j, i % 2 ? "a" : "b");
+    }
+    json_end(j);
+    json_end(j);
+}
+
+/* An object that is joined: its own properties, one of several ways, and what else it must have. */
+static void put_joined_object(struct json *j, int depth) {
+    static const char *const name[] = {"p", "q", "r", "s"};
+    if (rnd() % 2) json_put_text(j, "type", "object");
+    json_key(j, "properties");
+    json_object(j);
+    for (uint32_t i = 0; i < 2; i++) put_named(j, name[i], depth + 1);
+    json_end(j);
+    put_list(j, "allOf");
+    for (uint32_t i = 0; i < 2; i++) {
+        json_object(j);
+        put_list(j, i ? "oneOf" : "anyOf");
+        for (uint32_t k = 0; k < 2; k++) {
+            json_object(j);
+            json_key(j, "properties");
+            json_object(j);
+            if (k) put_named(j, name[2 + i], depth + 3);
+            json_end(j);
+            put_list(j, "required");
+            json_text(j, name[k ? 2 + i : rnd() % 4]);
+            json_end(j);
+            json_end(j);
+        }
+        json_end(j);
+        json_end(j);
+    }
+    json_end(j);
+}
+
+/* Types beside alternatives, some of which do not fit; lists of which few values are in all. */
+static void put_joined(struct json *j, int depth) {
+    if (depth <= 2 && rnd() % 2) {
+        put_joined_object(j, depth);
+    } else if (rnd() % 2) {
+        put_list(j, "type");
+        json_text(j, rnd() % 2 ? "string" : "integer");
+        json_text(j, "null");
+        json_end(j);
+        put_list(j, "anyOf");
+        for (uint32_t i = depth > 3 ? 0 : rnd() % 3; i; i--) put_schema(j, depth + 1);
+        json_object(j);
+        put_string(j);
+        json_end(j);
+        json_object(j);
+        put_number(j);
+        json_end(j);
+        json_end(j);
+    } else {
+        put_list(j, "allOf");
+        for (uint32_t i = 0; i < 3; i++) put_values_of(j, rnd() % 3);
+        json_end(j);
+    }
+}
+
 static void put_schema(struct json *j, int depth) {
     json_object(j);
-    switch (rnd() % (depth > 3 ? 5 : 10)) {
+    switch (rnd() % (depth > 3 ? 6 : 11)) {
     case 0: json_put_text(j, "type", "boolean"); break;
     case 1: put_number(j); break;
     case 2: put_string(j); break;
     case 3: put_values(j); break;
     case 4: json_put_text(j, "type", "null"); break;
-    case 5: put_any_of(j, depth); break;
-    case 6: json_put_text(j, "$ref", "#/$defs/tree"); break;
-    case 7: put_array(j, depth); break;
+    case 5: put_joined(j, depth); break;
+    case 6: put_any_of(j, depth); break;
+    case 7: json_put_text(j, "$ref", "#/$defs/tree"); break;
+    case 8: put_array(j, depth); break;
     default: put_object(j, depth); break;
     }
     json_end(j);

@@ -404,3 +404,7 @@ void grammar_close(struct grammar *g) {
 size_t grammar_bytes(const struct grammar *g) {
     return sizeof *g + g->n_state * sizeof *g->state + g->n_rule * sizeof *g->entry;
 }
+
+const char *grammar_note(const struct grammar *g) {
+    return *g->note ? g->note : NULL;
+}

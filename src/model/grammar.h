@@ -23,6 +23,7 @@ enum {
     GRAMMAR_STATES = 1 << 16,  // places of the automaton
     GRAMMAR_NEST = 64,         // groups within groups, schemas within schemas
     GRAMMAR_DEPTH = 250,       // rules that a text is inside of
+    GRAMMAR_NOTE = 160,        // bytes of grammar_note()
     GRAMMAR_WAYS = 2048        // places where a text may stand at once
 };
 
@@ -36,6 +37,8 @@ MUST grammar_open(struct grammar **g, enum grammar_kind kind, const char *text, 
                   struct err *e);
 void grammar_close(struct grammar *g);  // NULL is fine
 size_t grammar_bytes(const struct grammar *g);
+/* What it asks for that is not enforced, a sentence to tell; NULL: nothing. Valid as long as g. */
+const char *grammar_note(const struct grammar *g);
 
 /* The texts of a vocabulary's tokens in order, so that all that begin alike are refused at once: 14
  * bytes a token and their text, less what it shares with the one before. Borrows t. */

@@ -91,6 +91,7 @@ struct grammar {
     uint32_t n_state, n_rule;
     uint8_t class_of[256];  // bytes that no place tells apart are of one class
     uint32_t n_class;
+    char note[GRAMMAR_NOTE];  // or empty
 };
 
 /* Checks t (rule 0 is the root) and compiles it. name: of a rule for sentences, or NULL. Fails:

@@ -47,7 +47,7 @@ static bool is_note(const char *key) {
     static const char *const note[] = {"title",      "description", "default",  "examples",
                                        "$schema",    "$id",         "$comment", "$anchor",
                                        "deprecated", "readOnly",    "$defs",    "definitions",
-                                       "writeOnly",  "example",     "strict"};
+                                       "writeOnly",  "example",     "strict",   "discriminator"};
     for (size_t i = 0; i < sizeof note / sizeof *note; i++) {
         if (!strcmp(note[i], key)) return true;
     }
@@ -79,6 +79,26 @@ MUST schema_check_keys(struct schema *r, const struct json_value *v, const char 
     return true;
 }
 
+MUST schema_list(struct schema *r, const struct json_value *v, const char *key,
+                 const struct json_value **out, struct err *e) {
+    *out = json_find(v, key);
+    if (!*out || json_kind(*out) == JSON_ARRAY) return true;
+    struct json_chars name = {key, strlen(key)};
+    return schema_refuse_key(r, ERR_FORMAT, name, "must be a list", e);
+}
+
+/* A name that is none is not shown: it goes to a terminal. */
+void schema_note(struct schema *r, const char *what, struct json_chars name) {
+    enum { SHOWN = 32 };
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyz-0123456789";
+    bool is_shown = name.len && name.len < SHOWN && strspn(name.s, plain) == name.len;
+    char text[64];
+    size_t len = strlen(r->note);
+    snprintf(text, sizeof text, "%s%s%s", what, is_shown ? " " : "", is_shown ? name.s : "");
+    if (strstr(r->note, text) || len + strlen(text) + 3 > sizeof r->note) return;
+    snprintf(r->note + len, sizeof r->note - len, "%s%s", len ? ", " : "", text);
+}
+
 static MUST want_count(const struct json_value *v, const char *key, int32_t *out, struct err *e) {
     int64_t n = *out;
     if (!json_want_int(v, key, 0, INT64_MAX, &n, e)) return false;
@@ -102,8 +122,7 @@ MUST schema_counts(struct schema *r, const struct json_value *v, const char *min
 
 /* --- strings and numbers --- */
 
-static MUST visit_string(struct schema *r, const struct json_value *v, uint32_t *out,
-                         struct err *e) {
+MUST schema_string(struct schema *r, const struct json_value *v, uint32_t *out, struct err *e) {
     int32_t from, to;
     struct json_chars pattern = {NULL, 0}, format = {NULL, 0};
     if (!schema_counts(r, v, "minLength", "maxLength", &from, &to, e)) return false;
@@ -111,7 +130,9 @@ static MUST visit_string(struct schema *r, const struct json_value *v, uint32_t 
         return err_in(e, "schema");
     }
     bool has_counts = from || to >= 0;
-    if ((pattern.s != NULL) + (format.s != NULL) + has_counts > 1) {
+    uint32_t form = format.s ? schema_format(&r->tree, format.s, format.len) : 0;
+    if (format.s && !form) schema_note(r, "format", format);
+    if ((pattern.s != NULL) + (form != 0) + has_counts > 1) {
         return schema_refuse(r, ERR_UNSUPPORTED,
                              "\"pattern\", \"format\" and a length cannot stand together here", e);
     }
@@ -120,12 +141,8 @@ static MUST visit_string(struct schema *r, const struct json_value *v, uint32_t 
         if (!schema_pattern(&r->tree, pattern.s, pattern.len, r->common[RULE_CHARACTER], out, e)) {
             return err_in(e, "schema");
         }
-    } else if (format.s) {
-        *out = schema_format(&r->tree, format.s, format.len);
-        if (!*out && !r->tree.is_full) {
-            return schema_refuse_key(r, ERR_UNSUPPORTED, format,
-                                     "is not a \"format\" that is known here", e);
-        }
+    } else if (form) {
+        *out = form;
     } else if (!has_counts) {
         *out = schema_common(r, RULE_STRING);
         return true;
@@ -186,8 +203,8 @@ static MUST read_bounds(const struct json_value *v, struct bounds *b, bool *has_
     return true;
 }
 
-static MUST visit_number(struct schema *r, const struct json_value *v, bool is_integer,
-                         uint32_t *out, struct err *e) {
+MUST schema_bounded(struct schema *r, const struct json_value *v, bool is_integer, uint32_t *out,
+                    struct err *e) {
     struct bounds b;
     bool has_any;
     if (!read_bounds(v, &b, &has_any, e)) return false;
@@ -208,133 +225,19 @@ static MUST visit_number(struct schema *r, const struct json_value *v, bool is_i
 
 /* --- kinds of schemas --- */
 
-enum type { T_NULL, T_BOOL, T_INTEGER, T_NUMBER, T_STRING, T_ARRAY, T_OBJECT, N_TYPE };
-
-static const char *const type_name[N_TYPE] = {"null",   "boolean", "integer", "number",
-                                              "string", "array",   "object"};
-
-static MUST visit_type(struct schema *r, const struct json_value *v, enum type type, uint32_t *out,
-                       struct err *e) {
-    switch (type) {
-    case T_NULL: *out = schema_text(r, "null"); return true;
-    case T_BOOL:
-        *out = schema_either(r, schema_text(r, "true"), schema_text(r, "false"));
-        return true;
-    case T_INTEGER: return visit_number(r, v, true, out, e);
-    case T_NUMBER: return visit_number(r, v, false, out, e);
-    case T_STRING: return visit_string(r, v, out, e);
-    case T_ARRAY: return schema_array(r, v, out, e);
-    case T_OBJECT: return schema_object(r, v, out, e);
-    case N_TYPE: break;
-    }
-    return true;
-}
-
-static MUST read_type(struct schema *r, struct json_chars name, bool *has, struct err *e) {
-    for (unsigned i = 0; i < N_TYPE; i++) {
-        if (strlen(type_name[i]) != name.len || memcmp(type_name[i], name.s, name.len)) continue;
-        has[i] = true;
-        return true;
-    }
-    return schema_refuse_key(r, ERR_FORMAT, name, "is no \"type\"", e);
-}
-
-/* The types that the schema names, or those that its other keywords are about. */
-static MUST read_types(struct schema *r, const struct json_value *v, bool *has, struct err *e) {
-    static const struct {
-        const char *key;
-        enum type type;
-    } about[] = {
-        {"properties", T_OBJECT},      {"required", T_OBJECT},  {"additionalProperties", T_OBJECT},
-        {"allOf", T_OBJECT},           {"items", T_ARRAY},      {"prefixItems", T_ARRAY},
-        {"minItems", T_ARRAY},         {"maxItems", T_ARRAY},   {"pattern", T_STRING},
-        {"format", T_STRING},          {"minLength", T_STRING}, {"maxLength", T_STRING},
-        {"minimum", T_NUMBER},         {"maximum", T_NUMBER},   {"exclusiveMinimum", T_NUMBER},
-        {"exclusiveMaximum", T_NUMBER}};
-    const struct json_value *type = json_find(v, "type");
-    struct json_chars name[N_TYPE];
-    size_t n = 0;
-    bool nullable = false;
-    memset(has, 0, N_TYPE * sizeof *has);
-    if (!json_want_bool(v, "nullable", &nullable, e)) return err_in(e, "schema");
-    if (type && !json_as_strings(type, "type", name, N_TYPE, &n, e)) return err_in(e, "schema");
-    for (size_t i = 0; i < n; i++) {
-        if (!read_type(r, name[i], has, e)) return false;
-    }
-    for (size_t i = 0; !n && i < sizeof about / sizeof *about; i++) {
-        has[about[i].type] |= json_find(v, about[i].key) != NULL;
-    }
-    has[T_NULL] |= nullable;
-    return true;
-}
-
-static bool has_type(const struct json_value *v, const bool *has) {
-    int64_t n;
-    struct err ignored;
-    switch (json_kind(v)) {
-    case JSON_NULL: return has[T_NULL];
-    case JSON_BOOL: return has[T_BOOL];
-    case JSON_NUMBER:
-        return has[T_NUMBER] ||
-               (has[T_INTEGER] && json_as_int(v, "", INT64_MIN, INT64_MAX, &n, &ignored));
-    case JSON_STRING: return has[T_STRING];
-    case JSON_ARRAY: return has[T_ARRAY];
-    case JSON_OBJECT: return has[T_OBJECT];
-    }
-    return false;
-}
-
-/* A value as it stands, if the schema's type allows it. */
-static MUST add_value(struct schema *r, const struct json_value *v, const bool *has, uint32_t alt,
-                      struct err *e) {
-    char *s;
-    size_t len;
-    if (has && !has_type(v, has)) return true;
-    if (!json_print(v, &s, &len, e)) return false;
-    gtree_add(&r->tree, alt, gtree_bytes(&r->tree, s, len));
-    free(s);
-    return true;
-}
-
-static MUST visit_values(struct schema *r, const struct json_value *v, uint32_t *out,
-                         struct err *e) {
-    static const char *const keys[] = {"enum", "const", "type", "nullable", NULL};
-    bool has[N_TYPE];
-    if (!schema_check_keys(r, v, keys, "beside \"enum\" or \"const\" is not supported here", e))
-        return false;
-    if (!read_types(r, v, has, e)) return false;
-    const struct json_value *list = json_find(v, "enum");
-    const bool *types = json_find(v, "type") ? has : NULL;
-    *out = gtree_list(&r->tree, GNODE_ALT);
-    if (!list) return add_value(r, json_member(v, "const"), types, *out, e);
-    if (json_member(v, "const")) {
-        return schema_refuse(r, ERR_UNSUPPORTED,
-                             "\"enum\" and \"const\" together are not supported here", e);
-    }
-    if (json_kind(list) != JSON_ARRAY)
-        return schema_refuse(r, ERR_FORMAT, "\"enum\" must be a list", e);
-    if (json_size(list) > GRAMMAR_WAYS)
-        return schema_refuse(r, ERR_LIMIT, "\"enum\" has more than 2048 values", e);
-    for (size_t i = 0; i < json_size(list); i++) {
-        if (!add_value(r, json_item(list, i), types, *out, e)) return false;
-    }
-    return true;
-}
-
+/* One way or another, each a schema of its own. */
 static MUST visit_any_of(struct schema *r, const struct json_value *v, const char *key,
                          uint32_t *out, struct err *e) {
-    const char *const keys[] = {key, "nullable", NULL};
-    const struct json_value *list = json_find(v, key);
+    const struct json_value *list, *way;
+    struct json_iter at;
     bool nullable = false;
-    if (!schema_check_keys(r, v, keys, "beside \"anyOf\" or \"oneOf\" is not supported here", e))
-        return false;
     if (!json_want_bool(v, "nullable", &nullable, e)) return err_in(e, "schema");
-    if (json_kind(list) != JSON_ARRAY)
-        return schema_refuse(r, ERR_FORMAT, "\"anyOf\" or \"oneOf\" must be a list", e);
+    if (!schema_list(r, v, key, &list, e)) return false;
     *out = gtree_list(&r->tree, GNODE_ALT);
-    for (size_t i = 0; i < json_size(list); i++) {
+    json_members(&at, list);
+    while (json_next(&at, NULL, &way)) {
         uint32_t one;
-        if (!schema_visit_at(r, key, strlen(key), json_item(list, i), &one, e)) return false;
+        if (!schema_visit_at(r, key, strlen(key), way, &one, e)) return false;
         gtree_add(&r->tree, *out, one);
     }
     if (nullable) gtree_add(&r->tree, *out, schema_text(r, "null"));
@@ -374,10 +277,7 @@ const struct json_value *schema_target(const struct schema *r, struct json_chars
 
 /* A rule for each place that is referred to; it is read when all others are, so that schemas may go in
  * circles. */
-static MUST visit_ref(struct schema *r, const struct json_value *v, struct json_chars ref,
-                      uint32_t *out, struct err *e) {
-    static const char *const keys[] = {"$ref", NULL};
-    if (!schema_check_keys(r, v, keys, "beside \"$ref\" is not supported here", e)) return false;
+static MUST visit_ref(struct schema *r, struct json_chars ref, uint32_t *out, struct err *e) {
     const struct json_value *to = schema_target(r, ref);
     if (!to)
         return schema_refuse_key(r, ERR_FORMAT, ref, "leads nowhere; only #/.. is supported here",
@@ -391,48 +291,15 @@ static MUST visit_ref(struct schema *r, const struct json_value *v, struct json_
     return true;
 }
 
-static MUST visit_types(struct schema *r, const struct json_value *v, uint32_t *out,
-                        struct err *e) {
-    static const char *const keys[] = {"type",
-                                       "nullable",
-                                       "properties",
-                                       "required",
-                                       "additionalProperties",
-                                       "allOf",
-                                       "items",
-                                       "minItems",
-                                       "maxItems",
-                                       "pattern",
-                                       "prefixItems",
-                                       "format",
-                                       "minimum",
-                                       "maximum",
-                                       "minLength",
-                                       "maxLength",
-                                       "exclusiveMinimum",
-                                       "exclusiveMaximum",
-                                       NULL};
-    bool has[N_TYPE];
-    unsigned n = 0;
-    if (!schema_check_keys(r, v, keys, "is not supported here", e)) return false;
-    if (!read_types(r, v, has, e)) return false;
-    for (unsigned i = 0; i < N_TYPE; i++) n += has[i];
-    /* Only objects are joined; of other types the parts would be left out. */
-    bool is_null_too = has[T_NULL] && json_find(v, "nullable");
-    if (json_find(v, "allOf") && (!has[T_OBJECT] || n > 1U + is_null_too)) {
-        return schema_refuse(r, ERR_UNSUPPORTED, "\"allOf\" can only join objects here", e);
-    }
-    if (!n) {
-        *out = schema_common(r, RULE_ANY);
-        return true;
-    }
-    if (has[T_NUMBER]) has[T_INTEGER] = false;
-    *out = gtree_list(&r->tree, GNODE_ALT);
-    for (unsigned i = 0; i < N_TYPE; i++) {
-        uint32_t one;
-        if (!has[i]) continue;
-        if (!visit_type(r, v, (enum type)i, &one, e)) return false;
-        gtree_add(&r->tree, *out, one);
+/* Beside notes it has this key alone, or also the other. */
+static bool has_only(const struct json_value *v, const char *key, const char *other) {
+    struct json_iter at;
+    struct json_chars name;
+    const struct json_value *value;
+    if (!json_find(v, key)) return false;
+    json_members(&at, v);
+    while (json_next(&at, &name, &value)) {
+        if (strcmp(name.s, key) && strcmp(name.s, other) && !is_note(name.s)) return false;
     }
     return true;
 }
@@ -440,39 +307,29 @@ static MUST visit_types(struct schema *r, const struct json_value *v, uint32_t *
 /* allOf of one schema and nothing else is that schema, whatever it is. */
 static const struct json_value *unwrap(const struct json_value *v) {
     const struct json_value *list = json_find(v, "allOf");
-    struct json_iter at;
-    struct json_chars key;
-    const struct json_value *value;
     if (json_kind(list) != JSON_ARRAY || json_size(list) != 1) return v;
-    json_members(&at, v);
-    while (json_next(&at, &key, &value)) {
-        if (strcmp(key.s, "allOf") && !is_note(key.s)) return v;
-    }
-    return json_item(list, 0);
+    return has_only(v, "allOf", "") ? json_item(list, 0) : v;
 }
 
 MUST schema_visit(struct schema *r, const struct json_value *v, uint32_t *out, struct err *e) {
     struct json_chars ref = {NULL, 0};
-    bool ok;
+    bool ok = true;
     if (++r->nest > GRAMMAR_NEST) return schema_refuse(r, ERR_LIMIT, "it nests too deeply", e);
     for (unsigned i = 0; i < GRAMMAR_NEST; i++) v = unwrap(v);
     if (json_kind(v) == JSON_BOOL) {
         *out = json_is_true(v) ? schema_common(r, RULE_ANY) : gtree_never(&r->tree);
-        ok = true;
     } else if (json_kind(v) != JSON_OBJECT) {
         return schema_refuse(r, ERR_FORMAT, "a schema must be an object, true or false", e);
     } else if (!json_want_chars(v, "$ref", &ref, e)) {
         return err_in(e, "schema");
-    } else if (ref.s) {
-        ok = visit_ref(r, v, ref, out, e);
-    } else if (json_find(v, "enum") || json_member(v, "const")) {
-        ok = visit_values(r, v, out, e);
-    } else if (json_find(v, "anyOf")) {
+    } else if (has_only(v, "$ref", "")) {
+        ok = visit_ref(r, ref, out, e);
+    } else if (has_only(v, "anyOf", "nullable")) {
         ok = visit_any_of(r, v, "anyOf", out, e);
-    } else if (json_find(v, "oneOf")) {
+    } else if (has_only(v, "oneOf", "nullable")) {
         ok = visit_any_of(r, v, "oneOf", out, e);
     } else {
-        ok = visit_types(r, v, out, e);
+        ok = schema_join(r, v, out, e);
     }
     r->nest--;
     return ok;
@@ -503,6 +360,9 @@ static MUST read_document(const struct json_value *root, struct grammar **g, str
     gtree_init(&r->tree);
     bool ok = read_all(r, e);
     if (ok && !grammar_compile(g, &r->tree, name_of, NULL, e)) ok = err_in(e, "schema");
+    if (ok && *r->note) {
+        snprintf((*g)->note, sizeof(*g)->note, "the schema asks for %s: not enforced", r->note);
+    }
     gtree_free(&r->tree);
     free(r);
     return ok;

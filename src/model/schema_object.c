@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PROPS = 512, PARTS = 128, ITEMS = 64, NAME_DEEP = 48 };
+enum { PROPS = 512, ITEMS = 64, NAME_DEEP = 48 };
 
 struct prop {
     struct json_chars name;
@@ -16,9 +16,6 @@ struct prop {
 struct object {
     struct prop *prop;  // [n], room for PROPS
     unsigned n;
-    const struct json_value *
-        *part;  // [n_part], room for PARTS: the schema itself and those of its allOf
-    unsigned n_part;
     const struct json_value *more;  // additionalProperties, NULL: not said
     bool is_closed;                 // it is false
 };
@@ -69,6 +66,9 @@ static uint32_t array(struct schema *r, const struct items *a) {
 MUST schema_array(struct schema *r, const struct json_value *v, uint32_t *out, struct err *e) {
     const struct json_value *rest = json_find(v, "items"), *first = json_find(v, "prefixItems");
     struct items a = {.rule = UINT32_MAX};
+    bool is_unique = false;
+    if (!json_want_bool(v, "uniqueItems", &is_unique, e)) return err_in(e, "schema");
+    if (is_unique) schema_note(r, "uniqueItems", (struct json_chars){NULL, 0});
     if (json_kind(rest) == JSON_ARRAY) {
         if (first)
             return schema_refuse(r, ERR_FORMAT, "\"items\" is a list beside \"prefixItems\"", e);
@@ -139,58 +139,6 @@ static MUST add_required(struct schema *r, struct object *o, const struct json_v
     return true;
 }
 
-static const char only_objects[] = "\"allOf\" can only join objects with properties here";
-
-static MUST want_object_type(struct schema *r, const struct json_value *part, struct err *e) {
-    const struct json_value *type = json_find(part, "type");
-    struct json_chars name[8];
-    size_t n = 0;
-    if (type && !json_as_strings(type, "type", name, 8, &n, e)) return err_in(e, "schema");
-    for (size_t i = 0; i < n; i++) {
-        if (name[i].len == 6 && !memcmp(name[i].s, "object", 6)) return true;
-    }
-    return !type || schema_refuse(r, ERR_UNSUPPORTED, only_objects, e);
-}
-
-static MUST read_object(struct schema *r, const struct json_value *v, struct object *o,
-                        struct err *e);
-
-/* A part of allOf: where its $ref leads, and what stands beside that. */
-static MUST read_part(struct schema *r, const struct json_value *v, struct object *o,
-                      struct err *e) {
-    static const char *const keys[] = {
-        "type", "properties", "additionalProperties", "required", "allOf", "$ref", NULL};
-    struct json_chars ref = {NULL, 0};
-    const struct json_value *to = NULL;
-    if (++r->nest > GRAMMAR_NEST) return schema_refuse(r, ERR_LIMIT, "it nests too deeply", e);
-    if (json_kind(v) != JSON_OBJECT)
-        return schema_refuse(r, ERR_UNSUPPORTED, "\"allOf\" of what is no schema object", e);
-    if (!json_want_chars(v, "$ref", &ref, e)) return err_in(e, "schema");
-    if (!ref.s && !json_find(v, "properties")) {
-        return schema_refuse(r, ERR_UNSUPPORTED, only_objects, e);
-    }
-    if (!schema_check_keys(r, v, keys, "is not supported inside \"allOf\" here", e)) return false;
-    if (!want_object_type(r, v, e)) return false;
-    if (ref.s && !(to = schema_target(r, ref)))
-        return schema_refuse_key(r, ERR_FORMAT, ref, "leads nowhere", e);
-    if (to && !read_part(r, to, o, e)) return false;
-    r->nest--;
-    return read_object(r, v, o, e);
-}
-
-/* The parts of allOf as one object. */
-static MUST read_parts(struct schema *r, const struct json_value *v, struct object *o,
-                       struct err *e) {
-    const struct json_value *list = json_find(v, "allOf");
-    if (list && json_kind(list) != JSON_ARRAY) {
-        return schema_refuse(r, ERR_FORMAT, "\"allOf\" must be a list", e);
-    }
-    for (size_t i = 0; i < json_size(list); i++) {
-        if (!read_part(r, json_item(list, i), o, e)) return false;
-    }
-    return true;
-}
-
 static bool is_false(const struct json_value *v) {
     return json_kind(v) == JSON_BOOL && !json_is_true(v);
 }
@@ -212,24 +160,22 @@ static MUST read_more(struct schema *r, const struct json_value *v, struct objec
     return true;
 }
 
-static MUST read_object(struct schema *r, const struct json_value *v, struct object *o,
-                        struct err *e) {
-    const struct json_value *props = NULL, *schema;
+/* The parts as one object: properties in the order of the text, then what is required. */
+static MUST read_object(struct schema *r, const struct joined *j, struct object *o, struct err *e) {
+    const struct json_value *props, *schema;
     struct json_iter at;
     struct json_chars name;
-    if (++r->nest > GRAMMAR_NEST) return schema_refuse(r, ERR_LIMIT, "it nests too deeply", e);
-    /* Parts of parts may be ever so many. */
-    if (o->n_part == PARTS)
-        return schema_refuse(r, ERR_LIMIT, "\"allOf\" joins more than 128 schemas", e);
-    o->part[o->n_part++] = v;
-    if (!json_want_object(v, "properties", &props, e)) return err_in(e, "schema");
-    json_members(&at, props);
-    while (json_next(&at, &name, &schema)) {
-        if (!add_prop(r, o, name, schema, e)) return false;
+    for (unsigned i = 0; i < j->n; i++) {
+        props = NULL;
+        if (!json_want_object(j->part[i], "properties", &props, e)) return err_in(e, "schema");
+        json_members(&at, props);
+        while (json_next(&at, &name, &schema)) {
+            if (!add_prop(r, o, name, schema, e)) return false;
+        }
     }
-    if (!read_parts(r, v, o, e) || !add_required(r, o, v, e) || !read_more(r, v, o, e))
-        return false;
-    r->nest--;
+    for (unsigned i = 0; i < j->n; i++) {
+        if (!add_required(r, o, j->part[i], e) || !read_more(r, j->part[i], o, e)) return false;
+    }
     return true;
 }
 
@@ -246,13 +192,14 @@ static bool has_prop(const struct json_value *v, struct json_chars name) {
 /* The parts of allOf do not see each other: additionalProperties of one is about all that it does not name
  * itself, so what others name could never be there, or not as they describe it. The outermost schema's
  * unevaluatedProperties sees them all. */
-static MUST check_parts(struct schema *r, const struct object *o, struct err *e) {
-    for (unsigned i = 0; o->n_part > 1 && i < o->n_part; i++) {
-        const struct json_value *more = json_find(o->part[i], "additionalProperties");
-        bool is_blind = i > 0 && is_false(json_find(o->part[i], "unevaluatedProperties"));
+static MUST check_parts(struct schema *r, const struct joined *j, const struct object *o,
+                        struct err *e) {
+    for (unsigned i = 0; j->n > 1 && i < j->n; i++) {
+        const struct json_value *v = j->part[i], *more = json_find(v, "additionalProperties");
+        bool is_blind = v != j->whole && is_false(json_find(v, "unevaluatedProperties"));
         if (!is_blind && (!more || json_is_true(more))) continue;
         for (unsigned k = 0; k < o->n; k++) {
-            if (has_prop(o->part[i], o->prop[k].name)) continue;
+            if (has_prop(v, o->prop[k].name)) continue;
             return schema_refuse_key(r, ERR_UNSUPPORTED, o->prop[k].name,
                                      "is not among the properties beside each "
                                      "\"additionalProperties\" that \"allOf\" joins; leave those "
@@ -395,12 +342,10 @@ static MUST object(struct schema *r, const struct object *o, uint32_t *out, stru
     return true;
 }
 
-MUST schema_object(struct schema *r, const struct json_value *v, uint32_t *out, struct err *e) {
-    struct object o = {.prop = malloc(PROPS * sizeof *o.prop),
-                       .part = malloc(PARTS * sizeof *o.part)};
-    bool ok = o.prop && o.part;
-    ok = ok ? read_object(r, v, &o, e) && check_parts(r, &o, e)
-            : err_set(e, ERR_MEMORY, "no memory for a schema");
+MUST schema_object(struct schema *r, const struct joined *j, uint32_t *out, struct err *e) {
+    struct object o = {.prop = malloc(PROPS * sizeof *o.prop)};
+    if (!o.prop) return err_set(e, ERR_MEMORY, "no memory for a schema");
+    bool ok = read_object(r, j, &o, e) && check_parts(r, j, &o, e);
     for (unsigned i = 0; ok && i < o.n; i++) {
         const struct prop *p = &o.prop[i];
         if (p->schema || !p->is_required || !o.is_closed) continue;
@@ -409,6 +354,5 @@ MUST schema_object(struct schema *r, const struct json_value *v, uint32_t *out, 
     }
     ok = ok && object(r, &o, out, e);
     free(o.prop);
-    free(o.part);
     return ok;
 }

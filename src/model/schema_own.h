@@ -8,7 +8,12 @@
 
 /* ---- the reader */
 
-enum { SCHEMA_REFS = 512, SCHEMA_PATH = 160 };
+enum {
+    SCHEMA_REFS = 512,
+    SCHEMA_PATH = 160,
+    SCHEMA_PARTS = 128,
+    SCHEMA_STEPS = 1 << 22  // of joining: schemas looked at, bytes of values compared
+};
 
 /* Rules that many schemas want, made when first wanted. */
 enum schema_rule {
@@ -26,11 +31,23 @@ struct schema_ref {
     uint32_t rule;
 };
 
+/* Schemas that are to hold at once: one, what its $ref and allOf lead to, and of each anyOf and oneOf among
+ * them one way. */
+struct joined {
+    const struct json_value *whole;  // whose parts they are
+    const struct json_value *part[SCHEMA_PARTS];
+    unsigned n;
+    bool is_never;  // false is among them
+    unsigned n_way;
+};
+
 struct schema {
     struct gtree tree;
     const struct json_value *root;
     struct schema_ref ref[SCHEMA_REFS];
     unsigned n_ref, n_read;
+    uint32_t n_step;
+    char note[GRAMMAR_NOTE - 40];    // what is not enforced, each once
     uint32_t common[N_SCHEMA_RULE];  // rule, 0: not yet (that is the root's)
     unsigned nest;
     char path[SCHEMA_PATH];  // of the schema at hand, for sentences
@@ -40,11 +57,21 @@ struct schema {
 MUST schema_visit(struct schema *r, const struct json_value *v, uint32_t *out, struct err *e);
 MUST schema_visit_at(struct schema *r, const char *name, size_t len, const struct json_value *v,
                      uint32_t *out, struct err *e);
-MUST schema_object(struct schema *r, const struct json_value *v, uint32_t *out, struct err *e);
+/* A schema that says more than one $ref, anyOf or oneOf: v as joined. */
+MUST schema_join(struct schema *r, const struct json_value *v, uint32_t *out, struct err *e);
+MUST schema_object(struct schema *r, const struct joined *j, uint32_t *out, struct err *e);
 MUST schema_array(struct schema *r, const struct json_value *v, uint32_t *out, struct err *e);
+MUST schema_string(struct schema *r, const struct json_value *v, uint32_t *out, struct err *e);
+MUST schema_bounded(struct schema *r, const struct json_value *v, bool is_integer, uint32_t *out,
+                    struct err *e);
 
 /* Where "#/$defs/x" leads; NULL: nowhere here. */
 const struct json_value *schema_target(const struct schema *r, struct json_chars ref);
+/* The list at `key` of anyOf and its like; *out NULL: there is none. */
+MUST schema_list(struct schema *r, const struct json_value *v, const char *key,
+                 const struct json_value **out, struct err *e);
+/* That the schema asks for what will not be enforced; name: more of it, or NULL. */
+void schema_note(struct schema *r, const char *what, struct json_chars name);
 /* Every key must be a note or one of the list, which NULL ends; what: for the sentence. */
 MUST schema_check_keys(struct schema *r, const struct json_value *v, const char *const *list,
                        const char *what, struct err *e);

@@ -2,8 +2,8 @@
  * classes, groups, alternatives and repetition.
  *
  * What matches is the text that the JSON string stands for; so each character becomes what JSON writes
- * for it. Without ^ or $ a pattern may match anywhere. Look-around, back references and word borders are
- * refused. */
+ * for it. An alternative may match anywhere unless it has ^ or $ itself. Look-around, back references and
+ * word borders are refused. */
 #include "model/schema_own.h"
 
 #include <string.h>
@@ -222,7 +222,8 @@ static MUST read_item(struct regex *r, uint32_t *out, struct err *e) {
     }
     int c = peek(r);
     if (c == '^' || c == '$') {
-        return refuse(r, ERR_UNSUPPORTED, "^ and $ can only stand at the ends, as in ^(?:a|b)$", e);
+        return refuse(r, ERR_UNSUPPORTED,
+                      "^ and $ can only stand at the ends, as in ^(?:a|b)$ or ^a$|^b$", e);
     }
     if (c == '*' || c == '+' || c == '?' || c == '{' || c == '}' || c == ']') {
         return refuse(r, ERR_FORMAT, "nothing stands before it", e);
@@ -287,47 +288,30 @@ static MUST read_alternatives(struct regex *r, uint32_t *out, struct err *e) {
     return true;
 }
 
-/* A $ at the end that is no \$. */
-static bool ends_with_anchor(const char *p, size_t len) {
-    size_t n = 0;
-    if (!len || p[len - 1] != '$') return false;
-    while (n < len - 1 && p[len - 2 - n] == '\\') n++;
-    return n % 2 == 0;
-}
-
-/* Of ^a|b only a would be bound: alternatives and anchors go together inside a group alone. */
-static MUST check_anchors(const struct regex *r, struct err *e) {
-    unsigned depth = 0;
-    bool in_set = false;
-    for (size_t i = r->at; i < r->len; i++) {
-        if (r->s[i] == '\\') {
-            i++;
-        } else if (in_set) {
-            in_set = r->s[i] != ']';
-        } else if (r->s[i] == '|' && !depth) {
-            return refuse(r, ERR_UNSUPPORTED, "alternatives beside ^ or $ need a group: ^(?:a|b)$",
-                          e);
-        } else {
-            in_set = r->s[i] == '[';
-            depth += r->s[i] == '(';
-            depth -= r->s[i] == ')' && depth;
-        }
+/* One alternative of the whole pattern: what stands before and after it is free where no ^ or $ does. */
+static MUST read_branch(struct regex *r, uint32_t any, uint32_t *out, struct err *e) {
+    uint32_t item;
+    *out = gtree_list(r->t, GNODE_CAT);
+    if (!take(r, '^'))
+        gtree_add(r->t, *out, gtree_repeat(r->t, gtree_call(r->t, any), 0, GREPEAT_ANY));
+    while (r->at < r->len && peek(r) != '|' && peek(r) != ')') {
+        bool is_last = r->at + 1 == r->len || r->s[r->at + 1] == '|';
+        if (is_last && take(r, '$')) return true;
+        if (!read_item(r, &item, e) || !read_repeat(r, &item, e)) return false;
+        gtree_add(r->t, *out, item);
     }
+    gtree_add(r->t, *out, gtree_repeat(r->t, gtree_call(r->t, any), 0, GREPEAT_ANY));
     return true;
 }
 
 MUST schema_pattern(struct gtree *t, const char *pattern, size_t len, uint32_t any, uint32_t *out,
                     struct err *e) {
     struct regex r = {.t = t, .s = (const unsigned char *)pattern, .len = len};
-    bool is_end = ends_with_anchor(pattern, len), is_begin = take(&r, '^');
-    uint32_t body;
-    r.len -= is_end && r.len > r.at;
-    if ((is_begin || is_end) && !check_anchors(&r, e)) return false;
-    if (!read_alternatives(&r, &body, e)) return false;
-    if (r.at < r.len) return refuse(&r, ERR_FORMAT, "a parenthesis too many", e);
-    *out = gtree_list(t, GNODE_CAT);
-    if (!is_begin) gtree_add(t, *out, gtree_repeat(t, gtree_call(t, any), 0, GREPEAT_ANY));
-    gtree_add(t, *out, body);
-    if (!is_end) gtree_add(t, *out, gtree_repeat(t, gtree_call(t, any), 0, GREPEAT_ANY));
-    return true;
+    uint32_t branch;
+    *out = gtree_list(t, GNODE_ALT);
+    do {
+        if (!read_branch(&r, any, &branch, e)) return false;
+        gtree_add(t, *out, branch);
+    } while (take(&r, '|'));
+    return r.at == r.len || refuse(&r, ERR_FORMAT, "a parenthesis too many", e);
 }
