@@ -335,6 +335,27 @@ sub filter {
     $self->tc($self->switch, @lines);
 }
 
+# shut(NODE): it can begin connections, nobody can begin one to it: its firewall drops SYN without a word.
+sub shut {
+    my ($self, $i) = @_;
+    my @op = (
+        '40 0 0 12',     # Ethernet's type
+        '21 0 4 2048',   # IPv4:
+        '48 0 0 23',     #   its protocol
+        '21 0 8 6',      #   is TCP
+        '48 0 0 47',     #   flags, behind a header of 20 bytes
+        '5 0 0 4',
+        '21 0 5 34525',  # IPv6:
+        '48 0 0 20',     #   its next header
+        '21 0 3 6',      #   is TCP
+        '48 0 0 67',     #   flags
+        '84 0 0 18',     # SYN and ACK
+        '21 1 0 2',      # SYN alone
+        '6 0 0 0', '6 0 0 2');
+    $self->tc($self->switch, "qdisc replace dev p$i clsact",
+        "filter replace dev p$i egress protocol all prio 1 handle 1 bpf da bytecode '" . join(',', scalar @op, @op) . "'");
+}
+
 # rate(NODE, '100mbit'): both ways; without a rate: as fast as it goes.
 sub rate {
     my ($self, $i, $rate, %o) = @_;

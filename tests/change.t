@@ -1,12 +1,14 @@
 #!/usr/bin/perl
 # change.t - a cluster that changes as it is meant to: a key that is being changed node by node, a node
-# that comes in the middle of a step; and one that lives in a network without IPv4.
+# that comes in the middle of a step; and one that lives in a network without IPv4, or behind a firewall.
 use strict;
 use warnings;
 use FindBin qw($Bin);
 use lib $Bin;
 use Lab 'isolated';
 use Dair;
+use Errno;
+use IO::Socket::INET;
 use Nodes;
 use Test::More;
 
@@ -31,6 +33,24 @@ my $right = Nodes->new(lab => undef, key => 'none')->alone(%ask);
     my ($text, $why) = Nodes::whole_text($answer);
     is($text, $right, 'the leader dies in the middle of an answer: it is whole') or diag($why);
     $nodes->end($_) for $nodes->running;
+}
+
+# ---- a node that nobody can begin a connection to
+{
+    my $nodes = Nodes->new(lab => Lab->new(nodes => 3), memory => '32M');
+    for my $i (1 .. 3) {    # the others, of lower ids, would dial
+        mkdir "$nodes->{dir}/state-$i";
+        write_file("$nodes->{dir}/state-$i/node-id", $i x 32 . "\n");
+    }
+    $nodes->{lab}->shut(3);
+    my $reached = $nodes->{lab}->on(1, sub { IO::Socket::INET->new(PeerAddr => $nodes->{lab}->address(3), PeerPort => 9998, Timeout => 1) });
+    ok(!$reached && !$!{ECONNREFUSED}, 'a firewall drops what begins a connection');
+    $nodes->start(1 .. 3);
+    ok(eval { $nodes->serving(3, 1 .. 3) }, 'the node behind it begins all of its own and serves with the others') or diag($@, $nodes->trouble);
+    is($nodes->status(1)->{cluster}{epoch}, $nodes->status(3)->{cluster}{epoch}, 'in one epoch');
+    is(eval { $nodes->text(3, %ask) }, $right, 'with the right text') or diag($@);
+    unlike($nodes->log_of($_), qr/left out|broke/, "node $_ blames nobody") for 1 .. 3;
+    $nodes->end($_) for 1 .. 3;
 }
 
 # ---- the key is changed: every stage, and the one where it is done wrongly

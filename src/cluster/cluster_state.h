@@ -13,7 +13,6 @@ enum {
     PAST_EPOCHS = 8,
     PAST_NS = 2000000000,
     DIAL_AGAIN_NS = 100000000,  // a data channel that failed
-    DIAL_GIVE_UP = 30,          // so often
     DIAL_FIRST_NS = 250000000,  // a control channel: doubled each time up to
     DIAL_MOST_NS = 2000000000,  // ... while there is hope, and then up to
     DIAL_HOPE = 12,
@@ -23,6 +22,8 @@ enum {
     FITNESS = 2,    // failures of our own before we give up the model
 };
 
+static const uint64_t DIAL_GIVE_UP_NS =
+    6000000000;                               // in vain for so long, twice a handshake: it broke
 static const uint64_t HELD_NS = 10000000000;  // a data channel that came before its plan
 static const uint64_t HELLO_NS = 5000000000;  // a proved peer that says nothing
 static const uint64_t UNREACHED_NS = 10000000000;
@@ -59,8 +60,7 @@ struct target {
 /* The data channel to one node of the epoch at hand. */
 struct data_dial {
     bool is_linked, is_dialling;
-    unsigned failures;
-    uint64_t next_ns;
+    uint64_t begun_ns, next_ns;
 };
 
 struct held {

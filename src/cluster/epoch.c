@@ -1,6 +1,6 @@
 /* epoch.c - the channels of one epoch: made for it, and gone with it.
  *
- * The lower id dials. A channel may arrive before the plan that it belongs to (the control channel is
+ * Who dialled the control channel dials here, too: behind a firewall that may be the only way. A channel may arrive before the plan that it belongs to (the control channel is
  * another connection): it is held for a moment. */
 #include "base/clock.h"
 #include "base/log.h"
@@ -120,32 +120,23 @@ void epoch_failed(struct cluster *c, uint64_t tag) {
     unsigned slice = tag & 0xff;
     if (!c->epoch || slice >= PLAN_NODES || tag != data_tag(c->epoch->plan.epoch, slice)) return;
     struct data_dial *d = &c->dial[slice];
+    uint64_t now = clock_ns();
     d->is_dialling = false;
-    d->next_ns = clock_ns() + DIAL_AGAIN_NS;
-    if (++d->failures < DIAL_GIVE_UP) return;
-    d->failures = 0;
-    cluster_broke(c, c->epoch->plan.epoch, (int)slice, "no data channel");
-}
-
-static void set_port(struct sockaddr_storage *a, uint16_t port) {
-    if (a->ss_family == AF_INET)
-        ((struct sockaddr_in *)(void *)a)->sin_port = htons(port);
-    else
-        ((struct sockaddr_in6 *)(void *)a)->sin6_port = htons(port);
+    d->next_ns = now + DIAL_AGAIN_NS;
+    if (now < d->begun_ns + DIAL_GIVE_UP_NS) return;
+    d->begun_ns = now;
+    cluster_broke(c, c->epoch->plan.epoch, (int)slice, "it cannot be reached for a data channel");
 }
 
 void epoch_dial(struct cluster *c, uint64_t now) {
     const struct epoch *e = c->epoch;
     for (unsigned i = 0; e && i < e->plan.n_node; i++) {
         struct data_dial *d = &c->dial[i];
-        bool is_ours = ident_cmp(&c->conf.ident->id, &e->plan.node[i]) < 0;
-        if (i == e->self || !is_ours || d->is_linked || d->is_dialling || now < d->next_ns)
-            continue;
+        if (i == e->self || d->is_linked || d->is_dialling || now < d->next_ns) continue;
         const struct link *l = link_find(c, &e->plan.node[i]);
-        if (!l) continue;  // members.c sees to it
-        struct sockaddr_storage a = l->peer.addr;
-        set_port(&a, l->facts.cluster_port);
+        if (!l || !l->peer.is_dialled) continue;  // none: members.c sees to it
+        if (!d->begun_ns) d->begun_ns = now;
         d->is_dialling = true;
-        gate_dial(c->gate, &a, CHAN_DATA, e->plan.epoch, data_tag(e->plan.epoch, i));
+        gate_dial(c->gate, &l->peer.addr, CHAN_DATA, e->plan.epoch, data_tag(e->plan.epoch, i));
     }
 }
