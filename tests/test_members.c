@@ -328,6 +328,13 @@ static void check_twins(void) {
            "a second node with a living one's id is turned away, and nothing else happens");
 }
 
+/* Milliseconds until node 0 serves no more. */
+static uint64_t serves_for(struct sim *s) {
+    uint64_t ms = 0;
+    for (; s->node[0].is_serving && ms < 100000; ms += 100) sim_run(s, 100);
+    return ms;
+}
+
 static void check_stuck(void) {
     struct sim *s = sim_open(3, 13);
     s->node[2].is_stuck = true;
@@ -337,6 +344,16 @@ static void check_stuck(void) {
     tap_ok(sim_until_one(s, 3, 8000) != UINT64_MAX && !s->n_wrong, "but not for ever: %s",
            s->node[0].alert);
     tap_ok(s->node[0].alert_code == ALERT_LEFT_OUT, "and that is what the alert is about");
+    uint64_t last = serves_for(s);
+    for (unsigned i = 0; i < 2; i++) {
+        sim_run(s, READY_MS);
+        bool is_back = sim_until_one(s, 3, 8000) != UINT64_MAX;
+        uint64_t now = serves_for(s);
+        tap_ok(is_back && now > 3 * last / 2,
+               "tried again, the others serve without it: for %u s, %u s before",
+               (unsigned)(now / 1000), (unsigned)(last / 1000));
+        last = now;
+    }
 }
 
 /* Loading may take its time as long as it gets on, the leader's own too. */

@@ -309,6 +309,9 @@ static void serve(struct members *m) {
     a->epoch = m->epoch;
     a->n_set = m->plan.n_node;
     memcpy(a->set, m->plan.node, sizeof a->set);
+    for (unsigned i = 0; i < m->plan.n_node; i++) {
+        if (!is_same(&a->set[i], &m->conf.self)) past_serves(m, &a->set[i], m->now_ns);
+    }
 }
 
 /* Lost or broken: a new plan at once. */

@@ -1,5 +1,5 @@
 /* members_past.c - what is remembered of nodes: since when they work, when they were lost, how long
- * they stay out. Waiting times double with each offence and are forgotten after a good minute. */
+ * they stay out. Waiting times double with each offence and are forgotten after a minute of serving. */
 #include "cluster/members_own.h"
 
 enum {
@@ -9,7 +9,7 @@ enum {
     OUT_MAX_MS = 60000,      // at most for so long; also the good time that makes up for all
     RESTART_OUT_MS =
         2000,              // at most, for a node that was started anew: that may have been the cure
-    BLAME_MS = 10000,      // breaks within this time belong together
+    BLAME_MS = 20000,      // breaks within this time belong together
     BLAME_DEAD_MS = 1500,  // who is gone so soon after was not cut off but dead
     MISSING_MS = 600000,   // so long a lost member counts as missing
 };
@@ -43,7 +43,11 @@ void past_in(struct members *m, const struct node_id *id, uint64_t now) {
     struct past *p = past_of(m, id, now);
     if (!p->is_in) p->joined_ns = now;
     p->is_in = true;
-    p->lost_ns = 0;
+    p->lost_ns = p->served_ns = 0;
+}
+
+void past_serves(struct members *m, const struct node_id *id, uint64_t now) {
+    past_of(m, id, now)->served_ns = now;
 }
 
 void past_up(struct members *m, const struct node_id *id, uint64_t instance, uint64_t now) {
@@ -55,7 +59,8 @@ void past_up(struct members *m, const struct node_id *id, uint64_t instance, uin
 }
 
 static void forgive(struct past *p, uint64_t now) {
-    if (p->is_in && now - p->joined_ns > OUT_MAX_MS * MS) p->flap_ns = p->break_ns = 0;
+    bool is_good = p->is_in && p->served_ns && now - p->served_ns > OUT_MAX_MS * MS;
+    if (is_good) p->flap_ns = p->break_ns = 0;
 }
 
 /* The next penalty of a kind, served from now on. */
