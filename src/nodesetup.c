@@ -1,5 +1,6 @@
 #include "nodesetup.h"
 
+#include "cluster/msg.h"
 #include "cluster/plan.h"
 #include "host/facts.h"
 
@@ -75,6 +76,11 @@ static MUST check_room(const struct setup *s, const struct node_conf *c, struct 
 
 MUST nodesetup_measure(struct setup *s, const struct machine *m, unsigned n_peer, bool http,
                        struct node_conf *c, struct err *e) {
+    if (m->ctx > MSG_TOKENS_MAX) {
+        return err_set(e, ERR_USAGE,
+                       "nodes hand on at most %d tokens of context, not %u; give --ctx %d",
+                       MSG_TOKENS_MAX, m->ctx, MSG_TOKENS_MAX);
+    }
     if (!setup_budget(s, m, e)) return false;
     bool is_alone = !c->keys.has_key;
     uint64_t peers = is_alone ? 0 : n_peer ? n_peer : PEERS_MOST;
