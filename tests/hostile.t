@@ -77,19 +77,27 @@ sub id_of { my ($nodes, $i) = @_; return $nodes->status($i)->{node}{id} }
     srand 3;
     for my $round (1 .. 40) {
         my $s = $lab->connection(3, $port, to => 1);
-        syswrite $s, join '', map { chr int rand 256 } 1 .. 1 + rand 400;
+        syswrite $s, join '', map { chr int rand 256 } 1 .. 64 + rand 400;
         close $s;
     }
     # Half-open: 250 that say nothing, 250 that open as a node of this cluster would and stop there, or
     # go on with something that is no ClientHello.
     my $print = reverse pack 'H16', $nodes->status(1)->{cluster}{fingerprint};    # little-endian
+    my $preamble = sub {
+        my $id = join '', map { chr int rand 256 } 1 .. 16;
+        return "DAIR\r\n\x1a\0" . pack('C C x6 Q<', shift, 1, 0) . $id . pack('Q<', 1 + int rand 2**31) . $print . pack('Q<', 0);
+    };
+    my $of_other = $lab->connection(3, $port, to => 1);
+    syswrite $of_other, $preamble->(255);
+    Lab::ready($of_other, 'read', 5) and sysread $of_other, my $answer, 64;
+    my $version = ord substr $answer // '', 8, 1;
+    ok($version, 'whoever speaks another version hears which one it should be') or diag(length $answer // 0);
     my @open;
     for my $k (1 .. 500) {
         my $s = $lab->connection(3, $port, to => 1);
         push @open, $s;
         next if $k % 2;
-        my $id       = join '', map { chr int rand 256 } 1 .. 16;
-        my $preamble = "DAIR\r\n\x1a\0" . pack('C C x6 Q<', 1, 1, 0) . $id . pack('Q<', 1 + int rand 2**31) . $print . pack('Q<', 0);
+        my $preamble = $preamble->($version);
         die 'not a preamble' if length $preamble != 64;
         my $more = $k % 4 ? '' : "\x16\x03\x01" . pack('n', 200) . join '', map { chr int rand 256 } 1 .. 200;
         my $sent = syswrite $s, $preamble . $more;
@@ -113,7 +121,17 @@ sub id_of { my ($nodes, $i) = @_; return $nodes->status($i)->{node}{id} }
     ok(eval { $nodes->serving(3, 1 .. 3) }, sprintf 'and takes in a node that has the key, %.1f s after its start', Lab::now() - $begin)
       or diag($@);
     close $_ for @open;
-    cmp_ok(scalar(() = $nodes->log_of(1) =~ /refused/g), '<=', 6, 'all of it is a few lines in its log');
+    my @said = $nodes->log_of(1) =~ /refused \S+, (which .*)/g;
+    cmp_ok(scalar @said, '<=', 6, 'all of it is a few lines in its log') or diag(join "\n", @said);
+    my $half_open = qr/does not go on with them|comes at a time with many|does not say who it is in time/;
+    cmp_ok(scalar(grep { /sent what no node sends/ } @said), '==', 1, 'garbage is one of them');
+    cmp_ok(scalar(grep { /$half_open/ } @said), '>=', 1, 'half-open connections are another');
+    my $counts = $nodes->status(1)->{net}{refused};
+    cmp_ok($counts->{garbage}, '>=', 40, "counted: $counts->{garbage} times garbage");
+    my $n_half = $counts->{displaced} + $counts->{postponed} + $counts->{timed_out};
+    cmp_ok($n_half, '>=', 250, "counted: $n_half half-open");
+    is($counts->{other_version}, 1, 'counted: one of another version');
+    is($counts->{wrong_key}, 0, 'and nobody was told that its key is wrong');
     same($nodes, 3, 'and they answer');
     $nodes->end($_) for 1 .. 3;
 }
@@ -142,6 +160,7 @@ sub id_of { my ($nodes, $i) = @_; return $nodes->status($i)->{node}{id} }
         my $status = $nodes->status($i);
         is($status->{cluster}{epoch}, $epoch, "node $i goes on in the same epoch");
         is(scalar @{$status->{cluster}{nodes}}, 2, "node $i counts two nodes");
+        cmp_ok($status->{net}{refused}{wrong_key}, '>=', 2, "node $i has counted it");
         my @said = grep { /refused/ } split /\n/, $nodes->log_of($i);
         is(scalar @said, 1, "node $i says so once") or diag(join "\n", @said);
         my $from = $lab->address(3);
@@ -276,7 +295,13 @@ sub tap {
             $closed++ if !$got;
         }
         is($closed, scalar @open, "$name: each of " . @open . ' replays is closed');
-        my $after = $nodes->status(1);
+        my ($after, %more);
+        my $counted = sub {
+            $after = $nodes->status(1);
+            %more  = map { $_ => $after->{net}{refused}{$_} - $before->{net}{refused}{$_} } keys %{$before->{net}{refused}};
+            return $more{wrong_key} + $more{garbage} >= @open;
+        };
+        ok(eval { Lab::await { $counted->() } 5 }, "$name: and counted") or diag(join ', ', map { "$_ $more{$_}" } sort keys %more);
         is($after->{cluster}{epoch}, $before->{cluster}{epoch}, "$name: the epoch is the same");
         is_deeply([map { "$_->{id} " . ($_->{working} ? 1 : 0) } @{$after->{cluster}{nodes}}],
             [map { "$_->{id} " . ($_->{working} ? 1 : 0) } @{$before->{cluster}{nodes}}], "$name: so are the members");

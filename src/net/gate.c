@@ -123,6 +123,7 @@ static void count_end(struct gate *g, enum gate_end how, const struct pending *p
     static const char *const what[N_GATE_END] = {
         [GATE_GARBAGE] = "sent what no node sends",
         [GATE_WRONG_KEY] = "is not of this cluster",
+        [GATE_LATE] = "opens a connection and does not say who it is in time",
         [GATE_VERSION] = "runs another version of dair",
         [GATE_DISPLACED] = "opens connections and does not go on with them",
         [GATE_POSTPONED] = "comes at a time with many others"};
@@ -132,6 +133,7 @@ static void count_end(struct gate *g, enum gate_end how, const struct pending *p
     char host[INET6_ADDRSTRLEN];
     unsigned missed;
     ++*count[how];
+    if (how == GATE_LATE && p->is_dialled) return;  // it may just not be there yet
     if (!what[how] || !log_may(&g->limit[how], &missed)) return;
     log_warn("net", "refused %s, which %s: %s (%u others since this was last said)",
              host_text(&p->addr, host), what[how], e->text, missed);

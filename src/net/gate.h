@@ -31,9 +31,10 @@ struct gate_peer {  // proved by the handshake
     uint64_t tag;                  // of gate_dial; 0 for one that came in
 };
 
-/* Why a connection ended before it was a peer's: each is counted, and logged once a minute. */
+/* Why a connection ended before it was a peer's. Each is counted, and what others do wrong is logged
+ * once a minute. */
 enum gate_end {
-    GATE_FAILED,
+    GATE_FAILED,  // the network's doing
     GATE_GARBAGE,
     GATE_WRONG_KEY,
     GATE_SELF,  // the address is that of this very process
