@@ -43,13 +43,14 @@ sub rounds {
     my %next = map { $_ => int rand @warmth } @kinds, $alone;    # each kind alternates for itself
     my %calm = calm($nodes, %o);
     my %n    = map { $_ => 0 } qw(incomplete wrong unproved leader leader_missed rude again);
-    my (%gap, @all, @size, $restarted);
+    my (%gap, @all, @size, @led, $restarted);
     for my $round (1 .. @plan) {
         my $kind = $plan[$round - 1];
         my $warm = $next{$kind}++ % @warmth;
         my $what = "round $round ($kind, temperature $warmth[$warm])";
         my $calm = $calm{$kind eq 'prefill' ? 'long' : 'ask'}[$warm];
         my $met;
+        my $led = $kind eq 'worker' && @led < 10 && leads($nodes);
         until ($met) {
             my $r = eval { round($nodes, $kind, $calm, $o{n}, 0.8 * median(@all)) };
             my $why = $@;
@@ -81,7 +82,9 @@ sub rounds {
             }
         }
         last if !$met;
-        push @size, size($nodes, @size) unless $restarted;
+        push @size, size($nodes, 1, @size) unless $restarted;
+        my $lived = $led && $nodes->{node}{$led->{i}} && $nodes->pid($led->{i}) == $led->{pid};
+        push @led, [$led, size($nodes, $led->{i}, $led)] if $lived;
     }
     is(scalar @all, $count, "$o{name}: $count rounds whose kill met an answer at work ($n{again} others were repeated)");
     is($n{incomplete}, 0, "$o{name}: every answer is whole");
@@ -98,6 +101,10 @@ sub rounds {
     cmp_ok(median(@all), '<=', 3, sprintf '%s: longest pause after a kill, median %.2f s, worst %.2f s of %d', $o{name},
         median(@all), worst(@all), scalar @all);
     flat($o{name}, @size);
+    for my $what (qw(fds threads)) {
+        my @more = map { $_->[1]{$what} - $_->[0]{$what} } @led;
+        cmp_ok(median(@more), '<=', 0, "$o{name}: $what of a leader that lost a worker: as before (@more more)") if @more > 2;
+    }
     return @all;
 }
 
@@ -243,15 +250,22 @@ sub renew {
     $count->{rude}++;
 }
 
-# What node 1 holds. The channels of an epoch outlive it for two seconds: waits until the files are as
+# The node that leads, and what it holds.
+sub leads {
+    my $nodes = shift;
+    my $i = eval { $nodes->leader(1) } // return;
+    return {i => $i, pid => $nodes->pid($i), %{$nodes->size($i)}};
+}
+
+# What node I holds. The channels of an epoch outlive it for two seconds: waits until the files are as
 # few as after an earlier round, or so long that all of those are gone.
 sub size {
-    my ($nodes, @before) = @_;
+    my ($nodes, $i, @before) = @_;
     my ($least) = sort { $a <=> $b } map { $_->{fds} } @before;
-    my $size    = $nodes->size(1);
+    my $size    = $nodes->size($i);
     eval {
         Lab::await {
-            my $is = $nodes->size(1);
+            my $is = $nodes->size($i);
             $size = $is if $is->{fds} < $size->{fds};
             defined $least && $size->{fds} <= $least;
         } 4;

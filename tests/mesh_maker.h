@@ -28,8 +28,6 @@ static inline struct chan_setup mesh_setup(unsigned self, unsigned peer) {
 }
 
 static inline void mesh_socket(int fd, int buffer) {
-    int on = 1;
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     if (buffer) {
         (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof buffer);
         (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &buffer, sizeof buffer);

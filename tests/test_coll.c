@@ -188,11 +188,88 @@ static bool do_gather(struct mesh *m, struct err *e) {
     return mesh_wait(m, e) && c->gather(c, COLL_ACT, buf, sizeof buf, 1, at, e);
 }
 
+/* --- what a gather asks of the kernel --- */
+
+static atomic_uint n_send, n_delayed, n_poll, n_yield;
+
+ssize_t __real_send(int fd, const void *p, size_t n, int flags);
+ssize_t __wrap_send(int fd, const void *p, size_t n, int flags);
+ssize_t __wrap_send(int fd, const void *p, size_t n, int flags) {
+    int is_nodelay = 0;
+    socklen_t len = sizeof is_nodelay;
+    (void)getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &is_nodelay, &len);
+    n_send++;
+    n_delayed += !is_nodelay;
+    return __real_send(fd, p, n, flags);
+}
+
+int __real_poll(struct pollfd *p, nfds_t n, int ms);
+int __wrap_poll(struct pollfd *p, nfds_t n, int ms);
+int __wrap_poll(struct pollfd *p, nfds_t n, int ms) {
+    n_poll++;
+    return __real_poll(p, n, ms);
+}
+
+int __real_sched_yield(void);
+int __wrap_sched_yield(void);
+int __wrap_sched_yield(void) {
+    n_yield++;
+    return __real_sched_yield();
+}
+
+enum { GATHERS = 20, LATE_US = 200000, YIELDS_MOST = 5000 };  // 50 us of them; 200 ms are more
+
+static bool do_gathers(struct mesh *m, struct err *e) {
+    bool ok = true;
+    for (unsigned i = 0; ok && i < GATHERS; i++) ok = do_gather(m, e);
+    return ok;
+}
+
+static bool do_gather_late(struct mesh *m, struct err *e) {
+    nap(LATE_US);
+    return do_gather(m, e);
+}
+
 static void *waiter_thread(void *ctx) {
     struct waiter *w = ctx;
     w->ok = w->f(w->m, &w->err);
     atomic_store(&w->done, true);
     return NULL;
+}
+
+/* f[i] by each of n nodes at one time. */
+static bool all_do(struct mesh **m, unsigned n, bool (*const *f)(struct mesh *m, struct err *e)) {
+    struct waiter w[NODES];
+    pthread_t t[NODES];
+    bool ok = true;
+    n_send = n_delayed = n_poll = n_yield = 0;
+    for (unsigned i = 0; i < n; i++) {
+        w[i] = (struct waiter){.m = m[i], .f = f[i]};
+        if (pthread_create(&t[i], NULL, waiter_thread, &w[i])) abort();
+    }
+    for (unsigned i = 0; i < n; i++) {
+        pthread_join(t[i], NULL);
+        ok = ok && w[i].ok;
+    }
+    return ok;
+}
+
+static void check_calls(void) {
+    enum { N = 3 };
+    static bool (*const all[N])(struct mesh *, struct err *) = {do_gathers, do_gathers, do_gathers};
+    static bool (*const late[N])(struct mesh *, struct err *) = {do_gather, do_gather,
+                                                                 do_gather_late};
+    struct mesh *m[N] = {0};
+    struct err e = {0};
+    if (!tap_ok(mesh_make(m, N, ROW, 0, &e), "three nodes %s", e.text)) return;
+    bool ok = all_do(m, N, all);
+    tap_ok(ok && n_send == GATHERS * N * (N - 1), "%u gathers of 3 nodes: %u writes, one a message",
+           GATHERS, n_send);
+    tap_ok(!n_delayed, "none of them waits for the last one's receipt");
+    ok = all_do(m, N, late);
+    tap_ok(ok && n_poll && n_yield < YIELDS_MOST,
+           "a node is late: the others sleep (%u polls, %u yields)", n_poll, n_yield);
+    for (unsigned i = 0; i < N; i++) mesh_close(m[i]);
 }
 
 static void check_abort(const char *what, bool (*f)(struct mesh *m, struct err *e),
@@ -367,6 +444,7 @@ int main(void) {
     check_rounds("large messages", 2, 8, &big, true, 0);
     check_rounds("large messages, small sockets", 4, 8, &big, false, 48 << 10);
     check_rounds("uneven delays", 4, 1000, &slow, false, 0);
+    check_calls();
     check_cast();
     check_links();
     check_abort("waiting for channels", do_wait, false);
