@@ -11,7 +11,7 @@
 
 /* PROTOCOL_VERSION is of everything that nodes say to each other, messages and steps too: it rises with each
  * change of any, so that nodes that would misread each other say so at the door. */
-enum { PREAMBLE_LEN = 64, PROTOCOL_VERSION = 7 };
+enum { PREAMBLE_LEN = 64, PROTOCOL_VERSION = 8 };
 
 struct preamble {
     enum chan_kind kind;
