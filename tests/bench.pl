@@ -4,8 +4,8 @@
 # Models are synthesised into DAIR_BENCH_DIR (default build/bench, 6 GB). llama-bench and
 # llama-completion (llama.cpp) are measured beside us when they are on the PATH; the streaming part
 # needs root for a memory group and a disk throttle (cgroup v1 or v2). What cannot be measured is said.
-# BENCH_PARTS=ram,stream,throttle,guess,memory,kernels,gather,cluster chooses parts, BENCH_MODELS=REGEX models of
-# `memory`; the machine should be otherwise idle.
+# BENCH_PARTS=kernels,ram,store,stream,throttle,guess,memory,grammar,gather,cluster chooses parts, BENCH_MODELS=REGEX
+# models of `memory`; the machine should be otherwise idle.
 use strict;
 use warnings;
 use JSON::PP;
@@ -15,7 +15,7 @@ use List::Util qw(max min);
 
 my $dair = $ENV{DAIR_BIN} || 'build/x86_64/dair';
 my $dir = $ENV{DAIR_BENCH_DIR} || 'build/bench';
-my %part = map { $_ => 1 } split /,/, $ENV{BENCH_PARTS} || 'kernels,ram,stream,throttle,guess,memory,gather,cluster';
+my %part = map { $_ => 1 } split /,/, $ENV{BENCH_PARTS} || 'kernels,ram,store,stream,throttle,guess,memory,grammar,gather,cluster';
 my $threads = $ENV{BENCH_THREADS} || 2;
 my $GIB = 1 << 30;
 make_path($dir);
@@ -281,6 +281,37 @@ sub memory {
     }
 }
 
+# What reads weights, without a model: sums over what it brings, beside the slower of reading and computing alone.
+sub store {
+    my $build = $ENV{DAIR_BUILD} || 'build/x86_64';
+    my $file = "$dir/store.tmp";
+    for (['reading', 1], ['computing', 64]) {
+        my ($limit, $passes) = @$_;
+        my $text = `$build/tests/bench_store $file make=512 passes=$passes`;
+        unlink $file;
+        my ($sweep) = $text =~ /sweeps of ([\d.]+) s/;
+        my ($ratio, $disk) = $text =~ /computing\) = ([\d.]+); disk at ([\d.]+) %/;
+        if ($? || !$disk) { row("store, $limit is the limit", 'FAILED', ''); next }
+        row("store, 512 MiB, $limit is the limit", sprintf('%.3f s a sweep', $sweep),
+            sprintf('%.3f x the slower alone, disk at %.0f %% of raw', $ratio, $disk) . goal($ratio, '<=', 1.1));
+    }
+}
+
+# Holding an answer to a schema, in the vocabulary of Llama 3: masks made by list, beside a look at every token.
+sub grammar {
+    my $build = $ENV{DAIR_BUILD} || 'build/x86_64';
+    my $file = model('llama-3.2-1b', 'q4_0');
+    open my $out, '-|', "$build/tests/bench_grammar", $file or return row('grammar', 'FAILED', '');
+    my $n = 0;
+    while (<$out>) {
+        my ($what, $first, $list, $scan) = /^(\w+).* first +([\d.]+), list +([\d.]+).* scan +([\d.]+) us/ or next;
+        row("grammar, schema `$what`, a mask", sprintf('%.1f us', $list), sprintf('%.0f us by scanning; 64 candidates %.1f us', $scan, $first)
+              . goal($scan / max($list, 0.1), '>=', 50));
+        $n++;
+    }
+    row('grammar', 'FAILED', '') if !close $out || $n != 2;
+}
+
 # Nodes in namespaces of their own, their lines as fast as veth goes or 100 Mbit/s.
 sub gather {
     local $ENV{DAIR_BUILD} = $ENV{DAIR_BUILD} || 'build/x86_64';
@@ -330,14 +361,21 @@ sub cluster {
 printf "machine: %s, %s; kernel %s\ncommit: %s\ncommand: make bench\n\n",
     get('/proc/cpuinfo') =~ /^model name\s*:\s*(.*)$/m ? $1 : 'unknown', first_line('nproc') . ' cores',
     first_line('uname -r'), first_line('git log -1 --format="%h %cs"');
-if ($part{kernels}) { system $dair, 'bench', '--roofline'; print "\n" }
+if ($part{kernels}) {
+    system $dair, 'bench', '--roofline';
+    print "\n";
+    system +($ENV{DAIR_BUILD} || 'build/x86_64') . '/tests/bench_kernels', 128, 3;
+    print "\n";
+}
 row('what', 'measured', 'beside');
 row('-' x 44, '-' x 14, '-' x 40);
 ram() if $part{ram};
+store() if $part{store};
 stream(0, 12) if $part{stream};
 stream(400e6, 12) if $part{throttle};
 guess() if $part{guess};
 memory() if $part{memory};
+grammar() if $part{grammar};
 gather() if $part{gather};
 cluster() if $part{cluster};
 print "goals: $goals{held} held, $goals{missed} missed\n";

@@ -1,5 +1,6 @@
 /* Choosing from what was asked for must choose what the whole vocabulary gives: random logits, samplers
  * and histories, the candidates brought as a cluster brings them, against a plain walk over all. */
+#include "model/grammar_own.h"
 #include "model/picker.h"
 #include "tap.h"
 
@@ -247,6 +248,38 @@ static void test_held(const char *text, const struct tok *tok, const struct lexi
     grammar_close(g);
 }
 
+/* What masks cost, in tokens looked at: a few of the vocabulary, as a token that is refused hides those that
+ * begin like it; a list that is known costs nothing. */
+static void test_looks(const char *text, const struct lexicon *lex) {
+    enum { ANSWERS = 20, TOKENS = 40 };
+    static int32_t id[TOKENS], allowed[HELD];
+    struct grammar *g;
+    struct grammar_run *r;
+    struct err e;
+    uint64_t looks = 0, again = 0, n_new = 0, n_again = 0;
+    if (!grammar_open(&g, GRAMMAR_GBNF, text, strlen(text), &e)) abort();
+    if (!grammar_run_open(&r, g, lex, &e)) abort();
+    for (int answer = 0; answer < ANSWERS; answer++) {
+        for (size_t n = 0; n < TOKENS; n++) {
+            const int32_t *known;
+            if (!grammar_run_sync(r, id, n, &e)) abort();
+            bool is_known = grammar_recalls(r, &known, &(size_t){0});
+            uint64_t before = grammar_looks(r);
+            size_t n_allowed = grammar_allowed(r, allowed, HELD);
+            *(is_known ? &again : &looks) += grammar_looks(r) - before;
+            ++*(is_known ? &n_again : &n_new);
+            if (!n_allowed) break;
+            id[n] = allowed[rnd() % n_allowed];
+            if (tok_is_end(lex->tok, id[n])) break;
+        }
+    }
+    tap_ok(n_new && looks < n_new * (HELD / 4) && n_again && !again,
+           "%s: %.1f of %d tokens looked at for each of %d masks, %d for %d that were known", text,
+           (double)looks / (double)n_new, HELD, (int)n_new, (int)again, (int)n_again);
+    grammar_run_close(r);
+    grammar_close(g);
+}
+
 static void test_grammars(void) {
     struct tok *tok;
     struct lexicon *lex;
@@ -258,6 +291,8 @@ static void test_grammars(void) {
     test_held("root ::= (\"ab\" [c-e]+ | [fgh]{2}){1,30}", tok, lex);
     test_held("root ::= (\"a\" | \"bcd\")+", tok, lex);
     test_held("root ::= \"abcdefgh\" [^a-h]{3}", tok, lex);
+    test_looks("root ::= (\"ab\" [c-e]+ | [fgh]{2}){1,30}", lex);
+    test_looks("root ::= (\"a\" | \"bcd\")+", lex);
     lexicon_close(lex);
     tok_close(tok);
 }

@@ -120,4 +120,9 @@ struct lexicon {
     size_t bytes;
 };
 
+/* ---- a run */
+
+/* How many tokens of the vocabulary were looked at so far, one by one or in passing. */
+uint64_t grammar_looks(const struct grammar_run *r);
+
 #endif

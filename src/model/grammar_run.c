@@ -44,6 +44,7 @@ struct grammar_run {
     uint32_t here;     // the mode of the text so far
     size_t n_id;       // tokens of it
     uint64_t id_hash;  // and which
+    uint64_t n_look;   // tokens of the vocabulary come by
 
     uint32_t n_mode, most_mode;
     struct mode mode[MODES];
@@ -358,6 +359,10 @@ MUST grammar_run_sync(struct grammar_run *r, const int32_t *id, size_t n, struct
     return true;
 }
 
+uint64_t grammar_looks(const struct grammar_run *r) {
+    return r->n_look;
+}
+
 bool grammar_is_whole(const struct grammar_run *r) {
     return r->here != DEAD && r->mode[r->here].is_whole;
 }
@@ -365,6 +370,7 @@ bool grammar_is_whole(const struct grammar_run *r) {
 bool grammar_allows(struct grammar_run *r, int32_t id) {
     const char *piece;
     if (id < 0 || (uint32_t)id >= tok_count(r->lex->tok)) return false;
+    r->n_look++;
     if (tok_is_end(r->lex->tok, id)) return grammar_is_whole(r);
     size_t len = tok_piece(r->lex->tok, id, false, &piece);
     return len && r->here != DEAD && read_text(r, piece, len) != DEAD;
@@ -410,13 +416,13 @@ static size_t walk(struct grammar_run *r, int32_t *id, size_t cap) {
     r->path[0] = r->here;
     for (uint32_t i = 0; i < l->n;) {
         uint32_t k = walk_token(r, i);
+        r->n_look++;
         if (k == l->len[i]) {
             if (n == cap) return cap + 1;
             id[n++] = l->id[i++];
             continue;
         }
-        for (i++; i < l->n && l->shared[i] > k; i = l->next[i]) {
-        }
+        for (i++; i < l->n && l->shared[i] > k; i = l->next[i]) r->n_look++;
     }
     return n;
 }
