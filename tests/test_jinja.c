@@ -140,7 +140,7 @@ static void test_refusals(void) {
     refused("\n{{ nothing.x }}", ERR_FORMAT, "line 2: \"nothing\" is undefined");
     refused("{{ s | nosuch }}", ERR_FORMAT, "no filter \"nosuch\"");
     refused("{{ 'a' + 1 }}", ERR_FORMAT, "between str and int");
-    refused("{{ raise_exception('no system, please') }}", ERR_FORMAT, "no system, please");
+    refused("{{ raise_exception('no system, please') }}", ERR_UNSUPPORTED, "no system, please");
     refused("{{ l.append(1) }}", ERR_FORMAT, "in place");
     refused("{% include 'x' %}", ERR_UNSUPPORTED, "include");
     refused("{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}", ERR_LIMIT, "levels deep");

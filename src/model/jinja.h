@@ -40,11 +40,19 @@ void jinja_free(struct jinja *t);
 /* Whether the template has a variable of this name. */
 bool jinja_mentions(const struct jinja *t, const char *name);
 
+/* Within a variable's JSON: what the template sees in the place of a value. by NULL: nothing, the item
+ * is left out of its list. */
+struct jinja_swap {
+    const struct json_value *of, *by;
+};
+
 /* A variable: a value of a JSON document, or where that is NULL a text. Later ones replace earlier
  * ones of the same name; null is None. */
 struct jinja_var {
     const char *name;
     const struct json_value *json;
+    const struct jinja_swap *swap;  // [n_swap] in the order of the document
+    size_t n_swap;
     struct json_chars text;
     bool is_trusted;  // its strings count as the template's own
 };
@@ -60,10 +68,12 @@ struct jinja_text {
     size_t len;
     struct jinja_span *span;  // [n_span], owned: they cover the text, neighbours differ
     size_t n_span;
+    bool has_dict;  // a dict was printed as Python prints it: hardly what a model was trained on
 };
 
 /* now: seconds since 1970 as the clock on the wall shows them, for strftime_now.
- * Fails: ERR_FORMAT where jinja2 raises anything, raise_exception included; ERR_LIMIT, ERR_MEMORY.
+ * Fails: ERR_FORMAT where jinja2 raises anything; ERR_UNSUPPORTED where the template itself refuses
+ * (raise_exception); ERR_LIMIT, ERR_MEMORY.
  * *out is freed with jinja_text_free, and empty after a failure. */
 MUST jinja_render(const struct jinja *t, const struct jinja_var *var, size_t n_var, int64_t now,
                   struct jinja_text *out, struct err *e);

@@ -444,6 +444,8 @@ static MUST set_variables(struct vm *vm, const struct jinja_var *var, size_t n_v
         for (uint32_t k = 0; k < s->n; k++) {
             if (!value_is(&s->name[k], var[i].name)) continue;
             struct value *v = &vm->global[k];
+            vm->swap = var[i].swap;
+            vm->n_swap = var[i].n_swap;
             if (var[i].json) {
                 if (!value_from_json(vm, var[i].json, is_data, v)) return false;
             } else if (!value_copy(vm, var[i].text.s, var[i].text.len, v)) {
@@ -483,6 +485,7 @@ MUST jinja_render(const struct jinja *t, const struct jinja_var *var, size_t n_v
     *out = (struct jinja_text){0};
     vm.scope = &vm.root;
     bool ok = set_variables(&vm, var, n_var) && exec(&vm, t->body) && take_text(&text, out, e);
+    out->has_dict = vm.has_dict;
     pool_free(&vm.pool);
     return ok;
 }

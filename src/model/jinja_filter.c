@@ -463,7 +463,9 @@ static MUST global_raise(struct vm *vm, struct call *c, struct value *out) {
     if (!to_str(vm, &c->arg[0], &text)) return false;
     *out = text;
     int len = (int)(text.len < 250 ? text.len : 250);
-    return vm_fail(vm, "the template refuses: %.*s", len, text.s);
+    (void)vm_fail(vm, "the template refuses: %.*s", len, text.s);
+    vm->e->code = ERR_UNSUPPORTED;
+    return false;
 }
 
 /* One directive of strftime; is_bare: without the zeros in front. Its length, -1: none such. */

@@ -341,6 +341,15 @@ static MUST from_chars(struct vm *vm, struct json_chars c, bool is_data, struct 
     return true;
 }
 
+/* What stands in for j, and *j is it; false: j is left out. */
+static bool is_seen(struct vm *vm, const struct json_value **j) {
+    if (!vm->n_swap || vm->swap->of != *j) return true;
+    *j = vm->swap->by;
+    vm->swap++;
+    vm->n_swap--;
+    return *j != NULL;
+}
+
 static MUST from_object(struct vm *vm, const struct json_value *j, bool is_data,
                         struct value *out) {
     struct json_iter at;
@@ -352,6 +361,7 @@ static MUST from_object(struct vm *vm, const struct json_value *j, bool is_data,
         struct value k, v;
         bool own = json_kind(item) == JSON_STRING && json_chars_of(item, &text) &&
                    is_known_role(&key, &text);
+        if (!is_seen(vm, &item)) continue;
         if (!from_chars(vm, key, is_data, &k)) return false;
         if (!value_from_json(vm, item, is_data && !own, &v)) return false;
         if (!dict_put(vm, out->dict, &k, v)) return false;
@@ -359,7 +369,7 @@ static MUST from_object(struct vm *vm, const struct json_value *j, bool is_data,
     return true;
 }
 
-/* Recursion ends with JSON_READ_DEPTH. */
+/* Recursion ends with JSON_READ_DEPTH, twice where a value stands in for another. */
 MUST value_from_json(struct vm *vm, const struct json_value *j, bool is_data, struct value *out) {
     struct json_iter at;
     struct json_chars text = {0};
@@ -381,6 +391,7 @@ MUST value_from_json(struct vm *vm, const struct json_value *j, bool is_data, st
         if (!list_new(vm, json_size(j), &out->list)) return false;
         for (json_members(&at, j); json_next(&at, NULL, &item);) {
             struct value v;
+            if (!is_seen(vm, &item)) continue;
             if (!value_from_json(vm, item, is_data, &v)) return false;
             if (!list_add(vm, out->list, v)) return false;
         }
