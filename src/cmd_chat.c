@@ -74,7 +74,7 @@ struct talk {
     char *text;  // [room]: what may yet become a stop string, the newest piece at the end
     size_t room, n_text;
     bool is_stop, has_thought;
-    bool is_told;  // that `think` changes nothing
+    bool is_told[CHAT_NOTES];
     int write_errno;
 };
 
@@ -192,9 +192,11 @@ static MUST encode(struct talk *t, size_t *n, struct err *e) {
     json_free(d);
     if (!ok) return false;
     ok = chat_encode(t->chat, &p, t->next, n_ctx, n, e);
-    const char *note = t->conf->is_quiet || t->is_told ? NULL : chat_think_note(&p);
-    if (note) fprintf(stderr, "note      %s\n", note);
-    t->is_told |= note != NULL;
+    for (int i = 0; i < CHAT_NOTES && !t->conf->is_quiet; i++) {
+        const char *note = t->is_told[i] ? NULL : chat_prompt_note(&p, i);
+        if (note) fprintf(stderr, "note      %s\n", note);
+        t->is_told[i] |= note != NULL;
+    }
     chat_split(t->chat, &p, &t->reasoning);
     chat_prompt_free(&p);
     if (*n < n_ctx) return ok;
@@ -365,7 +367,7 @@ static bool set_think(struct talk *t, const char *word) {
     for (int i = 0; i < 3; i++) {
         if (strcmp(words[i], word) != 0) continue;
         t->think = (enum chat_think)i;
-        t->is_told = false;
+        memset(t->is_told, 0, sizeof t->is_told);
         return true;
     }
     return false;

@@ -85,7 +85,9 @@ static MUST render_input(const struct render_conf *c, const struct setup *s,
     const struct json_value *root = json_root(in->messages);
     bool is_object = json_kind(root) == JSON_OBJECT;
     struct chat_request r = {.messages = is_object ? json_find(root, "messages") : root,
-                             .tools = in->tools ? json_root(in->tools) : NULL,
+                             .tools = in->tools   ? json_root(in->tools)
+                                      : is_object ? json_member(root, "tools")
+                                                  : NULL,
                              .extra = is_object ? root : NULL,
                              .add_generation_prompt = true,
                              .think = (enum chat_think)c->think};
@@ -98,7 +100,10 @@ static MUST render_input(const struct render_conf *c, const struct setup *s,
     if (!chat_open(&chat, &s->model, s->tok, in->template, in->template_len, e)) return false;
     if (chat_note(chat)) fprintf(stderr, "note      %s\n", chat_note(chat));
     bool ok = chat_render(chat, &r, &p, e);
-    if (ok && chat_think_note(&p)) fprintf(stderr, "note      %s\n", chat_think_note(&p));
+    for (int i = 0; ok && i < CHAT_NOTES; i++) {
+        const char *note = chat_prompt_note(&p, i);
+        if (note) fprintf(stderr, "note      %s\n", note);
+    }
     if (ok && c->is_json) {
         ok = print_json(chat, &p, e);
     } else if (ok) {

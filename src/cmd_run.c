@@ -211,10 +211,13 @@ static MUST read_prompt(const struct run_conf *c, const struct setup *s, uint32_
     return check_bytes(s, n_ctx, *len, e);
 }
 
+/* What there is to tell: of the format, of the schema, of this prompt. */
+enum { NOTE_FORMAT, NOTE_SCHEMA, NOTE_PROMPT, NOTES = NOTE_PROMPT + CHAT_NOTES };
+
 struct prompt {
     int32_t *id;  // [n], malloc'ed
     size_t n;
-    const char *note[3];         // what to tell of the format, of thinking, of the schema, or NULL
+    const char *note[NOTES];     // or NULL
     struct reasoning reasoning;  // tells the answer from what the model says to itself
     bool shows_controls;         // the splitter must see control tokens
     bool is_continued;           // the answer goes on with the prompt's own text
@@ -244,7 +247,7 @@ static MUST encode_turn(const struct run_conf *c, const struct chat *chat, const
     if (!ok) return false;
     cap = chat_bound(&rendered);
     ok = make_room(p, cap, e) && chat_encode(chat, &rendered, p->id, cap, &p->n, e);
-    p->note[1] = chat_think_note(&rendered);
+    for (int i = 0; i < CHAT_NOTES; i++) p->note[NOTE_PROMPT + i] = chat_prompt_note(&rendered, i);
     chat_split(chat, &rendered, &p->reasoning);
     p->shows_controls = chat_has_controls(chat);
     chat_prompt_free(&rendered);
@@ -272,7 +275,7 @@ static MUST encode(const struct run_conf *c, const struct setup *s, const char *
     struct chat *chat = NULL;
     if (c->is_raw) return encode_text(c, s, text, len, p, e);
     if (!chat_open(&chat, &s->model, s->tok, NULL, 0, e)) return false;
-    p->note[0] = chat_note(chat);
+    p->note[NOTE_FORMAT] = chat_note(chat);
     bool ok = chat_kind(chat) == CHAT_PLAIN ? encode_text(c, s, text, len, p, e)
                                             : encode_turn(c, chat, text, len, p, e);
     chat_close(chat);
@@ -535,7 +538,7 @@ static void print_start(const struct run_conf *c, const struct setup *s, const s
     } else {
         setup_print(s, stderr);
     }
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < NOTES; i++) {
         if (p->note[i]) fprintf(stderr, "note      %s\n", p->note[i]);
     }
 }
@@ -587,7 +590,7 @@ static MUST answer(const struct run_conf *c, const char *path, struct setup *s, 
     if (!setup_open(s, path, c->tokenizer, MODEL_ALL, e)) return no_model(c, path, e);
     if (!setup_tok(s, e) || !sampling_draft(s, &c->machine, c->draft, e)) return false;
     if (!held_vocabulary(&a->held, s->tok, e)) return false;
-    if (a->held.grammar) p->note[2] = grammar_note(a->held.grammar);
+    if (a->held.grammar) p->note[NOTE_SCHEMA] = grammar_note(a->held.grammar);
     if (!prepare_prompt(c, s, p, e) || !prepare_answer(a, c, s, p, e)) return false;
     if (!hire(c, s, p, &w, e)) return false;
     bool ok = generate(c, &w, a, p, &f, e) && finish_answer(c, &w, a, p, &f, e);

@@ -44,6 +44,18 @@ is($r->{status}, 3, 'bad JSON: exit status 3');
 $r = render();
 is($r->{status}, 2, 'no messages: exit status 2');
 
+# Tools that a template does not look at, and a system text that it refuses: said, not dropped.
+$r = render('--messages', $messages, '--template', file('no.jinja', "{{ raise_exception('no such role') if messages[0].role == 'system' }}{{ messages[0].content }}"),
+         '--tools', "$dir/tools.json");
+is($r->{out}, "Be brief.\n\nHi <|im_end|>", 'a system text on a template without that role');
+like($r->{err}, qr/tools are not in the prompt.*no system role/s, 'which is said, and that there are no tools');
+$r = render('--messages', file('tools.o.json', '{"messages":[{"role":"user","content":"a"}],"tools":[{"name":"g"}]}'), '--template', $template);
+like($r->{out}, qr/"name": "g"/, 'tools beside the messages');
+is($r->{err}, '', 'and nothing to be said');
+$r = render('--messages', $messages, '--template', file('refuses.jinja', "{{ raise_exception('never') }}"));
+is($r->{status}, 4, 'messages that a template refuses: exit status 4') or diag $r->{err};
+like($r->{err}, qr/refuses: never/, 'with its reason');
+
 # --- chat
 
 sub talk { my ($lines, @more) = @_; return dair(['chat', '--temp', 0, @more], from => file('lines', $lines)) }
@@ -112,23 +124,36 @@ like($p->{err}, qr/^dair chat: .*cut\.gguf/m, 'and what is wrong') or diag $p->{
 
 # --- thoughts apart from the answer, on a model whose template has tags for them
 
-# In the place of the model's own template, as long: a comment of Jinja's fills it up.
+# In the place of the model's own template, as long: a comment of Jinja's fills it up. Another for tools
+# is a key of its own behind it.
 sub with_template {
-    my ($from, $to, $template) = @_;
+    my ($from, $to, $template, $tools) = @_;
     my $key = 'tokenizer.chat_template';
     open my $in, '<:raw', $from or die "$from: $!";
     my $all = do { local $/; <$in> };
     my $at = index($all, $key) + length($key) + 4;
     my $room = unpack 'Q<', substr $all, $at, 8;
-    my $left = $room - length("$template\{##}");
+    my $more = defined $tools ? pack('Q</a L< Q</a', "$key.tool_use", 8, $tools) : '';
+    my $left = $room - length("$template\{##}$more");
     die "no room for the template in $room bytes" if $left < 0;
-    substr($all, $at + 8, $room) = "$template\{#" . ' ' x $left . '#}';
+    substr($all, $at, 8 + $room) = pack('Q</a', "$template\{#" . ' ' x $left . '#}') . $more;
+    substr($all, 16, 8) = pack 'Q<', 1 + unpack 'Q<', substr $all, 16, 8 if $more;
     write_file($to, $all);
 }
 
 my ($plain, $thinker) = ("$dir/plain.gguf", "$dir/thinker.gguf");
 dair(['synth', '--quiet', '--shape', 'llama-3.2-1b,layers=1,vocab=2000', '--type', 'q4_0', '-o', $plain]);
 with_template($plain, $thinker, '{{ messages[0].content }}{% if false %}<think></think>{% endif %}');
+with_template($plain, "$dir/two.gguf", 'main', '{{ tools | tojson }}');
+is(render("$dir/two.gguf", '--messages', $messages, @$_)->{out}, $_->[0] ? '[{"name": "f"}]' : 'main', "a file with two templates: '@$_'")
+  for [], ['--tools', "$dir/tools.json"];
+with_template($plain, "$dir/roles.gguf", "{% if messages[0].role != 'user' %}{{ raise_exception('no') }}{% endif %}{{ messages[0].content }}");
+for (['run', '-p', 'hi', '-n', 1], ['chat', '-p', 'hi', '-n', 1]) {
+    my ($verb, @more) = @$_;
+    $r = dair([$verb, "$dir/roles.gguf", '--system', 'Be brief.', '--ctx', 128, @more], from => '/dev/null');
+    is($r->{status}, 0, "$verb --system on a template without that role") or diag $r->{err};
+    like($r->{err}, qr/^note .*no system role/m, 'and a note');
+}
 my @forced = ('-p', 'hi', '-n', 40, '--ctx', 128, '--grammar', 'root ::= "<think>a b</think>the answer"');
 for ([$thinker, 'a b', 'the answer'], [$plain, '', '<think>a b</think>the answer']) {
     my ($model, $thought, $answer) = @$_;

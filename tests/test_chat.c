@@ -16,7 +16,7 @@ static const char llama[] =
 static struct toy bpe, spm;
 
 struct turn {
-    struct json_doc *doc, *more;
+    struct json_doc *doc, *more, *tools;
     struct chat *chat;
     struct chat_prompt prompt;
     int32_t id[CAP];
@@ -24,15 +24,20 @@ struct turn {
     struct err err;
 };
 
+/* For requests with tools: the model's own template for them, and the tools. */
+static const char *tool_template, *tools;
+
 /* messages and extra are JSON; the template NULL: none. */
 static bool take(struct turn *u, const struct toy *y, const struct tok *t, const char *template,
                  const char *messages, const char *extra, enum chat_think think) {
-    struct model m = {.chat_template = template, .vocab = y->v};
+    struct model m = {.chat_template = template, .tool_template = tool_template, .vocab = y->v};
     struct chat_request r = {.add_generation_prompt = true, .think = think};
     *u = (struct turn){0};
-    if (!json_read(&u->doc, messages, strlen(messages), 1 << 20, &u->err)) return false;
+    if (!json_read(&u->doc, messages, strlen(messages), 8 << 20, &u->err)) return false;
     if (extra && !json_read(&u->more, extra, strlen(extra), 1 << 20, &u->err)) return false;
+    if (tools && !json_read(&u->tools, tools, strlen(tools), 1 << 20, &u->err)) return false;
     r.messages = json_root(u->doc);
+    r.tools = u->tools ? json_root(u->tools) : NULL;
     r.extra = u->more ? json_root(u->more) : NULL;
     return chat_open(&u->chat, &m, t, NULL, 0, &u->err) &&
            chat_render(u->chat, &r, &u->prompt, &u->err) &&
@@ -44,6 +49,7 @@ static void drop(struct turn *u) {
     chat_close(u->chat);
     json_free(u->doc);
     json_free(u->more);
+    json_free(u->tools);
 }
 
 static bool is_text(const struct turn *u, const char *want) {
@@ -185,11 +191,204 @@ static void test_switch(const struct tok *b) {
     for (size_t i = 0; i < sizeof c / sizeof *c; i++) {
         bool ok = take(&u, &bpe, b, c[i].template, "[{\"role\":\"user\",\"content\":\"a\"}]", NULL,
                        c[i].think);
-        const char *note = chat_think_note(&u.prompt);
+        const char *note = chat_prompt_note(&u.prompt, 0);
         tap_ok(ok && !note == !c[i].has_note, "%s: %s%s", c[i].name, note ? note : "no note",
                u.err.text);
         drop(&u);
     }
+}
+
+/* The template for tools, and what is said where one looks at none. */
+static void test_tools(const struct tok *b) {
+    static const char list[] = "[{\"name\":\"f\"}]",
+                      user[] = "[{\"role\":\"user\",\"content\":\"a\"}]";
+    static const struct {
+        const char *name, *main, *tool, *tools, *want;
+        bool has_note;
+    } c[] = {
+        {"without tools", "main", "{{ tools }}", NULL, "main", false},
+        {"with an empty list", "main{{ tools }}", "tool", "[]", "main[]", false},
+        {"tool_use, where there are tools", "main{{ tools }}", "{{ tools[0].name }}", list, "f",
+         false},
+        {"the only template", "{{ tools[0].name }}", NULL, list, "f", false},
+        {"an empty tool_use", "{{ tools[0].name }}", "", list, "f", false},
+        {"tools that no template looks at", "main", NULL, list, "main", true},
+        {"or that change nothing", "{{ 'main' if tools else 'main' }}", NULL, list, "main", true},
+        {"a template that needs tools", "{{ tools[0].name | length }}", NULL, list, "1", false},
+    };
+    struct turn u;
+    for (size_t i = 0; i < sizeof c / sizeof *c; i++) {
+        tool_template = c[i].tool;
+        tools = c[i].tools;
+        bool ok = take(&u, &bpe, b, c[i].main, user, NULL, CHAT_THINK_AUTO);
+        const char *note = chat_prompt_note(&u.prompt, 1);
+        tap_ok(ok && is_text(&u, c[i].want) && !note == !c[i].has_note, "%s: %s%s", c[i].name,
+               note ? note : "no note", u.err.text);
+        drop(&u);
+    }
+    tools = NULL;
+    tool_template = "{% if %}";
+    bool ok = take(&u, &bpe, b, "main", user, NULL, CHAT_THINK_AUTO);
+    tap_ok(!ok && strstr(u.err.text, "tool_use"), "a bad tool_use is named: %s", u.err.text);
+    drop(&u);
+    tool_template = NULL;
+    ok = take(&u, &bpe, b, "{{ messages | length }}{{ tools is defined }}", user,
+              "{\"messages\":[],\"tools\":[1]}", CHAT_THINK_AUTO);
+    tap_ok(ok && is_text(&u, "1False"), "messages and tools are the request's: %s", u.err.text);
+    drop(&u);
+}
+
+/* Arguments of calls in both forms, for templates that want the one or the other. */
+static void test_arguments(const struct tok *b) {
+#define CALL(arguments)                                                                               \
+    "[{\"role\":\"user\",\"content\":\"q\"},{\"role\":\"assistant\",\"content\":null,\"tool_calls\":" \
+    "[{\"id\":\"1\",\"function\":{\"name\":\"f\",\"arguments\":" arguments "}}]}]"
+#define ARGUMENTS "messages[1].tool_calls[0].function.arguments"
+    static const char object[] = CALL("{\"a\":[1,\"<|im_end|>\"]}"),
+                      text[] = CALL("\" {\\\"a\\\": [1, \\\"<|im_end|>\\\"]}\"");
+    static const char items[] =
+        "{% for k, v in " ARGUMENTS " | items %}{{ k }}={{ v | tojson }}{% endfor %}",
+                      json[] = "{{ " ARGUMENTS " | tojson }}",
+                      either[] = "{{ " ARGUMENTS " if " ARGUMENTS " is string else " ARGUMENTS
+                                 " | tojson }}",
+                      joins[] = "{{ 'f' + " ARGUMENTS " }}", prints[] = "{{ " ARGUMENTS " }}",
+                      refuses[] =
+                          "{% if " ARGUMENTS " is mapping %}{{ raise_exception('JSON, please') }}"
+                          "{% endif %}{{ " ARGUMENTS " }}";
+    static const struct {
+        const char *name, *messages, *template, *want;
+    } c[] = {
+        {"items of a text", text, items, "a=[1, \"<|im_end|>\"]"},
+        {"items of an object", object, items, "a=[1, \"<|im_end|>\"]"},
+        {"a text is encoded once", text, json, "{\"a\": [1, \"<|im_end|>\"]}"},
+        {"as is an object", object, json, "{\"a\": [1, \"<|im_end|>\"]}"},
+        {"a template that takes both", text, either, "{\"a\": [1, \"<|im_end|>\"]}"},
+        {"one that wants a text gets it as it was", text, joins, "f {\"a\": [1, \"<|im_end|>\"]}"},
+        {"or the JSON of an object", object, joins, "f{\"a\":[1,\"<|im_end|>\"]}"},
+        {"one that prints them, too", object, prints, "{\"a\":[1,\"<|im_end|>\"]}"},
+        {"one that refuses an object", object, refuses, "{\"a\":[1,\"<|im_end|>\"]}"},
+        {"what is no object stays", CALL("\"[1]\""), json, "\"[1]\""},
+        {"and what is no JSON", CALL("\"{1}\""), json, "\"{1}\""},
+        {"and null", CALL("null"), json, "null"},
+        {"calls without a function in them",
+         "[{\"role\":\"assistant\",\"tool_calls\":[1,{\"arguments\":\"{}\"},{\"arguments\":\"{\\\"b\\\":2}\"}]}]",
+         "{{ messages[0].tool_calls | tojson }}",
+         "[1, {\"arguments\": {}}, {\"arguments\": {\"b\": 2}}]"},
+    };
+    struct turn u;
+    for (size_t i = 0; i < sizeof c / sizeof *c; i++) {
+        bool ok = take(&u, &bpe, b, c[i].template, c[i].messages, NULL, CHAT_THINK_AUTO);
+        tap_ok(ok && is_text(&u, c[i].want) && !count(&u, b, "<|im_end|>"), "%s: %s", c[i].name,
+               ok ? u.prompt.text.text : u.err.text);
+        drop(&u);
+    }
+    bool ok = take(&u, &bpe, b, "{{ " ARGUMENTS " | items | list }}{{ 1 + 'a' }}", text, NULL,
+                   CHAT_THINK_AUTO);
+    tap_ok(!ok && strstr(u.err.text, "int and str"),
+           "where neither does, the reason of the first: %s", u.err.text);
+    drop(&u);
+#undef CALL
+#undef ARGUMENTS
+}
+
+/* Deep or long arguments: what JSON allows, no more. */
+static void test_argument_bounds(const struct tok *b) {
+    static const char head[] = "[{\"role\":\"assistant\",\"tool_calls\":[",
+                      call[] = "{\"arguments\":\"{\\\"a\\\":";
+    static char text[6 << 20];
+    struct turn u;
+    for (int depth = JSON_READ_DEPTH - 1; depth <= JSON_READ_DEPTH; depth++) {
+        size_t n = (size_t)sprintf(text, "%s%s", head, call);
+        for (int i = 0; i < depth; i++) text[n++] = '[';
+        for (int i = 0; i < depth; i++) text[n++] = ']';
+        (void)sprintf(text + n, "}\"}]}]");
+        bool ok = take(&u, &bpe, b, "{{ messages[0].tool_calls[0].arguments is mapping }}", text,
+                       NULL, CHAT_THINK_AUTO);
+        tap_ok(ok && is_text(&u, depth < JSON_READ_DEPTH ? "True" : "False"), "%d deep: %s%s",
+               depth + 1, ok ? u.prompt.text.text : "", u.err.text);
+        drop(&u);
+    }
+    for (int over = 0; over <= 1; over++) {
+        size_t fill = (4 << 20) - strlen("{'a':''}") + over;
+        size_t n = (size_t)sprintf(text, "%s%s\\\"", head, call);
+        memset(text + n, 'x', fill);
+        (void)sprintf(text + n + fill, "\\\"}\"}]}]");
+        bool ok = take(&u, &bpe, b, "{{ messages[0].tool_calls[0].arguments is mapping }}", text,
+                       NULL, CHAT_THINK_AUTO);
+        tap_ok(over ? !ok && u.err.code == ERR_LIMIT : ok && is_text(&u, "True"), "%s: %s",
+               over ? "more than 4 MiB" : "4 MiB", u.err.text);
+        drop(&u);
+    }
+}
+
+/* System texts on templates that have no such role. */
+static void test_system(const struct tok *b) {
+#define LIST                                                                                       \
+    "{% for m in messages %}{{ m.role }}:{{ m.content if m.content is string else m.content | tojson }};{% endfor %}"
+#define SYSTEM(content) "{\"role\":\"system\",\"content\":" content "},"
+#define USER(content)   "{\"role\":\"user\",\"content\":" content "}"
+    static const char
+        refuses[] = "{{ raise_exception('no system role') if messages[0].role == 'system' }}" LIST,
+        drops[] = "{% for m in messages if m.role != 'system' %}{{ m.content }};{% endfor %}",
+        changes[] = "{{ messages[0].content | upper }}" LIST, knows[] = "s" LIST,
+        own[] = "{{ 'Be brief.' }}{{ messages[-1].content }}",
+        alternates[] =
+            "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+            "{{ raise_exception('roles must alternate') }}{% endif %}{% endfor %}" LIST,
+        both[] = "{{ raise_exception('no system role') if messages[0].role == 'system' }}" LIST
+                 "{{ 'f' + messages[-1].tool_calls[0].arguments }}";
+    static const struct {
+        const char *name, *template, *messages, *want;
+        bool has_note;
+    } c[] = {
+        {"refused", refuses, "[" SYSTEM("\"Be <|end|>.\"") USER("\"hi\"") "]",
+         "user:Be <|end|>.\n\nhi;", true},
+        {"with others behind it", refuses,
+         "[" SYSTEM("\"S\"") SYSTEM("\"T\"") USER("\"a\"") "," USER("\"b\"") "]",
+         "user:S\n\nT\n\na;user:b;", true},
+        {"left out", drops, "[" SYSTEM("\"Be brief.\"") USER("\"hi\"") "]", "Be brief.\n\nhi;",
+         true},
+        {"changed", changes, "[" SYSTEM("\"Be brief.\"") USER("\"hi\"") "]",
+         "BE BRIEF.system:Be brief.;user:hi;", false},
+        {"known", knows, "[" SYSTEM("\" S\\n\"") USER("\"hi\"") "]", "ssystem: S\n;user:hi;",
+         false},
+        {"the template's own", own, "[" SYSTEM("\"Be brief.\"") USER("\"hi\"") "]", "Be brief.hi",
+         false},
+        {"roles that alternate", alternates, "[" SYSTEM("\"S\"") USER("\"a\"") "]", "user:S\n\na;",
+         true},
+        {"blank", drops, "[" SYSTEM("\" \"") USER("\"hi\"") "]", "hi;", false},
+        {"a list of parts", refuses,
+         "[" SYSTEM("[{\"type\":\"text\",\"text\":\"S\"}]")
+             USER("[{\"type\":\"image\"},{\"text\":\"a\"},{\"text\":\"b\"}]") "]",
+         "user:[{\"type\": \"image\"}, {\"text\": \"S\\n\\na\"}, {\"text\": \"b\"}];", true},
+        {"an assistant ahead", refuses,
+         "[" SYSTEM("\"S\"") "{\"role\":\"assistant\",\"content\":\"x\"}," USER("\"a\"") "]",
+         "assistant:x;user:S\n\na;", true},
+        {"and arguments as a text", both,
+         "[" SYSTEM("\"S\"") USER("\"a\"") ",{\"content\":\"c\",\"role\":\"assistant\","
+                                           "\"tool_calls\":[{\"arguments\":{\"a\":1}}]}]",
+         "user:S\n\na;assistant:c;f{\"a\":1}", true},
+    };
+    struct turn u;
+    for (size_t i = 0; i < sizeof c / sizeof *c; i++) {
+        bool ok = take(&u, &bpe, b, c[i].template, c[i].messages, NULL, CHAT_THINK_AUTO);
+        const char *note = chat_prompt_note(&u.prompt, 2);
+        tap_ok(ok && is_text(&u, c[i].want) && !note == !c[i].has_note && !count(&u, b, "<|end|>"),
+               "a system text, %s: %s%s", c[i].name, note ? note : "no note", u.err.text);
+        drop(&u);
+    }
+    static const char *const kept[] = {
+        "[" SYSTEM("\"S\"") "{\"role\":\"assistant\",\"content\":\"x\"}]",
+        "[" SYSTEM("\"S\"") USER("null") "]", "[" SYSTEM("\"S\"") USER("[]") "]"};
+    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
+        bool ok = take(&u, &bpe, b, refuses, kept[i], NULL, CHAT_THINK_AUTO);
+        tap_ok(!ok && u.err.code == ERR_UNSUPPORTED && strstr(u.err.text, "no system role"),
+               "no user's text that could take it: %s", u.err.text);
+        drop(&u);
+    }
+#undef LIST
+#undef SYSTEM
+#undef USER
 }
 
 static void test_refusals(const struct tok *b) {
@@ -203,7 +402,8 @@ static void test_refusals(const struct tok *b) {
     }
     bool ok = take(&u, &bpe, b, "{{ raise_exception('no ' ~ messages[0].role) }}",
                    "[{\"role\":\"user\",\"content\":\"\"}]", NULL, CHAT_THINK_AUTO);
-    tap_ok(!ok && strstr(u.err.text, "no user"), "a template that refuses: %s", u.err.text);
+    tap_ok(!ok && u.err.code == ERR_UNSUPPORTED && strstr(u.err.text, "no user"),
+           "a template that refuses: %s", u.err.text);
     drop(&u);
 }
 
@@ -242,6 +442,10 @@ int main(void) {
         test_injection(b);
         test_thinking(b);
         test_switch(b);
+        test_tools(b);
+        test_arguments(b);
+        test_argument_bounds(b);
+        test_system(b);
         test_refusals(b);
     }
     tok_close(s);

@@ -1,5 +1,7 @@
 #include "model/chat.h"
 
+#include "model/chat_fit.h"
+
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -7,6 +9,7 @@
 struct chat {
     const struct tok *tok;
     struct jinja *jinja;
+    struct jinja *tool_jinja;  // for requests with tools, or NULL: as the others
     enum chat_kind kind;
     struct reasoning_style style;
     struct json_chars bos, eos, unk;  // texts of the tokens
@@ -48,6 +51,7 @@ static MUST read_switches(struct chat *c, struct err *e) {
 
 static MUST open_format(struct chat *c, const struct model *m, const char *text, size_t len,
                         struct err *e) {
+    bool is_given = text != NULL;
     c->kind = CHAT_TEMPLATE;
     if (!text && m->chat_template && *m->chat_template) {
         text = m->chat_template;
@@ -60,9 +64,13 @@ static MUST open_format(struct chat *c, const struct model *m, const char *text,
         len = strlen(text);
     }
     c->style = reasoning_style(text, len);
+    const char *tools = is_given || !m->tool_template ? "" : m->tool_template;
+    size_t n_tools = strlen(tools);
+    if (c->style.kind == REASONING_NONE) c->style = reasoning_style(tools, n_tools);
     if (c->kind != CHAT_TEMPLATE && has_token(c->tok, "</think>")) {
         c->style = reasoning_style("<think>", strlen("<think>"));
     }
+    if (n_tools && !jinja_compile(&c->tool_jinja, tools, n_tools, e)) return err_in(e, "tool_use");
     return jinja_compile(&c->jinja, text, len, e) && read_switches(c, e);
 }
 
@@ -89,6 +97,7 @@ void chat_close(struct chat *c) {
         if (c->switches[i]) json_free(c->switches[i]);
     }
     jinja_free(c->jinja);
+    jinja_free(c->tool_jinja);
     free(c);
 }
 
@@ -142,7 +151,7 @@ struct vars {
     size_t n;
 };
 
-/* A variable for each member. */
+/* A variable for each member, but for those that the request has of its own. */
 static MUST add_members(struct vars *v, const struct json_value *o, bool is_trusted,
                         struct err *e) {
     struct json_iter at;
@@ -156,6 +165,7 @@ static MUST add_members(struct vars *v, const struct json_value *o, bool is_trus
         }
         memcpy(v->name[v->n], key.s, key.len);
         v->name[v->n][key.len] = '\0';
+        if (!strcmp(v->name[v->n], "messages") || !strcmp(v->name[v->n], "tools")) continue;
         v->var[v->n] = (struct jinja_var){v->name[v->n], item, .is_trusted = is_trusted};
         v->n++;
     }
@@ -209,8 +219,19 @@ static MUST close_thinking(const struct chat *c, struct chat_prompt *p, struct e
     return true;
 }
 
-static MUST fill_vars(const struct chat *c, const struct chat_request *r,
+/* A rendering: what was asked for, in a form (enum chat_form) of the messages. */
+struct job {
+    const struct chat *chat;
+    struct chat_request r;
+    const struct jinja *jinja;
+    unsigned form;
+    int64_t clock;
+};
+
+static MUST fill_vars(const struct job *job, const struct chat_fit *fit,
                       const struct json_value *gen, struct vars *v, struct err *e) {
+    const struct chat *c = job->chat;
+    const struct chat_request *r = &job->r;
     add_text(v, "bos_token", c->bos);
     add_text(v, "eos_token", c->eos);
     add_text(v, "unk_token", c->unk);
@@ -220,60 +241,156 @@ static MUST fill_vars(const struct chat *c, const struct chat_request *r,
     }
     if (!add_members(v, r->extra, false, e)) return false;
     add(v, "messages", r->messages);
+    v->var[v->n - 1].swap = fit->swap;
+    v->var[v->n - 1].n_swap = fit->n;
     add(v, "add_generation_prompt", gen);
     if (r->tools) add(v, "tools", r->tools);
     return true;
 }
 
-static MUST render(const struct chat *c, const struct chat_request *r, int64_t clock,
-                   struct chat_prompt *out, struct err *e) {
-    const char *word = r->add_generation_prompt ? "true" : "false";
+static MUST render_text(const struct job *job, const struct chat_fit *fit, struct jinja_text *out,
+                        struct err *e) {
+    const char *word = job->r.add_generation_prompt ? "true" : "false";
     struct json_doc *gen = NULL;
-    *out = (struct chat_prompt){0};
     if (!json_read(&gen, word, strlen(word), strlen(word), e)) return false;
     struct vars *v = calloc(1, sizeof *v);
-    bool ok = v ? fill_vars(c, r, json_root(gen), v, e) &&
-                      jinja_render(c->jinja, v->var, v->n, clock, &out->text, e)
+    bool ok = v ? fill_vars(job, fit, json_root(gen), v, e) &&
+                      jinja_render(job->jinja, v->var, v->n, job->clock, out, e)
                 : err_set(e, ERR_MEMORY, "no memory for the template's variables");
     free(v);
     json_free(gen);
-    if (!ok || c->style.kind != REASONING_TAGS || !r->add_generation_prompt) return ok;
+    return ok;
+}
+
+/* fit is filled in any case, and to be freed. */
+static MUST render(const struct job *job, struct chat_fit *fit, struct chat_prompt *out,
+                   struct err *e) {
+    const struct chat *c = job->chat;
+    *out = (struct chat_prompt){.is_merged = job->form & CHAT_MERGED};
+    if (!chat_fit(fit, job->r.messages, job->form, e)) return false;
+    if (!render_text(job, fit, &out->text, e)) return false;
+    if (c->style.kind != REASONING_TAGS || !job->r.add_generation_prompt) return true;
     const struct jinja_text *t = &out->text;
     out->is_thinking = t->n_span && !t->span[t->n_span - 1].is_data && ends_with(t, c->style.open);
-    if (!out->is_thinking || r->think != CHAT_THINK_OFF) return true;
+    if (!out->is_thinking || job->r.think != CHAT_THINK_OFF) return true;
     if (close_thinking(c, out, e)) return true;
     chat_prompt_free(out);
     return false;
 }
 
-/* Whether the switch the other way makes the same prompt. A template that refuses that knows it. */
-static bool is_same_switched(const struct chat *c, const struct chat_request *r, int64_t clock,
-                             const struct chat_prompt *p) {
-    struct chat_request other = *r;
+/* Whether another job makes the same prompt. A template that refuses it tells the two apart. */
+static bool is_same(const struct job *other, const struct chat_prompt *p) {
     struct chat_prompt q;
+    struct chat_fit fit;
     struct err e;
-    other.think = r->think == CHAT_THINK_ON ? CHAT_THINK_OFF : CHAT_THINK_ON;
-    if (!render(c, &other, clock, &q, &e)) return false;
-    bool is_same = q.text.len == p->text.len && !memcmp(q.text.text, p->text.text, q.text.len);
+    bool same = render(other, &fit, &q, &e) && q.text.len == p->text.len &&
+                !memcmp(q.text.text, p->text.text, q.text.len);
+    chat_fit_free(&fit);
     chat_prompt_free(&q);
-    return is_same;
+    return same;
+}
+
+static bool is_same_switched(struct job job, const struct chat_prompt *p) {
+    job.r.think = job.r.think == CHAT_THINK_ON ? CHAT_THINK_OFF : CHAT_THINK_ON;
+    return is_same(&job, p);
+}
+
+static bool is_same_toolless(struct job job, const struct chat_prompt *p) {
+    job.r.tools = NULL;
+    return is_same(&job, p);
+}
+
+/* --- the form that a template takes --- */
+
+/* Whether the template says nothing of the system text. Most have it as it is. */
+static bool is_system_lost(struct job job, const struct chat_fit *fit,
+                           const struct chat_prompt *p) {
+    const char *s = fit->system;
+    size_t n = fit->n_system;
+    while (n && strchr(" \t\r\n", *s)) s++, n--;
+    while (n && strchr(" \t\r\n", s[n - 1])) n--;
+    if (!n || memmem(p->text.text, p->text.len, s, n)) return false;
+    job.form |= CHAT_NO_SYSTEM;
+    return is_same(&job, p);
+}
+
+/* Whether a prompt shows that the form was the right one. */
+static bool is_taken(const struct job *job, const struct chat_fit *fit,
+                     const struct chat_prompt *p) {
+    if (fit->has_arguments && p->text.has_dict) return false;
+    return job->form & CHAT_MERGED || !is_system_lost(*job, fit, p);
+}
+
+struct found {
+    struct chat_prompt prompt;
+    unsigned form;
+    bool any;        // there is a prompt
+    struct err err;  // of the first form that made none
+    bool has_arguments, has_system;
+};
+
+/* True: nothing is left to be tried. */
+static bool try_form(struct job job, unsigned form, struct found *f) {
+    struct chat_prompt p;
+    struct chat_fit fit;
+    struct err e;
+    job.form = form;
+    bool ok = render(&job, &fit, &p, &e);
+    bool is_over =
+        ok ? is_taken(&job, &fit, &p) : e.code != ERR_FORMAT && e.code != ERR_UNSUPPORTED;
+    f->has_arguments = fit.has_arguments;
+    f->has_system = fit.n_system > 0;
+    chat_fit_free(&fit);
+    if (!ok && !f->err.code) f->err = e;
+    if (ok && (is_over || !f->any)) {
+        chat_prompt_free(&f->prompt);
+        f->prompt = p;
+        f->form = form;
+        f->any = true;
+    } else {
+        chat_prompt_free(&p);
+    }
+    return is_over;
+}
+
+/* The first form that the template takes, else the first that renders; job->form tells which. */
+static MUST find_form(struct job *job, struct chat_prompt *out, struct err *e) {
+    static const unsigned forms[] = {CHAT_OBJECTS, CHAT_TEXTS, CHAT_OBJECTS | CHAT_MERGED,
+                                     CHAT_TEXTS | CHAT_MERGED};
+    struct found f = {.err.code = ERR_NONE};
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+        bool is_apt = !i || ((!(forms[i] & CHAT_TEXTS) || f.has_arguments) &&
+                             (!(forms[i] & CHAT_MERGED) || f.has_system));
+        if (is_apt && try_form(*job, forms[i], &f)) break;
+    }
+    *out = f.prompt;
+    job->form = f.form;
+    if (!f.any) *e = f.err;
+    return f.any;
 }
 
 MUST chat_render(const struct chat *c, const struct chat_request *r, struct chat_prompt *out,
                  struct err *e) {
-    int64_t clock = wall_clock();
+    bool has_tools = json_kind(r->tools) == JSON_ARRAY && json_size(r->tools);
+    struct job job = {.chat = c,
+                      .r = *r,
+                      .jinja = has_tools && c->tool_jinja ? c->tool_jinja : c->jinja,
+                      .clock = wall_clock()};
     *out = (struct chat_prompt){0};
-    if (!check_messages(r->messages, e) || !render(c, r, clock, out, e)) return false;
+    if (!check_messages(r->messages, e) || !find_form(&job, out, e)) return false;
     bool is_asked = r->think != CHAT_THINK_AUTO && r->add_generation_prompt;
-    out->is_unswitched =
-        is_asked && c->style.kind != REASONING_NONE && is_same_switched(c, r, clock, out);
+    out->is_unswitched = is_asked && c->style.kind != REASONING_NONE && is_same_switched(job, out);
+    out->is_toolless = has_tools && is_same_toolless(job, out);
     return true;
 }
 
-const char *chat_think_note(const struct chat_prompt *p) {
-    static const char none[] =
-        "--think changes nothing in the prompt: the model's chat template has no such switch";
-    return p->is_unswitched ? none : NULL;
+const char *chat_prompt_note(const struct chat_prompt *p, int i) {
+    static const char *const note[CHAT_NOTES] = {
+        "--think changes nothing in the prompt: the model's chat template has no such switch",
+        "the tools are not in the prompt: the model's chat template does not look at them",
+        "the model's chat template has no system role: the system text begins the first user turn"};
+    const bool is_so[CHAT_NOTES] = {p->is_unswitched, p->is_toolless, p->is_merged};
+    return is_so[i] ? note[i] : NULL;
 }
 
 void chat_prompt_free(struct chat_prompt *p) {

@@ -1,7 +1,11 @@
 /* chat.h - conversations as a model expects them: its own template rendered, and made tokens of.
  *
- * The template is the model's (tokenizer.chat_template) or one given instead. Without any, ChatML is
- * used where the vocabulary has its tokens, and else the texts go in as they are; chat_note() says so.
+ * The template is the model's (tokenizer.chat_template, or for requests with tools .tool_use where there
+ * is one) or one given instead. Without any, ChatML is used where the vocabulary has its tokens, and else
+ * the texts go in as they are; chat_note() says so.
+ * Templates differ about what they take. Arguments of tool calls may be given as an object or as its JSON
+ * (OpenAI's form), and reach the template as an object unless it wants the JSON; a system text that it
+ * refuses or leaves out begins the first user turn.
  * Control tokens come from the template, never from what people write: look-alikes in messages and
  * tools stay plain text (see jinja.h). Roles that everybody uses and the texts of the vocabulary's own
  * tokens count as the template's.
@@ -40,7 +44,8 @@ enum chat_think { CHAT_THINK_AUTO, CHAT_THINK_ON, CHAT_THINK_OFF };
 struct chat_request {
     const struct json_value *messages;  // a list of objects: role, content, ..
     const struct json_value *tools;     // a list, or NULL
-    const struct json_value *extra;     // an object: more variables for the template, or NULL
+    const struct json_value *extra;     // an object: more variables for the template, or NULL; not
+                                        // its `messages` and `tools`
     bool add_generation_prompt;         // the model is to answer
     enum chat_think think;              // AUTO: as the template does by itself
 };
@@ -49,14 +54,18 @@ struct chat_prompt {
     struct jinja_text text;
     bool is_thinking;    // it ends inside a reasoning that the answer goes on with
     bool is_unswitched;  // the template knows thoughts, but not the switch that was asked for
+    bool is_toolless;    // there are tools, but the template does not look at them
+    bool is_merged;      // the system text stands in the first user turn
 };
 
-/* Fails: ERR_FORMAT when messages are no such list, or as jinja_render. Free with chat_prompt_free. */
+/* Fails: ERR_FORMAT when messages are no such list, ERR_LIMIT when their tool calls have too long
+ * arguments, or as jinja_render. Free with chat_prompt_free. */
 MUST chat_render(const struct chat *c, const struct chat_request *r, struct chat_prompt *out,
                  struct err *e);
 void chat_prompt_free(struct chat_prompt *p);
-/* A sentence for the user when `think` was asked for in vain, or NULL. */
-const char *chat_think_note(const struct chat_prompt *p);
+/* Sentence i for the user, of what a prompt is otherwise than was asked for, or NULL. */
+enum { CHAT_NOTES = 3 };
+const char *chat_prompt_note(const struct chat_prompt *p, int i);
 
 /* Tokens of a rendered prompt; BOS once, if the vocabulary asks for it or the template has it.
  * Fails: as tok_encode_parts. */

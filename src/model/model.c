@@ -562,7 +562,7 @@ static MUST read_all(struct reader *r, struct err *e) {
 static MUST read_directory(struct reader *r, struct err *e) {
     struct model *m = r->m;
     const struct gguf *g = &r->g;
-    m->name = m->arch_name = m->chat_template = "";
+    m->name = m->arch_name = m->chat_template = m->tool_template = "";
     m->container = r->is_dllama ? "distributed-llama" : "GGUF";
     m->version = g->version;
     m->n_tensor = g->n_tensor;
@@ -577,7 +577,8 @@ static MUST read_directory(struct reader *r, struct err *e) {
     }
     return gguf_str(g, "general.architecture", &m->arch_name, e) &&
            gguf_str(g, "general.name", &m->name, e) &&
-           gguf_str(g, "tokenizer.chat_template", &m->chat_template, e);
+           gguf_str(g, "tokenizer.chat_template", &m->chat_template, e) &&
+           gguf_str(g, "tokenizer.chat_template.tool_use", &m->tool_template, e);
 }
 
 /* Shape and vocabulary as far as they go; what is wrong with them is for model_open to say. */

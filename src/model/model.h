@@ -186,6 +186,7 @@ struct model {
     const struct layer_tensors *layer;                       // [n_layer]
     struct vocab vocab;
     const char *chat_template;  // "" when absent
+    const char *tool_template;  // the one for requests with tools; "" when absent
     uint64_t n_param;           // weights in all tensors
     uint64_t data_len;          // bytes of all tensors
     uint64_t fingerprint;       // the same for copies of the files only (MODEL_ALL; else 0)

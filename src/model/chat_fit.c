@@ -1,0 +1,246 @@
+#include "model/chat_fit.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static MUST no_memory(struct err *e) {
+    return err_set(e, ERR_MEMORY, "no memory to fit the conversation to its template");
+}
+
+/* d stands in for v and is owned, NULL: v is left out. */
+static MUST add_swap(struct chat_fit *f, const struct json_value *v, struct json_doc *d,
+                     struct err *e) {
+    if (f->n == f->cap) {
+        size_t cap = f->cap ? 2 * f->cap : 16;
+        struct jinja_swap *swap = realloc(f->swap, cap * sizeof *swap);
+        if (swap) f->swap = swap;
+        struct json_doc **doc = swap ? realloc(f->doc, cap * sizeof(struct json_doc *)) : NULL;
+        if (doc) f->doc = doc;
+        if (!swap || !doc) {
+            json_free(d);
+            return no_memory(e);
+        }
+        f->cap = cap;
+    }
+    f->swap[f->n] = (struct jinja_swap){.of = v, .by = d ? json_root(d) : NULL};
+    f->doc[f->n++] = d;
+    return true;
+}
+
+/* A text in the place of v. */
+static MUST swap_text(struct chat_fit *f, const struct json_value *v, struct json_chars text,
+                      struct err *e) {
+    size_t room = 6 * text.len + 3;
+    char *json = malloc(room);
+    struct json_doc *d = NULL;
+    struct json j;
+    if (!json) return no_memory(e);
+    json_mem(&j, json, room);
+    json_string(&j, text.s, text.len);
+    bool ok = json_read(&d, json, j.len, j.len, e);
+    free(json);
+    return ok && add_swap(f, v, d, e);
+}
+
+/* --- arguments --- */
+
+static MUST take_bytes(struct chat_fit *f, size_t n, struct err *e) {
+    if (n > f->left) {
+        return err_set(e, ERR_LIMIT, "the arguments of all tool calls have more than %d MiB",
+                       CHAT_ARGUMENTS >> 20);
+    }
+    f->left -= n;
+    return true;
+}
+
+/* What is no object, or too large for one, is the template's to judge. */
+static MUST fit_text(struct chat_fit *f, const struct json_value *v, unsigned form, struct err *e) {
+    struct json_chars text = {0};
+    struct json_doc *d = NULL;
+    struct err why;
+    bool is_text = json_chars_of(v, &text);
+    if (!is_text || !text.len || text.s[strspn(text.s, " \t\r\n")] != '{') return true;
+    if (!take_bytes(f, text.len, e)) return false;
+    if (!json_read(&d, text.s, text.len, text.len, &why)) {
+        if (why.code != ERR_MEMORY) return true;
+        *e = why;
+        return false;
+    }
+    f->has_arguments = true;
+    if (form & CHAT_OBJECTS) return add_swap(f, v, d, e);
+    json_free(d);
+    return true;
+}
+
+static MUST fit_object(struct chat_fit *f, const struct json_value *v, unsigned form,
+                       struct err *e) {
+    struct json_chars text = {0};
+    char *owned;
+    f->has_arguments = true;
+    if (!(form & CHAT_TEXTS)) return true;
+    if (!json_print(v, &owned, &text.len, e)) return false;
+    text.s = owned;
+    bool ok = take_bytes(f, text.len, e) && swap_text(f, v, text, e);
+    free(owned);
+    return ok;
+}
+
+static bool is_key(struct json_chars key, const char *name) {
+    return key.len == strlen(name) && !memcmp(key.s, name, key.len);
+}
+
+/* A call, or the function in it. */
+static MUST fit_call(struct chat_fit *f, const struct json_value *call, unsigned form, int depth,
+                     struct err *e) {
+    struct json_iter at;
+    struct json_chars key = {0};
+    const struct json_value *v;
+    bool ok = true;
+    if (json_kind(call) != JSON_OBJECT) return true;
+    for (json_members(&at, call); ok && json_next(&at, &key, &v);) {
+        if (is_key(key, "arguments")) {
+            ok = json_kind(v) == JSON_OBJECT ? fit_object(f, v, form, e) : fit_text(f, v, form, e);
+        } else if (!depth && is_key(key, "function")) {
+            ok = fit_call(f, v, form, 1, e);
+        }
+    }
+    return ok;
+}
+
+static MUST fit_calls(struct chat_fit *f, const struct json_value *calls, unsigned form,
+                      struct err *e) {
+    struct json_iter at;
+    const struct json_value *call;
+    if (json_kind(calls) != JSON_ARRAY) return true;
+    for (json_members(&at, calls); json_next(&at, NULL, &call);) {
+        if (!fit_call(f, call, form, 0, e)) return false;
+    }
+    return true;
+}
+
+/* --- the system text --- */
+
+static bool has_role(const struct json_value *m, const char *role) {
+    struct json_chars c = {0};
+    return json_chars_of(json_find(m, "role"), &c) && is_key(c, role);
+}
+
+/* The text of a part of a content, which may be nothing but a text. */
+static bool part_text(const struct json_value *part, const struct json_value **at,
+                      struct json_chars *text) {
+    *at = json_kind(part) == JSON_OBJECT ? json_find(part, "text") : part;
+    return json_chars_of(*at, text);
+}
+
+/* The first text of a message's content, and where it is. */
+static bool first_text(const struct json_value *m, const struct json_value **at,
+                       struct json_chars *text) {
+    const struct json_value *content = json_find(m, "content"), *part;
+    struct json_iter i;
+    if (json_kind(content) != JSON_ARRAY) return part_text(content, at, text);
+    for (json_members(&i, content); json_next(&i, NULL, &part);) {
+        if (part_text(part, at, text)) return true;
+    }
+    return false;
+}
+
+static MUST add_system(struct chat_fit *f, struct json_chars text, struct err *e) {
+    char *more = realloc(f->system, f->n_system + text.len + 3);
+    if (!more) return no_memory(e);
+    f->system = more;
+    if (f->n_system) {
+        memcpy(f->system + f->n_system, "\n\n", 2);
+        f->n_system += 2;
+    }
+    memcpy(f->system + f->n_system, text.s, text.len);
+    f->n_system += text.len;
+    f->system[f->n_system] = '\0';
+    return true;
+}
+
+static MUST take_system(struct chat_fit *f, const struct json_value *m, struct err *e) {
+    const struct json_value *content = json_find(m, "content"), *part, *where;
+    struct json_iter i;
+    struct json_chars text = {0};
+    if (json_kind(content) != JSON_ARRAY) {
+        return !part_text(content, &where, &text) || add_system(f, text, e);
+    }
+    for (json_members(&i, content); json_next(&i, NULL, &part);) {
+        if (part_text(part, &where, &text) && !add_system(f, text, e)) return false;
+    }
+    return true;
+}
+
+/* Fills f->system; *user is the message that takes it, NULL: there is nothing to be merged. */
+static MUST find_system(struct chat_fit *f, const struct json_value *messages,
+                        const struct json_value **user, struct err *e) {
+    const struct json_value *m, *where;
+    struct json_iter at;
+    struct json_chars text;
+    *user = NULL;
+    for (json_members(&at, messages); !*user && json_next(&at, NULL, &m);) {
+        if (has_role(m, "user")) *user = m;
+        if (has_role(m, "system") && !take_system(f, m, e)) return false;
+    }
+    bool is_blank = !f->system || !f->system[strspn(f->system, " \t\r\n")];
+    if (!is_blank && *user && first_text(*user, &where, &text)) return true;
+    f->n_system = 0;
+    *user = NULL;
+    return true;
+}
+
+static MUST merge(struct chat_fit *f, const struct json_value *user, struct err *e) {
+    const struct json_value *where;
+    struct json_chars text = {0};
+    if (!first_text(user, &where, &text)) return true;  // not after find_system()
+    size_t n = f->n_system;
+    char *both = malloc(n + 2 + text.len);
+    if (!both) return no_memory(e);
+    memcpy(both, f->system, n);
+    memcpy(both + n, "\n\n", 2);
+    memcpy(both + n + 2, text.s, text.len);
+    bool ok = swap_text(f, where, (struct json_chars){both, n + 2 + text.len}, e);
+    free(both);
+    return ok;
+}
+
+/* --- all of it --- */
+
+/* Swaps stand in the order of the document, so members are taken as they come. */
+static MUST fit_message(struct chat_fit *f, const struct json_value *m, bool takes_system,
+                        unsigned form, struct err *e) {
+    const struct json_value *v, *content = takes_system ? json_find(m, "content") : NULL;
+    struct json_iter at;
+    struct json_chars key = {0};
+    bool ok = true;
+    for (json_members(&at, m); ok && json_next(&at, &key, &v);) {
+        if (is_key(key, "tool_calls")) ok = fit_calls(f, v, form, e);
+        if (v == content) ok = merge(f, m, e);
+    }
+    return ok;
+}
+
+MUST chat_fit(struct chat_fit *f, const struct json_value *messages, unsigned form, struct err *e) {
+    const struct json_value *m, *user;
+    struct json_iter at;
+    *f = (struct chat_fit){.left = CHAT_ARGUMENTS};
+    if (!find_system(f, messages, &user, e)) return false;
+    bool is_ahead = user && form & (CHAT_MERGED | CHAT_NO_SYSTEM);
+    for (json_members(&at, messages); json_next(&at, NULL, &m);) {
+        if (is_ahead && has_role(m, "system")) {
+            if (!add_swap(f, m, NULL, e)) return false;
+            continue;
+        }
+        if (!fit_message(f, m, m == user && form & CHAT_MERGED, form, e)) return false;
+        is_ahead = is_ahead && m != user;
+    }
+    return true;
+}
+
+void chat_fit_free(struct chat_fit *f) {
+    for (size_t i = 0; i < f->n; i++) json_free(f->doc[i]);
+    free(f->swap);
+    free(f->doc);
+    free(f->system);
+    *f = (struct chat_fit){0};
+}
