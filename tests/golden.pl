@@ -6,6 +6,7 @@
 use strict;
 use warnings;
 use File::Basename;
+use File::Temp;
 
 my $dir = shift || $ENV{DAIR_TESTDATA} || '../shared/testdata';
 my $here = dirname(__FILE__);
@@ -52,17 +53,44 @@ sub malformed {
     report('E-malformed', @n);
 }
 
-# The types that tests/supported.txt lists: without a kernel they fail, others are not supported yet.
-sub listed_types {
+# What tests/supported.txt lists of a kind: without a kernel it fails, the others are not supported yet.
+sub listed {
+    my $kind = shift;
     open my $f, '<', "$here/supported.txt" or die "supported.txt: $!\n";
-    return map { s/#.*//r =~ /^\s*type\s+(\S+)/ ? ($1 => 1) : () } <$f>;
+    return map { s/#.*//r =~ /^\s*\Q$kind\E\s+(\S+)/ ? ($1 => 1) : () } <$f>;
+}
+
+# The numbers as bits; NaNs as one, since their payload may be any.
+sub bits {
+    my ($form, $raw) = @_;
+    my ($words, $inf) = $form eq 'F32' ? ('V*', 0x7f800000) : $form eq 'BF16' ? ('v*', 0x7f80) : ('v*', 0x7c00);
+    my $sign = $form eq 'F32' ? 0x80000000 : 0x8000;
+    return join ' ', map { ($_ & ~$sign) > $inf ? 'nan' : $_ } unpack $words, $raw;
+}
+
+# Conversions give the same bits: all halves to floats, chosen floats to halves and bf16.
+sub conversions {
+    my %listed = listed('conversion');
+    my @n = (0, 0, 0);
+    for my $file (sort glob "$dir/D-quant/F16_all65536_to_F32.f32 $dir/D-quant/conv_F32_to_*.u16") {
+        my ($from, $to) = basename($file) =~ /(F16|F32)(?:_all65536)?_to_([A-Z0-9]+)\./ or next;
+        my $temp = File::Temp->new;
+        print $temp $from eq 'F16' ? pack('v*', 0 .. 65535) : slurp("$dir/D-quant/conv_input.u32");
+        close $temp;
+        my $got = `$build/tests/golden_quant ${from}_to_$to < $temp`;
+        my $want = slurp($file);
+        if ($? >> 8 == 4 && !$listed{"${from}_to_$to"}) { $n[2]++ }
+        elsif (!$? && length $want && length $got == length $want && bits($to, $got) eq bits($to, $want)) { $n[0]++ }
+        else { $n[1]++; print "not ok - D-quant ", basename($file), "\n" }
+    }
+    return @n;
 }
 
 # Dequantising must give the same bits.
 sub quant {
     return unless -d "$dir/D-quant";
-    my %listed = listed_types();
-    my @n = (0, 0, 0);
+    my %listed = listed('type');
+    my @n = conversions();
     for my $bin (sort glob "$dir/D-quant/*.bin") {
         my ($type) = basename($bin) =~ /^([A-Z0-9_]+)\./ or next;
         (my $want = $bin) =~ s/\.bin$/.f32/;
