@@ -11,81 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void drop_alert(struct cluster *c, unsigned i) {
-    c->n_alert--;
-    memmove(&c->alert[i], &c->alert[i + 1], (c->n_alert - i) * sizeof c->alert[0]);
-    memmove(&c->alert_ns[i], &c->alert_ns[i + 1], (c->n_alert - i) * sizeof c->alert_ns[0]);
-    memmove(&c->alert_of[i], &c->alert_of[i + 1], (c->n_alert - i) * sizeof c->alert_of[0]);
-}
-
-/* Shown until it has not come for a while, or, of a node, while that is connected; logged when it is new. */
-static void show_alert(struct cluster *c, enum alert_code code, const struct node_id *of,
-                       bool is_told, const char *text) {
-    uint64_t now = clock_ns();
-    struct status_alert new = {
-        .code = code};  // cut to its length before it is compared: so it is known again
-    snprintf(new.text, sizeof new.text, "%.*s", (int)sizeof new.text - 1, text);
-    for (unsigned i = 0; i < c->n_alert; i++) {
-        if (strcmp(c->alert[i].text, new.text) != 0) continue;
-        c->alert_ns[i] = now;
-        return;
-    }
-    if (!is_told) log_warn("cluster", "%s", new.text);
-    if (c->n_alert == STATUS_ALERTS) drop_alert(c, 0);
-    c->alert[c->n_alert] = new;
-    c->alert_of[c->n_alert] = *of;
-    c->alert_ns[c->n_alert++] = now;
-}
-
-void cluster_alert(struct cluster *c, enum alert_code code, const char *text) {
-    show_alert(c, code, &(struct node_id){{0}}, false, text);
-}
-
-void cluster_unalert(struct cluster *c, const struct node_id *of) {
-    for (unsigned i = 0; i < c->n_alert;) {
-        if (id_is(&c->alert_of[i], of))
-            drop_alert(c, i);
-        else
-            i++;
-    }
-}
-
-/* Named peers only, and not all of them: whom our peers hear and we cannot reach has no place in a plan
- * with us. */
-static void tell_unreachable(struct cluster *c, uint64_t now) {
-    struct member_view view[MEMBER_MAX];
-    if (members_state(c->members, NULL) != STATE_JOINING || now - c->started_ns < UNREACHED_NS)
-        return;
-    unsigned n = members_list(c->members, view, MEMBER_MAX);
-    for (unsigned i = 0; i < n; i++) {
-        for (unsigned k = 0; k < view[i].beat.n_hear; k++) {
-            const struct node_id *id = &view[i].beat.hear[k];
-            char text[STATUS_TEXT], hex[ID_HEX];
-            if (cluster_knows(c, id)) continue;
-            ident_text(id, hex);
-            snprintf(text, sizeof text,
-                     c->conf.facts.is_guest ? "%s works with node %.8s, which did not connect with "
-                                              "this process: a cluster takes in who reaches all "
-                                              "its nodes, so name all of them after --workers"
-                                            : "%s works with node %.8s, which this node cannot "
-                                              "reach: every node must reach every other; name all "
-                                              "of them in `peers`",
-                     view[i].facts.name, hex);
-            cluster_alert(c, ALERT_UNREACHED, text);
-        }
-    }
-}
-
-static void age_alerts(struct cluster *c, uint64_t now) {
-    for (unsigned i = 0; i < c->n_alert;) {
-        if (now - c->alert_ns[i] > ALERT_S * (uint64_t)1000000000 &&
-            !cluster_knows(c, &c->alert_of[i]))
-            drop_alert(c, i);
-        else
-            i++;
-    }
-}
-
 /* --- actions --- */
 
 /* What the members of the set said of themselves, in the form that the planner takes. */
@@ -302,148 +227,6 @@ void cluster_settle(struct cluster *c) {
     loop_at(&c->loop, &c->tick, next);
 }
 
-/* --- what the engine's thread says --- */
-
-static void push_note(struct cluster *c, const struct note *n) {
-    pthread_mutex_lock(&c->lock);
-    /* Only one epoch is at work, so the newest notes are the ones that count. */
-    if (c->n_note == NOTES) memmove(c->note, c->note + 1, --c->n_note * sizeof *n);
-    c->note[c->n_note++] = *n;
-    pthread_mutex_unlock(&c->lock);
-    loop_post(&c->loop);
-}
-
-void cluster_loaded(struct cluster *c, uint64_t epoch) {
-    push_note(c, &(struct note){.what = NOTE_LOADED, .epoch = epoch});
-}
-
-void cluster_paused(struct cluster *c, uint64_t epoch) {
-    push_note(c, &(struct note){.what = NOTE_PAUSED, .epoch = epoch});
-}
-
-void cluster_broke(struct cluster *c, uint64_t epoch, int suspect, const char *why) {
-    struct note n = {
-        .what = suspect >= 0 ? NOTE_BROKE : NOTE_UNFIT, .epoch = epoch, .suspect = suspect};
-    snprintf(n.why, sizeof n.why, "%.*s", (int)sizeof n.why - 1, why);
-    push_note(c, &n);
-}
-
-void cluster_stuck(struct cluster *c, uint64_t epoch, const char *why) {
-    struct note n = {.what = NOTE_STUCK, .epoch = epoch};
-    snprintf(n.why, sizeof n.why, "%.*s", (int)sizeof n.why - 1, why);
-    push_note(c, &n);
-}
-
-void cluster_measured(struct cluster *c, uint64_t pinned, uint64_t streamed) {
-    pthread_mutex_lock(&c->lock);
-    c->pinned = pinned;
-    c->streamed = streamed;
-    pthread_mutex_unlock(&c->lock);
-}
-
-void cluster_wake(struct cluster *c) {
-    loop_post(&c->loop);
-}
-
-void cluster_leave(struct cluster *c) {
-    pthread_mutex_lock(&c->lock);
-    c->is_leaving = true;
-    pthread_mutex_unlock(&c->lock);
-    loop_post(&c->loop);
-}
-
-static void tell_leader(struct cluster *c, struct msg *m) {
-    struct link *l = c->epoch ? link_find(c, &c->epoch->plan.leader) : NULL;
-    if (l) (void)link_send(l, m);
-}
-
-/* Our own disk or memory fails us: without a model this node can still be a front. */
-static void give_up_model(struct cluster *c, const char *why) {
-    struct err e = {0};
-    char text[STATUS_TEXT];
-    snprintf(text, sizeof text, "this node does not take part any more: %.350s", why);
-    cluster_alert(c, ALERT_OWN_WORK, text);
-    links_close(c);
-    epoch_end(c);
-    c->conf.facts.model = 0;
-    snprintf(c->unfit, sizeof c->unfit, "%s", why);
-    members_close(c->members);
-    c->members = NULL;
-    struct members_conf mc = {.self = c->conf.ident->id,
-                              .instance = c->conf.ident->instance,
-                              .facts = c->conf.facts,
-                              .gave_up = c->conf.model->fingerprint,
-                              .is_alone = !c->conf.keys->has_key};
-    c->started_ns = clock_ns();  // the others are found anew
-    if (!members_open(&c->members, &mc, clock_ns(), &e)) {
-        log_error("cluster", "%s", e.text);
-        abort();
-    }
-    for (unsigned i = 0; i < TARGETS; i++) c->target[i].next_ns = 0;
-}
-
-static void on_note(struct cluster *c, const struct note *n) {
-    if (!c->epoch || n->epoch != c->epoch->plan.epoch) return;
-    const struct plan *p = &c->epoch->plan;
-    struct msg m = {.epoch = n->epoch};
-    switch (n->what) {
-    case NOTE_LOADED:
-        m.type = MSG_READY;
-        tell_leader(c, &m);
-        members_loaded(c->members, n->epoch, clock_ns());
-        break;
-    case NOTE_PAUSED: cluster_plan_joining(c); break;
-    case NOTE_BROKE:
-        cluster_plan_joining(c);
-        log_info("cluster", "epoch %llu broke: %s", (unsigned long long)n->epoch, n->why);
-        m.type = MSG_BROKEN;
-        m.u.suspect = p->node[n->suspect];
-        tell_leader(c, &m);
-        members_broke(c->members, n->epoch, &p->node[n->suspect], clock_ns());
-        break;
-    case NOTE_STUCK: give_up_model(c, n->why); break;
-    case NOTE_UNFIT:
-        cluster_plan_joining(c);
-        log_error("cluster", "epoch %llu: %s", (unsigned long long)n->epoch, n->why);
-        if (++c->own_failures >= FITNESS) {
-            give_up_model(c, n->why);
-            break;
-        }
-        m.type = MSG_BROKEN;
-        m.u.suspect = c->conf.ident->id;
-        tell_leader(c, &m);
-        members_broke(c->members, n->epoch, NULL, clock_ns());
-        break;
-    }
-}
-
-static void leave(struct cluster *c) {
-    if (c->has_left) return;
-    c->has_left = true;
-    for (unsigned i = 0; i < MEMBER_MAX; i++) {
-        struct msg m = {.type = MSG_LEAVE};
-        if (c->link[i].chan && c->link[i].has_hello) (void)link_send(&c->link[i], &m);
-    }
-    members_leave(c->members, clock_ns());
-}
-
-static void on_posted(void *ctx) {
-    struct cluster *c = ctx;
-    struct note note[NOTES];
-    pthread_mutex_lock(&c->lock);
-    unsigned n = c->n_note;
-    memcpy(note, c->note, n * sizeof *note);
-    c->n_note = 0;
-    bool is_leaving = c->is_leaving;
-    pthread_mutex_unlock(&c->lock);
-    for (unsigned i = 0; i < n; i++) on_note(c, &note[i]);
-    if (is_leaving) leave(c);
-    cluster_settle(c);  // what the notes led to comes first
-    c->conf.events.on_wake(c->conf.events.ctx);
-    cluster_settle(c);
-    links_read(c);
-}
-
 /* --- the engine's side of messages --- */
 
 bool cluster_send(struct cluster *c, const struct node_id *to, struct msg *m) {
@@ -605,8 +388,7 @@ static void on_beat(struct loop_timer *t, uint64_t now) {
     epoch_dial(c, now);
     if (c->is_joining && !can_wait(c, &c->joining)) cluster_plan_joining(c);
     epoch_forget(c, now);
-    age_alerts(c, now);
-    tell_unreachable(c, now);
+    cluster_tend_alerts(c, now);
     if (c->n_beat++ % ADDRESS_BEATS == 0) cluster_find_address(c);
     cluster_settle(c);
     cluster_show(c);
@@ -655,7 +437,7 @@ MUST cluster_open(struct cluster **out, const struct cluster_conf *conf, struct 
     c->temperature_c = NAN;
     pthread_mutex_init(&c->lock, NULL);
     c->loop.epoll_fd = c->loop.wake_fd = -1;
-    if (!loop_open(&c->loop, on_posted, c, e) || !take_memory(c, e)) goto fail;
+    if (!loop_open(&c->loop, cluster_posted, c, e) || !take_memory(c, e)) goto fail;
     if (conf->keys->has_key && !open_net(c, e)) goto fail;
     struct members_conf mc = {.self = conf->ident->id,
                               .instance = conf->ident->instance,

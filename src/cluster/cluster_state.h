@@ -1,4 +1,4 @@
-/* cluster_state.h - the inside of a struct cluster, shared by cluster.c, link.c and epoch.c only. All of
+/* cluster_state.h - the inside of a struct cluster, shared by cluster*.c, link.c and epoch.c only. All of
  * it belongs to the cluster's thread, but what stands under `lock`. */
 #ifndef CLUSTER_CLUSTER_STATE_H
 #define CLUSTER_CLUSTER_STATE_H
@@ -134,11 +134,17 @@ struct cluster {
 
 /* cluster.c: do what members.c says, after anything was told to it. */
 void cluster_settle(struct cluster *c);
+void cluster_plan_joining(struct cluster *c);  // the plan that waits for a step, now
+void cluster_announce(struct cluster *c);      // mDNS, anew: at the start and under a new id
+
+/* cluster_alert.c */
 void cluster_alert(struct cluster *c, enum alert_code code, const char *text);
 void cluster_unalert(struct cluster *c,
                      const struct node_id *of);  // what was said of a node that went
-void cluster_plan_joining(struct cluster *c);    // the plan that waits for a step, now
-void cluster_announce(struct cluster *c);        // mDNS, anew: at the start and under a new id
+void cluster_tend_alerts(struct cluster *c, uint64_t now);
+
+/* cluster_note.c: the loop was woken by another thread. */
+void cluster_posted(void *ctx);
 
 /* cluster_show.c */
 void cluster_show(struct cluster *c);
