@@ -184,11 +184,21 @@ static void act(struct cluster *c, const struct action *a) {
         break;
     case ACT_BEAT: send_beats(c); break;
     case ACT_REFUSE: refuse(c, a); break;
-    case ACT_ALERT: show_alert(c, a->alert, &a->id, a->is_told, a->text); break;
+    case ACT_ALERT: cluster_alert_of(c, a->alert, &a->id, a->is_told, a->text); break;
     }
 }
 
 enum { ACTIONS_AT_ONCE = 1000 };  // more is a mistake of ours
+
+void cluster_depart(struct cluster *c) {
+    if (c->has_left) return;
+    c->has_left = true;
+    for (unsigned i = 0; i < MEMBER_MAX; i++) {
+        struct msg m = {.type = MSG_LEAVE};
+        if (c->link[i].chan && c->link[i].has_hello) (void)link_send(&c->link[i], &m);
+    }
+    members_leave(c->members, clock_ns());
+}
 
 static void tell_mdns(struct cluster *c) {
     bool is_serving_now = c->epoch && atomic_load(&c->epoch->is_serving);
@@ -467,7 +477,7 @@ void cluster_stop(struct cluster *c) {
     loop_stop(&c->loop);
     pthread_join(c->thread, NULL);
     c->has_thread = false;
-    leave(c);
+    cluster_depart(c);
     mdns_close(c->mdns);
     c->mdns = NULL;
     epoch_end(c);

@@ -15,8 +15,8 @@ static void drop_alert(struct cluster *c, unsigned i) {
 }
 
 /* Shown until it has not come for a while, or, of a node, while that is connected; logged when it is new. */
-static void show_alert(struct cluster *c, enum alert_code code, const struct node_id *of,
-                       bool is_told, const char *text) {
+void cluster_alert_of(struct cluster *c, enum alert_code code, const struct node_id *of,
+                      bool is_told, const char *text) {
     uint64_t now = clock_ns();
     struct status_alert new = {
         .code = code};  // cut to its length before it is compared: so it is known again
@@ -34,7 +34,7 @@ static void show_alert(struct cluster *c, enum alert_code code, const struct nod
 }
 
 void cluster_alert(struct cluster *c, enum alert_code code, const char *text) {
-    show_alert(c, code, &(struct node_id){{0}}, false, text);
+    cluster_alert_of(c, code, &(struct node_id){{0}}, false, text);
 }
 
 void cluster_unalert(struct cluster *c, const struct node_id *of) {

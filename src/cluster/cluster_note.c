@@ -120,16 +120,6 @@ static void on_note(struct cluster *c, const struct note *n) {
     }
 }
 
-static void leave(struct cluster *c) {
-    if (c->has_left) return;
-    c->has_left = true;
-    for (unsigned i = 0; i < MEMBER_MAX; i++) {
-        struct msg m = {.type = MSG_LEAVE};
-        if (c->link[i].chan && c->link[i].has_hello) (void)link_send(&c->link[i], &m);
-    }
-    members_leave(c->members, clock_ns());
-}
-
 void cluster_posted(void *ctx) {
     struct cluster *c = ctx;
     struct note note[NOTES];
@@ -140,7 +130,7 @@ void cluster_posted(void *ctx) {
     bool is_leaving = c->is_leaving;
     pthread_mutex_unlock(&c->lock);
     for (unsigned i = 0; i < n; i++) on_note(c, &note[i]);
-    if (is_leaving) leave(c);
+    if (is_leaving) cluster_depart(c);
     cluster_settle(c);  // what the notes led to comes first
     c->conf.events.on_wake(c->conf.events.ctx);
     cluster_settle(c);

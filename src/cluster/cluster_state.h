@@ -136,8 +136,11 @@ struct cluster {
 void cluster_settle(struct cluster *c);
 void cluster_plan_joining(struct cluster *c);  // the plan that waits for a step, now
 void cluster_announce(struct cluster *c);      // mDNS, anew: at the start and under a new id
+void cluster_depart(struct cluster *c);        // the others are told that we go
 
-/* cluster_alert.c */
+/* cluster_alert.c. `of`: shown while that node is connected; is_told: it is in the log already. */
+void cluster_alert_of(struct cluster *c, enum alert_code code, const struct node_id *of,
+                      bool is_told, const char *text);
 void cluster_alert(struct cluster *c, enum alert_code code, const char *text);
 void cluster_unalert(struct cluster *c,
                      const struct node_id *of);  // what was said of a node that went
