@@ -75,8 +75,17 @@ static void serve(void *ctx, struct par *team) {
     }
 }
 
-static bool open_all(struct driver *d, char **argv) {
-    if (!model_open(&d->model, argv[1], 0, 0, &d->err)) return false;
+/* Which of the names [n] the word is; false: none, which is told. */
+static bool find_name(const char *word, const char *const *name, int n, int *which) {
+    for (*which = 0; *which < n; ++*which) {
+        if (!strcmp(word, name[*which])) return true;
+    }
+    fprintf(stderr, "golden_logits: there is no \"%s\" here\n", word);
+    return false;
+}
+
+static bool open_all(struct driver *d, const char *path, int kv, int wire) {
+    if (!model_open(&d->model, path, 0, 0, &d->err)) return false;
     kernels_init(&d->k, cpu_features());
     coll_alone(&d->coll);
     struct nn_conf c = {
@@ -86,10 +95,8 @@ static bool open_all(struct driver *d, char **argv) {
         .n_seq = 1,
         .n_ctx = 512,
         .n_batch = 1,
-        .kv = strcmp(argv[2], "f32") ? KV_F16 : KV_F32,
-        .wire = !strcmp(argv[3], "f32")  ? WIRE_F32
-                : !strcmp(argv[3], "q8") ? WIRE_Q8
-                                         : WIRE_Q16,
+        .kv = (enum kv_type)kv,
+        .wire = (enum wire_type)wire,
         .budget = 1ULL << 30,
         .n_reader = 2,
         .n_slot = 4,
@@ -101,9 +108,16 @@ static bool open_all(struct driver *d, char **argv) {
 }
 
 int main(int argc, char **argv) {
+    static const char *const kv_name[] = {[KV_F32] = "f32", [KV_F16] = "f16", [KV_Q8_0] = "q8_0"};
+    static const char *const wire_name[] = {
+        [WIRE_F32] = "f32", [WIRE_Q16] = "q16", [WIRE_Q8] = "q8"};
     static struct driver d;
-    if (argc != 4) return fprintf(stderr, "usage: golden_logits MODEL f32|f16 f32|q16|q8\n"), 2;
-    bool ok = open_all(&d, argv);
+    int kv, wire;
+    if (argc != 4 || !find_name(argv[2], kv_name, 3, &kv) ||
+        !find_name(argv[3], wire_name, 3, &wire)) {
+        return fprintf(stderr, "usage: golden_logits MODEL f32|f16|q8_0 f32|q16|q8\n"), 2;
+    }
+    bool ok = open_all(&d, argv[1], kv, wire);
     if (!ok) fprintf(stderr, "%s\n", d.err.text);
     nn_close(d.nn);
     model_close(&d.model);

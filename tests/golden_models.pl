@@ -29,10 +29,12 @@ my ($passed, $failed, $unsupported) = (0, 0, 0);
 
 sub slurp { my $f = shift; open my $h, '<:raw', $f or return; local $/; return scalar <$h> }
 
-# Ask the driver; returns (status, answers).
-sub ask {
-    my ($model, @lines) = @_;
-    my $pid = open2(my $out, my $in, "$build/tests/golden_logits", $model, 'f32', 'f32');
+# Ask the driver; returns (status, answers). With keys and values kept as they are, or in another type.
+sub ask { return ask_kv('f32', @_) }
+
+sub ask_kv {
+    my ($kv, $model, @lines) = @_;
+    my $pid = open2(my $out, my $in, "$build/tests/golden_logits", $model, $kv, 'f32');
     print $in "$_\n" for @lines;
     close $in;
     binmode $out;
@@ -274,6 +276,40 @@ sub both_formats {
     verdict('stories260K as GGUF and as .m', length($a) . ' bytes', length $a > 300 && $a eq $b ? () : "$a | $b");
 }
 
+# Keys and values in F16 and Q8_0, beside the same as floats. How far off the logits are, relative to their size,
+# follows from the rounding: each of the 2 layers adds that of its keys and of its values, four sources of about
+# the same weight, so sqrt(4) times one. One is, for values that are normally distributed with deviation 1, as
+# random weights make them:
+#   F16   steps of 2^-10 of the power of two below the value, 1/1.47 of its size in the mean square, and a step
+#         rounds by 1/sqrt(12) of it: 1.92e-4
+#   Q8_0  steps of 1/127 of the largest of 32, which is 2.35: 5.34e-3
+# So 3.8e-4 and 1.07e-2 are expected (seen 4.1e-4 and 1.09e-2); allowed is half to one and a half of that. Tried:
+# rounding towards zero costs 1.7 times as much, a scale off by 1/64 2.4 times, one value in 64 lost 23 times, and F16 in
+# place of Q8_0 a 27th.
+sub kv_types {
+    my ($model, $golden) = ("$dir/C-models/rnd-llama-F32.gguf", "$dir/G-golden/rnd-llama-F32.json");
+    return unless -e $model && -e $golden;
+    my @ask = map { "logits @{$_->{tokens}}" } @{decode_json(slurp($golden))->{runs}};
+    my (undef, @float) = ask($model, @ask);
+    my %expected = (f16 => 2 * 2 ** -10 / 1.47 / sqrt 12, q8_0 => 2 * 2.35 / 127 / sqrt 12);
+    for my $kv (sort keys %expected) {
+        my ($status, @got) = ask_kv($kv, $model, @ask);
+        my ($off, $size) = (0, 0);
+        for my $run (0 .. $#got) {
+            for my $t (0 .. $#{$got[$run]}) {
+                my ($is, $want) = ($got[$run][$t], $float[$run][$t]);
+                for (0 .. $#$want) { $off += ($is->[$_] - $want->[$_]) ** 2; $size += $want->[$_] ** 2 }
+            }
+        }
+        my $error = $size ? sqrt($off / $size) : 0;
+        my $ratio = $error / $expected{$kv};
+        my $ok = !$status && @got == @ask && $ratio >= 0.5 && $ratio <= 1.5;
+        my $note = sprintf 'off by %.3g, %.2f of what its rounding should cost', $error, $ratio;
+        verdict("rnd-llama-F32 with $kv keys and values", $note, $ok ? () : $note);
+    }
+}
+
+kv_types();
 if (my $text = slurp("$dir/C-models/dllama/dllama_golden.json")) {
     my $tmp = tempdir(CLEANUP => 1);
     dllama_run($_, "$dir/C-models/dllama", $tmp) for @{decode_json($text)->{runs}};
