@@ -391,6 +391,22 @@ static void test_system(const struct tok *b) {
 #undef USER
 }
 
+/* A template that takes nearly all the steps there are is not rendered for every note. */
+static void test_long(const struct tok *b) {
+    static const char slow[] =
+        "{% set l = range(150) %}{% for i in range(100000) %}{% for j in l %}"
+        "{% endfor %}{% endfor %}{{ messages[0].tool_calls[0].arguments }}",
+                      call[] = "[{\"role\":\"assistant\",\"tool_calls\":[{\"arguments\":{}}]}]";
+    struct turn u;
+    tools = "[1]";
+    bool ok = take(&u, &bpe, b, slow, call, NULL, CHAT_THINK_AUTO);
+    tap_ok(ok && u.prompt.text.steps > JINJA_STEPS / 2 && !u.prompt.is_toolless,
+           "after %llu steps no other ways are tried: %s", (unsigned long long)u.prompt.text.steps,
+           u.err.text);
+    drop(&u);
+    tools = NULL;
+}
+
 static void test_refusals(const struct tok *b) {
     static const char *const wrong[] = {"{}", "[]", "[1]", "[{\"content\":\"a\"}]",
                                         "[{\"role\":1}]"};
@@ -446,6 +462,7 @@ int main(void) {
         test_arguments(b);
         test_argument_bounds(b);
         test_system(b);
+        test_long(b);
         test_refusals(b);
     }
     tok_close(s);

@@ -226,6 +226,7 @@ struct job {
     const struct jinja *jinja;
     unsigned form;
     int64_t clock;
+    uint64_t *spent;  // steps of the renderings so far
 };
 
 static MUST fill_vars(const struct job *job, const struct chat_fit *fit,
@@ -262,13 +263,18 @@ static MUST render_text(const struct job *job, const struct chat_fit *fit, struc
     return ok;
 }
 
-/* fit is filled in any case, and to be freed. */
+/* A template that takes long is not rendered time and again. fit is filled in any case, and to be freed. */
 static MUST render(const struct job *job, struct chat_fit *fit, struct chat_prompt *out,
                    struct err *e) {
     const struct chat *c = job->chat;
     *out = (struct chat_prompt){.is_merged = job->form & CHAT_MERGED};
     if (!chat_fit(fit, job->r.messages, job->form, e)) return false;
-    if (!render_text(job, fit, &out->text, e)) return false;
+    if (*job->spent > JINJA_STEPS) {
+        return err_set(e, ERR_LIMIT, "the chat template takes too long to be tried in other ways");
+    }
+    bool ok = render_text(job, fit, &out->text, e);
+    *job->spent += out->text.steps;
+    if (!ok) return false;
     if (c->style.kind != REASONING_TAGS || !job->r.add_generation_prompt) return true;
     const struct jinja_text *t = &out->text;
     out->is_thinking = t->n_span && !t->span[t->n_span - 1].is_data && ends_with(t, c->style.open);
@@ -371,11 +377,13 @@ static MUST find_form(struct job *job, struct chat_prompt *out, struct err *e) {
 
 MUST chat_render(const struct chat *c, const struct chat_request *r, struct chat_prompt *out,
                  struct err *e) {
+    uint64_t spent = 0;
     bool has_tools = json_kind(r->tools) == JSON_ARRAY && json_size(r->tools);
     struct job job = {.chat = c,
                       .r = *r,
                       .jinja = has_tools && c->tool_jinja ? c->tool_jinja : c->jinja,
-                      .clock = wall_clock()};
+                      .clock = wall_clock(),
+                      .spent = &spent};
     *out = (struct chat_prompt){0};
     if (!check_messages(r->messages, e) || !find_form(&job, out, e)) return false;
     bool is_asked = r->think != CHAT_THINK_AUTO && r->add_generation_prompt;

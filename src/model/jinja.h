@@ -68,13 +68,14 @@ struct jinja_text {
     size_t len;
     struct jinja_span *span;  // [n_span], owned: they cover the text, neighbours differ
     size_t n_span;
-    bool has_dict;  // a dict was printed as Python prints it: hardly what a model was trained on
+    bool has_dict;   // a dict was printed as Python prints it: hardly what a model was trained on
+    uint64_t steps;  // of JINJA_STEPS that were taken, also by what failed
 };
 
 /* now: seconds since 1970 as the clock on the wall shows them, for strftime_now.
  * Fails: ERR_FORMAT where jinja2 raises anything; ERR_UNSUPPORTED where the template itself refuses
  * (raise_exception); ERR_LIMIT, ERR_MEMORY.
- * *out is freed with jinja_text_free, and empty after a failure. */
+ * *out is freed with jinja_text_free, and empty after a failure, but for the steps. */
 MUST jinja_render(const struct jinja *t, const struct jinja_var *var, size_t n_var, int64_t now,
                   struct jinja_text *out, struct err *e);
 void jinja_text_free(struct jinja_text *out);
