@@ -86,6 +86,8 @@ static void test_language(void) {
 }
 
 static void test_text(void) {
+    gives("{{ '\u0130X' | lower }}{{ 'A\u0130'.casefold() }}{{ '\u0130' | lower | length }}",
+          "i\u0307xai\u03072");
     gives("{{ u.split() }}{{ u | trim }}{{ u.strip().replace('b', 'B', 1) }}",
           "['a', 'b', 'c']a b \n ca B \n c");
     gives("{{ d | tojson }}{{ d | tojson(indent=1) }}",
@@ -102,6 +104,26 @@ static void test_text(void) {
     gives("{{ nothing }}{{ nothing is defined }}{{ d.zz | default('q') }}{{ none.x }}", "Falseq");
 }
 
+/* What `safe` and `escape` mark as escaped already (Python's Markup): adding to it escapes the rest. */
+static void test_markup(void) {
+    gives("{{ 'a\"' | safe + '<\"' }} {{ '<' + '<' | safe }} {{ '<' | safe ~ '<' }}",
+          "a\"&lt;&#34; &lt;< <<");
+    gives("{{ 'f: ' | safe + d | tojson + '\\n' | safe }}",
+          "f: {&#34;b&#34;: 1, &#34;a&#34;: {&#34;x&#34;: [1, 2.5, true]}}\n");
+    gives("{{ '<' | e | e }}{{ '<' | safe | e }}{{ '<' | safe | forceescape }} {{ '<' | e + '<' }}",
+          "&lt;<&lt; &lt;&lt;");
+    gives("{{ '<a ' | safe | trim | upper + '<' }} {{ ('<a' | safe)[:1] + '<' }} "
+          "{{ ('<,' | safe).split(',')[0].strip() + '<' }} {{ ('<' | safe) * 2 + '<' }}",
+          "<A&lt; <&lt; <&lt; <<&lt;");
+    gives("{% set x = '<' | safe %}{{ x + '<' }}{% set y %}{{ x }}{% endset %}{{ y + '<' }}"
+          "{{ x | replace('a', '') + '<' }}{{ [x] | join + '<' }}{{ x | list | first + '<' }}",
+          "<&lt;<<<<<<<<");
+    gives(
+        "{{ '<' | safe is escaped }} {{ '<' is escaped }} {{ ['<' | safe] }} {{ '<' | safe == '<' }}",
+        "True False [Markup('<')] True");
+    marks("{{ own | safe + m[1].role }}", "TTTTTTTddddddddddddd");
+}
+
 static void test_statements(void) {
     gives("  {% if n > 3 %}\n  yes\n  {% endif %}\nend\n", "  yes\nend");
     gives("a {%- if n -%} b {%- endif %} c", "ab c");
@@ -115,6 +137,13 @@ static void test_statements(void) {
     gives("{% macro f(a, b=2) %}{{ a }}{{ b }}{{ caller() if caller }}{% endmacro %}"
           "{{ f(1) }}{{ f(b=3, a=4) }}{% call f(0) %}!{% endcall %}",
           "124302!");
+    gives("{% macro f(a, b=2) %}{{ varargs }}{% endmacro %}{{ f.name }}{{ f.arguments }}"
+          "{{ f.catch_varargs }}{{ f.catch_kwargs }}{{ f.caller }}",
+          "f('a', 'b')TrueFalseFalse");
+    gives("{% macro f() %}{{ caller() }}{{ kwargs }}{% endmacro %}{{ f.arguments }}"
+          "{{ f.catch_varargs }}{{ f.catch_kwargs }}{{ f.caller }}",
+          "()FalseTrueTrue");
+    gives("{% autoescape false %}{{ '<' }}{% endautoescape %}", "<");
     gives("{% set t %}x{{ n }}{% endset %}{% filter upper %}{{ t }}{% endfilter %}", "X5");
     gives("{% raw %}{{ a }}{% endraw %}{% generation %}g{% endgeneration %}", "{{ a }}g");
     gives("{% set x = l | map('string') %}{{ x | list }}{{ x | list }}", "['3', '1', '2'][]");
@@ -140,6 +169,9 @@ static void test_refusals(void) {
     refused("\n{{ nothing.x }}", ERR_FORMAT, "line 2: \"nothing\" is undefined");
     refused("{{ s | nosuch }}", ERR_FORMAT, "no filter \"nosuch\"");
     refused("{{ 'a' + 1 }}", ERR_FORMAT, "between str and int");
+    refused("{{ '{} {0}'.format(1) }}", ERR_FORMAT, "numbered");
+    refused("{{ '{0} {}'.format(1) }}", ERR_FORMAT, "numbered");
+    refused("{% autoescape true %}{% endautoescape %}", ERR_UNSUPPORTED, "autoescape");
     refused("{{ raise_exception('no system, please') }}", ERR_UNSUPPORTED, "no system, please");
     refused("{{ l.append(1) }}", ERR_FORMAT, "in place");
     refused("{% include 'x' %}", ERR_UNSUPPORTED, "include");
@@ -180,6 +212,7 @@ int main(void) {
     }
     test_language();
     test_text();
+    test_markup();
     test_statements();
     test_marks();
     test_refusals();

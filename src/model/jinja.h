@@ -3,7 +3,8 @@
  * A template is compiled once and rendered with variables taken from JSON. Set up as models expect:
  * trim_blocks, lstrip_blocks, break and continue, `generation` blocks, raise_exception, strftime_now;
  * tojson keeps keys in their order and leaves characters as they are. Numbers, lists and None print as
- * Python prints them. Left out, and refused by name: import, include, extends, autoescape, trans.
+ * Python prints them. Left out, and refused by name: import, include, extends, trans,
+ * autoescape (but for false).
  *
  * Each byte of the text knows where it came from. Strings out of the variables are data, unless the
  * variable is trusted; what the template itself spells is not. Marks follow the bytes through every

@@ -203,10 +203,18 @@ MUST call_builtin(struct vm *vm, const struct builtin *fn, const struct value *s
     return fn->fn(vm, &c, out);
 }
 
+/* The methods of a string that counts as escaped give such. */
+static MUST call_method(struct vm *vm, const struct method *m, const struct args *a,
+                        struct value *out) {
+    if (!call_builtin(vm, m->fn, &m->self, a, out)) return false;
+    if (out->kind == V_STR && m->self.kind == V_STR) out->is_safe = m->self.is_safe;
+    return true;
+}
+
 MUST eval_call(struct vm *vm, const struct value *fn, const struct args *a, struct value *out) {
     switch (fn->kind) {
     case V_BUILTIN: return call_builtin(vm, fn->builtin, NULL, a, out);
-    case V_METHOD: return call_builtin(vm, fn->method->fn, &fn->method->self, a, out);
+    case V_METHOD: return call_method(vm, fn->method, a, out);
     case V_MACRO: return exec_macro(vm, fn->macro, a, out);
     case V_LOOP: return loop_call(vm, fn->loop, a, out);
     case V_JOINER: *out = fn->turns->at++ ? fn->turns->list->item[0] : value_text(""); return true;

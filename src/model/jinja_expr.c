@@ -266,6 +266,7 @@ static MUST parse_variable(struct parser *p, struct node **out) {
     if (!parse_node(p, N_NAME, out) || !parse_symbol(p, &p->now.v, &(*out)->sym)) return false;
     if ((*out)->sym == p->t->sym_varargs) p->spoken |= MACRO_VARARGS;
     if ((*out)->sym == p->t->sym_kwargs) p->spoken |= MACRO_KWARGS;
+    if ((*out)->sym == p->t->sym_caller) p->spoken |= MACRO_CALLER;
     return parse_next(p);
 }
 

@@ -40,7 +40,9 @@ static MUST number_arg(struct vm *vm, const struct call *c, int i, int64_t other
 static MUST as_method(struct vm *vm, struct call *c, struct value *out) {
     struct value text, name = value_text(c->name);
     const struct builtin *fn = str_method_find(&name);
-    return to_str(vm, &c->self, &text) && call_builtin(vm, fn, &text, c->args, out);
+    if (!to_str(vm, &c->self, &text) || !call_builtin(vm, fn, &text, c->args, out)) return false;
+    out->is_safe = text.is_safe;
+    return true;
 }
 
 /* --- texts --- */
@@ -115,20 +117,12 @@ static MUST filter_indent(struct vm *vm, struct call *c, struct value *out) {
     return true;
 }
 
+/* What is escaped already stays, but for forceescape. */
 static MUST filter_escape(struct vm *vm, struct call *c, struct value *out) {
-    static const char special[] = "&<>'\"", *const spelled[] = {"&amp;", "&lt;", "&gt;", "&#39;",
-                                                                "&#34;"};
     struct value text;
-    struct text t = {0};
-    if (!to_str(vm, &c->self, &text) || !vm_charge(vm, text.len)) return false;
-    for (size_t i = 0; i < text.len; i++) {
-        const char *at = text.s[i] ? strchr(special, text.s[i]) : NULL;
-        const char *s = at ? spelled[at - special] : text.s + i;
-        bool is_data = text.mark ? text.mark[i] : text.is_data;
-        if (!text_bytes_add(vm, &t, s, at ? strlen(s) : 1, is_data)) return false;
-    }
-    *out = text_value(&t);
-    return true;
+    if (!to_str(vm, &c->self, &text)) return false;
+    *out = text;
+    return (text.is_safe && c->name[0] == 'e') || value_escape(vm, &text, out);
 }
 
 static MUST filter_urlencode(struct vm *vm, struct call *c, struct value *out) {
@@ -314,7 +308,9 @@ static MUST filter_default(struct vm *vm, struct call *c, struct value *out) {
 }
 
 static MUST filter_safe(struct vm *vm, struct call *c, struct value *out) {
-    return to_str(vm, &c->self, out);
+    if (!to_str(vm, &c->self, out)) return false;
+    out->is_safe = true;
+    return true;
 }
 
 static MUST filter_attr(struct vm *vm, struct call *c, struct value *out) {

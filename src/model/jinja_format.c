@@ -182,14 +182,24 @@ MUST format_one(struct vm *vm, const struct value *v, const struct value *spec, 
     return true;
 }
 
+/* How fields without a name are counted: all by themselves, or all by their numbers. */
+struct counting {
+    size_t next;
+    bool is_own, is_numbered;
+};
+
 /* The value that a field names: a number, a name or nothing, then .attribute and [item]. */
 static MUST field_value(struct vm *vm, const struct value *field, const struct args *a,
-                        size_t *next, struct value *out) {
+                        struct counting *n, struct value *out) {
     size_t at = 0, len = field->len;
     const char *s = field->s;
     int64_t index;
     if (take_number(s, len, &at, &index) || !len || s[0] == '.' || s[0] == '[') {
-        size_t i = at ? (size_t)index : (*next)++;
+        size_t i = at ? (size_t)index : n->next++;
+        *(at ? &n->is_numbered : &n->is_own) = true;
+        if (n->is_own && n->is_numbered) {
+            return vm_fail(vm, "format: fields are numbered all or none");
+        }
         if (i >= a->n_pos) return vm_fail(vm, "format has no value %zu", i);
         *out = a->pos[i];
     } else {
@@ -218,13 +228,13 @@ static MUST field_value(struct vm *vm, const struct value *field, const struct a
 
 /* One field without its braces: name[!conversion][:format]. */
 static MUST put_field(struct vm *vm, struct text *t, const struct value *field,
-                      const struct args *a, size_t *next) {
+                      const struct args *a, struct counting *n) {
     struct text shown = {0};
     struct value v, text, spec = value_text("");
     size_t end = 0;
     while (end < field->len && field->s[end] != ':' && field->s[end] != '!') end++;
     struct value name = value_part(field, 0, end);
-    if (!field_value(vm, &name, a, next, &v)) return false;
+    if (!field_value(vm, &name, a, n, &v)) return false;
     if (end < field->len && field->s[end] == '!') {
         char how = end + 1 < field->len ? field->s[end + 1] : '\0';
         if (how != 'r' && how != 's') return vm_fail(vm, "format knows !r and !s");
@@ -240,7 +250,7 @@ static MUST put_field(struct vm *vm, struct text *t, const struct value *field,
 MUST format_braces(struct vm *vm, const struct value *fmt, const struct args *a,
                    struct value *out) {
     struct text t = {0};
-    size_t next = 0;
+    struct counting n = {0};
     for (size_t i = 0; i < fmt->len;) {
         char c = fmt->s[i];
         bool is_double = i + 1 < fmt->len && fmt->s[i + 1] == c;
@@ -253,7 +263,7 @@ MUST format_braces(struct vm *vm, const struct value *fmt, const struct args *a,
         const char *end = c == '{' ? memchr(fmt->s + i, '}', fmt->len - i) : NULL;
         if (!end) return vm_fail(vm, "format: a single \"%c\"", c);
         struct value field = value_part(fmt, i + 1, (size_t)(end - (fmt->s + i)) - 1);
-        if (!vm_charge(vm, 32) || !put_field(vm, &t, &field, a, &next)) return false;
+        if (!vm_charge(vm, 32) || !put_field(vm, &t, &field, a, &n)) return false;
         i = (size_t)(end - fmt->s) + 1;
     }
     *out = text_value(&t);

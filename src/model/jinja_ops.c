@@ -183,10 +183,12 @@ MUST value_length(struct vm *vm, const struct value *v, int64_t *n) {
 }
 
 static MUST chars_of(struct vm *vm, const struct value *s, struct list *l) {
+    struct value plain = *s;
     int32_t cp;
+    plain.is_safe = false;
     for (size_t i = 0, n; i < s->len; i += n) {
         n = utf8_step(s->s + i, s->len - i, &cp);
-        if (!list_add(vm, l, value_part(s, i, n))) return false;
+        if (!list_add(vm, l, value_part(&plain, i, n))) return false;
     }
     return vm_charge(vm, 8 * (size_t)s->len);
 }
@@ -229,6 +231,28 @@ static MUST bind(struct vm *vm, const struct value *self, const struct builtin *
 }
 
 /* An attribute that is not an item. *found is false when there is none. */
+static MUST macro_attr(struct vm *vm, const struct macro *m, const struct value *name,
+                       struct value *out) {
+    static const struct {
+        const char *name;
+        uint16_t bit;
+    } known[] = {
+        {"catch_varargs", MACRO_VARARGS}, {"catch_kwargs", MACRO_KWARGS}, {"caller", MACRO_CALLER}};
+    struct list *l;
+    *out = value_of(V_MISSING);
+    if (value_is(name, "name")) *out = m->name;
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        if (value_is(name, known[i].name)) *out = value_bool(m->node->op & known[i].bit);
+    }
+    if (!value_is(name, "arguments")) return true;
+    if (!list_new(vm, 0, &l)) return false;
+    for (const struct node *p = m->node->a; p; p = p->next) {
+        if (!list_add(vm, l, vm->t->symbols.name[p->sym])) return false;
+    }
+    *out = value_list(V_TUPLE, l);
+    return true;
+}
+
 static MUST own_attr(struct vm *vm, const struct value *v, const struct value *name,
                      struct value *out, bool *found) {
     const struct builtin *fn;
@@ -240,10 +264,8 @@ static MUST own_attr(struct vm *vm, const struct value *v, const struct value *n
         if (out->kind != V_MISSING) return true;
         break;
     case V_MACRO:
-        if (value_is(name, "name")) {
-            *out = v->macro->name;
-            return true;
-        }
+        if (!macro_attr(vm, v->macro, name, out)) return false;
+        if (out->kind != V_MISSING) return true;
         break;
     case V_CYCLER:
         if (value_is(name, "current")) {
@@ -447,6 +469,7 @@ static MUST repeat(struct vm *vm, const struct value *v, int64_t n, struct value
             if (!text_add(vm, &t, v)) return false;
         }
         *out = text_value(&t);
+        out->is_safe = v->is_safe;
         return true;
     }
     if (!list_new(vm, 0, &l)) return false;
@@ -459,15 +482,42 @@ static MUST repeat(struct vm *vm, const struct value *v, int64_t n, struct value
     return true;
 }
 
+MUST value_escape(struct vm *vm, const struct value *s, struct value *out) {
+    static const char special[] = "&<>'\"", *const spelled[] = {"&amp;", "&lt;", "&gt;", "&#39;",
+                                                                "&#34;"};
+    struct text t = {0};
+    if (!vm_charge(vm, s->len)) return false;
+    for (size_t i = 0; i < s->len; i++) {
+        const char *at = s->s[i] ? strchr(special, s->s[i]) : NULL;
+        const char *to = at ? spelled[at - special] : s->s + i;
+        bool is_data = s->mark ? s->mark[i] : s->is_data;
+        if (!text_bytes_add(vm, &t, to, at ? strlen(to) : 1, is_data)) return false;
+    }
+    *out = text_value(&t);
+    out->is_safe = true;
+    return true;
+}
+
+static MUST join_strings(struct vm *vm, const struct value *a, const struct value *b,
+                         struct value *out) {
+    bool is_safe = a->is_safe || b->is_safe;
+    const struct value *part[2] = {a, b};
+    struct text t = {0};
+    struct value escaped;
+    for (int i = 0; i < 2; i++) {
+        bool is_plain = is_safe && !part[i]->is_safe;
+        if (is_plain && !value_escape(vm, part[i], &escaped)) return false;
+        if (!text_add(vm, &t, is_plain ? &escaped : part[i])) return false;
+    }
+    *out = text_value(&t);
+    out->is_safe = is_safe;
+    return true;
+}
+
 static MUST join_two(struct vm *vm, const struct value *a, const struct value *b,
                      struct value *out) {
-    struct text t = {0};
     struct list *l;
-    if (a->kind == V_STR) {
-        if (!text_add(vm, &t, a) || !text_add(vm, &t, b)) return false;
-        *out = text_value(&t);
-        return true;
-    }
+    if (a->kind == V_STR) return join_strings(vm, a, b, out);
     if (!vm_charge(vm, 8 * (a->list->n + b->list->n))) return false;
     if (!list_new(vm, a->list->n + b->list->n, &l)) return false;
     for (size_t i = 0; i < a->list->n; i++) l->item[l->n++] = a->list->item[i];

@@ -49,6 +49,8 @@ enum value_kind {
 struct value {
     uint8_t kind;
     bool is_data;  // V_STR whose bytes all have one origin
+    bool
+        is_safe;  // V_STR that counts as escaped (Python's Markup): what is added to it gets escaped
     uint32_t len;  // V_STR, V_UNDEFINED (of the name); V_VIEW: 0 items, 1 keys, 2 values
     union {
         bool yes;
@@ -152,7 +154,7 @@ enum {
 };
 
 /* What a macro's body speaks of, in its node's op. */
-enum { MACRO_VARARGS = 1, MACRO_KWARGS = 2 };
+enum { MACRO_VARARGS = 1, MACRO_KWARGS = 2, MACRO_CALLER = 4 };
 
 struct node {
     uint8_t kind;
@@ -400,6 +402,7 @@ bool value_is_number(const struct value *v);             // bool, int or float
 const char *value_type(const struct value *v);           // Python's name of it
 double value_number(const struct value *v);
 bool value_truth(const struct value *v);
+MUST value_escape(struct vm *vm, const struct value *s, struct value *out);  // for HTML
 MUST value_equal(struct vm *vm, const struct value *a, const struct value *b, bool *yes);
 /* *order < 0, 0, > 0. Fails where Python has no order; op: how to say so. */
 MUST value_order(struct vm *vm, const struct value *a, const struct value *b, const char *op,

@@ -288,6 +288,16 @@ static MUST parse_scope(struct parser *p, struct node **out, bool is_block) {
     return p->now.kind != T_NAME || parse_next(p);
 }
 
+/* Nothing is escaped on its way out here, so that what asks for it is refused. */
+static MUST parse_autoescape(struct parser *p, struct node **out) {
+    if (!parse_node(p, N_SCOPE, out) || !parse_next(p)) return false;
+    if (!parse_is_name(p, "false") && !parse_is_name(p, "False")) {
+        return err_set(p->e, ERR_UNSUPPORTED,
+                       "line %u: {%% autoescape %%} is known with false alone", p->now.line);
+    }
+    return parse_next(p) && parse_function(p, "endautoescape", *out);
+}
+
 static MUST parse_jump(struct parser *p, struct node **out) {
     bool is_break = parse_is_name(p, "break");
     if (!p->n_loop) return parse_fail(p, "there is no loop to leave");
@@ -299,8 +309,8 @@ static MUST parse_print(struct parser *p, struct node **out) {
 }
 
 static MUST refuse(struct parser *p) {
-    static const char *const known[] = {"import",     "from",  "include", "extends",
-                                        "autoescape", "trans", "do",      "debug"};
+    static const char *const known[] = {"import", "from", "include", "extends",
+                                        "trans",  "do",   "debug"};
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         if (!parse_is_name(p, known[i])) continue;
         return err_set(p->e, ERR_UNSUPPORTED, "line %u: {%% %s %%} is not known here", p->now.line,
@@ -319,6 +329,7 @@ static MUST dispatch(struct parser *p, struct node **out) {
     if (parse_is_name(p, "with")) return parse_with(p, out);
     if (parse_is_name(p, "generation")) return parse_scope(p, out, false);
     if (parse_is_name(p, "block")) return parse_scope(p, out, true);
+    if (parse_is_name(p, "autoescape")) return parse_autoescape(p, out);
     if (parse_is_name(p, "print")) return parse_print(p, out);
     if (parse_is_name(p, "break") || parse_is_name(p, "continue")) return parse_jump(p, out);
     return refuse(p);

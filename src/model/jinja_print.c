@@ -59,6 +59,7 @@ static MUST repr_str(struct vm *vm, struct text *t, const struct value *s) {
     bool has_single = memchr(s->s, '\'', s->len), has_double = memchr(s->s, '"', s->len);
     char quote[2] = {has_single && !has_double ? '"' : '\'', '\0'}, escape[16];
     int32_t cp;
+    if (s->is_safe && !text_chars(vm, t, "Markup(")) return false;
     if (!vm_charge(vm, s->len) || !text_chars(vm, t, quote)) return false;
     for (size_t i = 0, n; i < s->len; i += n) {
         n = utf8_step(s->s + i, s->len - i, &cp);
@@ -68,7 +69,7 @@ static MUST repr_str(struct vm *vm, struct text *t, const struct value *s) {
             return false;
         }
     }
-    return text_chars(vm, t, quote);
+    return text_chars(vm, t, quote) && (!s->is_safe || text_chars(vm, t, ")"));
 }
 
 static MUST repr_list(struct vm *vm, struct text *t, const struct value *v) {

@@ -326,6 +326,11 @@ static MUST recase(struct vm *vm, const struct value *s, enum letter_case how, s
             if (!text_bytes_add(vm, &t, "SS", 2, is_data)) return false;
             continue;
         }
+        if (cp == 0x130 && change_case(cp, how, is_start) == 'i') {  // the dot stays
+            if (!text_bytes_add(vm, &t, "i\u0307", 3, is_data)) return false;
+            is_start = false;
+            continue;
+        }
         size_t len = cp < 0 ? 0 : utf8_write(change_case(cp, how, is_start), letter);
         if (!text_bytes_add(vm, &t, len ? letter : s->s + i, len ? len : n, is_data)) return false;
         is_start = how == CASE_TITLE && cp >= 0 && !unicode_is_lower(cp) && !unicode_is_upper(cp);
