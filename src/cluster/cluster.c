@@ -188,8 +188,6 @@ static void act(struct cluster *c, const struct action *a) {
     }
 }
 
-enum { ACTIONS_AT_ONCE = 1000 };  // more is a mistake of ours
-
 void cluster_depart(struct cluster *c) {
     if (c->has_left) return;
     c->has_left = true;
@@ -220,6 +218,8 @@ static void tell_mdns(struct cluster *c) {
     c->is_serving_told = is_serving;
     mdns_serve(c->mdns, is_serving);
 }
+
+enum { ACTIONS_AT_ONCE = 1000 };  // more is a mistake of ours
 
 void cluster_settle(struct cluster *c) {
     struct action a;
