@@ -402,6 +402,18 @@ static void test_many_ways(void) {
     struct grammar *g = open_text(GRAMMAR_SCHEMA, text, &e);
     tap_ok(!g && e.code == ERR_LIMIT, "ways that multiply: %s", g ? "taken" : e.text);
     grammar_close(g);
+    /* 4096 ways are few, but not through thousands of keys. */
+    static char wide[GRAMMAR_TEXT];
+    n = (size_t)sprintf(wide, "{\"allOf\":[{\"type\":\"string\"");
+    for (int i = 0; i < 4000; i++) n += (size_t)sprintf(wide + n, ",\"title\":0");
+    n += (size_t)sprintf(wide + n, "}");
+    for (int i = 0; i < 12; i++) {
+        n += (size_t)sprintf(wide + n, ",{\"anyOf\":[{\"type\":\"null\"},{\"type\":\"null\"}]}");
+    }
+    memcpy(wide + n, "]}", 3);
+    g = open_text(GRAMMAR_SCHEMA, wide, &e);
+    tap_ok(!g && e.code == ERR_LIMIT, "ways through many keys: %s", g ? "taken" : e.text);
+    grammar_close(g);
 }
 
 static void note_is(const char *schema, const char *want) {

@@ -33,8 +33,9 @@ static const struct {
              {"exclusiveMinimum", T_NUMBER},
              {"exclusiveMaximum", T_NUMBER}};
 
-enum { N_ABOUT = sizeof about / sizeof *about };
+enum { N_ABOUT = sizeof about / sizeof *about, REF_STEPS = 64 };
 
+/* Ways multiply: all that a way costs is counted, keys that are looked through above all. */
 static MUST charge(struct schema *r, size_t n, struct err *e) {
     if (n > SCHEMA_STEPS - r->n_step)
         return schema_refuse(r, ERR_LIMIT, "\"allOf\" and \"anyOf\" join too much", e);
@@ -85,6 +86,7 @@ static MUST common_types(struct schema *r, const struct joined *j, bool *has, bo
     for (unsigned i = 0; i < j->n; i++) {
         bool one[N_TYPE];
         unsigned n = 0;
+        if (!charge(r, 1 + json_size(j->part[i]), e)) return false;
         if (!read_types(r, j->part[i], one, &n, e)) return false;
         for (unsigned t = 0; n && t < N_TYPE; t++) has[t] &= one[t];
         *is_any &= !n;
@@ -265,7 +267,7 @@ static MUST add_values(struct schema *r, struct joined *j, const struct json_val
 static MUST add_way(struct schema *r, struct joined *j, uint32_t alt, struct err *e) {
     const struct json_value *from = NULL;
     bool has[N_TYPE], is_any;
-    if (!charge(r, j->n, e) || !common_types(r, j, has, &is_any, e)) return false;
+    if (!common_types(r, j, has, &is_any, e)) return false;
     for (unsigned i = 0; i < j->n && !from; i++) {
         if (has_values(j->part[i])) from = j->part[i];
     }
@@ -278,7 +280,7 @@ static MUST add_part(struct schema *r, struct joined *j, const struct json_value
     struct json_chars ref = {NULL, 0};
     const struct json_value *to = NULL, *list, *item;
     struct json_iter at;
-    if (!charge(r, 1, e)) return false;
+    if (!charge(r, 1 + json_size(v), e)) return false;
     if (++r->nest > GRAMMAR_NEST) return schema_refuse(r, ERR_LIMIT, "it nests too deeply", e);
     if (json_kind(v) == JSON_BOOL) {
         j->is_never |= !json_is_true(v);
@@ -288,6 +290,7 @@ static MUST add_part(struct schema *r, struct joined *j, const struct json_value
     if (json_kind(v) != JSON_OBJECT)
         return schema_refuse(r, ERR_FORMAT, "a schema must be an object, true or false", e);
     if (!json_want_chars(v, "$ref", &ref, e)) return err_in(e, "schema");
+    if (ref.s && !charge(r, REF_STEPS, e)) return false;
     if (ref.s && !(to = schema_target(r, ref)))
         return schema_refuse_key(r, ERR_FORMAT, ref, "leads nowhere; only #/.. is supported here",
                                  e);
@@ -309,6 +312,7 @@ static MUST add_ways(struct schema *r, struct joined *j, unsigned at, uint32_t a
     const struct json_value *list = NULL, *way;
     struct json_iter it;
     for (; !list && at < 2 * j->n; at++) {
+        if (!charge(r, 1 + json_size(j->part[at / 2]), e)) return false;
         if (!schema_list(r, j->part[at / 2], at % 2 ? "oneOf" : "anyOf", &list, e)) return false;
     }
     if (r->tree.is_full) return true;
