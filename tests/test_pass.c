@@ -63,6 +63,26 @@ static bool break_off(struct trial *t, struct par *team, unsigned n_place) {
     return ok;
 }
 
+/* Begun and left before each of its pieces. */
+static bool leave(struct trial *t, struct par *team, unsigned *n_piece) {
+    float *got = malloc(t->n_vocab * sizeof *got);
+    bool ok = true, is_over = false;
+    for (*n_piece = 0; ok && !is_over; ++*n_piece) {
+        nn_truncate(t->nn, 0, BEFORE);
+        t->stop_at = 0;
+        ok = nn_begin(t->nn, 0, unwanted, SWEEP, 1, &t->err);
+        for (unsigned i = 0; ok && i < *n_piece; i++) ok = nn_go_on(t->nn, team, &is_over, &t->err);
+        t->n_bad += nn_pos(t->nn, 0) != (is_over ? BEFORE + SWEEP : BEFORE);
+        ok = ok && nn_pass(t->nn, &t->err);
+        for (uint32_t s = 0; ok && s < 2; s++) {
+            ok = ends(t, team, s, s ? SWEEP : BEFORE, got);
+            t->n_bad += memcmp(got, t->want + s * t->n_vocab, t->n_vocab * sizeof *got) != 0;
+        }
+    }
+    free(got);
+    return ok;
+}
+
 static void run(void *ctx, struct par *team) {
     struct trial *t = ctx;
     nn_watch(t->nn, on_layer, t);
@@ -76,6 +96,10 @@ static void run(void *ctx, struct par *team) {
     t->ok = t->ok && break_off(t, team, n_place);
     tap_ok(t->ok && !t->n_bad, "%s: broken off at each of %u places %s", t->what, n_place,
            t->ok ? "" : t->err.text);
+    t->n_bad = 0;
+    t->ok = t->ok && leave(t, team, &n_place);
+    tap_ok(t->ok && !t->n_bad && n_place > 2, "%s: left before each of %u pieces %s", t->what,
+           n_place, t->ok ? "" : t->err.text);
 }
 
 static MUST open_nn(struct trial *t, const struct model *m, const struct kernels *k,

@@ -68,17 +68,16 @@ static MUST tell(struct nn *n, uint32_t layers_done, struct err *e) {
 
 /* All tokens through a layer, batch by batch: the keys and values of each are there before the next
  * one's attention reads them. Only the last batch lets the layer's tiles go. */
-static MUST run_layer(struct nn *n, struct par *team, uint32_t layer, uint32_t n_tok,
-                      struct err *e) {
+static MUST run_layer(struct nn *n, struct par *team, uint32_t layer, struct err *e) {
     const struct model *m = n->conf.model;
     uint32_t first = n->n_pos[n->seq];
     bool ok = true;
-    for (uint32_t at = 0, some; ok && at < n_tok; at += some) {
-        some = n_tok - at < n->conf.n_batch ? n_tok - at : n->conf.n_batch;
+    for (uint32_t at = 0, some; ok && at < n->n_tok; at += some) {
+        some = n->n_tok - at < n->conf.n_batch ? n->n_tok - at : n->conf.n_batch;
         n->x = n->x_all + (size_t)at * m->n_embd;
         n->angle = n->angle_all + (size_t)at * m->n_rot;
         n->pos = first + at;
-        n->mm.keeps = at + some < n_tok;
+        n->mm.keeps = at + some < n->n_tok;
         ok = layer_run(n, team, layer, some, e) && tell(n, layer + !n->mm.keeps, e);
     }
     return ok;
@@ -86,14 +85,13 @@ static MUST run_layer(struct nn *n, struct par *team, uint32_t layer, uint32_t n
 
 enum { FEW_TOKENS = 4 };  // up to here the memory limits, beyond arithmetic
 
-static void set_width(const struct nn *n, struct par *team, uint32_t n_tok) {
+void nn_widen(const struct nn *n, struct par *team, uint32_t n_tok) {
     bool some = n_tok <= FEW_TOKENS && n->conf.n_decode;
     par_width(team, some ? (int)n->conf.n_decode : par_threads(team));
 }
 
-MUST nn_step(struct nn *n, struct par *team, uint32_t seq, const int32_t *token, uint32_t n_tok,
-             uint32_t n_logit, struct err *e) {
-    const struct model *m = n->conf.model;
+MUST nn_begin(struct nn *n, uint32_t seq, const int32_t *token, uint32_t n_tok, uint32_t n_logit,
+              struct err *e) {
     assert(seq < n->conf.n_seq && n_logit <= n->conf.n_logit && n_logit <= n_tok);
     n->seq = seq;
     n->pos = n->n_pos[seq];
@@ -103,17 +101,38 @@ MUST nn_step(struct nn *n, struct par *team, uint32_t seq, const int32_t *token,
                        n->conf.n_ctx, n->pos, n_tok);
     }
     n->n_logit = 0;
-    set_width(n, team, n_tok);
+    n->n_tok = n_tok;
+    n->n_wanted = n_logit;
+    n->layer = 0;
     if (!embed(n, token, n_tok, e)) return false;
     angles(n, n_tok);
-    for (uint32_t i = 0; i < m->n_layer; i++) {
-        if (!run_layer(n, team, i, n_tok, e)) return false;
-    }
-    bool ok = n_logit ? output(n, team, n_tok, n_logit, e) : matmul_skip(&n->mm, &n->w.output, e);
+    return true;
+}
+
+static MUST finish(struct nn *n, struct par *team, struct err *e) {
+    uint32_t n_logit = n->n_wanted;
+    bool ok =
+        n_logit ? output(n, team, n->n_tok, n_logit, e) : matmul_skip(&n->mm, &n->w.output, e);
     if (!ok) return false;
-    n->n_pos[seq] += n_tok;
+    n->n_pos[n->seq] += n->n_tok;
     n->n_logit = n_logit;
     n->row = n_logit ? n_logit - 1 : 0;
+    return true;
+}
+
+MUST nn_go_on(struct nn *n, struct par *team, bool *is_over, struct err *e) {
+    *is_over = n->layer == n->conf.model->n_layer;
+    return *is_over ? finish(n, team, e) : run_layer(n, team, n->layer++, e);
+}
+
+MUST nn_step(struct nn *n, struct par *team, uint32_t seq, const int32_t *token, uint32_t n_tok,
+             uint32_t n_logit, struct err *e) {
+    bool is_over = false;
+    if (!nn_begin(n, seq, token, n_tok, n_logit, e)) return false;
+    nn_widen(n, team, n_tok);
+    while (!is_over) {
+        if (!nn_go_on(n, team, &is_over, e)) return false;
+    }
     return true;
 }
 

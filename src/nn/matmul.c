@@ -146,22 +146,53 @@ static void work(void *ctx, int thread, int n_thread) {
     }
 }
 
+/* Up to which of the jobs' n units, from `first` on, the tiles are there. */
+static uint32_t units_there(const struct matmul_state *s, uint32_t first, uint32_t n) {
+    const struct mm_job *job = s->job;
+    uint32_t base = 0, tile = UINT32_MAX;
+    for (uint32_t i = first; i < n; i++) {
+        while (i - base >= job->n_unit) base += job->n_unit, job++;
+        uint32_t of = s->w->unit[job->mat->unit0 + job->unit + i - base].tile;
+        if (of != tile && store_waits(s->store, of)) return i;
+        tile = of;
+    }
+    return n;
+}
+
+/* Units [first, n). While the disk is behind they are computed as their tiles come, and between them there
+ * is time for something else; without anything to do the team waits where it needs them. */
+static MUST run_all(struct matmul_state *s, struct par *team, uint32_t first, uint32_t n,
+                    struct err *e) {
+    bool has_work = s->idle;
+    while (first < n) {
+        s->n_unit = has_work ? units_there(s, first, n) : n;
+        if (s->n_unit == first) {
+            if (!s->idle(s->idle_ctx, team, &has_work, e)) return false;
+            continue;
+        }
+        atomic_store_explicit(&s->next, first, memory_order_relaxed);
+        par_run(team, work, s);
+        if (atomic_load(&s->failed)) {
+            *e = s->err;
+            return false;
+        }
+        first = s->n_unit;
+    }
+    return true;
+}
+
 MUST matmul(struct matmul_state *s, struct par *team, const struct mm_job *job, unsigned n_job,
             uint32_t n_tok, struct err *e) {
+    uint32_t n_unit = 0;
     assert(n_job <= MM_JOBS);
     s->n_job = n_job;
-    s->n_unit = 0;
     for (unsigned i = 0; i < n_job; i++) {
         s->job[i] = job[i];
         if (!job[i].n_unit) s->job[i].n_unit = job[i].mat->n_unit;
         if (!job[i].n_tok) s->job[i].n_tok = n_tok;
-        s->n_unit += s->job[i].n_unit;
+        n_unit += s->job[i].n_unit;
     }
-    atomic_store_explicit(&s->next, 0, memory_order_relaxed);
-    if (s->n_unit) par_run(team, work, s);
-    if (!atomic_load(&s->failed)) return true;
-    *e = s->err;
-    return false;
+    return run_all(s, team, 0, n_unit, e);
 }
 
 static MUST pass_tile(struct matmul_state *s, uint32_t i, struct err *e) {

@@ -28,18 +28,21 @@ struct matmul_state {
     pthread_mutex_t lock;
     uint8_t *scratch;  // [n_thread, w->unit_bytes] re-laid units
     bool keeps;        // the sweep comes by here again: tiles stay
+    nn_work *idle;     // what else to do instead of waiting for the disk, or NULL
+    void *idle_ctx;
     /* the call in progress */
     struct mm_job job[MM_JOBS];
     unsigned n_job;
-    uint32_t n_unit;
-    _Atomic uint32_t next;  // unit to hand out
+    uint32_t n_unit;        // of them those up to here can be handed out
+    _Atomic uint32_t next;  // the next to be
     atomic_bool failed;
     struct err err;  // of the first to fail; under lock
 };
 
 /* All jobs in one go of the team; their units must be next in the sweep, in this order, or those of
- * experts, in the order in which they were wanted of the store.
- * Fails as store_get, and with ERR_FORMAT for a scale that is not finite, naming the tensor. */
+ * experts, in the order in which they were wanted of the store. Where they would wait for the disk, the
+ * team does what `idle` has for it.
+ * Fails as idle() and store_get, and with ERR_FORMAT for a scale that is not finite, naming the tensor. */
 MUST matmul(struct matmul_state *s, struct par *team, const struct mm_job *job, unsigned n_job,
             uint32_t n_tok, struct err *e);
 

@@ -602,6 +602,11 @@ void nn_watch(struct nn *n, nn_progress *progress, void *ctx) {
     n->progress_ctx = ctx;
 }
 
+void nn_meanwhile(struct nn *n, nn_work *work, void *ctx) {
+    n->mm.idle = work;
+    n->mm.idle_ctx = ctx;
+}
+
 MUST nn_grow(struct nn *n, uint64_t bytes, uint64_t *more_bytes, struct err *e) {
     return store_grow(n->store, bytes, more_bytes, e);
 }

@@ -108,6 +108,24 @@ enum { NN_NO_LOGITS, NN_LOGITS };
 MUST nn_step(struct nn *n, struct par *team, uint32_t seq, const int32_t *token, uint32_t n_tok,
              uint32_t n_logit, struct err *e);
 
+/* A step of up to a batch in pieces, between which anything else may be done, steps of other slices too: it
+ * begins with the tokens, and goes on by a layer at a time, then the logits; *is_over: that was all. The team
+ * is taken as wide as it is. Left unfinished it is as one that was ended, see nn_pass(). Fail: as nn_step. */
+MUST nn_begin(struct nn *n, uint32_t seq, const int32_t *token, uint32_t n_tok, uint32_t n_logit,
+              struct err *e);
+MUST nn_go_on(struct nn *n, struct par *team, bool *is_over, struct err *e);
+
+/* The team as wide as nn_step makes it for so many tokens. */
+void nn_widen(const struct nn *n, struct par *team, uint32_t n_tok);
+
+/* A piece of work for the team of another; *did: false when there was none. */
+typedef bool nn_work(void *ctx, struct par *team, bool *did, struct err *e);
+
+/* What is to be done in a step whenever a tile of the sweep is waited for, as long as there is any; in short
+ * pieces, as the step goes on only between them, and with the team as wide as it is. What it fails with ends
+ * the step. NULL: nothing. */
+void nn_meanwhile(struct nn *n, nn_work *work, void *ctx);
+
 /* The k best logits of the last step's last token over all slices, in descending order, ties to the
  * lower id: *out [*n_out], valid until the next call; for a k in the thousands it may be more of them,
  * in that order. Collective. k = 1..n_vocab. Fails: as gather, and with ERR_FORMAT for a slice that

@@ -59,7 +59,9 @@ struct nn {
     struct matmul_state mm;
     uint32_t *n_pos;        // [n_seq] tokens of each sequence in the cache
     uint32_t seq, pos;      // of the step under way: its sequence, its first position
-    uint32_t n_logit;       // rows of logits that the last step has computed
+    uint32_t n_tok, layer;  // and its tokens, and the layer that comes next
+    uint32_t n_wanted;      // rows of logits that it is to compute
+    uint32_t n_logit;       // those that the last step has
     uint32_t row;           // of them, the one that is asked for
     nn_progress *progress;  // told after each layer, or NULL
     void *progress_ctx;

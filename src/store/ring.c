@@ -65,7 +65,7 @@ void ring_close(struct ring *r) {
     memset(r, 0, sizeof *r);
 }
 
-static bool is_over(struct ring *r) {
+static bool is_over(const struct ring *r) {
     return atomic_load_explicit(&r->stop, memory_order_acquire) ||
            atomic_load_explicit(&r->failed, memory_order_acquire);
 }
@@ -206,6 +206,10 @@ void ring_stop(struct ring *r) {
 
 static bool is_ready(const struct ring_slot *s, uint64_t q) {
     return atomic_load_explicit(&s->ready, memory_order_acquire) == (uint32_t)(q + 1);
+}
+
+bool ring_waits(const struct ring *r, uint64_t q) {
+    return !is_ready(&r->slot[q % r->n_slot], q) && !is_over(r);
 }
 
 static void wait_for_tile(struct ring *r, const struct ring_slot *s, uint64_t q) {

@@ -80,6 +80,8 @@ void ring_stop(struct ring *r);
 
 /* Wait for turn q and see its bytes. Fails: the reader's error. Thread: any. */
 MUST ring_get(struct ring *r, uint64_t q, const uint8_t **p, struct err *e);
+/* Whether ring_get(q) would have to wait now. */
+bool ring_waits(const struct ring *r, uint64_t q);
 /* Turn q is done with, and was not put before. Thread: any. */
 void ring_put(struct ring *r, uint64_t q);
 

@@ -211,7 +211,7 @@ bool store_has(const struct store *s, uint32_t i) {
 
 /* The first turn of this streamed tile that is not put: the caller has put it in the sweep before,
  * and nobody puts it in this one while it is wanted. */
-static uint64_t turn_now(struct store *s, const struct place *at) {
+static uint64_t turn_now(const struct store *s, const struct place *at) {
     return ring_turn(&s->ring, at->turn, at->then);
 }
 
@@ -242,6 +242,11 @@ MUST store_get(struct store *s, uint32_t i, struct view *v, struct err *e) {
     else if (!at->mem)
         ok = ring_get(&s->ring, turn_now(s, at), &v->p, e);
     return ok && !has_failed(s, e);
+}
+
+bool store_waits(const struct store *s, uint32_t i) {
+    const struct place *at = &s->place[i];
+    return !at->mem && !is_demand(s, i) && ring_waits(&s->ring, turn_now(s, at));
 }
 
 /* Into memory as it passes for the last time: all are done with it, and its slot still holds it. */

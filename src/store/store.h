@@ -119,6 +119,8 @@ bool store_has(const struct store *s, uint32_t i);
  * Fails: the reader's error, which is final: every later get fails with it. */
 MUST store_get(struct store *s, uint32_t i, struct view *v, struct err *e);
 void store_put(struct store *s, uint32_t i);
+/* Whether store_get(i) of a tile of the sweep would have to wait for the disk now. */
+bool store_waits(const struct store *s, uint32_t i);
 /* After store_get failed: the tile whose read did. Readers run ahead, so it is seldom the one asked for. */
 uint32_t store_failed(const struct store *s, uint32_t asked);
 
