@@ -38,6 +38,8 @@ LINK.tests/test_nomalloc := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
 LINK.tests/test_chan_nomalloc := $(LINK.tests/test_nomalloc)
 # Counts what a gather asks of the kernel.
 LINK.tests/test_coll := -Wl,--wrap=send,--wrap=poll,--wrap=sched_yield
+# Makes reads slow.
+LINK.tests/test_ahead := -Wl,--wrap=pread
 LINK.tests/fuzz_chan := -Wl,--wrap=mbedtls_ecp_mul,--wrap=mbedtls_ecp_mul_restartable
 LINK.tests/fuzz_coll := $(addprefix -Xlinker --wrap=chan_,close limit measure fd events stats send flush frame take)
 

@@ -464,6 +464,7 @@ static void json_summary(struct answer *a, size_t n_prompt, const struct figures
     json_put_real(j, "accepted_per_step", f->per_step);
     json_put_u64(j, "steps", f->r.n_step);
     json_put_u64(j, "guessed", f->r.n_guessed);
+    json_put_u64(j, "drafted_ahead", f->r.n_ahead);
     json_work(j, a->setup, f);
     json_end(j);
     json_line(j);

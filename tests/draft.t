@@ -1,6 +1,6 @@
 #!/usr/bin/perl
 # draft.t - a draft model that is never right, beside a model that streams: it is given up, its memory holds
-# weights from then on, as many as without it, and the text is the same.
+# weights from then on, as many as without it, and the text is the same. test_ahead.c has one that is right.
 use strict;
 use warnings;
 use FindBin;
@@ -64,5 +64,6 @@ for my $case (['--slices', 2, '--memory', '220M'], ['--memory', '800M']) {
     is($part->{status}, 0, "@$case: exit status 0") or diag($part->{err});
     is(ids($part), $want, "@$case: the same tokens");
     is(figures($part)->{grown_bytes}, 0, "@$case: no weights to take");
+    is(figures($part)->{drafted_ahead}, 0, "@$case: and nobody waits with time to draft in");
 }
 done_testing();

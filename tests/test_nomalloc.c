@@ -47,6 +47,7 @@ static bool watch(void *ctx, int32_t id) {
 }
 
 static struct model draft;  // of no layers: none
+static double draft_keep;
 
 static void check(const struct model *m, const struct kernels *k, unsigned n_slice, uint64_t budget,
                   float temp, const char *what) {
@@ -62,7 +63,7 @@ static void check(const struct model *m, const struct kernels *k, unsigned n_sli
     for (unsigned i = 0; i < n_slice; i++) c.share[i] = 1;
     if (draft.n_layer) {
         c.draft = &draft;
-        c.draft_keep = 0.3;
+        c.draft_keep = draft_keep;
         c.spec = SPEC_DRAFT;
         c.n_guess = 4;
     }
@@ -83,7 +84,7 @@ static void check(const struct model *m, const struct kernels *k, unsigned n_sli
     atomic_store(&watching, false);
     tap_ok(ok && n == N_PREDICT, "%s: %u tokens %s", what, n, ok ? "" : e.text);
     tap_ok(!atomic_load(&calls), "%s: %u allocations", what, atomic_load(&calls));
-    if (ok && draft.n_layer)
+    if (ok && draft_keep > 0)
         tap_ok(out.gave_up && out.grown_bytes, "%s: and it was given up", what);
     engine_close(g);
 }
@@ -162,9 +163,13 @@ int main(void) {
     check(&m, &k, 1, 4 << 20, 0, "streaming");
     check(&m, &k, 3, 64 << 20, 0.8F, "three slices");
     draft = m;
+    check(&m, &k, 1, 8 << 20, 0, "streaming, with a draft that is right");
+    check(&m, &k, 1, 8 << 20, 0.8F, "the same, sampled");
     draft.n_layer = 1;
+    draft_keep = 0.3;
     check(&m, &k, 1, 6 << 20, 0, "streaming, with a draft that does not pay");
     draft.n_layer = 0;
+    draft_keep = 0;
     model_close(&m);
     check_experts(&k);
     check_mesh();

@@ -65,20 +65,28 @@ static void check_latest(void) {
 static void check_worth(void) {
     double gain;
     start(0.3);
-    tap_ok(!spec_worth(&s, 8, FROM_MANY, 0, &gain), "nothing before a plain step was measured");
+    tap_ok(!spec_worth(&s, 8, FROM_MANY, 0, 0, &gain), "nothing before a plain step was measured");
     plain(0.1);
     for (int i = 0; i < 50; i++) spec_learn(&s, FROM_MANY, 4, 4);
-    uint32_t sure = spec_worth(&s, 8, FROM_MANY, 0, &gain);
+    uint32_t sure = spec_worth(&s, 8, FROM_MANY, 0, 0, &gain);
     tap_ok(sure == 8 && gain > 2, "sure guesses: all, gain %.1f", gain);
     for (int i = 0; i < 50; i++) spec_learn(&s, FROM_TWO, 4, 0);
-    tap_ok(!spec_worth(&s, 8, FROM_TWO, 0, &gain), "wrong guesses: none");
+    tap_ok(!spec_worth(&s, 8, FROM_TWO, 0, 0, &gain), "wrong guesses: none");
     for (int i = 0; i < 9; i++) spec_took(&s, 5, 0.9);
-    tap_ok(spec_worth(&s, 4, FROM_MANY, 0, NULL) < 4, "a step of five that takes nine: shorter");
-    tap_ok(!spec_worth(&s, 8, FROM_MANY, 0.1, NULL), "guesses as dear as tokens: none");
+    tap_ok(spec_worth(&s, 4, FROM_MANY, 0, 0, NULL) < 4, "a step of five that takes nine: shorter");
+    tap_ok(!spec_worth(&s, 8, FROM_MANY, 0.1, 0, NULL), "guesses as dear as tokens: none");
+    start(0.3);
+    plain(0.1);
+    for (int i = 0; i < 50; i++) spec_learn(&s, FROM_DRAFT, 4, 4);
+    tap_ok(!spec_draft(&s, 8, 0.1, 0, 0, NULL), "none of a draft either");
+    tap_ok(spec_draft(&s, 8, 0.1, 3, 0, NULL) == 3, "but those that are there cost nothing");
+    tap_ok(spec_ahead(&s, 8), "what is always right is worth going on behind");
+    for (int i = 0; i < 6; i++) spec_learn(&s, FROM_DRAFT, 1, 0);
+    tap_ok(spec_ahead(&s, 2) && !spec_ahead(&s, 8), "half right, only behind a few");
     start(0.01);
     plain(1);
     spec_took(&s, 32, 1.1);
-    uint32_t dear = spec_worth(&s, 31, FROM_TWO, 0, NULL);
+    uint32_t dear = spec_worth(&s, 31, FROM_TWO, 0, 0, NULL);
     tap_ok(dear >= 4, "where a step costs the same whatever its length, even doubtful ones: %u",
            dear);
 }
@@ -88,18 +96,19 @@ static void check_costs(void) {
     start(0.4);
     plain(1);
     for (int i = 0; i < 50; i++) spec_learn(&s, FROM_MANY, 4, 4);
-    tap_ok(spec_worth(&s, 15, FROM_MANY, 0, NULL) == 8, "none is known: what the credit allows");
+    tap_ok(spec_worth(&s, 15, FROM_MANY, 0, 0, NULL) == 8, "none is known: what the credit allows");
     spec_took(&s, 3, 1.1);
-    uint32_t n = spec_worth(&s, 15, FROM_MANY, 0, NULL);
+    uint32_t n = spec_worth(&s, 15, FROM_MANY, 0, 0, NULL);
     tap_ok(n == 9, "two tokens more cost a tenth of a step, so others do not cost 0.4 each: %u", n);
     start(0.05);
     plain(1);
     for (int i = 0; i < 50; i++) spec_learn(&s, FROM_MANY, 4, 4);
     spec_took(&s, 11, 1.1);
     spec_took(&s, 13, 1.6);
-    tap_ok(spec_worth(&s, 12, FROM_MANY, 0, NULL) == 10, "the longest step was slow: shorter ones");
+    tap_ok(spec_worth(&s, 12, FROM_MANY, 0, 0, NULL) == 10,
+           "the longest step was slow: shorter ones");
     for (int i = 0; i < 10; i++) spec_took(&s, 11, 1.1), spec_took(&s, 1, 1);
-    tap_ok(spec_worth(&s, 12, FROM_MANY, 0, NULL) == 12, "but not for good because of one time");
+    tap_ok(spec_worth(&s, 12, FROM_MANY, 0, 0, NULL) == 12, "but not for good because of one time");
 }
 
 /* The more guesses were right, the longer is the match that the next one goes by. */
@@ -109,10 +118,10 @@ static void check_growth(void) {
     spec_took(&s, 32, 2);
     for (int i = 0; i < 50; i++) spec_learn(&s, FROM_SOME, 8, 8);
     tap_ok(s.right[FROM_SOME] > 0.99 && s.right[FROM_MANY] > 0.99, "right ones make a match many");
-    uint32_t n = spec_worth(&s, 31, FROM_TWO, 0, NULL);
+    uint32_t n = spec_worth(&s, 31, FROM_TWO, 0, 0, NULL);
     tap_ok(n == 31, "two tokens seen before are doubtful, but if right all is: %u", n);
     for (int i = 0; i < 50; i++) spec_learn(&s, FROM_TWO, 1, 0);
-    tap_ok(!spec_worth(&s, 31, FROM_TWO, 0, NULL), "hardly ever right, the first ends it");
+    tap_ok(!spec_worth(&s, 31, FROM_TWO, 0, 0, NULL), "hardly ever right, the first ends it");
 }
 
 /* What is not checked is compared with what comes, and so comes back when the text repeats. */
@@ -196,6 +205,7 @@ struct deceit {
     double draft_s;         // 0: no small model
     uint32_t right_pct;     // of its guesses
     double keep;            // of a plain step, what it takes to have it
+    uint32_t ahead;         // guesses that it makes in a step, for when all before were right
     enum { QUIET, BAD_START, NOISY } clock;
 };
 
@@ -214,7 +224,7 @@ static double told(const struct deceit *d, double seconds) {
  * without guesses; *gain: how much faster the whole is. */
 static double late(const struct deceit *d, next_fn *next, double *gain) {
     double on = 0, off = 0, worst = 0;
-    uint32_t n_read = 0;
+    uint32_t n_read = 0, ready = 0;
     lot = 1;
     spec_init(&s, mem, CAP, MOST, true, d->thought);
     spec_hire(&s, d->keep);
@@ -224,12 +234,12 @@ static double late(const struct deceit *d, next_fn *next, double *gain) {
         bool is_right[SPEC_MOST];
         enum spec_from from = FROM_DRAFT;
         bool has_draft = d->draft_s > 0 && spec_pays(&s);
-        uint32_t n = has_draft        ? spec_draft(&s, MOST, d->draft_s, at - n_read, NULL)
+        uint32_t n = has_draft        ? spec_draft(&s, MOST, d->draft_s, ready, at - n_read, NULL)
                      : d->draft_s > 0 ? 0
                                       : spec_guess(&s, MOST, guess, &from);
         if (has_draft && n) {
             for (uint32_t i = 0; i < n; i++) is_right[i] = draw(100) < d->right_pct;
-            double t = d->draft_s * (n + (at - n_read) / 3.0);
+            double t = d->draft_s * ((n > ready ? n - ready : 0) + (at - n_read) / 3.0);
             spec_spent(&s, t);
             on += t;
             n_read = at;
@@ -249,6 +259,9 @@ static double late(const struct deceit *d, next_fn *next, double *gain) {
         on += t;
         for (uint32_t i = 0; i < came; i++) spec_push(&s, text[i]);
         if (n) spec_learn(&s, from, right < n ? right + 1 : n, right);
+        bool hits = has_draft && n && right == n && draw(100) < d->right_pct;
+        for (ready = 0; hits && ready < d->ahead && spec_ahead(&s, n + 1 + ready);) ready++;
+        if (ready) n_read = at + came;
         at += came;
         while (came--) off += took(d, off, 1 - d->keep);
         if (on - 1.03 * off > worst) worst = on - 1.03 * off;
@@ -343,7 +356,10 @@ static void check_loss(void) {
         char what[64];
         for (int i = 0; i < 3; i++) {
             static const double draft_s[] = {0.02, 0.2, 0.7};
-            try_all(&sum, (struct deceit){.draft_s = draft_s[i], .right_pct = pct}, new_words);
+            for (uint32_t ahead = 0; ahead <= 8; ahead += 4) {
+                struct deceit d = {.draft_s = draft_s[i], .right_pct = pct, .ahead = ahead};
+                try_all(&sum, d, new_words);
+            }
         }
         snprintf(what, sizeof what, "a small model that is right %u times of 100", pct);
         judge(&sum, what);

@@ -226,7 +226,10 @@ MUST engine_open(struct engine **out, const struct engine_conf *c, struct err *e
         add_memory(&g->memory, nn_memory(s->nn));
     }
     bool streams = g->memory.disk_bytes > 0;
-    if (c->n_guess && !guesser_open(&g->slice[0].guesser, c, streams, e)) goto fail;
+    struct slice_run *s = &g->slice[0];
+    if (c->n_guess && !guesser_open(&s->guesser, c, streams, e)) goto fail;
+    bool waits = !g->local && !g->memory.n_demand && g->memory.tiles.n_streamed > 0;
+    if (c->n_guess && c->draft && waits) nn_meanwhile(s->nn, guesser_go_ahead, s->guesser);
     *out = g;
     return true;
 fail:
@@ -325,6 +328,7 @@ static void drop_draft(struct slice_run *s) {
     struct err e;
     if (!bytes) return;
     out->gave_up = true;
+    nn_meanwhile(s->nn, NULL, NULL);
     if (s->g->local || !s->g->memory.tiles.n_streamed) return;
     uint64_t more;
     if (nn_grow(s->nn, bytes, &more, &e)) out->grown_bytes = more;
@@ -495,6 +499,7 @@ static void generate(void *ctx, struct par *team) {
     if (!s->index) {
         struct store_stats now;
         engine_stats(g, &now);
+        if (s->guesser) out->n_ahead = guesser_n_ahead(s->guesser);
         out->prefill_s = t1 - t0;
         out->decode_s = clock_s() - t1;
         out->prompt_bytes = g->at_decode.read_bytes - at_start.read_bytes;

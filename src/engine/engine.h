@@ -96,6 +96,7 @@ struct gen_result {
     uint32_t n_step;       // decode steps: without guesses n_token - 1, as the first token
                            // comes from the prefill
     uint32_t n_guessed;    // guesses that were checked
+    uint32_t n_ahead;      // of them the draft model's that were made while the disk was waited for
     bool gave_up;          // the draft model did not pay, and is closed
     uint64_t grown_bytes;  // weights that its memory keeps now
 };

@@ -4,8 +4,13 @@
 #include "model/picker.h"
 
 #include <stdlib.h>
+#include <string.h>
 
-enum { DRAFT_BATCH = 64, N_TIMED = 3 };
+enum {
+    DRAFT_BATCH = 64,
+    N_TIMED = 3,
+    DRAFTED_MOST = 2 * SPEC_MOST + 1  // those of a step, the token behind them, those of the next
+};
 
 /* A further token of a step, before it is measured, as part of a step of one: in memory it costs
  * arithmetic, from a disk hardly anything. */
@@ -28,9 +33,14 @@ struct guesser {
     struct nn *draft;  // or NULL
     struct picker picker;
     struct coll alone;
-    double draft_s;              // a token of it
-    uint32_t n_common;           // tokens in its cache that are the text's, guesses not counted
-    int32_t drafted[SPEC_MOST];  // and those behind them
+    double draft_s;                 // a guess of it
+    uint32_t n_room;                // tokens that it can follow
+    uint32_t n_common;              // behind so many tokens of the text there are
+    int32_t drafted[DRAFTED_MOST];  // guesses, each by those before it
+    uint32_t n_drafted;             // its cache may hold the last one, or not yet
+    bool is_reading;                // the cache is being given a token, by layers
+    bool goes_ahead;                // it may guess for the step after the one under way
+    uint32_t n_ahead;               // of these guesses those taken, in this answer
 };
 
 static struct nn_conf draft_conf(const struct engine_conf *c) {
@@ -85,7 +95,10 @@ MUST guesser_open(struct guesser **out, const struct engine_conf *c, bool stream
     }
     spec_init(&g->spec, mem, c->n_ctx, c->n_guess, c->spec != SPEC_DRAFT,
               streams ? SLOPE_DISK : SLOPE_RAM);
-    if (c->draft) spec_hire(&g->spec, c->draft_keep);
+    if (c->draft) {
+        g->n_room = draft_conf(c).n_ctx;
+        spec_hire(&g->spec, c->draft_keep);
+    }
     *out = g;
     return true;
 }
@@ -104,11 +117,16 @@ void guesser_close(struct guesser *g) {
 void guesser_start(struct guesser *g, const struct gen_request *r) {
     g->req = r;
     /* Of a conversation the small model has read what was said before. */
-    uint32_t n = g->n_common < r->n_prompt ? g->n_common : r->n_prompt, same = 0;
+    uint32_t held = g->draft ? nn_pos(g->draft, 0) : 0, same = 0;
+    uint32_t n = g->n_common < held ? g->n_common : held;
+    if (n > r->n_prompt) n = r->n_prompt;
     while (same < n && g->spec.token[same] == r->prompt[same]) same++;
     g->n_common = same;
+    g->n_drafted = 0;
+    g->n_ahead = 0;
     g->n_guess = 0;
     g->is_open = false;
+    g->goes_ahead = false;
     if (g->draft) {
         nn_truncate(g->draft, 0, same);
         picker_init(&g->picker, &r->sampler, NULL, g->conf->draft->n_vocab);
@@ -134,6 +152,10 @@ uint64_t guesser_drop(struct guesser *g) {
     return bytes;
 }
 
+uint32_t guesser_n_ahead(const struct guesser *g) {
+    return g->n_ahead;
+}
+
 void guesser_push(struct guesser *g, int32_t id) {
     if (g->is_open && g->n_right < g->n_guess && g->guess[g->n_right] == id) {
         g->n_right++;
@@ -144,6 +166,7 @@ void guesser_push(struct guesser *g, int32_t id) {
 }
 
 void guesser_took(struct guesser *g, uint32_t n, double seconds) {
+    g->goes_ahead = false;
     spec_took(&g->spec, n, seconds);
 }
 
@@ -164,44 +187,40 @@ static MUST draft_pick(struct guesser *g, uint32_t n, int32_t *id, struct err *e
 
 /* Whether the text and `most` guesses after it fit its cache. */
 static bool has_room(const struct guesser *g, uint32_t most) {
-    const uint32_t n = g->spec.n + most, room = draft_conf(g->conf).n_ctx;
-    return n < room && n < g->spec.cap;
+    const uint32_t n = g->spec.n + most;
+    return n < g->n_room && n < g->spec.cap;
 }
 
-/* As many tokens as its cache holds of the text; of the last one the logits are wanted. */
+/* As many tokens as its cache holds of the text, but for the last one, whose logits are wanted. */
 static uint32_t n_read(const struct guesser *g) {
     const struct guesses *s = &g->spec;
-    uint32_t kept = nn_pos(g->draft, 0) - g->n_common, i = 0;
-    while (i < kept && g->n_common + i < s->n - 1 && s->token[g->n_common + i] == g->drafted[i]) {
-        i++;
-    }
-    return g->n_common + i < s->n ? g->n_common + i : s->n - 1;
+    uint32_t held = nn_pos(g->draft, 0), n = g->n_common < held ? g->n_common : held;
+    while (n < held && n < s->n && s->token[n] == g->drafted[n - g->n_common]) n++;
+    return n < s->n ? n : s->n - 1;
 }
 
-/* It reads tokens until its cache holds `end` of the text. */
+/* It reads tokens until its cache holds `end` of the text, after which nothing is drafted yet. */
 static MUST read_on(struct guesser *g, struct par *team, uint32_t end, struct err *e) {
     const struct guesses *s = &g->spec;
     uint32_t at = n_read(g);
+    if (g->is_reading && !nn_pass(g->draft, e)) return false;
+    g->is_reading = false;
     nn_truncate(g->draft, 0, at);
     while (at < end) {
         uint32_t left = end - at, n = left < DRAFT_BATCH ? left : DRAFT_BATCH;
-        uint32_t logits = at + n == s->n ? NN_LOGITS : NN_NO_LOGITS;
         if (g->req->stop && atomic_load(g->req->stop)) return err_set(e, ERR_STOPPED, "stopped");
-        if (!nn_step(g->draft, team, 0, s->token + at, n, logits, e)) return false;
+        if (!nn_step(g->draft, team, 0, s->token + at, n, NN_NO_LOGITS, e)) return false;
         at += n;
     }
-    g->n_common = at;
+    g->n_common = s->n;
+    g->n_drafted = 0;
     return true;
 }
 
-/* One token more, and the clock beside it; what disturbs it makes it longer only. */
-static MUST timed_step(struct guesser *g, struct par *team, const int32_t *id, struct err *e) {
-    double t0 = clock_s();
-    if (!nn_step(g->draft, team, 0, id, 1, NN_LOGITS, e)) return false;
-    double t = clock_s() - t0;
+/* What disturbs the clock makes it longer only. */
+static void note_time(struct guesser *g, double t) {
     if (!(g->draft_s > 0)) g->draft_s = t;
     g->draft_s += (t < g->draft_s ? 0.5 : LEARN) * (t - g->draft_s);
-    return true;
 }
 
 /* The last few tokens one by one, to know how long that takes. */
@@ -210,35 +229,101 @@ MUST guesser_read(struct guesser *g, struct par *team, struct err *e) {
     double t0 = clock_s();
     if (!g->draft || !has_room(g, 0)) return true;
     if (!read_on(g, team, all_but, e)) return false;
-    for (; g->n_common < n; g->n_common++) {
-        if (!timed_step(g, team, &g->spec.token[g->n_common], e)) return false;
+    for (uint32_t i = nn_pos(g->draft, 0); i < n; i++) {
+        double t = clock_s();
+        if (!nn_step(g->draft, team, 0, &g->spec.token[i], 1, NN_LOGITS, e)) return false;
+        note_time(g, clock_s() - t);
     }
     spec_read(&g->spec, clock_s() - t0);
     return true;
 }
 
-static MUST draft(struct guesser *g, struct par *team, uint32_t n, int32_t *out, struct err *e) {
-    double t0 = clock_s();
-    if (!read_on(g, team, g->spec.n, e)) return false;
-    for (uint32_t i = 0; i < n; i++) {
-        if (!draft_pick(g, g->spec.n + i, &out[i], e)) return false;
-        g->drafted[i] = out[i];
-        if (i + 1 < n && !timed_step(g, team, &out[i], e)) return false;
+/* Whether the text has come to what was drafted, or is on its way there; *ready guesses are then behind its
+ * end. */
+static bool follows(const struct guesser *g, uint32_t *ready) {
+    const struct guesses *s = &g->spec;
+    uint32_t i = 0, at = g->n_common;
+    while (i < g->n_drafted && at < s->n && s->token[at] == g->drafted[i]) i++, at++;
+    *ready = at == s->n ? g->n_drafted - i : 0;
+    return at == s->n;
+}
+
+/* Only the last n guesses are guesses yet. */
+static void forget_first(struct guesser *g, uint32_t n) {
+    uint32_t n_gone = g->n_drafted - n;
+    g->n_common += n_gone;
+    g->n_drafted = n;
+    memmove(g->drafted, g->drafted + n_gone, n * sizeof *g->drafted);
+}
+
+/* A piece of work on the next guess: the token before it is read by layers, then it is picked. */
+static MUST draft_on(struct guesser *g, struct par *team, struct err *e) {
+    uint32_t place = g->n_common + g->n_drafted;
+    if (g->is_reading) {
+        bool is_over = false;
+        if (!nn_go_on(g->draft, team, &is_over, e)) return false;
+        g->is_reading = !is_over;
+    } else if (nn_pos(g->draft, 0) < place) {
+        if (!nn_begin(g->draft, 0, &g->spec.token[place - 1], 1, NN_LOGITS, e)) return false;
+        g->is_reading = true;
+    } else {
+        if (!draft_pick(g, place, &g->drafted[g->n_drafted], e)) return false;
+        g->n_drafted++;
     }
+    return true;
+}
+
+/* Guesses for this step; those that were made ahead are there. */
+static MUST draft(struct guesser *g, struct par *team, uint32_t n, int32_t *out, struct err *e) {
+    uint32_t ready;
+    double t0 = clock_s();
+    if (follows(g, &ready))
+        forget_first(g, ready);
+    else if (!read_on(g, team, g->spec.n - 1, e))
+        return false;
+    g->n_ahead += ready < n ? ready : n;
+    nn_widen(g->draft, team, 1);
+    while (g->n_drafted < n) {
+        uint32_t had = g->n_drafted;
+        bool is_whole = !g->is_reading && nn_pos(g->draft, 0) < g->n_common + had;
+        double t = clock_s();
+        while (g->n_drafted == had) {
+            if (!draft_on(g, team, e)) return false;
+        }
+        if (is_whole) note_time(g, clock_s() - t);
+    }
+    memcpy(out, g->drafted, n * sizeof *out);
     spec_spent(&g->spec, clock_s() - t0);
     return true;
+}
+
+/* A guess behind those that are there may be of use. None is checked at the end of the answer. */
+static bool has_use(const struct guesser *g) {
+    uint32_t place = g->n_common + g->n_drafted;
+    return g->n_drafted < g->n_guess + 1 + g->conf->n_guess && place < g->n_room &&
+           place < g->spec.cap && place + 1 < g->req->n_prompt + g->req->n_predict &&
+           spec_ahead(&g->spec, g->n_drafted);
+}
+
+MUST guesser_go_ahead(void *ctx, struct par *team, bool *did, struct err *e) {
+    struct guesser *g = ctx;
+    *did = g->goes_ahead && has_use(g);
+    return !*did || draft_on(g, team, e);
 }
 
 /* How many guesses the small model shall make, where others gain so much. */
 static uint32_t draft_worth(struct guesser *g, uint32_t most, double others) {
     double gain;
     if (!g->draft || !has_room(g, most)) return 0;
+    uint32_t ready;
+    bool has_read = follows(g, &ready);
     if (others > 1 &&
-        (!spec_worth(&g->spec, most, FROM_DRAFT, g->draft_s, &gain) || gain <= others)) {
+        (!spec_worth(&g->spec, most, FROM_DRAFT, g->draft_s, ready, &gain) || gain <= others)) {
         return 0;
     }
     /* The last token is read for the first guess. */
-    return spec_draft(&g->spec, most, g->draft_s, g->spec.n - 1 - n_read(g), NULL);
+    uint32_t behind = has_read ? 0 : g->spec.n - 1 - n_read(g);
+    return spec_draft(&g->spec, most, g->draft_s, ready, behind, NULL);
 }
 
 MUST guesser_guess(struct guesser *g, struct par *team, uint32_t most, int32_t *out, uint32_t *n,
@@ -247,7 +332,7 @@ MUST guesser_guess(struct guesser *g, struct par *team, uint32_t most, int32_t *
     enum spec_from from = FROM_TWO;
     judge(g);
     *n = spec_guess(&g->spec, most, out, &from);
-    if (*n) (void)spec_worth(&g->spec, *n, from, 0, &gain);
+    if (*n) (void)spec_worth(&g->spec, *n, from, 0, 0, &gain);
     /* Sure guesses need no second opinion; else the better of both. */
     uint32_t by_draft = from == FROM_MANY && *n ? 0 : draft_worth(g, most, gain);
     if (by_draft) {
@@ -256,6 +341,7 @@ MUST guesser_guess(struct guesser *g, struct par *team, uint32_t most, int32_t *
         from = FROM_DRAFT;
         g->spec.unchecked = -1;
     }
+    g->goes_ahead = by_draft > 0;
     g->from = from;
     g->n_guess = *n;
     g->n_right = 0;

@@ -1,9 +1,13 @@
 /* guesser.h - what may follow an answer under way: from its own text (spec.h), or from a small model.
  *
  * The small model is resident and follows the text in a cache of its own; its guesses are the tokens that
- * it would draw with the same random numbers. It reads the prompt when the large model has, rests while
- * its guesses do not pay, and is given up when it is not worth its keep: its memory is then free, and it
- * does not come back, as whoever guesses ahead must never lose much. Thread: the engine's first slice.
+ * it would draw with the same random numbers. It makes them between steps; and in a step, where the team
+ * would wait for the disk, those of the next one, as if all that are being checked were right and the token
+ * behind them its own next guess. Where that comes true the next step has them for nothing.
+ *
+ * It reads the prompt when the large model has, rests while its guesses do not pay, and is given up when it
+ * is not worth its keep: its memory is then free, and it does not come back, as whoever guesses ahead must
+ * never lose much. Thread: the engine's first slice.
  */
 #ifndef ENGINE_GUESSER_H
 #define ENGINE_GUESSER_H
@@ -32,6 +36,10 @@ void guesser_push(struct guesser *g, int32_t id);
 /* Up to `most` guesses that are worth checking into out. Fails: as nn_step. */
 MUST guesser_guess(struct guesser *g, struct par *team, uint32_t most, int32_t *out, uint32_t *n,
                    struct err *e);
+/* A nn_work, of a struct guesser: a piece of a guess for the step after the one under way. */
+MUST guesser_go_ahead(void *ctx, struct par *team, bool *did, struct err *e);
+/* Of the guesses of this answer so far, those that were made so. */
+uint32_t guesser_n_ahead(const struct guesser *g);
 /* The step of n tokens took so long. */
 void guesser_took(struct guesser *g, uint32_t n, double seconds);
 

@@ -81,17 +81,20 @@ void spec_push(struct guesses *s, int32_t id);
 
 /* Guess what comes next from the text: up to `most` tokens into out; returns how many, and by what. */
 uint32_t spec_look_up(const struct guesses *s, uint32_t most, int32_t *out, enum spec_from *from);
-/* Of n guesses, how many are worth checking, when each costs draft_s to make and their step the
- * seconds of so many tokens; 0 when going without is as fast, or the credit does not allow it. *gain
- * (may be NULL): tokens per second compared with going without. */
+/* Of n guesses, how many are worth checking, when each but the first `ready`, which are there, costs draft_s
+ * to make and their step the seconds of so many tokens; 0 when going without is as fast, or the credit does
+ * not allow it. *gain (may be NULL): tokens per second compared with going without. */
 uint32_t spec_worth(const struct guesses *s, uint32_t n, enum spec_from from, double draft_s,
-                    double *gain);
+                    uint32_t ready, double *gain);
 /* Lookup and judgement: what to check in the next step. Remembers a guess not worth it. */
 uint32_t spec_guess(struct guesses *s, uint32_t most, int32_t *out, enum spec_from *from);
-/* How many guesses the small model shall make, which needs draft_s for each and has not read the last
- * `behind` tokens: those that pay; or, well rested, a few to see. */
-uint32_t spec_draft(struct guesses *s, uint32_t most, double draft_s, uint32_t behind,
-                    double *gain);
+/* How many guesses the small model shall make, which has `ready` ones, needs draft_s for each other and has
+ * not read the last `behind` tokens: those that pay; or, well rested, a few to see. */
+uint32_t spec_draft(struct guesses *s, uint32_t most, double draft_s, uint32_t ready,
+                    uint32_t behind, double *gain);
+/* Whether it is worth making one more ahead, behind n that nobody has checked yet: all of those may well be
+ * right. */
+bool spec_ahead(const struct guesses *s, uint32_t n);
 
 /* Of n_checked guesses the first n_right were right (and the next wrong, if there is one). */
 void spec_learn(struct guesses *s, enum spec_from from, uint32_t n_checked, uint32_t n_right);
