@@ -141,6 +141,25 @@ static void test_spm(void) {
     tok_close(t);
 }
 
+/* A vocabulary that puts no space first, as Gemma's before the fourth. */
+static void test_no_prefix(void) {
+    static struct toy y;
+    toy_spm(&y);
+    y.v.add_space_prefix = false;
+    struct tok *t = open_toy(&y);
+    if (!tap_ok(t, "a SentencePiece vocabulary that puts no space first opens")) return;
+    check(t, "the hello world", 0, "the| hello| world");
+    check(t, "the", TOK_BOS, "<s>|the");
+    check(t, " the", TOK_BOS, "<s>| the");
+    check(t, "a<user>the", 0, "a|<user>|the");
+    struct detok d;
+    char out[64];
+    detok_init(&d, t, false);
+    size_t n = detok_push(&d, tok_find(t, "\xe2\x96\x81the", 6), out, sizeof out);
+    tap_ok(n == 4 && !memcmp(out, " the", 4), "and its first space is one of the text");
+    tok_close(t);
+}
+
 static void test_plain(void) {
     static struct toy y;
     toy_plain(&y, true);
@@ -495,6 +514,7 @@ static void test_large(void) {
 int main(void) {
     test_unicode();
     test_spm();
+    test_no_prefix();
     test_plain();
     test_bpe();
     test_refusals();
