@@ -255,6 +255,90 @@ static void refuse(const struct toy *y, enum err_code code, const char *word) {
     if (ok) tok_close(t);
 }
 
+/* Whether the token `text` ends an answer in a vocabulary that has it as a word, and is hidden then. */
+static void check_end(const char *text, bool is_end) {
+    static struct toy y;
+    toy_bpe(&y, "gpt-2");
+    toy_add(&y, text, 0, TOKEN_NORMAL);
+    struct tok *t = open_toy(&y);
+    int32_t id = t ? tok_find(t, text, strlen(text)) : -1;
+    tap_ok(t && tok_is_end(t, id) == is_end && tok_is_control(t, id) == is_end, "%s %s", text,
+           is_end ? "ends an answer" : "is a word");
+    tok_close(t);
+}
+
+/* Names in `have`, up to NULL, and whether <|end|> ends an answer beside them. */
+static void check_messages(const char *const *have, bool is_end) {
+    static struct toy y;
+    toy_bpe(&y, "gpt-2");
+    y.v.eot = toy_add(&y, "<|end|>", 0, TOKEN_CONTROL);
+    for (const char *const *name = have; *name; name++) toy_add(&y, *name, 0, TOKEN_CONTROL);
+    struct tok *t = open_toy(&y);
+    tap_ok(t && tok_is_end(t, y.v.eot) == is_end && tok_is_control(t, y.v.eot),
+           "<|end|> beside %s%s%s ends %s", have[0], have[1] ? " and " : "", have[1] ? have[1] : "",
+           is_end ? "an answer" : "a message");
+    for (const char *const *name = have; t && *name; name++) {
+        if (!tok_is_end(t, tok_find(t, *name, strlen(*name)))) tap_ok(false, "%s ends it", *name);
+    }
+    tok_close(t);
+}
+
+static void test_ends(void) {
+    static const char *const ends[] = {
+        "<|eot_id|>",
+        "<|im_end|>",
+        "<|end|>",
+        "<|return|>",
+        "<|call|>",
+        "<|flush|>",
+        "<|calls|>",
+        "<end_of_turn>",
+        "<|endoftext|>",
+        "<|eom_id|>",
+        "<EOT>",
+        "_<EOT>",
+        "[EOT]",
+        "[EOS]",
+        "<|end_of_text|>",
+        "<end_of_utterance>",
+        "<eos>",
+        "<turn|>",
+        "<|tool_response>",
+        "<｜end▁of▁sentence｜>",
+        "[e~[",
+        "<|END_OF_TURN_TOKEN|>",
+        /* fill-in-the-middle: padding, the next file and repository */
+        "<|fim_pad|>",
+        "<fim-pad>",
+        "<fim_pad>",
+        "<PAD>",
+        "[PAD]",
+        "<|fim_repo|>",
+        "<|repo_name|>",
+        "<fim-repo>",
+        "<REPO>",
+        "<reponame>",
+        "<|file_sep|>",
+    };
+    static const char *const words[] = {"<|fim_prefix|>",
+                                        "<|fim_middle|>",
+                                        "<|fim_suffix|>",
+                                        "<|im_start|>x",
+                                        "<pad>",
+                                        "<|start|>",
+                                        "[e~",
+                                        "</s",
+                                        "<EOS>"};
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) check_end(ends[i], true);
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) check_end(words[i], false);
+    check_messages((const char *[]){"<|return|>", "<|call|>", NULL}, false);
+    check_messages((const char *[]){"<|return|>", "<|calls|>", NULL}, false);
+    check_messages((const char *[]){"<|flush|>", "<|calls|>", NULL}, false);
+    check_messages((const char *[]){"<|flush|>", "<|call|>", NULL}, false);
+    check_messages((const char *[]){"<|return|>", "<|flush|>", NULL}, true);
+    check_messages((const char *[]){"<|calls|>", NULL}, true);
+}
+
 static void test_refusals(void) {
     static struct toy y;
     toy_bpe(&y, "no-such-cut");
@@ -517,6 +601,7 @@ int main(void) {
     test_no_prefix();
     test_plain();
     test_bpe();
+    test_ends();
     test_refusals();
     test_many("a, aa, aaa and so on", 1, true, 0, 1, 0);
     test_many("aaa... and an end of its own", 2000, false, 3, 1, 0);

@@ -19,10 +19,6 @@ static const char *const end_names[] = {
     "<|call|>",
     "<|calls|>",
     "<|flush|>",
-    "<|fim_pad|>",
-    "<|fim_repo|>",
-    "<|repo_name|>",
-    "<|file_sep|>",
     "<EOT>",
     "_<EOT>",
     "[EOT]",
@@ -30,6 +26,21 @@ static const char *const end_names[] = {
     "[EOS]",
     "<|END_OF_TURN_TOKEN|>",
     "<｜end▁of▁sentence｜>",
+    "<eos>",
+    "<|tool_response>",
+    "[e~[",
+    /* Padding, and what begins the next file when a model fills in code. */
+    "<|fim_pad|>",
+    "<fim-pad>",
+    "<fim_pad>",
+    "<PAD>",
+    "[PAD]",
+    "<|fim_repo|>",
+    "<|repo_name|>",
+    "<fim-repo>",
+    "<REPO>",
+    "<reponame>",
+    "<|file_sep|>",
 };
 
 static void mark_end(struct tok *t, int32_t id, bool control) {
@@ -46,14 +57,23 @@ static int32_t find_name(const struct tok *t, const char *name) {
     return tok_find(t, name, strlen(name));
 }
 
+static bool has_name(const struct tok *t, const char *name) {
+    return find_name(t, name) >= 0;
+}
+
+/* In harmony (gpt-oss, Solar) <|end|> ends one message of several, whatever the file says of it; the answer
+ * ends with others. */
+static void keep_messages(struct tok *t) {
+    int32_t message = find_name(t, "<|end|>");
+    if (message < 0 || !(has_name(t, "<|call|>") || has_name(t, "<|calls|>"))) return;
+    if (has_name(t, "<|return|>") || has_name(t, "<|flush|>")) {
+        t->attr[message] &= (uint8_t)~ATTR_END;
+    }
+}
+
 static void mark_ends(struct tok *t, const struct vocab *v) {
     for (size_t i = 0; i < sizeof end_names / sizeof *end_names; i++) {
         mark_end(t, find_name(t, end_names[i]), true);
-    }
-    /* In harmony (gpt-oss) <|end|> ends one message of several; the answer ends with these two. */
-    int32_t message = find_name(t, "<|end|>");
-    if (message >= 0 && find_name(t, "<|return|>") >= 0 && find_name(t, "<|call|>") >= 0) {
-        t->attr[message] &= (uint8_t)~ATTR_END;
     }
     /* SentencePiece's own is one of its first three tokens; another is an HTML tag. */
     int32_t s = find_name(t, "</s>");
@@ -61,6 +81,7 @@ static void mark_ends(struct tok *t, const struct vocab *v) {
     mark_end(t, t->eos, false);
     mark_end(t, in_range(v, v->eot), false);
     mark_end(t, in_range(v, v->eom), false);
+    keep_messages(t);
     for (uint32_t i = 0; i < v->n_end; i++) mark_end(t, in_range(v, v->end[i]), false);
 }
 
