@@ -71,6 +71,7 @@ static const char *kind_name(const struct vocab *v) {
     if (!v->kind || !*v->kind) return "none";
     return strcmp(v->kind, "llama") == 0    ? "SentencePiece"
            : strcmp(v->kind, "gpt2") == 0   ? "byte-level BPE"
+           : strcmp(v->kind, "gemma4") == 0 ? "BPE of characters"
            : strcmp(v->kind, "dllama") == 0 ? "merges by score"
                                             : v->kind;
 }

@@ -201,6 +201,8 @@ static MUST open_model(struct service *s, const char *word, struct err *e) {
     const char *tokenizer = *s->config.tokenizer ? s->config.tokenizer : NULL;
     if (setup_open(s->setup, is_demo ? NULL : s->model, tokenizer, MODEL_ALL, e) &&
         setup_tok(s->setup, e)) {
+        const char *note = tok_note(s->setup->tok);
+        if (note) log_warn("node", "%s", note);
         return true;
     }
     return bear(s, s->is_model_asked, without_model, e) && no_model(s, e);

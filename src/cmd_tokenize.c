@@ -136,8 +136,9 @@ typedef MUST text_work(const struct text_conf *c, const struct tok *t, const str
 static MUST on_text(const struct text_conf *c, const char *path, struct setup *s, text_work *work,
                     struct err *e) {
     struct input in = {0};
-    bool ok = setup_open(s, path, c->tokenizer, MODEL_VOCAB, e) && setup_tok(s, e) &&
-              read_input(c, &in, e) && work(c, s->tok, &in, e);
+    if (!setup_open(s, path, c->tokenizer, MODEL_VOCAB, e) || !setup_tok(s, e)) return false;
+    setup_note(s, stderr);
+    bool ok = read_input(c, &in, e) && work(c, s->tok, &in, e);
     free(in.owned);
     return ok;
 }

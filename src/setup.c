@@ -652,6 +652,12 @@ void setup_print_model(const struct setup *s, FILE *to) {
             setup_type(m), BYTES_TEXT(m->data_len));
     if (m->n_file > 1) fprintf(to, " in %u files", m->n_file);
     fputc('\n', to);
+    setup_note(s, to);
+}
+
+void setup_note(const struct setup *s, FILE *to) {
+    const char *note = s->tok ? tok_note(s->tok) : NULL;
+    if (note) fprintf(to, "note      %s\n", note);
 }
 
 static void print_memory(const struct setup *s, FILE *to) {

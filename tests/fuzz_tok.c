@@ -60,11 +60,11 @@ static void spoil(struct toy *y, const uint8_t *data, size_t size) {
 
 /* What the vocabularies are: without pre-tokenizers, then byte-level ones by their names, of which those
  * left out have the cut and the ways of one that is here. */
-enum { SPM, STRIPS, PLAIN_BYTES, PLAIN, BYTE_LEVEL };
+enum { SPM, STRIPS, PLAIN_BYTES, PLAIN, MARKS, BYTE_LEVEL };
 static const char *const pres[] = {
     "llama-bpe", "gpt-2",    "dbrx",         "trillion",       "qwen2",       "megrez",
     "qwen35",    "minicpm5", "tekken",       "seed-coder",     "gpt-4o",      "smollm",
-    "starcoder", "falcon",   "deepseek-llm", "deepseek-coder", "deepseek-v3",
+    "starcoder", "falcon",   "deepseek-llm", "deepseek-coder", "deepseek-v3", "default",
 };
 enum { KINDS = BYTE_LEVEL + sizeof pres / sizeof *pres };
 
@@ -75,6 +75,7 @@ static void make(struct toy *y, unsigned kind) {
     case SPM: toy_spm(y); return;
     case PLAIN_BYTES:
     case PLAIN: toy_plain(y, kind == PLAIN_BYTES); return;
+    case MARKS: toy_marks(y); return;
     case STRIPS: break;
     default: toy_bpe(y, pres[kind - BYTE_LEVEL]); return;
     }
@@ -115,6 +116,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     size_t n_spoil = data[2] & 1 ? data[2] % (size - 2) : 0;
     const char *s = (const char *)data + 3 + n_spoil;
     size_t len = size - 3 - n_spoil;
+    if (kind == MARKS) cut("gemma4", s, len);
     if (kind >= BYTE_LEVEL) cut(pres[kind - BYTE_LEVEL], s, len);
     if (!n_spoil) {
         encode(good[kind], s, len, flags, !flags && comes_back(kind, s, len));

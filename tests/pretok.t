@@ -33,6 +33,8 @@ my %cut = (
     'tekken'    => [qr/${\$cased->('')}|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n\/]*|$tail/],
     'gpt-4o'    => [qr/${\$cased->("$short?")}|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n\/]*|$tail/],
     'smollm'    => [qr/\p{N}/, $gpt2],
+    'default'   => [qr/[\p{P}\$\+<=>\^~\|]+/, $gpt2, qr/\p{N}+/, qr/[0-9][0-9][0-9]/],
+    'gemma4'    => [qr/[^\n]+|[\n]+/],
     'falcon'    => [qr/[\p{P}\$\+<=>\^~\|`]+/, $gpt2, qr/[0-9][0-9][0-9]/],
     'deepseek-llm' => [qr/[\r\n]/, qr/\s?[\p{Lu}\p{Ll}\p{Lt}]+/, qr/\s?[!-\/:-~！-／：-～‘-‟　-。]+/, qr/\s+\z/, $han, qr/\p{N}+/],
     'deepseek-coder' => [qr/[\r\n]/, qr/\s?\p{L}+/, qr/\s?\p{P}+/, $han, qr/\p{N}/],

@@ -26,4 +26,20 @@ for my $case (
     is(ids($sliced), ids($alone), "$shape, $type: --slices $cut gives the same text") or diag($sliced->{err});
     unlink $model;
 }
+
+# A file that does not say how its text is cut into words.
+my $model = synth("$dir/said.gguf", 'tiny', 'q4_0');
+(my $bytes = read_file($model)) =~ s/tokenizer\.ggml\.pre/tokenizer.ggml.xyz/ or die 'no pre-tokenizer in the file';
+write_file("$dir/unsaid.gguf", $bytes);
+my $note = qr/^note      the file does not say how its text is cut into words/m;
+my @short = ('--raw', '-p', 'x y', '-n', 2, '--temp', 0);
+for my $case (['tokenize', '-p', 'x y'], ['run', @short], ['run', @short, '--quiet']) {
+    my ($verb, @words) = @$case;
+    my ($said, $unsaid) = map { dair([$verb, "$dir/$_.gguf", @words], seconds => 60) } qw(said unsaid);
+    my @notes = $unsaid->{err} =~ /$note/g;
+    my $want = "@words" =~ /--quiet/ ? 0 : 1;
+    is($unsaid->{status}, 0, "$verb @words: runs") or diag($unsaid->{err});
+    is(scalar @notes, $want, "$verb @words: says so " . ($want ? 'once' : 'not')) or diag($unsaid->{err});
+    unlike($said->{err}, $note, "$verb @words: nothing to say of a file that does");
+}
 done_testing();

@@ -123,6 +123,54 @@ static void check_keys(void) {
     expect("no tokens", &s, ERR_FORMAT, "tokenizer.ggml.tokens is missing");
 }
 
+/* Opens what s gives; m is to be closed. */
+static bool open_spec(struct model *m, struct spec *s, struct err *e) {
+    struct blob b = maker_build(s);
+    int fd;
+    char path[64];
+    blob_file(b.p, b.n, &fd, path);
+    bool ok = model_open(m, path, 0, 0, e);
+    close(fd);
+    free(b.p);
+    free(s->kv.p);
+    return ok;
+}
+
+static void kv_no(struct blob *b, const char *key) {
+    kv_head(b, key, 7);
+    blob_int(b, 0, 1);
+}
+
+/* What a file says of its vocabulary beside the tokens. */
+static void check_vocab_keys(void) {
+    struct model m;
+    struct err e = {0};
+    struct spec s = {0};
+    bool ok = open_spec(&m, &s, &e);
+    tap_ok(ok && m.vocab.add_space_prefix && m.vocab.add_bos && !m.vocab.add_eos,
+           "SentencePiece puts a space and BOS first");
+    if (ok) model_close(&m);
+    s = (struct spec){.n_kv = 2};
+    kv_no(&s.kv, "tokenizer.ggml.add_space_prefix");
+    kv_no(&s.kv, "tokenizer.ggml.add_bos_token");
+    ok = open_spec(&m, &s, &e);
+    tap_ok(ok && !m.vocab.add_space_prefix && !m.vocab.add_bos, "unless the file says no");
+    if (ok) model_close(&m);
+    s = (struct spec){.n_kv = 3, .drop_key = "tokenizer.ggml.model"};
+    kv_str(&s.kv, "tokenizer.ggml.model", "gemma4");
+    kv_no(&s.kv, "tokenizer.ggml.add_bos_token");
+    kv_array(&s.kv, "tokenizer.ggml.merges", 8, 1);
+    blob_text(&s.kv, "a b");
+    ok = open_spec(&m, &s, &e);
+    tap_ok(ok && m.vocab.add_bos && !m.vocab.add_space_prefix && m.vocab.n_merge == 1 &&
+               !strcmp(m.vocab.pre, "gemma4"),
+           "Gemma 4 puts BOS first whatever the file says, and no space: %s", e.text);
+    if (ok) model_close(&m);
+    s = (struct spec){.n_kv = 1, .drop_key = "tokenizer.ggml.model"};
+    kv_str(&s.kv, "tokenizer.ggml.model", "gemma4");
+    expect("no merges", &s, ERR_FORMAT, "gemma4");
+}
+
 static void heads_as_array(struct spec *s, uint32_t elem, uint32_t n, uint32_t v) {
     *s = (struct spec){.n_kv = 1, .drop_key = "llama.attention.head_count_kv"};
     kv_array(&s->kv, "llama.attention.head_count_kv", elem, n);
@@ -424,6 +472,7 @@ int main(void) {
     check_base();
     check_range();
     check_keys();
+    check_vocab_keys();
     check_shape();
     check_rope();
     check_tensors();

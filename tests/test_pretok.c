@@ -44,6 +44,9 @@ static void check_words(void) {
     check("gpt-4o", "DON'T stopNow'LL", "DON'T| stop|Now'LL");
     check("smollm", "in 1984  x1", "in| |1|9|8|4| | x|1");
     check("falcon", "a+b == 12345  (x)", "a|+|b| |==| |123|45|  |(|x|)");
+    check("default", "a+b `x` it's 12345\t\n c (y)",
+          "a|+|b| `|x|`| it|'|s| |123|45|\t\n| c| |(|y|)");
+    check("gemma4", "a b\n\n c!\r\n", "a b|\n\n| c!\r|\n");
     check("deepseek-llm", "Hi 世界 12.5\n ok ", "Hi| |世界| |12|.|5|\n| ok| ");
     check("deepseek-coder", "f(x) 世12\n", "f|(|x|)| |世|1|2|\n");
     check("deepseek-v3", "f(x) = 12345 日本é\n\n  y", "f|(x|)| =| |123|45| |日本|é|\n\n| | y");
@@ -51,10 +54,12 @@ static void check_words(void) {
 
 static void check_names(void) {
     struct pretok p;
-    tap_ok(!pretok_find(&p, "") && !pretok_find(&p, "default") && !pretok_find(&p, "llama-bp"),
+    tap_ok(!pretok_find(&p, "") && !pretok_find(&p, "Default") && !pretok_find(&p, "llama-bp"),
            "a name that is not known is not");
     tap_ok(pretok_find(&p, "tekken") && p.whole_words && !p.tidy && p.bos, "what tekken is");
     tap_ok(pretok_find(&p, "qwen2") && !p.whole_words && !p.tidy && !p.bos, "what qwen2 is");
+    tap_ok(pretok_find(&p, "default") && p.tidy && !p.bos && !p.marks, "what is taken by default");
+    tap_ok(pretok_find(&p, "gemma4") && p.marks && p.bos, "what gemma4 is");
     tap_ok(pretok_find(&p, "starcoder") && p.tidy && !p.bos, "what starcoder is");
 }
 

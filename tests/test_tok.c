@@ -106,6 +106,14 @@ static void test_unicode(void) {
            "no byte inside a character is white space");
 }
 
+static void refuse(const struct toy *y, enum err_code code, const char *word) {
+    struct tok *t;
+    struct err e = {0};
+    bool ok = tok_open(&t, &y->v, &e);
+    tap_ok(!ok && e.code == code && strstr(e.text, word), "refused: %s", ok ? "no" : e.text);
+    if (ok) tok_close(t);
+}
+
 static void test_spm(void) {
     static struct toy y;
     toy_spm(&y);
@@ -158,6 +166,54 @@ static void test_no_prefix(void) {
     size_t n = detok_push(&d, tok_find(t, "\xe2\x96\x81the", 6), out, sizeof out);
     tap_ok(n == 4 && !memcmp(out, " the", 4), "and its first space is one of the text");
     tok_close(t);
+}
+
+/* Where a vocabulary spells no mark, a space is one id all the same. */
+static void test_no_mark(struct toy *y, const char *kind) {
+    uint32_t id = 0, n_token = y->v.n_token;
+    while (id < n_token && memcmp(y->text + y->start[id], "\xe2\x96\x81", 4 - 1) != 0) id++;
+    y->text[y->start[id]] = 'x';
+    struct tok *t = open_toy(y);
+    int32_t ids[64];
+    size_t n = 0;
+    struct err e = {0};
+    bool ok = t && tok_encode(t, "         ", 9, 0, ids, 64, &n, &e);
+    tap_ok(ok && n <= tok_bound(9), "%s without a mark: %zu ids, %zu allowed", kind, n,
+           tok_bound(9));
+    check(t, "c c", 0, y->v.add_space_prefix ? " |c| |c" : "c| |c");
+    tok_close(t);
+}
+
+/* Byte-level merges of texts that stand as they are, as Gemma 4's. */
+static void test_marks(void) {
+    static struct toy y;
+    toy_marks(&y);
+    struct tok *t = open_toy(&y);
+    if (!tap_ok(t, "a vocabulary of marks and merges opens")) return;
+    check(t, "the hello world", TOK_BOS, "<bos>|the| hello| world");
+    check(t, " the  the", 0, " the|  |the");  // all of a line is one word: the spaces merge first
+    check(t, "o the", 0, "o| the");
+    check(t, "abab", 0, "ab|ab");
+    check(t, "aba b", 0, "ab|a| |b");
+    check(t, "abc", 0, "ab|c");  // what no merges lead to is not found
+    check(t, "a\nb\n\nc", 0, "a|\\x0a|b|\\x0a\\x0a|c");
+    check(t, "a\n\n\nb", 0, "a|\\x0a\\x0a\\x0a|b");  // but a run of line ends is
+    check(t, "\n\n\n\n\n", 0, "\\x0a\\x0a|\\x0a\\x0a|\\x0a");
+    check(t, "a\r\n\n", 0, "a|\\x0d|\\x0a\\x0a");
+    check(t, "é世x", 0, "\\xc3\\xa9\\xe4\\xb8\\x96|x");
+    check(t, "€\xff", 0, "\\xe2|\\x82|\\xac|\\xff");
+    check(t, "\xe2\x96\x81hello", 0, " hello");  // U+2581 is a space
+    check(t, "<0x41>", 0, "<|0|x|4|1|>");
+    check(t, "<|turn>a</s><user>", 0, "<|||t|u|r|n|>|a|<|/|s|>|<user>");
+    check(t, "<|turn>the<turn|>", TOK_SPECIAL, "<|turn>|the|<turn|>");
+    tap_ok(!strcmp(shown(t, "a\0b", 3, 0), "a|\\x00|b"), "NUL is a byte like others");
+    tap_ok(tok_is_end(t, tok_find(t, "<turn|>", 7)) && tok_is_end(t, y.v.eos) &&
+               tok_is_end(t, tok_find(t, "<|tool_response>", 16)),
+           "what ends an answer of Gemma 4");
+    tap_ok(!tok_is_end(t, tok_find(t, "</s>", 4)), "a tag does not");
+    tok_close(t);
+    y.v.n_merge = 0;
+    refuse(&y, ERR_FORMAT, "merges");
 }
 
 static void test_plain(void) {
@@ -247,12 +303,28 @@ static void test_bpe(void) {
     tok_close(t);
 }
 
-static void refuse(const struct toy *y, enum err_code code, const char *word) {
-    struct tok *t;
-    struct err e = {0};
-    bool ok = tok_open(&t, &y->v, &e);
-    tap_ok(!ok && e.code == code && strstr(e.text, word), "refused: %s", ok ? "no" : e.text);
-    if (ok) tok_close(t);
+/* A file that does not say how its text is cut. */
+static void test_default(void) {
+    static const char *const names[] = {"", "default"};
+    static struct toy y;
+    for (int i = 0; i < 2; i++) {
+        toy_bpe(&y, names[i]);
+        struct tok *t = open_toy(&y);
+        if (!tap_ok(t, "a byte-level vocabulary opens with \"%s\"", names[i])) return;
+        check(t, "hello world1234's", TOK_BOS, "<|begin_of_text|>|hello| world|123|4|'|s");
+        check(t, "xyz", 0, "x|y|z");
+        const char *note = tok_note(t);
+        tap_ok(note && strstr(note, "does not say"), "and says so: %s", note ? note : "no");
+        tok_close(t);
+    }
+    toy_bpe(&y, "gpt-2");
+    struct tok *t = open_toy(&y);
+    tap_ok(t && !tok_note(t), "nothing to say of one that does");
+    tok_close(t);
+    toy_spm(&y);  // of no account there
+    t = open_toy(&y);
+    tap_ok(t && !tok_note(t), "nor of SentencePiece");
+    tok_close(t);
 }
 
 /* Whether the token `text` ends an answer in a vocabulary that has it as a word, and is hidden then. */
@@ -345,8 +417,6 @@ static void test_refusals(void) {
     refuse(&y, ERR_UNSUPPORTED, "no-such-cut");
     toy_bpe(&y, "\x1b]0;x\a\xc2\x9b");
     refuse(&y, ERR_UNSUPPORTED, "\"?]0;x???\"");  // what it says must not steer the terminal
-    toy_bpe(&y, "");
-    refuse(&y, ERR_UNSUPPORTED, "pre-tokenizer");
     toy_bpe(&y, "gpt-2");
     y.v.n_merge = 0;
     refuse(&y, ERR_FORMAT, "merges");
@@ -601,6 +671,13 @@ int main(void) {
     test_no_prefix();
     test_plain();
     test_bpe();
+    test_marks();
+    static struct toy y;
+    toy_spm(&y);
+    test_no_mark(&y, "SentencePiece");
+    toy_marks(&y);
+    test_no_mark(&y, "Gemma 4");
+    test_default();
     test_ends();
     test_refusals();
     test_many("a, aa, aaa and so on", 1, true, 0, 1, 0);
@@ -608,13 +685,14 @@ int main(void) {
     test_many("aaa... and an end that is nearly there", 3900, false, 3, 3900, 2);
     test_many("the longest blocked all over", 1, true, 0, 2000, 1);
     test_many("each aaa... with an end", 1, true, 3, 2999, 1);
-    static struct toy y;
     toy_bpe(&y, "llama-bpe");
     test_back(&y, "byte-level");
     toy_plain(&y, true);
     test_back(&y, "bytes and scores");
     toy_plain(&y, false);
     test_back(&y, "characters and scores");
+    toy_marks(&y);
+    test_back(&y, "marks and merges");
     toy_spm(&y);
     test_back(&y, "SentencePiece");
     test_detok();
@@ -628,6 +706,10 @@ int main(void) {
     toy_plain(&y, true);
     t = open_toy(&y);
     test_hostile(t, "bytes and scores", 1 << 20);
+    tok_close(t);
+    toy_marks(&y);
+    t = open_toy(&y);
+    test_hostile(t, "marks and merges", 1 << 20);
     tok_close(t);
     test_large();
     return tap_done();

@@ -14,7 +14,7 @@ struct bit {
 /* Score or rank of the token that joins two neighbours; smaller merges first, < 0: they do not. */
 static double joined(const struct toy *y, const struct tok *t, const char *s, const struct bit *a,
                      const struct bit *b, int32_t *id) {
-    if (strcmp(y->v.kind, "gpt2") != 0) {
+    if (!y->v.n_merge) {
         *id = tok_find(t, s + a->at, a->len + b->len);
         return *id < 0 || y->type[*id] != TOKEN_NORMAL ? -1 : 1000.0 - (double)y->score[*id];
     }
@@ -56,15 +56,21 @@ static size_t naive(const struct toy *y, const struct tok *t, const char *s, str
     }
 }
 
-static size_t naive_spm(const struct toy *y, const struct tok *t, const char *s, size_t len,
-                        int32_t *out) {
-    char text[1024];
-    struct bit bit[512];
-    size_t n = 0, k = 0;
-    for (size_t i = 0; i < len + 1; i++) {
-        char c = i ? s[i - 1] : ' ';
-        n += (size_t)snprintf(text + n, sizeof text - n, c == ' ' ? "\xe2\x96\x81" : "%c", c);
+/* text: s with U+2581 for its spaces, one before it where prefix says so. */
+static size_t mark_spaces(const char *s, size_t len, bool prefix, char text[static 1024]) {
+    size_t n = 0;
+    for (size_t i = 0; i < len + prefix; i++) {
+        char c = i >= prefix ? s[i - prefix] : ' ';
+        n += (size_t)snprintf(text + n, 1024 - n, c == ' ' ? "\xe2\x96\x81" : "%c", c);
     }
+    return n;
+}
+
+/* The ids of text [n], of characters that merge; those that are no tokens by their bytes. */
+static size_t naive_characters(const struct toy *y, const struct tok *t, const char *text, size_t n,
+                               int32_t *out) {
+    struct bit bit[512];
+    size_t k = 0;
     for (size_t i = 0; i < n; k++) {
         int32_t cp;
         size_t step = unicode_decode((const uint8_t *)text + i, n - i, &cp);
@@ -80,6 +86,21 @@ static size_t naive_spm(const struct toy *y, const struct tok *t, const char *s,
         }
     }
     return n;
+}
+
+static size_t naive_spm(const struct toy *y, const struct tok *t, const char *s, size_t len,
+                        int32_t *out) {
+    char text[1024];
+    size_t n = mark_spaces(s, len, true, text);
+    return naive_characters(y, t, text, n, out);
+}
+
+/* The texts here have no line ends, so that each is one word. */
+static size_t naive_marks(const struct toy *y, const struct tok *t, const char *s, size_t len,
+                          int32_t *out) {
+    char text[1024];
+    size_t n = mark_spaces(s, len, false, text);
+    return naive_characters(y, t, text, n, out);
 }
 
 static size_t naive_bpe(const struct toy *y, const struct tok *t, const char *s, size_t len,
@@ -116,13 +137,30 @@ static size_t naive_plain(const struct toy *y, const struct tok *t, const char *
 typedef size_t naive_way(const struct toy *y, const struct tok *t, const char *s, size_t len,
                          int32_t *out);
 
+/* A text in which, if the vocabulary has them, all neighbours merge. */
+static size_t all_merge(char *s, size_t len) {
+    for (size_t i = 0; i < len; i++) s[i] = "ab"[rnd(2)];
+    return len;
+}
+
+/* Words of a and b: pairs come up faster than they merge. */
+static void add_words(struct toy *y) {
+    for (unsigned len = 2; len <= 6; len++) {
+        for (unsigned bits = 0; bits < 1U << len; bits++) {
+            char word[8] = "";
+            for (unsigned i = 0; i < len; i++) word[i] = "ab"[bits >> i & 1];
+            toy_add(y, word, (float)rnd(100), TOKEN_NORMAL);
+        }
+    }
+}
+
 static void test_naive(const struct toy *y, naive_way *way, const char *what) {
     struct tok *t = open_toy(y);
     int bad = 0;
     for (int round = 0; t && round < 3000 && !bad; round++) {
         char s[256];
         int32_t got[1024], want[1024];
-        size_t len = random_text(s, 200), n = 0, m;
+        size_t len = round % 4 ? random_text(s, 200) : all_merge(s, 1 + rnd(200)), n = 0, m;
         struct err e = {0};
         if (!len) continue;
         bad += !tok_encode(t, s, len, 0, got, 1024, &n, &e);
@@ -141,8 +179,13 @@ static void test_merges(void) {
     /* With this token words can no longer be merged one by one. */
     toy_add(&y, "o\xe2\x96\x81", 1, TOKEN_NORMAL);
     test_naive(&y, naive_spm, "SentencePiece, spaces inside tokens,");
+    toy_spm(&y);
+    add_words(&y);
+    test_naive(&y, naive_spm, "SentencePiece, words that grow from all sides,");
     toy_bpe(&y, "gpt-2");
     test_naive(&y, naive_bpe, "byte-level");
+    toy_marks(&y);
+    test_naive(&y, naive_marks, "a vocabulary of marks and merges");
     toy_plain(&y, true);
     test_naive(&y, naive_plain, "a vocabulary of bytes and scores");
     toy_plain(&y, false);

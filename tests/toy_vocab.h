@@ -50,6 +50,22 @@ static inline void toy_init(struct toy *y, const char *kind, const char *pre) {
                           .unk = -1};
 }
 
+/* Text with U+2581 for each "_". */
+static inline void toy_mark(const char *s, char text[static 64]) {
+    size_t n = 0;
+    for (text[0] = 0; *s; s++) {
+        n += (size_t)snprintf(text + n, 64 - n, *s == '_' ? "\xe2\x96\x81" : "%c", *s);
+    }
+}
+
+static inline void toy_byte_tokens(struct toy *y) {
+    for (unsigned b = 0; b < 256; b++) {
+        char name[8];
+        snprintf(name, sizeof name, "<0x%02X>", b);
+        toy_add(y, name, 0, TOKEN_BYTE);
+    }
+}
+
 /* SentencePiece: <unk> <s> </s>, 256 bytes, then pieces that merge in a known order. "_" in the list
  * stands for U+2581. */
 static inline void toy_spm(struct toy *y) {
@@ -63,17 +79,10 @@ static inline void toy_spm(struct toy *y) {
     y->v.bos = toy_add(y, "<s>", 0, TOKEN_CONTROL);
     y->v.eos = toy_add(y, "</s>", 0, TOKEN_CONTROL);
     y->v.add_bos = y->v.add_space_prefix = true;
-    for (unsigned b = 0; b < 256; b++) {
-        char name[8];
-        snprintf(name, sizeof name, "<0x%02X>", b);
-        toy_add(y, name, 0, TOKEN_BYTE);
-    }
+    toy_byte_tokens(y);
     for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++) {
         char text[64];
-        size_t n = 0;
-        for (const char *c = pieces[i]; *c; c++) {
-            n += (size_t)snprintf(text + n, sizeof text - n, *c == '_' ? "\xe2\x96\x81" : "%c", *c);
-        }
+        toy_mark(pieces[i], text);
         /* Later pieces merge first, but "ab" and "ba" tie. */
         float score = !strcmp(pieces[i], "ab") ? -8 : (float)i - 33;
         toy_add(y, text, score, TOKEN_NORMAL);
@@ -168,6 +177,43 @@ static inline void toy_bpe(struct toy *y, const char *pre) {
     toy_add(y, "<|im_end|>", 0, TOKEN_NORMAL);  // as some files have it
     toy_add(y, "<user>", 0, TOKEN_USER);
     y->v.add_bos = true;
+}
+
+/* Gemma 4's: <pad> <eos> <bos>, 256 bytes, characters, then merges of texts as they stand, U+2581 for a space
+ * ("_" in the list). */
+static inline void toy_marks(struct toy *y) {
+    static const char *const letters[] = {"_", "a", "b", "c", "d", "e", "h", "l",  "o", "r",
+                                          "t", "w", "s", "'", "1", "2", "3", "\n", "é", "世"};
+    static const char *const pairs[][2] = {
+        {"_", "_"},    {"__", "__"},   {"h", "e"},     {"l", "l"}, {"_", "t"},       {"he", "ll"},
+        {"hell", "o"}, {"_t", "he"},   {"_", "hello"}, {"_", "w"}, {"o", "r"},       {"l", "d"},
+        {"_w", "or"},  {"_wor", "ld"}, {"t", "he"},    {"a", "a"}, {"aa", "aa"},     {"a", "b"},
+        {"b", "a"},    {"o", "_"},     {"\n", "\n"},   {"1", "2"}, {"aaaa", "aaaa"}, {"é", "世"},
+    };
+    toy_init(y, "gemma4", "gemma4");
+    toy_add(y, "<pad>", 0, TOKEN_CONTROL);
+    y->v.eos = toy_add(y, "<eos>", 0, TOKEN_CONTROL);
+    y->v.bos = toy_add(y, "<bos>", 0, TOKEN_CONTROL);
+    y->v.add_bos = true;
+    toy_byte_tokens(y);
+    for (size_t i = 0; i < sizeof letters / sizeof *letters; i++) {
+        char text[64];
+        toy_mark(letters[i], text);
+        toy_add(y, text, 0, TOKEN_NORMAL);
+    }
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
+        char left[64], right[64];
+        toy_mark(pairs[i][0], left);
+        toy_mark(pairs[i][1], right);
+        toy_merge(y, left, right);
+    }
+    toy_add(y, "\n\n\n", 0, TOKEN_NORMAL);  // no merges lead to these
+    toy_add(y, "abc", 0, TOKEN_NORMAL);
+    toy_add(y, "</s>", 0, TOKEN_NORMAL);
+    toy_add(y, "<user>", 0, TOKEN_USER);
+    toy_add(y, "<|turn>", 0, TOKEN_CONTROL);
+    toy_add(y, "<turn|>", 0, TOKEN_CONTROL);
+    toy_add(y, "<|tool_response>", 0, TOKEN_USER);
 }
 
 #endif

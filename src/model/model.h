@@ -133,8 +133,9 @@ enum token_type {
 /* The vocabulary as the file has it; model/tok builds its tables from this. Bytes are not
  * terminated by NUL (a token may contain one). */
 struct vocab {
-    const char *kind;  // "llama": SentencePiece, "gpt2": byte-level BPE, "dllama": as in a .t
-    const char *pre;   // tokenizer.ggml.pre, "" when absent
+    const char
+        *kind;  // "llama": SentencePiece, "gpt2": byte-level BPE, "gemma4", "dllama": as in a .t
+    const char *pre;  // tokenizer.ggml.pre, "" when absent; of "gemma4" its own
     uint32_t n_token;
     const char *text;       // all token texts, one after another
     const uint32_t *start;  // [n_token + 1] into text

@@ -230,14 +230,33 @@ static size_t three_digits(const uint8_t *s, size_t len) {
     return len >= 3 && is_digit(s[0]) && is_digit(s[1]) && is_digit(s[2]) ? 3 : 0;
 }
 
-/* [\p{P}\$\+<=>\^~\|`]+ : every ASCII symbol is named there. */
-static size_t falcon_marks(const uint8_t *s, size_t len) {
+/* Punctuation and the symbols of ASCII, but for one. */
+static size_t marks_but(const uint8_t *s, size_t len, int32_t left_out) {
     size_t at = 0;
     for (;;) {
         struct step p = peek(s, len, at);
-        if (!(p.is & UNI_PUNCT) && !(p.is & UNI_SYMBOL && p.cp >= 0 && p.cp < 0x80)) return at;
+        bool symbol = p.is & UNI_SYMBOL && p.cp >= 0 && p.cp < 0x80 && p.cp != left_out;
+        if (!symbol && !(p.is & UNI_PUNCT)) return at;
         at += p.len;
     }
+}
+
+/* [\p{P}\$\+<=>\^~\|`]+ */
+static size_t falcon_marks(const uint8_t *s, size_t len) {
+    return marks_but(s, len, -1);
+}
+
+/* [\p{P}\$\+<=>\^~\|]+ */
+static size_t default_marks(const uint8_t *s, size_t len) {
+    return marks_but(s, len, '`');
+}
+
+/* [^\n]+|[\n]+ */
+static size_t next_lines(const uint8_t *s, size_t len) {
+    bool is_end = s[0] == '\n';
+    size_t at = 1;
+    while (at < len && (s[at] == '\n') == is_end) at++;
+    return at;
 }
 
 /* \s?X+ for a class X given by a test. */
@@ -383,6 +402,10 @@ static const struct stage stages[N_PRETOK_CUT][PRETOK_STAGES] = {
     [PRETOK_GPT4O] = {{next_gpt4o, 0}},
     [PRETOK_DIGITS_GPT2] = {{a_number, APART}, {next_gpt2, 0}},
     [PRETOK_FALCON] = {{falcon_marks, APART}, {next_gpt2, 0}, {three_digits, APART}},
+    [PRETOK_DEFAULT] = {{default_marks, APART},
+                        {next_gpt2, 0},
+                        {numbers, APART},
+                        {three_digits, APART}},
     [PRETOK_DEEPSEEK] = {{a_line_end, APART},
                          {deepseek_letters, APART},
                          {deepseek_marks, APART},
@@ -395,6 +418,7 @@ static const struct stage stages[N_PRETOK_CUT][PRETOK_STAGES] = {
                                {deepseek_han, APART},
                                {a_number, APART}},
     [PRETOK_DEEPSEEK3] = {{three_numbers, APART}, {deepseek3_han, APART}, {deepseek3_words, APART}},
+    [PRETOK_LINES] = {{next_lines, 0}},
 };
 
 /* What the stage takes of s [len > 0], or all up to where it takes something. */

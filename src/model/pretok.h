@@ -22,9 +22,11 @@ enum pretok_cut {
     PRETOK_GPT4O,
     PRETOK_DIGITS_GPT2,
     PRETOK_FALCON,
+    PRETOK_DEFAULT,
     PRETOK_DEEPSEEK,
     PRETOK_DEEPSEEK_CODER,
     PRETOK_DEEPSEEK3,
+    PRETOK_LINES,
     N_PRETOK_CUT
 };
 
@@ -34,7 +36,11 @@ struct pretok {
     bool whole_words;  // a word that is a token is taken whole, merges or not
     bool tidy;         // the model's library tidies spaces when it detokenises (see tok_tidy)
     bool bos;          // a text begins with BOS where the file does not say
+    bool marks;        // no letters for bytes: texts stand as they are, U+2581 for a space
 };
+
+/* What a file may say that does not know, and what is taken where it says nothing. */
+#define PRETOK_UNKNOWN "default"
 
 /* False for a name that is not supported. */
 bool pretok_find(struct pretok *p, const char *name);

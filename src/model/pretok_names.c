@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-enum { WHOLE = 1, TIDY = 2, BOS = 4 };
+enum { WHOLE = 1, TIDY = 2, BOS = 4, MARKS = 8 };
 
 static const struct named {
     const char *name;
@@ -60,18 +60,20 @@ static const struct named {
     {"exaone", PRETOK_DIGITS_GPT2, TIDY},
     {"minerva-7b", PRETOK_DIGITS_GPT2, TIDY},
     {"falcon", PRETOK_FALCON, TIDY},
+    {PRETOK_UNKNOWN, PRETOK_DEFAULT, TIDY},
     {"deepseek-llm", PRETOK_DEEPSEEK, 0},
     {"deepseek-coder", PRETOK_DEEPSEEK_CODER, 0},
     {"deepseek-v3", PRETOK_DEEPSEEK3, 0},
     {"hunyuan-dense", PRETOK_DEEPSEEK3, 0},
     {"joyai-llm", PRETOK_DEEPSEEK3, 0},
+    {"gemma4", PRETOK_LINES, TIDY | BOS | MARKS},
 };
 
 bool pretok_find(struct pretok *p, const char *name) {
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         const struct named *n = &names[i];
         if (strcmp(name, n->name) != 0) continue;
-        *p = (struct pretok){n->cut, n->is & WHOLE, n->is & TIDY, n->is & BOS};
+        *p = (struct pretok){n->cut, n->is & WHOLE, n->is & TIDY, n->is & BOS, n->is & MARKS};
         return true;
     }
     return false;

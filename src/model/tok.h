@@ -1,5 +1,5 @@
-/* tok.h - text to tokens and back: SentencePiece BPE ("llama"), byte-level BPE ("gpt2") and
- * distributed-llama's merges by score ("dllama").
+/* tok.h - text to tokens and back: SentencePiece BPE ("llama"), byte-level BPE ("gpt2"),
+ * Gemma 4's mixture of both ("gemma4") and distributed-llama's merges by score ("dllama").
  *
  * Tables are built once from the model's vocabulary into one arena; encoding uses a scratch of the
  * caller's, so that it neither allocates nor recurses, and takes O(n log n) on any text.
@@ -21,6 +21,9 @@ struct tok;
  * work (no merges, no byte tokens), ERR_MEMORY. *t is owned; free with tok_close. */
 MUST tok_open(struct tok **t, const struct vocab *v, struct err *e);
 void tok_close(struct tok *t);
+
+/* What whoever runs the model should be told of its vocabulary, a sentence, or NULL. */
+const char *tok_note(const struct tok *t);
 
 enum tok_flags {
     TOK_BOS = 1 << 0,      // BOS first, if the vocabulary asks for it

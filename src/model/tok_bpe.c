@@ -1,6 +1,7 @@
 /* Byte-level BPE (Radford et al. 2019): text is cut into words, each byte of a word is a symbol, and
  * neighbours merge in the order in which training found the pairs. Vocabularies spell bytes as
- * printable code points; we translate once at open and work on token ids. */
+ * printable code points; we translate once at open and work on token ids. With Gemma 4's, texts stand as
+ * SentencePiece has them, and symbols are characters. */
 #include "model/tok_tables.h"
 
 #include <string.h>
@@ -92,8 +93,7 @@ MUST bpe_build(struct tok *t, const struct vocab *v, struct err *e) {
     unsigned n_byte = 0;
     for (unsigned b = 0; b < 256; b++) {
         char name[2];
-        size_t n = bpe_spell((uint8_t)b, name);
-        t->byte_id[b] = tok_word(t, name, n);
+        if (t->byte_letters) t->byte_id[b] = tok_word(t, name, bpe_spell((uint8_t)b, name));
         n_byte += t->byte_id[b] >= 0;
     }
     if (!n_byte) return err_set(e, ERR_FORMAT, "the byte-level vocabulary has no byte tokens");
@@ -128,6 +128,7 @@ bool bpe_pair(const struct encoder *en, const struct sym *a, const struct sym *b
 static int32_t whole(const struct tok *t, const char *s, size_t len) {
     char spelled[TOKEN_MAX + 2];
     size_t n = 0;
+    if (!t->byte_letters) return tok_word(t, s, len);
     for (size_t i = 0; i < len; i++) {
         if (n >= t->longest) return -1;
         n += bpe_spell((uint8_t)s[i], spelled + n);
@@ -135,15 +136,13 @@ static int32_t whole(const struct tok *t, const char *s, size_t len) {
     return tok_word(t, spelled, n);
 }
 
-static MUST encode_word(struct encoder *en, const char *s, size_t len, struct err *e) {
+/* Whether a word that is a token is taken whole. Gemma 4's are lines, of which only runs of ends are. */
+static bool is_whole(const struct tok *t, const char *s) {
+    return t->marks ? *s == '\n' : t->pre.whole_words;
+}
+
+static MUST encode_bytes(struct encoder *en, const char *s, size_t len, struct err *e) {
     const struct tok *t = en->t;
-    if (t->pre.whole_words) {
-        int32_t id = whole(t, s, len);
-        if (id >= 0) {
-            tok_emit(en, id);
-            return true;
-        }
-    }
     if (!encoder_reserve(en, len, e)) return false;
     en->buf = s;
     en->n_sym = len;
@@ -160,8 +159,19 @@ static MUST encode_word(struct encoder *en, const char *s, size_t len, struct er
     return true;
 }
 
+static MUST encode_word(struct encoder *en, const char *s, size_t len, struct err *e) {
+    int32_t id = is_whole(en->t, s) ? whole(en->t, s, len) : -1;
+    if (id < 0) return en->t->marks ? spm_run(en, s, len, e) : encode_bytes(en, s, len, e);
+    tok_emit(en, id);
+    return true;
+}
+
 MUST bpe_encode(struct encoder *en, const char *s, size_t len, struct err *e) {
     struct pretok_words w;
+    if (en->t->marks) {
+        if (!spm_escape(en, s, len, false, &len, e)) return false;
+        s = en->copy;
+    }
     pretok_begin(&w, en->t->pre.cut, (const uint8_t *)s, len);
     for (size_t at = 0, n; (n = pretok_next(&w)); at = w.at) {
         if (!encode_word(en, s + at, n, e)) return false;

@@ -191,13 +191,13 @@ static size_t make_piece(struct tok *t, uint32_t id, char *out) {
     switch (t->attr[id] & ATTR_TYPE) {
     case TOKEN_NORMAL:
     case TOKEN_UNUSED:
-        if (t->kind == TOK_BPE) {
+        if (t->byte_letters) {
             int64_t n = bpe_unspell(s, len, out);
             if (n >= 0) return (size_t)n;
             t->attr[id] |= ATTR_ALIEN;
             break;
         }
-        if (t->kind == TOK_PLAIN) break;
+        if (!t->marks) break;
         return spm_piece(s, len, out);
     case TOKEN_BYTE: return byte_piece(s, len, out);
     default: break;
@@ -243,22 +243,26 @@ static MUST build(struct tok *t, const struct vocab *v, struct err *e) {
     t->add_bos = v->add_bos;
     t->add_eos = v->add_eos;
     t->space_prefix = v->add_space_prefix && t->kind == TOK_SPM;
+    t->byte_letters = t->kind == TOK_BPE && !t->pre.marks;
+    t->marks = t->kind == TOK_SPM || t->pre.marks;
     if (!build_texts(t, v, e)) return false;
     mark_ends(t, v);
     if (t->kind == TOK_SPM) mark_strips(t);
-    if (t->kind != TOK_BPE) spm_mark_bytes(t);
+    if (!t->byte_letters) spm_mark_bytes(t);
     if (!build_pieces(t, e)) return false;
     if (t->kind != TOK_BPE) return spm_build(t, v, e) && special_build(t, e);
-    return bpe_build(t, v, e) && mark_tag(t, e) && special_build(t, e);
+    return bpe_build(t, v, e) && (t->marks || mark_tag(t, e)) && special_build(t, e);
 }
 
 static MUST choose_kind(const struct vocab *v, enum tok_kind *kind, struct err *e) {
-    static const char *const names[] = {
-        [TOK_SPM] = "llama", [TOK_BPE] = "gpt2", [TOK_PLAIN] = "dllama"};
+    static const struct {
+        const char *name;
+        enum tok_kind kind;
+    } known[] = {{"llama", TOK_SPM}, {"gpt2", TOK_BPE}, {"gemma4", TOK_BPE}, {"dllama", TOK_PLAIN}};
     char shown[64];
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        *kind = (enum tok_kind)i;
-        if (!strcmp(v->kind, names[i])) return true;
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        *kind = known[i].kind;
+        if (!strcmp(v->kind, known[i].name)) return true;
     }
     return err_set(e, ERR_UNSUPPORTED, "tokenizer kind \"%s\" is not supported",
                    gguf_show(shown, v->kind));
@@ -266,16 +270,17 @@ static MUST choose_kind(const struct vocab *v, enum tok_kind *kind, struct err *
 
 static MUST choose_pretok(const struct vocab *v, struct pretok *pre, struct err *e) {
     char shown[64];
-    if (pretok_find(pre, v->pre)) return true;
-    if (v->pre[0]) {
-        return err_set(e, ERR_UNSUPPORTED,
-                       "pre-tokenizer \"%s\" is not one of the %zu that this version knows; with "
-                       "another one the model would be given words cut in a way it has not learnt",
-                       gguf_show(shown, v->pre), pretok_count());
-    }
+    if (pretok_find(pre, v->pre[0] ? v->pre : PRETOK_UNKNOWN)) return true;
     return err_set(e, ERR_UNSUPPORTED,
-                   "the file names no pre-tokenizer (tokenizer.ggml.pre): convert the model again "
-                   "with a current converter");
+                   "pre-tokenizer \"%s\" is not one of the %zu that this version knows; with "
+                   "another one the model would be given words cut in a way it has not learnt",
+                   gguf_show(shown, v->pre), pretok_count());
+}
+
+const char *tok_note(const struct tok *t) {
+    if (t->kind != TOK_BPE || t->pre.cut != PRETOK_DEFAULT) return NULL;
+    return "the file does not say how its text is cut into words (tokenizer.ggml.pre), so the default "
+           "cut is used; if answers are poor, convert the model again with a current converter";
 }
 
 MUST tok_open(struct tok **t, const struct vocab *v, struct err *e) {

@@ -71,34 +71,43 @@ bool spm_pair(const struct encoder *en, const struct sym *a, const struct sym *b
     return true;
 }
 
-/* Spaces become marks; returns the length of the copy. */
-static size_t escape(char *out, const char *s, size_t len, bool prefix) {
-    size_t n = 0;
+MUST spm_escape(struct encoder *en, const char *s, size_t len, bool prefix, size_t *n,
+                struct err *e) {
+    size_t n_space = prefix, at = 0;
+    for (size_t i = 0; i < len; i++) n_space += s[i] == ' ';
+    if (!encoder_copy(en, len + 3 * n_space, e)) return false;
     if (prefix) {
-        memcpy(out, MARK, 3);
-        n = 3;
+        memcpy(en->copy, MARK, 3);
+        at = 3;
     }
     for (size_t i = 0; i < len; i++) {
         if (s[i] != ' ') {
-            out[n++] = s[i];
+            en->copy[at++] = s[i];
             continue;
         }
-        memcpy(out + n, MARK, 3);
-        n += 3;
+        memcpy(en->copy + at, MARK, 3);
+        at += 3;
     }
-    return n;
+    *n = at;
+    return true;
+}
+
+/* The token of byte b, or what stands for it. */
+static void emit_byte(struct encoder *en, char b) {
+    int32_t id = en->t->byte_id[(uint8_t)b];
+    if (id < 0) id = tok_word(en->t, &b, 1);
+    if (id < 0) id = en->t->unk;
+    if (id >= 0) tok_emit(en, id);
 }
 
 static void emit(struct encoder *en, const struct sym *s) {
+    const char *text = en->buf + s->at;
     if (s->id >= 0) {
         tok_emit(en, s->id);
-        return;
-    }
-    for (uint32_t i = 0; i < s->len; i++) {
-        int32_t id = en->t->byte_id[(uint8_t)en->buf[s->at + i]];
-        if (id < 0) id = tok_word(en->t, en->buf + s->at + i, 1);
-        if (id < 0) id = en->t->unk;
-        if (id >= 0) tok_emit(en, id);
+    } else if (en->t->marks && s->len == 3 && is_mark(text)) {
+        emit_byte(en, ' ');  // tok_bound has no room for three
+    } else {
+        for (uint32_t i = 0; i < s->len; i++) emit_byte(en, text[i]);
     }
 }
 
@@ -115,8 +124,7 @@ static size_t first_symbol(const struct tok *t, const char *s, size_t n, int32_t
     return step;
 }
 
-/* Merge and emit s [n]. */
-static MUST encode_run(struct encoder *en, const char *s, size_t n, struct err *e) {
+MUST spm_run(struct encoder *en, const char *s, size_t n, struct err *e) {
     if (!encoder_reserve(en, n, e)) return false;
     en->buf = s;
     int32_t k = 0;
@@ -134,17 +142,14 @@ static MUST encode_run(struct encoder *en, const char *s, size_t n, struct err *
 }
 
 MUST spm_encode(struct encoder *en, const char *s, size_t len, bool prefix, struct err *e) {
-    if (en->t->kind == TOK_PLAIN) return encode_run(en, s, len, e);
-    size_t n_space = prefix && en->t->space_prefix;
-    bool mark = n_space;
-    for (size_t i = 0; i < len; i++) n_space += s[i] == ' ';
-    if (!encoder_copy(en, len + 3 * n_space, e)) return false;
-    size_t n = escape(en->copy, s, len, mark), from = 0;
+    if (en->t->kind == TOK_PLAIN) return spm_run(en, s, len, e);
+    size_t n, from = 0;
+    if (!spm_escape(en, s, len, prefix && en->t->space_prefix, &n, e)) return false;
     /* Where no token goes on after a space, no merge does: words are merged one by one. */
     for (size_t i = 3; en->t->word_marks && i + 3 <= n; i++) {
         if (!is_mark(en->copy + i) || (i - from >= 3 && is_mark(en->copy + i - 3))) continue;
-        if (!encode_run(en, en->copy + from, i - from, e)) return false;
+        if (!spm_run(en, en->copy + from, i - from, e)) return false;
         from = i;
     }
-    return encode_run(en, en->copy + from, n - from, e);
+    return spm_run(en, en->copy + from, n - from, e);
 }

@@ -17,7 +17,7 @@ enum {
     ATTR_TYPE = 7,
     ATTR_END = 1 << 3,    // end of generation
     ATTR_STRIP = 1 << 4,  // white space after it belongs to it
-    ATTR_ALIEN = 1 << 5,  // TOK_BPE: text outside the byte alphabet, not for merging
+    ATTR_ALIEN = 1 << 5,  // byte_letters: text outside the byte alphabet, not for merging
 };
 
 struct token_slot {
@@ -51,7 +51,7 @@ struct special {
 
 enum tok_kind {
     TOK_SPM,    // SentencePiece
-    TOK_BPE,    // byte-level BPE
+    TOK_BPE,    // merges by rank, inside the words of a cut
     TOK_PLAIN,  // distributed-llama's: SentencePiece's merges of texts as they stand, spaces too
 };
 
@@ -59,6 +59,8 @@ struct tok {
     struct arena mem;
     enum tok_kind kind;
     struct pretok pre;  // TOK_BPE only
+    bool byte_letters;  // texts are spelled in letters for bytes (GPT-2's)
+    bool marks;         // a space is spelled U+2581
     uint32_t n_token;
     uint32_t longest;             // bytes of the longest text or piece
     const char *text;             // as the vocabulary spells them
@@ -130,6 +132,12 @@ MUST special_mark(const struct tok *t, const char *s, size_t len, int32_t *mark,
 /* Merge the n_sym symbols of the list until no pair of neighbours is a token. O(n log n). */
 void tok_merge(struct encoder *en);
 
+/* s [len] to en->copy [*n], with marks for its spaces and, prefix, one before it. Fails: ERR_MEMORY. */
+MUST spm_escape(struct encoder *en, const char *s, size_t len, bool prefix, size_t *n,
+                struct err *e);
+/* Merge and emit s [n > 0] beginning with its characters; what is no token by its bytes. */
+MUST spm_run(struct encoder *en, const char *s, size_t n, struct err *e);
+
 /* The byte-level alphabet (GPT-2): each byte has one code point below 0x144. */
 size_t bpe_spell(uint8_t byte, char out[static 2]);
 /* Bytes spelled by s [len] to out [len], or -1 when s uses anything outside the alphabet. */
@@ -137,7 +145,8 @@ int64_t bpe_unspell(const char *s, size_t len, char *out);
 
 /* Find the tokens <0x00> to <0xFF>, which some files do not mark as bytes. Before pieces are made. */
 void spm_mark_bytes(struct tok *t);
-/* Build the tables of one kind (spm: of all but TOK_BPE) from v; texts, attr and hash are ready. */
+/* Build the tables of one kind (spm: of all but TOK_BPE) from v; texts, attr, hash and, without
+ * byte_letters, byte_id are ready. */
 MUST spm_build(struct tok *t, const struct vocab *v, struct err *e);
 MUST bpe_build(struct tok *t, const struct vocab *v, struct err *e);
 /* Encode one stretch of plain text [len > 0]. prefix: it follows a control token or opens the text. */

@@ -73,8 +73,9 @@ static MUST read_merges(struct vocab *v, struct gguf *g, struct arena *mem, stru
     if (!gguf_array(g, "tokenizer.ggml.merges", GGUF_STRING, &kv, e)) return false;
     if (!kv || !kv->n) {
         return err_set(e, ERR_FORMAT,
-                       "the vocabulary is byte-level BPE (gpt2), but the file has no "
-                       "tokenizer.ggml.merges");
+                       "the vocabulary merges by rank (%s), but the file has no "
+                       "tokenizer.ggml.merges",
+                       v->kind);
     }
     v->n_merge = (uint32_t)kv->n;
     return read_strings(g, mem, kv, &v->merge_text, &v->merge, e);
@@ -112,17 +113,18 @@ MUST vocab_read(struct vocab *v, struct gguf *g, struct arena *mem, struct err *
         !gguf_str(g, "tokenizer.ggml.pre", &v->pre, e)) {
         return false;
     }
-    bool spm = !strcmp(v->kind, "llama");
-    if (!spm && strcmp(v->kind, "gpt2") != 0) {
+    bool spm = !strcmp(v->kind, "llama"), gemma4 = !strcmp(v->kind, "gemma4");
+    if (!spm && !gemma4 && strcmp(v->kind, "gpt2") != 0) {
         if (!*v->kind)
             return err_set(e, ERR_FORMAT,
                            "the file has no vocabulary "
                            "(key tokenizer.ggml.model is missing)");
         return err_set(e, ERR_UNSUPPORTED,
-                       "vocabulary of kind \"%s\" (this version knows llama and "
-                       "gpt2)",
+                       "vocabulary of kind \"%s\" (this version knows llama, gpt2 and "
+                       "gemma4)",
                        gguf_show(shown, v->kind));
     }
+    if (gemma4) v->pre = v->kind;
     if (!gguf_array(g, "tokenizer.ggml.tokens", GGUF_STRING, &kv, e)) return false;
     if (!kv || !kv->n) {
         return err_set(e, ERR_FORMAT,
@@ -139,7 +141,11 @@ MUST vocab_read(struct vocab *v, struct gguf *g, struct arena *mem, struct err *
     if (!spm && !read_merges(v, g, mem, e)) return false;
     v->add_bos = bos_by_default(v, spm);
     v->add_space_prefix = spm;
-    return read_ids(v, g, spm, e) && gguf_bool(g, "tokenizer.ggml.add_bos_token", &v->add_bos, e) &&
-           gguf_bool(g, "tokenizer.ggml.add_eos_token", &v->add_eos, e) &&
-           gguf_bool(g, "tokenizer.ggml.add_space_prefix", &v->add_space_prefix, e);
+    if (!read_ids(v, g, spm, e) || !gguf_bool(g, "tokenizer.ggml.add_bos_token", &v->add_bos, e) ||
+        !gguf_bool(g, "tokenizer.ggml.add_eos_token", &v->add_eos, e) ||
+        !gguf_bool(g, "tokenizer.ggml.add_space_prefix", &v->add_space_prefix, e)) {
+        return false;
+    }
+    if (gemma4) v->add_bos = true;  // its first files say no, but without it models babble
+    return true;
 }
