@@ -41,23 +41,39 @@ static void consider(struct encoder *en, int32_t left, int32_t right) {
     heap_push(en, (struct merge_item){.key = key, .len = a->len + b->len, .id = id});
 }
 
-/* Each merge takes one pair off the heap and puts at most two on, and there are fewer merges than
- * symbols, so twice as many places as symbols always suffice. */
+/* A pair one of whose symbols has merged with another since. */
+static bool is_stale(const struct encoder *en, const struct merge_item *item) {
+    const struct sym *a = &en->sym[(uint32_t)item->key];
+    return !a->len || a->next < 0 || a->len + en->sym[a->next].len != item->len;
+}
+
+/* The pairs that are left are fewer than the symbols that are left. */
+static void drop_stale(struct encoder *en) {
+    size_t n = en->n_heap;
+    en->n_heap = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (!is_stale(en, &en->heap[i])) heap_push(en, en->heap[i]);
+    }
+}
+
+/* Each merge takes one pair off the heap and puts at most two on. So the heap outgrows the n symbols by an
+ * eighth (TOK_BYTES counts on no more) after n/8 merges at the earliest, when n/4 are stale: they are
+ * seldom looked for. */
 void tok_merge(struct encoder *en) {
+    size_t most = en->n_sym + en->n_sym / 8;
     en->n_heap = 0;
     for (size_t i = 1; i < en->n_sym; i++) consider(en, (int32_t)i - 1, (int32_t)i);
     while (en->n_heap) {
         struct merge_item item = heap_pop(en);
+        if (is_stale(en, &item)) continue;
         int32_t left = (int32_t)(uint32_t)item.key;
-        struct sym *a = &en->sym[left];
-        if (!a->len || a->next < 0) continue;
-        struct sym *b = &en->sym[a->next];
-        if (a->len + b->len != item.len) continue;
+        struct sym *a = &en->sym[left], *b = &en->sym[a->next];
         a->len = item.len;
         a->id = item.id;
         a->next = b->next;
         b->len = 0;
         if (a->next >= 0) en->sym[a->next].prev = left;
+        if (en->n_heap + 2 > most) drop_stale(en);
         assert(en->n_heap + 2 <= 2 * en->cap_sym);
         consider(en, a->prev, left);
         consider(en, left, a->next);
