@@ -416,6 +416,27 @@ static void test_many_ways(void) {
     grammar_close(g);
 }
 
+/* As many values as may stand in one list; and what such a list has in common with a const. */
+static void test_long_lists(void) {
+    static char text[GRAMMAR_TEXT];
+    struct err e;
+    for (int is_one = 0; is_one < 2; is_one++) {
+        size_t n = (size_t)sprintf(text, "{%s\"enum\":[\"Region/City_00000\"",
+                                   is_one ? "\"const\":\"Region/City_01234\"," : "");
+        for (int i = 1; i < GRAMMAR_WAYS; i++) {
+            n += (size_t)sprintf(text + n, ",\"Region/City_%05d\"", i);
+        }
+        memcpy(text + n, "]}", 3);
+        struct grammar *g = open_text(GRAMMAR_SCHEMA, text, &e);
+        tap_ok(g && takes(g, "\"Region/City_01234\"") == 2 &&
+                   takes(g, "\"Region/City_02047\"") == (is_one ? 0 : 2) &&
+                   takes(g, "\"Region/City_02048\"") == 0,
+               "a list of %d values%s: %s", GRAMMAR_WAYS, is_one ? " beside one" : "",
+               g ? "taken" : e.text);
+        grammar_close(g);
+    }
+}
+
 static void note_is(const char *schema, const char *want) {
     struct err e;
     struct grammar *g = open_text(GRAMMAR_SCHEMA, schema, &e);
@@ -556,6 +577,7 @@ int main(void) {
     test_refused();
     test_doubled();
     test_many_ways();
+    test_long_lists();
     test_notes();
     test_masks();
     test_taken_back();

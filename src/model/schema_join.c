@@ -205,10 +205,11 @@ static MUST compare(struct schema *r, const struct json_value *a, const char *te
     return charge(r, n + 1, e);
 }
 
-/* Is the value among those of the part, if it names any? */
-static MUST is_listed(struct schema *r, const struct json_value *part, const char *text, size_t len,
-                      bool *is_in, struct err *e) {
-    const struct json_value *list = json_find(part, "enum"), *one = json_member(part, "const"), *v;
+/* Is the value among those of the part, if it names any? One of its own enum is only held to its const. */
+static MUST is_listed(struct schema *r, const struct json_value *part, bool is_own,
+                      const char *text, size_t len, bool *is_in, struct err *e) {
+    const struct json_value *list = is_own ? NULL : json_find(part, "enum"), *v;
+    const struct json_value *one = json_member(part, "const");
     struct json_iter at;
     *is_in = !list;
     json_members(&at, list);
@@ -218,9 +219,9 @@ static MUST is_listed(struct schema *r, const struct json_value *part, const cha
     return !one || !*is_in || compare(r, one, text, len, is_in, e);
 }
 
-/* A value as it stands, if the types and all parts allow it. */
-static MUST add_value(struct schema *r, struct joined *j, const struct json_value *v,
-                      const bool *has, uint32_t alt, struct err *e) {
+/* A value of the part `from` as it stands, if the types and all parts allow it. */
+static MUST add_value(struct schema *r, struct joined *j, const struct json_value *from,
+                      const struct json_value *v, const bool *has, uint32_t alt, struct err *e) {
     char *s;
     size_t len;
     bool is_in = true;
@@ -228,7 +229,7 @@ static MUST add_value(struct schema *r, struct joined *j, const struct json_valu
     if (!json_print(v, &s, &len, e)) return false;
     bool ok = charge(r, len + 1, e);
     for (unsigned i = 0; ok && is_in && i < j->n; i++) {
-        ok = is_listed(r, j->part[i], s, len, &is_in, e);
+        ok = is_listed(r, j->part[i], j->part[i] == from, s, len, &is_in, e);
     }
     if (ok && is_in) {
         gtree_add(&r->tree, alt, gtree_bytes(&r->tree, s, len));
@@ -249,14 +250,14 @@ static MUST add_values(struct schema *r, struct joined *j, const struct json_val
                                "beside \"enum\" or \"const\" is not supported here", e))
             return false;
     }
-    if (!list) return add_value(r, j, json_member(from, "const"), has, alt, e);
+    if (!list) return add_value(r, j, from, json_member(from, "const"), has, alt, e);
     if (json_kind(list) != JSON_ARRAY)
         return schema_refuse(r, ERR_FORMAT, "\"enum\" must be a list", e);
     if (json_size(list) > GRAMMAR_WAYS)
         return schema_refuse(r, ERR_LIMIT, "\"enum\" has more than 2048 values", e);
     json_members(&at, list);
     while (json_next(&at, NULL, &v)) {
-        if (!add_value(r, j, v, has, alt, e)) return false;
+        if (!add_value(r, j, from, v, has, alt, e)) return false;
     }
     return true;
 }
