@@ -437,6 +437,32 @@ static void test_long_lists(void) {
     }
 }
 
+/* As many alternatives, which may begin anywhere or only at the ends. */
+static void test_long_patterns(void) {
+    enum { MANY = 1000 };
+    static const struct {
+        const char *begin, *end, *good[2], *bad;
+    } pattern[] = {{"", "", {"\"w0000\"", "\"a w w0999 b\""}, "\"w1000\""},
+                   {"^", "", {"\"w0000\"", "\"w0999 b\""}, "\"w1"},
+                   {"", "$", {"\"w0000\"", "\"a w w0999\""}, "\"w0999 b\""},
+                   {"^", "$", {"\"w0000\"", "\"w0999\""}, "\"w0999 "}};
+    static char text[MANY * 10 + 100];
+    struct err e;
+    for (size_t k = 0; k < sizeof pattern / sizeof *pattern; k++) {
+        size_t n = (size_t)sprintf(text, "{\"type\":\"string\",\"pattern\":\"");
+        for (int i = 0; i < MANY; i++) {
+            n += (size_t)sprintf(text + n, "%sw%04d%s|", pattern[k].begin, i, pattern[k].end);
+        }
+        memcpy(text + n - 1, "\"}", 3);
+        struct grammar *g = open_text(GRAMMAR_SCHEMA, text, &e);
+        tap_ok(g && takes(g, pattern[k].good[0]) == 2 && takes(g, pattern[k].good[1]) == 2 &&
+                   takes(g, pattern[k].bad) < 2,
+               "%d alternatives %sw%s: %s", MANY, pattern[k].begin, pattern[k].end,
+               g ? "taken" : e.text);
+        grammar_close(g);
+    }
+}
+
 static void note_is(const char *schema, const char *want) {
     struct err e;
     struct grammar *g = open_text(GRAMMAR_SCHEMA, schema, &e);
@@ -578,6 +604,7 @@ int main(void) {
     test_doubled();
     test_many_ways();
     test_long_lists();
+    test_long_patterns();
     test_notes();
     test_masks();
     test_taken_back();

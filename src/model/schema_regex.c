@@ -288,30 +288,47 @@ static MUST read_alternatives(struct regex *r, uint32_t *out, struct err *e) {
     return true;
 }
 
-/* One alternative of the whole pattern: what stands before and after it is free where no ^ or $ does. */
-static MUST read_branch(struct regex *r, uint32_t any, uint32_t *out, struct err *e) {
+enum { AT_BEGIN = 1, AT_END = 2, N_ENDS = 4 };
+
+/* One alternative of the whole pattern; ends: which of ^ and $ it has. */
+static MUST read_branch(struct regex *r, unsigned *ends, uint32_t *out, struct err *e) {
     uint32_t item;
     *out = gtree_list(r->t, GNODE_CAT);
-    if (!take(r, '^'))
-        gtree_add(r->t, *out, gtree_repeat(r->t, gtree_call(r->t, any), 0, GREPEAT_ANY));
+    *ends = take(r, '^') ? AT_BEGIN : 0;
     while (r->at < r->len && peek(r) != '|' && peek(r) != ')') {
         bool is_last = r->at + 1 == r->len || r->s[r->at + 1] == '|';
-        if (is_last && take(r, '$')) return true;
+        if (is_last && take(r, '$')) {
+            *ends |= AT_END;
+            return true;
+        }
         if (!read_item(r, &item, e) || !read_repeat(r, &item, e)) return false;
         gtree_add(r->t, *out, item);
     }
-    gtree_add(r->t, *out, gtree_repeat(r->t, gtree_call(r->t, any), 0, GREPEAT_ANY));
     return true;
 }
 
+/* What stands before and after an alternative is free where no ^ or $ does. Those with the same ends share
+ * it: if each had its own, a text could stand in all of them at once. */
 MUST schema_pattern(struct gtree *t, const char *pattern, size_t len, uint32_t any, uint32_t *out,
                     struct err *e) {
     struct regex r = {.t = t, .s = (const unsigned char *)pattern, .len = len};
-    uint32_t branch;
-    *out = gtree_list(t, GNODE_ALT);
+    uint32_t branch, list[N_ENDS];
+    bool is_used[N_ENDS] = {false};
+    unsigned ends;
+    for (unsigned i = 0; i < N_ENDS; i++) list[i] = gtree_list(t, GNODE_ALT);
     do {
-        if (!read_branch(&r, any, &branch, e)) return false;
-        gtree_add(t, *out, branch);
+        if (!read_branch(&r, &ends, &branch, e)) return false;
+        gtree_add(t, list[ends], branch);
+        is_used[ends] = true;
     } while (take(&r, '|'));
+    *out = gtree_list(t, GNODE_ALT);
+    for (unsigned i = 0; i < N_ENDS; i++) {
+        if (!is_used[i]) continue;
+        uint32_t all = gtree_list(t, GNODE_CAT);
+        if (!(i & AT_BEGIN)) gtree_add(t, all, gtree_repeat(t, gtree_call(t, any), 0, GREPEAT_ANY));
+        gtree_add(t, all, list[i]);
+        if (!(i & AT_END)) gtree_add(t, all, gtree_repeat(t, gtree_call(t, any), 0, GREPEAT_ANY));
+        gtree_add(t, *out, all);
+    }
     return r.at == r.len || refuse(&r, ERR_FORMAT, "a parenthesis too many", e);
 }
