@@ -229,8 +229,15 @@ static void test_tools(const struct tok *b) {
     tools = NULL;
     tool_template = "{% if %}";
     bool ok = take(&u, &bpe, b, "main", user, NULL, CHAT_THINK_AUTO);
-    tap_ok(!ok && strstr(u.err.text, "tool_use"), "a bad tool_use is named: %s", u.err.text);
+    tap_ok(ok && is_text(&u, "main"), "a bad tool_use is nothing to a request without tools: %s",
+           u.err.text);
     drop(&u);
+    tools = list;
+    ok = take(&u, &bpe, b, "main", user, NULL, CHAT_THINK_AUTO);
+    tap_ok(!ok && u.err.code == ERR_FORMAT && strstr(u.err.text, "tool_use"),
+           "one with tools is told of it: %s", u.err.text);
+    drop(&u);
+    tools = NULL;
     tool_template = NULL;
     ok = take(&u, &bpe, b, "{{ messages | length }}{{ tools is defined }}", user,
               "{\"messages\":[],\"tools\":[1]}", CHAT_THINK_AUTO);

@@ -10,6 +10,7 @@ struct chat {
     const struct tok *tok;
     struct jinja *jinja;
     struct jinja *tool_jinja;  // for requests with tools, or NULL: as the others
+    struct err tool_err;       // why the model's own for them is none
     enum chat_kind kind;
     struct reasoning_style style;
     struct json_chars bos, eos, unk;  // texts of the tokens
@@ -70,7 +71,10 @@ static MUST open_format(struct chat *c, const struct model *m, const char *text,
     if (c->kind != CHAT_TEMPLATE && has_token(c->tok, "</think>")) {
         c->style = reasoning_style("<think>", strlen("<think>"));
     }
-    if (n_tools && !jinja_compile(&c->tool_jinja, tools, n_tools, e)) return err_in(e, "tool_use");
+    /* Most requests have no tools, and can do without. */
+    if (n_tools && !jinja_compile(&c->tool_jinja, tools, n_tools, &c->tool_err)) {
+        (void)err_in(&c->tool_err, "tool_use, the model's template for tools");
+    }
     return jinja_compile(&c->jinja, text, len, e) && read_switches(c, e);
 }
 
@@ -385,6 +389,10 @@ MUST chat_render(const struct chat *c, const struct chat_request *r, struct chat
                       .clock = wall_clock(),
                       .spent = &spent};
     *out = (struct chat_prompt){0};
+    if (has_tools && c->tool_err.code) {
+        *e = c->tool_err;
+        return false;
+    }
     if (!check_messages(r->messages, e) || !find_form(&job, out, e)) return false;
     bool is_asked = r->think != CHAT_THINK_AUTO && r->add_generation_prompt;
     out->is_unswitched = is_asked && c->style.kind != REASONING_NONE && is_same_switched(job, out);

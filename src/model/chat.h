@@ -21,8 +21,8 @@
 
 struct chat;
 
-/* text NULL: the model's own template. m and t are borrowed. Fails: as jinja_compile. *c is owned;
- * free with chat_close (NULL is fine). */
+/* text NULL: the model's own template. m and t are borrowed. Fails: as jinja_compile; a tool_use that is
+ * bad fails the requests with tools only. *c is owned; free with chat_close (NULL is fine). */
 MUST chat_open(struct chat **c, const struct model *m, const struct tok *t, const char *text,
                size_t len, struct err *e);
 void chat_close(struct chat *c);
@@ -59,7 +59,7 @@ struct chat_prompt {
 };
 
 /* Fails: ERR_FORMAT when messages are no such list, ERR_LIMIT when their tool calls have too long
- * arguments, or as jinja_render. Free with chat_prompt_free. */
+ * arguments, or as jinja_render; as jinja_compile when there are tools and tool_use is bad. Free with chat_prompt_free. */
 MUST chat_render(const struct chat *c, const struct chat_request *r, struct chat_prompt *out,
                  struct err *e);
 void chat_prompt_free(struct chat_prompt *p);
