@@ -20,6 +20,7 @@ struct slice_run {
     struct nn *nn;
     struct coll alone;
     struct guesser *guesser;     // the first slice's; NULL: no guesses are made
+    bool may_draft;              // while the disk is waited for
     uint32_t n_read, n_reading;  // prompt tokens done, and in the step under way
     uint32_t n_sure;             // positions of the cache that hold prompt and answer
     struct picker picker;
@@ -228,8 +229,8 @@ MUST engine_open(struct engine **out, const struct engine_conf *c, struct err *e
     bool streams = g->memory.disk_bytes > 0;
     struct slice_run *s = &g->slice[0];
     if (c->n_guess && !guesser_open(&s->guesser, c, streams, e)) goto fail;
-    bool waits = !g->local && !g->memory.n_demand && g->memory.tiles.n_streamed > 0;
-    if (c->n_guess && c->draft && waits) nn_meanwhile(s->nn, guesser_go_ahead, s->guesser);
+    s->may_draft = c->n_guess && c->draft && !g->local && !g->memory.n_demand &&
+                   g->memory.tiles.n_streamed > 0;
     *out = g;
     return true;
 fail:
@@ -328,10 +329,15 @@ static void drop_draft(struct slice_run *s) {
     struct err e;
     if (!bytes) return;
     out->gave_up = true;
-    nn_meanwhile(s->nn, NULL, NULL);
     if (s->g->local || !s->g->memory.tiles.n_streamed) return;
     uint64_t more;
     if (nn_grow(s->nn, bytes, &more, &e)) out->grown_bytes = more;
+}
+
+/* What the team does in the next step where it would wait for the disk. */
+static void set_meanwhile(struct slice_run *s) {
+    bool drafts = s->may_draft && guesser_goes_ahead(s->guesser);
+    nn_meanwhile(s->nn, drafts ? guesser_go_ahead : NULL, s->guesser);
 }
 
 static MUST prefill(struct slice_run *s, struct par *team, struct err *e) {
@@ -400,6 +406,7 @@ static MUST look_ahead(struct slice_run *s, struct par *team, uint32_t most, str
     if (!g->conf.n_guess) return true;
     drop_draft(s);
     if (s->guesser && !guesser_guess(s->guesser, team, most, a->token + 1, &a->n, e)) return false;
+    set_meanwhile(s);
     if (!g->local) return true;
     size_t at[SLICE_MAX + 1] = {0};
     for (unsigned i = 1; i <= g->conf.n_slice; i++) at[i] = sizeof box;
@@ -489,6 +496,7 @@ static void generate(void *ctx, struct par *team) {
     memcpy(s->seen, g->req.prompt, g->req.n_prompt * sizeof *s->seen);
     drop_draft(s);
     if (s->guesser) guesser_start(s->guesser, &g->req);
+    set_meanwhile(s);
     if (!s->index) nn_watch(s->nn, on_layer, s);
     s->ok = prefill(s, team, &s->err);
     double t1 = clock_s();

@@ -89,7 +89,7 @@ struct gen_result {
     double prefill_s, decode_s;  // decode: from the first answer token to the last
     uint64_t prompt_bytes;       // read from the disk during prefill
     uint64_t streamed_bytes;     // and during decode
-    uint64_t wait_ns;            // of that time, spent waiting for the disk
+    uint64_t wait_ns;  // of that time, spent waiting for the disk, with nothing else to do
     uint64_t expert_hits,
         expert_misses;     // tiles of experts that were in memory, and not, in decode
     uint32_t n_drawn;      // tokens that decode steps gave: all but the first, and the end's

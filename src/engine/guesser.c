@@ -305,6 +305,10 @@ static bool has_use(const struct guesser *g) {
            spec_ahead(&g->spec, g->n_drafted);
 }
 
+bool guesser_goes_ahead(const struct guesser *g) {
+    return g->goes_ahead;
+}
+
 MUST guesser_go_ahead(void *ctx, struct par *team, bool *did, struct err *e) {
     struct guesser *g = ctx;
     *did = g->goes_ahead && has_use(g);

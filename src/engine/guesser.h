@@ -36,7 +36,9 @@ void guesser_push(struct guesser *g, int32_t id);
 /* Up to `most` guesses that are worth checking into out. Fails: as nn_step. */
 MUST guesser_guess(struct guesser *g, struct par *team, uint32_t most, int32_t *out, uint32_t *n,
                    struct err *e);
-/* A nn_work, of a struct guesser: a piece of a guess for the step after the one under way. */
+/* Whether there may be guesses to make where the step that comes waits for the disk; and a nn_work, of a
+ * struct guesser, that makes a piece of one for the step after it. */
+bool guesser_goes_ahead(const struct guesser *g);
 MUST guesser_go_ahead(void *ctx, struct par *team, bool *did, struct err *e);
 /* Of the guesses of this answer so far, those that were made so. */
 uint32_t guesser_n_ahead(const struct guesser *g);
