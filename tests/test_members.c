@@ -134,6 +134,27 @@ static void check_flap(bool is_silent, unsigned period_ms) {
     tap_ok(ms != UINT64_MAX, "once it stays it is taken in, after %llu ms", (unsigned long long)ms);
 }
 
+/* A channel that is bad once in a while, with good times between. */
+static void check_forgiven(void) {
+    struct sim *s = started(3, 4);
+    uint64_t first = 0, out = 0;
+    for (unsigned round = 0; round < 4; round++) {
+        s->bad_data[1][2] = s->bad_data[2][1] = true;
+        bool is_out = sim_until_one(s, 3, 60000) != UINT64_MAX;
+        s->bad_data[1][2] = s->bad_data[2][1] = false;
+        out = sim_until_one(s, 7, 100000);
+        if (!first) first = out;
+        tap_ok(is_out && out <= first + 1000,
+               "after a good minute an offence is the first: out for %llu ms",
+               (unsigned long long)out);
+        sim_run(s, 40000);
+        sim_cut(s, 1, 0, true);  // another's flapping costs the epoch, and nobody its good time
+        sim_run(s, 3000);
+        sim_heal(s);
+        sim_run(s, 60000);
+    }
+}
+
 static void check_bad_data(void) {
     struct sim *s = started(4, 9);
     s->bad_data[1][3] = s->bad_data[3][1] = true;
@@ -603,6 +624,7 @@ int main(int argc, char **argv) {
     check_join();
     check_split(false);
     check_split(true);
+    check_forgiven();
     check_flap(false, 3000);
     check_flap(false, 600);
     check_flap(true, 7000);

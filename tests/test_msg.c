@@ -36,7 +36,6 @@ static void make_facts(struct facts *f) {
                         .n_ctx = 8192,
                         .n_seq = 5,
                         .http_port = 80,
-                        .cluster_port = 9998,
                         .kv = 1,
                         .wire = 2,
                         .is_guest = true};
@@ -138,9 +137,8 @@ static bool is_same_facts(const struct facts *a, const struct facts *b) {
            a->budget_bytes == b->budget_bytes && a->pool_bytes == b->pool_bytes &&
            fabs(a->speed - b->speed) < 1 && fabs(a->disk_bps - b->disk_bps) < 1 &&
            fabs(a->share - b->share) < 1e-9 && a->n_thread == b->n_thread && a->n_ctx == b->n_ctx &&
-           a->n_seq == b->n_seq && a->http_port == b->http_port &&
-           a->cluster_port == b->cluster_port && a->is_guest == b->is_guest && a->kv == b->kv &&
-           a->wire == b->wire;
+           a->n_seq == b->n_seq && a->http_port == b->http_port && a->is_guest == b->is_guest &&
+           a->kv == b->kv && a->wire == b->wire;
 }
 
 static bool is_same_work(const struct work *a, const struct work *b) {

@@ -436,7 +436,6 @@ static MUST open_net(struct cluster *c, struct err *e) {
                                  .on_failed = on_dial_failed,
                                  .ctx = c};
     if (!gate_open(&c->gate, &gc, e)) return false;
-    c->conf.facts.cluster_port = gate_port(c->gate);
     return targets_name(c, e);
 }
 

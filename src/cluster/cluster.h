@@ -52,7 +52,7 @@ enum { CLUSTER_PEERS = 16 };
 struct cluster_conf {
     struct ident *ident;      // borrowed; renewed by the cluster when another node has the same
     const struct keys *keys;  // borrowed
-    struct facts facts;       // what we say of ourselves; cluster_port is filled in
+    struct facts facts;       // what we say of ourselves
     const char *interface;
     const char *peer[CLUSTER_PEERS];  // host:port
     unsigned n_peer;

@@ -63,9 +63,9 @@ static void tell_unreachable(struct cluster *c, uint64_t now) {
                      c->conf.facts.is_guest ? "%s works with node %.8s, which did not connect with "
                                               "this process: a cluster takes in who reaches all "
                                               "its nodes, so name all of them after --workers"
-                                            : "%s works with node %.8s, which this node cannot "
-                                              "reach: every node must reach every other; name all "
-                                              "of them in `peers`",
+                                            : "%s works with node %.8s, which has no connection "
+                                              "with this node: of every two nodes one must be able "
+                                              "to dial the other; name all of them in `peers`",
                      view[i].facts.name, hex);
             cluster_alert(c, ALERT_UNREACHED, text);
         }

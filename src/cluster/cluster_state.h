@@ -22,10 +22,9 @@ enum {
     FITNESS = 2,    // failures of our own before we give up the model
 };
 
-static const uint64_t DIAL_GIVE_UP_NS =
-    6000000000;                               // in vain for so long, twice a handshake: it broke
-static const uint64_t HELD_NS = 10000000000;  // a data channel that came before its plan
-static const uint64_t HELLO_NS = 5000000000;  // a proved peer that says nothing
+static const uint64_t DIAL_GIVE_UP_NS = 6000000000;  // in vain for so long: it broke
+static const uint64_t HELD_NS = 10000000000;         // a data channel that came before its plan
+static const uint64_t HELLO_NS = 5000000000;         // a proved peer that says nothing
 static const uint64_t UNREACHED_NS = 10000000000;
 static const uint64_t NAMES_STAY_NS = 10000000000;
 

@@ -1,12 +1,12 @@
 /* epoch.c - the channels of one epoch: made for it, and gone with it.
  *
- * Who dialled the control channel dials here, too: behind a firewall that may be the only way. A channel may arrive before the plan that it belongs to (the control channel is
- * another connection): it is held for a moment. */
+ * Who dialled the control channel dials here, too: behind a firewall that may be the only way. A channel
+ * may arrive before the plan that it belongs to (the control channel is another connection): it is held
+ * for a moment. */
 #include "base/clock.h"
 #include "base/log.h"
 #include "cluster/cluster_state.h"
 
-#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -40,12 +40,15 @@ static int slice_of(const struct plan *p, const struct gate_peer *peer) {
 
 static void link_data(struct cluster *c, struct chan *ch, const struct gate_peer *peer) {
     int s = slice_of(&c->epoch->plan, peer);
-    if (s < 0 || (unsigned)s == c->epoch->self) {
+    const struct link *l = link_find(c, &peer->id);
+    if (s >= 0 && peer->is_dialled) c->dial[s].is_dialling = false;
+    /* Both have dialled where the control channel was made anew, by the other side, in between. */
+    bool is_wrong = l && l->peer.is_dialled != peer->is_dialled;
+    if (s < 0 || (unsigned)s == c->epoch->self || is_wrong) {
         chan_close(ch);
         return;
     }
     c->dial[s].is_linked = true;
-    c->dial[s].is_dialling = false;
     mesh_link(c->epoch->mesh, (unsigned)s, ch);
 }
 
@@ -134,7 +137,10 @@ void epoch_dial(struct cluster *c, uint64_t now) {
         struct data_dial *d = &c->dial[i];
         if (i == e->self || d->is_linked || d->is_dialling || now < d->next_ns) continue;
         const struct link *l = link_find(c, &e->plan.node[i]);
-        if (!l || !l->peer.is_dialled) continue;  // none: members.c sees to it
+        if (!l || !l->peer.is_dialled) {  // none: members.c sees to it
+            d->begun_ns = 0;
+            continue;
+        }
         if (!d->begun_ns) d->begun_ns = now;
         d->is_dialling = true;
         gate_dial(c->gate, &l->peer.addr, CHAN_DATA, e->plan.epoch, data_tag(e->plan.epoch, i));

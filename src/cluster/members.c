@@ -418,7 +418,7 @@ static void heard_worker(struct members *m, struct peer *p, bool is_progress, ui
     if (is_in && is_progress) p->progress_ns = now;
     if (!is_in && (p->is_joined || p->is_ready)) {
         m->is_broken = true;
-        m->is_serving = false;
+        set_serving(m, false);
     }
 }
 
@@ -444,7 +444,7 @@ static void on_beat(struct members *m, struct peer *p, const struct beat *b, uin
 static void on_serving(struct members *m, const struct peer *p, uint64_t epoch) {
     bool is_ours = m->has_plan && epoch == m->epoch && is_same(&m->leader, &p->id);
     if (!is_ours || !m->is_loaded || m->is_serving) return;
-    m->is_serving = true;
+    set_serving(m, true);
     struct action *a = act(m, ACT_SERVING);
     a->id = p->id;
     a->instance = p->instance;

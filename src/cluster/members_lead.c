@@ -145,9 +145,15 @@ static uint32_t only_fresh(const struct members *m, uint32_t set, uint64_t now) 
 
 /* --- epochs --- */
 
+void set_serving(struct members *m, bool is_on) {
+    if (m->is_serving != is_on) past_serves(m, is_on);
+    m->is_serving = is_on;
+}
+
 void end_epoch(struct members *m) {
     if (!m->has_plan) return;
-    m->has_plan = m->is_serving = m->is_loaded = false;
+    set_serving(m, false);
+    m->has_plan = m->is_loaded = false;
     act(m, ACT_ABANDON)->epoch = m->epoch;
 }
 
@@ -189,6 +195,7 @@ static void note_members(struct members *m, const struct plan *p, uint64_t now) 
 }
 
 static void adopt(struct members *m, const struct plan *p, uint64_t now) {
+    set_serving(m, false);
     note_members(m, p, now);
     if (!is_same(&m->leader, &p->leader)) m->has_served = false;
     m->plan = *p;
@@ -198,7 +205,7 @@ static void adopt(struct members *m, const struct plan *p, uint64_t now) {
     m->lost = (struct node_id){{0}};
     m->adopted_ns = now;
     m->has_plan = m->is_started = true;
-    m->is_loaded = m->is_serving = m->is_broken = m->is_failed = false;
+    m->is_loaded = m->is_broken = m->is_failed = false;
     cancel_plan(m);
     m->is_remote = false;
     m->remote_epoch = m->differs_ns = 0;
@@ -301,7 +308,8 @@ static bool all_ready(const struct members *m) {
 
 static void serve(struct members *m) {
     if (!m->has_plan || m->is_serving || !m->is_loaded || m->is_broken || !all_ready(m)) return;
-    m->is_serving = m->has_served = true;
+    set_serving(m, true);
+    m->has_served = true;
     for (unsigned i = 0; i < MEMBER_MAX; i++) m->peer[i].n_refused = 0;
     struct action *a = act(m, ACT_SERVE);
     a->id = m->conf.self;
@@ -309,9 +317,6 @@ static void serve(struct members *m) {
     a->epoch = m->epoch;
     a->n_set = m->plan.n_node;
     memcpy(a->set, m->plan.node, sizeof a->set);
-    for (unsigned i = 0; i < m->plan.n_node; i++) {
-        if (!is_same(&a->set[i], &m->conf.self)) past_serves(m, &a->set[i], m->now_ns);
-    }
 }
 
 /* Lost or broken: a new plan at once. */
@@ -503,7 +508,7 @@ void on_broken(struct members *m, const struct node_id *by, const struct node_id
                uint64_t now) {
     struct peer *p = peer_find(m, suspect);
     m->is_broken = true;
-    m->is_serving = false;
+    set_serving(m, false);
     if (m->plan_ns < now + BREAK_MS * MS) m->plan_ns = now + BREAK_MS * MS;
     bool is_self = is_same(suspect, &m->conf.self);
     if (!p && !is_self) return;      // it is known to be dead: nobody's channel is to blame
@@ -566,7 +571,7 @@ void on_plan(struct members *m, const struct peer *p, const struct plan *plan, u
 void on_refused(struct members *m, struct peer *p, const struct msg *msg, uint64_t now) {
     if (!leads(m) || !m->has_plan || msg->epoch != m->epoch || !works(m, p)) return;
     m->is_broken = true;
-    m->is_serving = false;
+    set_serving(m, false);
     if (msg->u.refused.reason != REFUSED_LEADER) {
         alert(m, ALERT_LEFT_OUT, "%s cannot do its part: %.350s", p->facts.name,
               msg->u.refused.why);

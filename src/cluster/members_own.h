@@ -52,6 +52,7 @@ struct past {
     bool is_in;         // works with us now
     uint64_t joined_ns, lost_ns;
     uint64_t served_ns;             // since when the epoch that it is in serves; 0: not
+    uint64_t good_ns;               // it served before that, since it last offended
     uint64_t out_until_ns;          // not taken in before
     uint64_t blamed_ns;             // when a break of its channels was last laid to it
     uint64_t flap_ns, break_ns;     // the last penalty of either kind: the next one is twice that
@@ -145,6 +146,7 @@ bool is_due(struct members *m, uint64_t now, uint64_t at);
 /* members_lead.c */
 void settle(struct members *m, uint64_t now);
 void end_epoch(struct members *m);
+void set_serving(struct members *m, bool is_on);  // all that depends on it, too
 bool is_doubtful(const struct peer *p,
                  uint64_t now);  // silent for so long that one more doubt tells
 void lose_leader(struct members *m, uint64_t epoch, uint64_t now);
@@ -158,7 +160,7 @@ struct past *past_of(struct members *m, const struct node_id *id, uint64_t now);
 const struct past *past_find(const struct members *m, const struct node_id *id);
 void past_up(struct members *m, const struct node_id *id, uint64_t instance, uint64_t now);
 void past_in(struct members *m, const struct node_id *id, uint64_t now);
-void past_serves(struct members *m, const struct node_id *id, uint64_t now);
+void past_serves(struct members *m, bool is_on);  // all of the plan
 void past_out(struct members *m, const struct node_id *id, uint64_t now);
 void past_lost(struct members *m, const struct node_id *id, uint64_t now);
 void past_left(struct members *m, const struct node_id *id, uint64_t now);  // in good order

@@ -43,11 +43,26 @@ void past_in(struct members *m, const struct node_id *id, uint64_t now) {
     struct past *p = past_of(m, id, now);
     if (!p->is_in) p->joined_ns = now;
     p->is_in = true;
-    p->lost_ns = p->served_ns = 0;
+    p->lost_ns = 0;
 }
 
-void past_serves(struct members *m, const struct node_id *id, uint64_t now) {
-    past_of(m, id, now)->served_ns = now;
+/* Good time counts from here on. */
+static void note_good(struct past *p, uint64_t now) {
+    if (p->served_ns) {
+        p->good_ns += now - p->served_ns;
+        p->served_ns = now;
+    }
+    if (p->good_ns > OUT_MAX_MS * MS) p->flap_ns = p->break_ns = 0;
+}
+
+void past_serves(struct members *m, bool is_on) {
+    for (unsigned i = 0; i < m->plan.n_node; i++) {
+        const struct node_id *id = &m->plan.node[i];
+        if (is_same(id, &m->conf.self)) continue;
+        struct past *p = past_of(m, id, m->now_ns);
+        note_good(p, m->now_ns);
+        p->served_ns = is_on ? m->now_ns : 0;
+    }
 }
 
 void past_up(struct members *m, const struct node_id *id, uint64_t instance, uint64_t now) {
@@ -58,13 +73,10 @@ void past_up(struct members *m, const struct node_id *id, uint64_t instance, uin
     p->instance = instance;
 }
 
-static void forgive(struct past *p, uint64_t now) {
-    bool is_good = p->is_in && p->served_ns && now - p->served_ns > OUT_MAX_MS * MS;
-    if (is_good) p->flap_ns = p->break_ns = 0;
-}
-
 /* The next penalty of a kind, served from now on. */
 static void put_out(struct past *p, uint64_t *last, uint64_t first_ms, uint64_t now) {
+    note_good(p, now);
+    p->good_ns = 0;
     uint64_t ns = *last ? 2 * *last : first_ms * MS;
     *last = ns < OUT_MAX_MS * MS ? ns : OUT_MAX_MS * MS;
     if (now + *last > p->out_until_ns) p->out_until_ns = now + *last;
@@ -83,7 +95,6 @@ void past_lost(struct members *m, const struct node_id *id, uint64_t now) {
     }
     if (p->break_ns && now - p->blamed_ns < BLAME_DEAD_MS * MS) p->out_until_ns = p->break_ns = 0;
     if (!p->is_in) return;
-    forgive(p, now);
     if (now - p->joined_ns < FLAP_MS * MS) put_out(p, &p->flap_ns, FLAP_FIRST_MS, now);
     p->is_in = false;
     p->lost_ns = now;
@@ -105,7 +116,6 @@ void past_left(struct members *m, const struct node_id *id, uint64_t now) {
 
 void past_punish(struct members *m, const struct node_id *id, uint64_t now) {
     struct past *p = past_of(m, id, now);
-    forgive(p, now);
     put_out(p, &p->break_ns, BREAK_FIRST_MS, now);
     p->blamed_ns = now;
 }

@@ -116,7 +116,6 @@ static void put_facts(struct bytes *b, const struct facts *f) {
     put_var(b, f->n_ctx);
     put_var(b, f->n_seq);
     put_var(b, f->http_port);
-    put_var(b, f->cluster_port);
     put_var(b, f->kv);
     put_var(b, f->wire);
     put_bool(b, f->is_guest);
@@ -139,7 +138,6 @@ static void take_facts(struct cursor *c, struct facts *f) {
     f->n_ctx = (uint32_t)take_upto(c, MODEL_MAX_CTX);
     f->n_seq = (uint32_t)take_upto(c, PLAN_SEQS);
     f->http_port = (uint16_t)take_upto(c, UINT16_MAX);
-    f->cluster_port = (uint16_t)take_upto(c, UINT16_MAX);
     f->kv = (uint8_t)take_upto(c, 15);
     f->wire = (uint8_t)take_upto(c, 15);
     f->is_guest = take_bool(c);

@@ -45,7 +45,7 @@ struct facts {
     double speed, disk_bps, share;  // bytes/s; share: the user's wish or 0
     uint32_t n_thread;
     uint32_t n_ctx, n_seq;  // that it would plan for if it led; 0: has no model
-    uint16_t http_port, cluster_port;
+    uint16_t http_port;
     uint8_t kv, wire;  // how the context and what crosses the wire are rounded: they shape the text
     bool is_guest;     // works with the others only for a while (dair run): never leads
 };
