@@ -4,8 +4,9 @@
  * is one) or one given instead. Without any, ChatML is used where the vocabulary has its tokens, and else
  * the texts go in as they are; chat_note() says so.
  * Templates differ about what they take. Arguments of tool calls may be given as an object or as its JSON
- * (OpenAI's form), and reach the template as an object unless it wants the JSON; a system text that it
- * refuses or leaves out begins the first user turn.
+ * (OpenAI's form), and reach the template as an object unless it wants the JSON, or the JSON has whole
+ * numbers that 64 bits do not hold; a system text that it refuses or leaves out begins the first user
+ * turn.
  * Control tokens come from the template, never from what people write: look-alikes in messages and
  * tools stay plain text (see jinja.h). Roles that everybody uses and the texts of the vocabulary's own
  * tokens count as the template's.

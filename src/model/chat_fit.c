@@ -1,5 +1,6 @@
 #include "model/chat_fit.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -53,7 +54,25 @@ static MUST take_bytes(struct chat_fit *f, size_t n, struct err *e) {
     return true;
 }
 
-/* What is no object, or too large for one, is the template's to judge. */
+/* Whether JSON has a whole number that 64 bits do not hold: as a value it would be rounded. */
+static bool has_wide_number(const char *s) {
+    for (bool is_string = false; *s; s++) {
+        if (*s == '"') is_string = !is_string;
+        if (is_string) {
+            s += *s == '\\';
+            continue;
+        }
+        size_t n = strspn(s, "+-.0123456789Ee");
+        if (!n || !strchr("-0123456789", *s)) continue;
+        errno = 0;
+        (void)strtoll(s, NULL, 10);
+        if (errno && strcspn(s, ".eE") >= n) return true;
+        s += n - 1;
+    }
+    return false;
+}
+
+/* What is no object, or makes none, is the template's to judge. */
 static MUST fit_text(struct chat_fit *f, const struct json_value *v, unsigned form, struct err *e) {
     struct json_chars text = {0};
     struct json_doc *d = NULL;
@@ -65,6 +84,10 @@ static MUST fit_text(struct chat_fit *f, const struct json_value *v, unsigned fo
         if (why.code != ERR_MEMORY) return true;
         *e = why;
         return false;
+    }
+    if (has_wide_number(text.s)) {
+        json_free(d);
+        return true;
     }
     f->has_arguments = true;
     if (form & CHAT_OBJECTS) return add_swap(f, v, d, e);
