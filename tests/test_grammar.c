@@ -191,6 +191,22 @@ static const struct language language[] = {
      {"\"a\"", "\"abc\""},
      {"\"\"", "\"abcd", "1"}},
     {GRAMMAR_SCHEMA, "{\"format\":\"email\",\"pattern\":\"^a*$\"}", {"\"\"", "\"aa\""}, {"\"b"}},
+    {GRAMMAR_SCHEMA,  // and such do not keep schemas from being joined
+     "{\"allOf\":[{\"type\":\"string\",\"minLength\":1},{\"format\":\"uri\"}],\"format\":\"email\"}",
+     {"\"a\""},
+     {"\"\"", "1"}},
+    {GRAMMAR_SCHEMA,
+     "{\"type\":\"string\",\"maxLength\":1,\"anyOf\":[{\"format\":\"uri\"},{\"format\":\"email\"}]}",
+     {"\"a\""},
+     {"\"ab", "1"}},
+    {GRAMMAR_SCHEMA,
+     "{\"type\":\"string\",\"enum\":[\"a\"],\"format\":\"uri\"}",
+     {"\"a\""},
+     {"\"b", "\"\""}},
+    {GRAMMAR_SCHEMA,
+     "{\"allOf\":[{\"type\":\"array\",\"maxItems\":1},{\"uniqueItems\":true},{\"uniqueItems\":false}]}",
+     {"[]", "[1]"},
+     {"[1,", "{"}},
     {GRAMMAR_SCHEMA,
      "{\"items\":{\"type\":\"integer\"},\"uniqueItems\":true,\"maxItems\":2}",
      {"[]", "[1,2]"},
@@ -365,6 +381,11 @@ static const struct {
     {GRAMMAR_SCHEMA, "{\"type\":\"string\",\"pattern\":\"(a\"}", ERR_FORMAT, "not closed"},
     {GRAMMAR_SCHEMA, "{\"type\":\"array\",\"minItems\":20000}", ERR_LIMIT, "10000"},
     {GRAMMAR_SCHEMA, "{\"type\":\"array\",\"minItems\":\"a\"}", ERR_FORMAT, "minItems"},
+    {GRAMMAR_SCHEMA, "{\"allOf\":[{\"minLength\":1},{\"format\":7}]}", ERR_FORMAT, "format"},
+    {GRAMMAR_SCHEMA, "{\"allOf\":[{\"minLength\":1},{\"format\":\"date\"}]}", ERR_UNSUPPORTED,
+     "only join objects"},
+    {GRAMMAR_SCHEMA, "{\"enum\":[\"a\"],\"format\":\"date\"}", ERR_UNSUPPORTED,
+     "\"format\" beside"},
     {GRAMMAR_SCHEMA, "{\"enum\":[1],\"minimum\":3}", ERR_UNSUPPORTED, "\"minimum\" beside"},
 };
 
@@ -477,6 +498,11 @@ static void test_notes(void) {
     note_is("{\"properties\":{\"a\":{\"format\":\"email\"},\"b\":{\"format\":\"uri\"},"
             "\"c\":{\"type\":\"array\",\"uniqueItems\":true},\"d\":{\"format\":\"email\"}}}",
             "the schema asks for format email, uniqueItems, format uri: not enforced");
+    note_is("{\"allOf\":[{\"type\":\"string\",\"minLength\":1},{\"format\":\"uri\"}]}",
+            "the schema asks for format uri: not enforced");
+    note_is("{\"enum\":[\"a\"],\"format\":\"uri\"}",
+            "the schema asks for format uri: not enforced");
+    note_is("{\"type\":\"integer\",\"format\":\"int32\"}", NULL);
     note_is("{\"format\":\"\\u001b[31m\"}", "the schema asks for format: not enforced");
     note_is(
         "{\"properties\":{\"a\":{\"format\":\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"},"

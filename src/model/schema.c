@@ -61,6 +61,36 @@ static bool is_in(const char *key, const char *const *list) {
     return false;
 }
 
+/* A name that is none is not shown: it goes to a terminal. */
+static void add_note(struct schema *r, const char *what, struct json_chars name) {
+    enum { SHOWN = 32 };
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyz-0123456789";
+    bool is_shown = name.len && name.len < SHOWN && strspn(name.s, plain) == name.len;
+    char text[64];
+    size_t len = strlen(r->note);
+    snprintf(text, sizeof text, "%s%s%s", what, is_shown ? " " : "", is_shown ? name.s : "");
+    if (strstr(r->note, text) || len + strlen(text) + 3 > sizeof r->note) return;
+    snprintf(r->note + len, sizeof r->note - len, "%s%s", len ? ", " : "", text);
+}
+
+bool schema_is_noted(const char *key, const struct json_value *value) {
+    struct json_chars name;
+    if (!strcmp(key, "uniqueItems")) return json_kind(value) == JSON_BOOL;
+    if (strcmp(key, "format") != 0 || !json_chars_of(value, &name)) return false;
+    return !schema_knows_format(name.s, name.len);
+}
+
+MUST schema_take_notes(struct schema *r, const struct json_value *v, bool strings, bool lists,
+                       struct err *e) {
+    struct json_chars format = {NULL, 0}, none = {NULL, 0};
+    bool is_unique = false;
+    if (strings && !json_want_chars(v, "format", &format, e)) return err_in(e, "schema");
+    if (lists && !json_want_bool(v, "uniqueItems", &is_unique, e)) return err_in(e, "schema");
+    if (format.s && !schema_knows_format(format.s, format.len)) add_note(r, "format", format);
+    if (is_unique) add_note(r, "uniqueItems", none);
+    return true;
+}
+
 MUST schema_check_keys(struct schema *r, const struct json_value *v, const char *const *list,
                        const char *what, struct err *e) {
     struct json_iter at;
@@ -69,11 +99,8 @@ MUST schema_check_keys(struct schema *r, const struct json_value *v, const char 
     json_members(&at, v);
     while (json_next(&at, &key, &value)) {
         bool is_false = json_kind(value) == JSON_BOOL && !json_is_true(value);
-        if (is_note(key.s) || is_in(key.s, list)) continue;
-        if (is_false &&
-            (!strcmp(key.s, "uniqueItems") || !strcmp(key.s, "unevaluatedProperties"))) {
-            continue;
-        }
+        if (is_note(key.s) || is_in(key.s, list) || schema_is_noted(key.s, value)) continue;
+        if (is_false && !strcmp(key.s, "unevaluatedProperties")) continue;
         return schema_refuse_key(r, ERR_UNSUPPORTED, key, what, e);
     }
     return true;
@@ -85,18 +112,6 @@ MUST schema_list(struct schema *r, const struct json_value *v, const char *key,
     if (!*out || json_kind(*out) == JSON_ARRAY) return true;
     struct json_chars name = {key, strlen(key)};
     return schema_refuse_key(r, ERR_FORMAT, name, "must be a list", e);
-}
-
-/* A name that is none is not shown: it goes to a terminal. */
-void schema_note(struct schema *r, const char *what, struct json_chars name) {
-    enum { SHOWN = 32 };
-    static const char plain[] = "abcdefghijklmnopqrstuvwxyz-0123456789";
-    bool is_shown = name.len && name.len < SHOWN && strspn(name.s, plain) == name.len;
-    char text[64];
-    size_t len = strlen(r->note);
-    snprintf(text, sizeof text, "%s%s%s", what, is_shown ? " " : "", is_shown ? name.s : "");
-    if (strstr(r->note, text) || len + strlen(text) + 3 > sizeof r->note) return;
-    snprintf(r->note + len, sizeof r->note - len, "%s%s", len ? ", " : "", text);
 }
 
 static MUST want_count(const struct json_value *v, const char *key, int32_t *out, struct err *e) {
@@ -131,7 +146,6 @@ MUST schema_string(struct schema *r, const struct json_value *v, uint32_t *out, 
     }
     bool has_counts = from || to >= 0;
     uint32_t form = format.s ? schema_format(&r->tree, format.s, format.len) : 0;
-    if (format.s && !form) schema_note(r, "format", format);
     if ((pattern.s != NULL) + (form != 0) + has_counts > 1) {
         return schema_refuse(r, ERR_UNSUPPORTED,
                              "\"pattern\", \"format\" and a length cannot stand together here", e);

@@ -94,13 +94,15 @@ static MUST common_types(struct schema *r, const struct joined *j, bool *has, bo
     return true;
 }
 
-/* The part that says something about the type, else any; NULL: there are several. */
+/* The part that says something about the type which is enforced, else any; NULL: there are several. */
 static const struct json_value *part_about(const struct joined *j, enum type type) {
     const struct json_value *found = NULL;
     enum type about_type = type == T_INTEGER ? T_NUMBER : type;
     for (unsigned i = 0; i < j->n; i++) {
         for (unsigned k = 0; k < N_ABOUT; k++) {
-            if (about[k].type != about_type || !json_find(j->part[i], about[k].key)) continue;
+            if (about[k].type != about_type) continue;
+            const struct json_value *value = json_find(j->part[i], about[k].key);
+            if (!value || schema_is_noted(about[k].key, value)) continue;
             if (found && found != j->part[i]) return NULL;
             found = j->part[i];
         }
@@ -271,6 +273,9 @@ static MUST add_way(struct schema *r, struct joined *j, uint32_t alt, struct err
     if (!common_types(r, j, has, &is_any, e)) return false;
     for (unsigned i = 0; i < j->n && !from; i++) {
         if (has_values(j->part[i])) from = j->part[i];
+    }
+    for (unsigned i = 0; i < j->n; i++) {
+        if (!schema_take_notes(r, j->part[i], has[T_STRING], has[T_ARRAY], e)) return false;
     }
     return from ? add_values(r, j, from, has, alt, e) : add_types(r, j, has, is_any, alt, e);
 }

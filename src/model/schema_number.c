@@ -150,15 +150,24 @@ static uint32_t uuid(struct gtree *t) {
     return list;
 }
 
+static const struct {
+    const char *name;
+    uint32_t (*make)(struct gtree *t);
+} form[] = {{"date", date}, {"time", time_of_day}, {"date-time", date_time}, {"uuid", uuid}};
+
+enum { N_FORM = sizeof form / sizeof *form };
+
+static size_t find_form(const char *name, size_t len) {
+    size_t i = 0;
+    while (i < N_FORM && (strlen(form[i].name) != len || memcmp(form[i].name, name, len))) i++;
+    return i;
+}
+
+bool schema_knows_format(const char *name, size_t len) {
+    return find_form(name, len) < N_FORM;
+}
+
 uint32_t schema_format(struct gtree *t, const char *name, size_t len) {
-    static const struct {
-        const char *name;
-        uint32_t (*make)(struct gtree *t);
-    } known[] = {{"date", date}, {"time", time_of_day}, {"date-time", date_time}, {"uuid", uuid}};
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
-        if (strlen(known[i].name) == len && !memcmp(known[i].name, name, len)) {
-            return known[i].make(t);
-        }
-    }
-    return 0;
+    size_t i = find_form(name, len);
+    return i < N_FORM ? form[i].make(t) : 0;
 }

@@ -66,9 +66,6 @@ static uint32_t array(struct schema *r, const struct items *a) {
 MUST schema_array(struct schema *r, const struct json_value *v, uint32_t *out, struct err *e) {
     const struct json_value *rest = json_find(v, "items"), *first = json_find(v, "prefixItems");
     struct items a = {.rule = UINT32_MAX};
-    bool is_unique = false;
-    if (!json_want_bool(v, "uniqueItems", &is_unique, e)) return err_in(e, "schema");
-    if (is_unique) schema_note(r, "uniqueItems", (struct json_chars){NULL, 0});
     if (json_kind(rest) == JSON_ARRAY) {
         if (first)
             return schema_refuse(r, ERR_FORMAT, "\"items\" is a list beside \"prefixItems\"", e);

@@ -70,9 +70,12 @@ const struct json_value *schema_target(const struct schema *r, struct json_chars
 /* The list at `key` of anyOf and its like; *out NULL: there is none. */
 MUST schema_list(struct schema *r, const struct json_value *v, const char *key,
                  const struct json_value **out, struct err *e);
-/* That the schema asks for what will not be enforced; name: more of it, or NULL. */
-void schema_note(struct schema *r, const char *what, struct json_chars name);
-/* Every key must be a note or one of the list, which NULL ends; what: for the sentence. */
+/* A keyword that is taken and not enforced. */
+bool schema_is_noted(const char *key, const struct json_value *value);
+/* That the schema asks for such; strings, lists: what types are allowed. */
+MUST schema_take_notes(struct schema *r, const struct json_value *v, bool strings, bool lists,
+                       struct err *e);
+/* Every key must be a note, not enforced or one of the list, which NULL ends; what: for the sentence. */
 MUST schema_check_keys(struct schema *r, const struct json_value *v, const char *const *list,
                        const char *what, struct err *e);
 /* From and to, of minLength and its like; to GREPEAT_ANY: not said. */
@@ -121,6 +124,7 @@ MUST schema_pattern(struct gtree *t, const char *pattern, size_t len, uint32_t a
 /* One character of a JSON string out of a set, escaped where JSON wants it. */
 uint32_t schema_char(struct gtree *t, const struct grange *range, size_t n, bool is_not);
 
+bool schema_knows_format(const char *name, size_t len);
 /* The inside of a string of that format; 0: a format that is not known here. */
 uint32_t schema_format(struct gtree *t, const char *name, size_t len);
 
