@@ -167,6 +167,14 @@ static void check_drafts(float temp) {
         snprintf(what, sizeof what, "a draft of %u layers", draft.n_layer);
         (void)check(&one, &w, what);
     }
+    uint32_t n_ahead = 0;
+    for (float part = 0.95F; part > 0.75F; part -= 0.05F) {
+        draft = model;
+        draft.attn_scale *= part;
+        one = streaming(1, true);
+        n_ahead += check(&one, &w, "a draft that is right mostly");
+    }
+    tap_ok(n_ahead > 0, "of those that are right mostly guesses are taken, too: %u", n_ahead);
 }
 
 /* What was drafted ahead for an answer that ended stays out of the next. */
