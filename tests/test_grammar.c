@@ -226,6 +226,11 @@ static const struct language language[] = {
      "\"additionalProperties\":false,\"anyOf\":[{\"required\":[\"a\"]},{\"required\":[\"b\"]}]}",
      {"{\"a\":1}", "{\"b\":2}", "{\"a\":1,\"b\":2}"},
      {"{}", "{\"c"}},
+    {GRAMMAR_SCHEMA,  // what no part describes is as additionalProperties says
+     "{\"type\":\"object\",\"additionalProperties\":{\"const\":\"s\"},\"required\":[\"x\"],"
+     "\"anyOf\":[{\"required\":[\"x\"]},{\"required\":[\"y\"]}]}",
+     {"{\"x\":\"s\"}", "{\"x\":\"s\",\"y\":\"s\"}", "{\"x\":\"s\",\"z\":\"s\"}"},
+     {"{}", "{\"x\":1", "{\"y\":1", "{\"x\":\"s\",\"z\":1"}},
     {GRAMMAR_SCHEMA,
      "{\"allOf\":[{\"$ref\":\"#/$defs/a\"},{\"anyOf\":[{\"$ref\":\"#/$defs/b\"},{\"$ref\":\"#/$defs/c\"}]}],"
      "\"type\":\"object\",\"$defs\":{\"a\":{\"properties\":{\"a\":{\"const\":1}}},"
@@ -349,6 +354,10 @@ static const struct {
     {GRAMMAR_SCHEMA,
      "{\"allOf\":[{\"properties\":{\"a\":true}},{\"properties\":{}}],"
      "\"additionalProperties\":{\"type\":\"null\"}}",
+     ERR_UNSUPPORTED, "\"a\" is not among"},
+    {GRAMMAR_SCHEMA,
+     "{\"allOf\":[{\"additionalProperties\":{\"type\":\"null\"}},{\"additionalProperties\":false}],"
+     "\"required\":[\"a\"]}",
      ERR_UNSUPPORTED, "\"a\" is not among"},
     {GRAMMAR_SCHEMA,
      "{\"allOf\":[{\"properties\":{},\"additionalProperties\":{\"type\":\"null\"}},"

@@ -282,7 +282,9 @@ static void put_values_of(struct json *j, uint32_t from) {
 /* An object that is joined: its own properties, one of several ways, and what else it must have. */
 static void put_joined_object(struct json *j, int depth) {
     static const char *const name[] = {"p", "q", "r", "s"};
+    bool is_open = rnd() % 4 == 0;
     if (rnd() % 2) json_put_text(j, "type", "object");
+    if (is_open) put_named(j, "additionalProperties", depth + 3);
     json_key(j, "properties");
     json_object(j);
     for (uint32_t i = 0; i < 2; i++) put_named(j, name[i], depth + 1);
@@ -295,7 +297,7 @@ static void put_joined_object(struct json *j, int depth) {
             json_object(j);
             json_key(j, "properties");
             json_object(j);
-            if (k) put_named(j, name[2 + i], depth + 3);
+            if (k && !is_open) put_named(j, name[2 + i], depth + 3);
             json_end(j);
             put_list(j, "required");
             json_text(j, name[k ? 2 + i : rnd() % 4]);

@@ -187,8 +187,8 @@ static bool has_prop(const struct json_value *v, struct json_chars name) {
 }
 
 /* The parts of allOf do not see each other: additionalProperties of one is about all that it does not name
- * itself, so what others name could never be there, or not as they describe it. The outermost schema's
- * unevaluatedProperties sees them all. */
+ * itself, so what others name could never be there, or not as they describe it; what none describes is as it
+ * says. The outermost schema's unevaluatedProperties sees them all. */
 static MUST check_parts(struct schema *r, const struct joined *j, const struct object *o,
                         struct err *e) {
     for (unsigned i = 0; j->n > 1 && i < j->n; i++) {
@@ -196,7 +196,8 @@ static MUST check_parts(struct schema *r, const struct joined *j, const struct o
         bool is_blind = v != j->whole && is_false(json_find(v, "unevaluatedProperties"));
         if (!is_blind && (!more || json_is_true(more))) continue;
         for (unsigned k = 0; k < o->n; k++) {
-            if (has_prop(v, o->prop[k].name)) continue;
+            bool is_additional = !o->prop[k].schema && json_kind(more) == JSON_OBJECT;
+            if (is_additional || has_prop(v, o->prop[k].name)) continue;
             return schema_refuse_key(r, ERR_UNSUPPORTED, o->prop[k].name,
                                      "is not among the properties beside each "
                                      "\"additionalProperties\" that \"allOf\" joins; leave those "
