@@ -299,6 +299,19 @@ static void test_arguments(const struct tok *b) {
                ok ? u.prompt.text.text : u.err.text);
         drop(&u);
     }
+    static const char *const beside[][2] = {
+        {"{{ tools[0] }} {{ " ARGUMENTS " }}", "{'a': 1} {\"a\": 2}"},
+        {"{{ tools[0] }} {{ " ARGUMENTS " | tojson }}", "{'a': 1} {\"a\": 2}"},
+    };
+    tools = "[{\"a\":1}]";
+    for (size_t i = 0; i < sizeof beside / sizeof *beside; i++) {
+        bool ok =
+            take(&u, &bpe, b, beside[i][0], CALL("\"{\\\"a\\\": 2}\""), NULL, CHAT_THINK_AUTO);
+        tap_ok(ok && is_text(&u, beside[i][1]), "where a tool is printed, too: %s",
+               ok ? u.prompt.text.text : u.err.text);
+        drop(&u);
+    }
+    tools = NULL;
     bool ok = take(&u, &bpe, b, "{{ " ARGUMENTS " | items | list }}{{ 1 + 'a' }}", text, NULL,
                    CHAT_THINK_AUTO);
     tap_ok(!ok && strstr(u.err.text, "int and str"),
@@ -352,6 +365,8 @@ static void test_system(const struct tok *b) {
         alternates[] =
             "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
             "{{ raise_exception('roles must alternate') }}{% endif %}{% endfor %}" LIST,
+        prints[] = "{{ raise_exception('no system role') if messages[0].role == 'system' }}" LIST
+                   "{{ messages[-1].tool_calls[0].arguments }}",
         both[] = "{{ raise_exception('no system role') if messages[0].role == 'system' }}" LIST
                  "{{ 'f' + messages[-1].tool_calls[0].arguments }}";
     static const struct {
@@ -385,6 +400,10 @@ static void test_system(const struct tok *b) {
          "[" SYSTEM("\"S\"") USER("\"a\"") ",{\"content\":\"c\",\"role\":\"assistant\","
                                            "\"tool_calls\":[{\"arguments\":{\"a\":1}}]}]",
          "user:S\n\na;assistant:c;f{\"a\":1}", true},
+        {"and arguments that are printed", prints,
+         "[" SYSTEM("\"S\"") USER("\"a\"") ",{\"content\":\"c\",\"role\":\"assistant\","
+                                           "\"tool_calls\":[{\"arguments\":{\"a\":1}}]}]",
+         "user:S\n\na;assistant:c;{\"a\":1}", true},
     };
     struct turn u;
     for (size_t i = 0; i < sizeof c / sizeof *c; i++) {

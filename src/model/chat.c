@@ -324,20 +324,34 @@ static bool is_system_lost(struct job job, const struct chat_fit *fit,
     return is_same(&job, p);
 }
 
-/* Whether a prompt shows that the form was the right one. */
-static bool is_taken(const struct job *job, const struct chat_fit *fit,
-                     const struct chat_prompt *p) {
-    if (fit->has_arguments && p->text.has_dict) return false;
-    return job->form & CHAT_MERGED || !is_system_lost(*job, fit, p);
-}
-
 struct found {
     struct chat_prompt prompt;
     unsigned form;
     bool any;        // there is a prompt
+    bool is_lost;    // the system text is not in it
+    size_t n_dict;   // printed in it, perhaps arguments
     struct err err;  // of the first form that made none
     bool has_arguments, has_system;
 };
+
+/* Keeps p if it is the best so far, else frees it. True: a better one cannot be. */
+static bool weigh(const struct job *job, const struct chat_fit *fit, struct chat_prompt *p,
+                  struct found *f) {
+    bool is_lost = !(job->form & CHAT_MERGED) && is_system_lost(*job, fit, p);
+    size_t n_dict = fit->has_arguments ? p->text.n_dict : 0;
+    bool is_better = is_lost == f->is_lost ? n_dict < f->n_dict : f->is_lost;
+    if (f->any && !is_better) {
+        chat_prompt_free(p);
+        return false;
+    }
+    chat_prompt_free(&f->prompt);
+    f->prompt = *p;
+    f->form = job->form;
+    f->any = true;
+    f->is_lost = is_lost;
+    f->n_dict = n_dict;
+    return !is_lost && !n_dict;
+}
 
 /* True: nothing is left to be tried. */
 static bool try_form(struct job job, unsigned form, struct found *f) {
@@ -347,31 +361,28 @@ static bool try_form(struct job job, unsigned form, struct found *f) {
     job.form = form;
     bool ok = render(&job, &fit, &p, &e);
     bool is_over =
-        ok ? is_taken(&job, &fit, &p) : e.code != ERR_FORMAT && e.code != ERR_UNSUPPORTED;
+        ok ? weigh(&job, &fit, &p, f) : e.code != ERR_FORMAT && e.code != ERR_UNSUPPORTED;
     f->has_arguments = fit.has_arguments;
     f->has_system = fit.n_system > 0;
     chat_fit_free(&fit);
     if (!ok && !f->err.code) f->err = e;
-    if (ok && (is_over || !f->any)) {
-        chat_prompt_free(&f->prompt);
-        f->prompt = p;
-        f->form = form;
-        f->any = true;
-    } else {
-        chat_prompt_free(&p);
-    }
     return is_over;
 }
 
-/* The first form that the template takes, else the first that renders; job->form tells which. */
+/* Whether a form may do better than those before it: system texts that are kept where they are stay. */
+static bool is_apt(unsigned form, const struct found *f) {
+    if (form & CHAT_TEXTS && !f->has_arguments) return false;
+    if (!(form & CHAT_MERGED)) return true;
+    return f->has_system && (!f->any || f->is_lost || f->form & CHAT_MERGED);
+}
+
+/* The first form that the template takes, else the best that renders; job->form tells which. */
 static MUST find_form(struct job *job, struct chat_prompt *out, struct err *e) {
     static const unsigned forms[] = {CHAT_OBJECTS, CHAT_TEXTS, CHAT_OBJECTS | CHAT_MERGED,
                                      CHAT_TEXTS | CHAT_MERGED};
     struct found f = {.err.code = ERR_NONE};
     for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
-        bool is_apt = !i || ((!(forms[i] & CHAT_TEXTS) || f.has_arguments) &&
-                             (!(forms[i] & CHAT_MERGED) || f.has_system));
-        if (is_apt && try_form(*job, forms[i], &f)) break;
+        if ((!i || is_apt(forms[i], &f)) && try_form(*job, forms[i], &f)) break;
     }
     *out = f.prompt;
     job->form = f.form;

@@ -69,7 +69,7 @@ struct jinja_text {
     size_t len;
     struct jinja_span *span;  // [n_span], owned: they cover the text, neighbours differ
     size_t n_span;
-    bool has_dict;   // a dict was printed as Python prints it: hardly what a model was trained on
+    size_t n_dict;   // dicts printed as Python prints them: hardly what a model was trained on
     uint64_t steps;  // of JINJA_STEPS that were taken, also by what failed
 };
 

@@ -485,7 +485,7 @@ MUST jinja_render(const struct jinja *t, const struct jinja_var *var, size_t n_v
     *out = (struct jinja_text){0};
     vm.scope = &vm.root;
     bool ok = set_variables(&vm, var, n_var) && exec(&vm, t->body) && take_text(&text, out, e);
-    out->has_dict = vm.has_dict;
+    out->n_dict = vm.n_dict;
     out->steps = vm.steps;
     pool_free(&vm.pool);
     return ok;

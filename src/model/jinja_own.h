@@ -302,7 +302,7 @@ struct vm {
     int64_t now;
     const struct jinja_swap *swap;  // [n_swap]: those to come of the variable that is read
     size_t n_swap;
-    bool has_dict;  // see struct jinja_text
+    size_t n_dict;  // see struct jinja_text
 };
 
 struct macro {

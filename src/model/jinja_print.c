@@ -139,7 +139,7 @@ MUST print_repr(struct vm *vm, struct text *t, const struct value *v) {
 
 MUST print_str(struct vm *vm, struct text *t, const struct value *v) {
     if (v->kind == V_STR) return text_add(vm, t, v);
-    vm->has_dict |= v->kind == V_DICT;
+    vm->n_dict += v->kind == V_DICT;
     return v->kind == V_UNDEFINED || print_repr(vm, t, v);
 }
 
