@@ -226,6 +226,11 @@ static const struct language language[] = {
      "\"additionalProperties\":false,\"anyOf\":[{\"required\":[\"a\"]},{\"required\":[\"b\"]}]}",
      {"{\"a\":1}", "{\"b\":2}", "{\"a\":1,\"b\":2}"},
      {"{}", "{\"c"}},
+    {GRAMMAR_SCHEMA,  // described twice, but alike
+     "{\"allOf\":[{\"properties\":{\"a\":{\"$ref\":\"#/$defs/a\"}}},{\"properties\":{"
+     "\"a\": {\"$ref\": \"#/$defs/a\"},\"b\":true},\"required\":[\"a\"]}],\"$defs\":{\"a\":{\"const\":1}}}",
+     {"{\"a\":1}", "{\"a\":1,\"b\":2}"},
+     {"{}", "{\"a\":2", "{\"b\"", "{\"a\":1,\"a\""}},
     {GRAMMAR_SCHEMA,  // what no part describes is as additionalProperties says
      "{\"type\":\"object\",\"additionalProperties\":{\"const\":\"s\"},\"required\":[\"x\"],"
      "\"anyOf\":[{\"required\":[\"x\"]},{\"required\":[\"y\"]}]}",
@@ -355,6 +360,9 @@ static const struct {
      "{\"allOf\":[{\"properties\":{\"a\":true}},{\"properties\":{}}],"
      "\"additionalProperties\":{\"type\":\"null\"}}",
      ERR_UNSUPPORTED, "\"a\" is not among"},
+    {GRAMMAR_SCHEMA,
+     "{\"allOf\":[{\"properties\":{\"a\":{\"type\":\"string\"}}},{\"properties\":{\"a\":{\"type\":\"null\"}}}]}",
+     ERR_UNSUPPORTED, "in one part only"},
     {GRAMMAR_SCHEMA,
      "{\"allOf\":[{\"additionalProperties\":{\"type\":\"null\"}},{\"additionalProperties\":false}],"
      "\"required\":[\"a\"]}",

@@ -207,6 +207,16 @@ static MUST compare(struct schema *r, const struct json_value *a, const char *te
     return charge(r, n + 1, e);
 }
 
+MUST schema_alike(struct schema *r, const struct json_value *a, const struct json_value *b,
+                  bool *is_alike, struct err *e) {
+    char *s;
+    size_t len;
+    if (!json_print(a, &s, &len, e)) return false;
+    bool ok = charge(r, len + 1, e) && compare(r, b, s, len, is_alike, e);
+    free(s);
+    return ok;
+}
+
 /* Is the value among those of the part, if it names any? One of its own enum is only held to its const. */
 static MUST is_listed(struct schema *r, const struct json_value *part, bool is_own,
                       const char *text, size_t len, bool *is_in, struct err *e) {

@@ -102,12 +102,16 @@ MUST schema_array(struct schema *r, const struct json_value *v, uint32_t *out, s
 
 static MUST add_prop(struct schema *r, struct object *o, struct json_chars name,
                      const struct json_value *schema, struct err *e) {
+    bool is_alike = false;
     for (unsigned i = 0; i < o->n; i++) {
         if (o->prop[i].name.len != name.len || memcmp(o->prop[i].name.s, name.s, name.len))
             continue;
         if (!o->prop[i].schema) o->prop[i].schema = schema;
         if (!schema || o->prop[i].schema == schema) return true;
-        return schema_refuse_key(r, ERR_UNSUPPORTED, name, "is described twice", e);
+        if (!schema_alike(r, o->prop[i].schema, schema, &is_alike, e)) return false;
+        return is_alike ||
+               schema_refuse_key(r, ERR_UNSUPPORTED, name,
+                                 "is described in two ways; name it in one part only", e);
     }
     if (o->n == PROPS) return schema_refuse(r, ERR_LIMIT, "more than 512 properties", e);
     o->prop[o->n++] = (struct prop){.name = name, .schema = schema};

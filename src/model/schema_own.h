@@ -59,6 +59,9 @@ MUST schema_visit_at(struct schema *r, const char *name, size_t len, const struc
                      uint32_t *out, struct err *e);
 /* A schema that says more than one $ref, anyOf or oneOf: v as joined. */
 MUST schema_join(struct schema *r, const struct json_value *v, uint32_t *out, struct err *e);
+/* Whether both are written alike. Fails: ERR_LIMIT when much was compared already; ERR_MEMORY. */
+MUST schema_alike(struct schema *r, const struct json_value *a, const struct json_value *b,
+                  bool *is_alike, struct err *e);
 MUST schema_object(struct schema *r, const struct joined *j, uint32_t *out, struct err *e);
 MUST schema_array(struct schema *r, const struct json_value *v, uint32_t *out, struct err *e);
 MUST schema_string(struct schema *r, const struct json_value *v, uint32_t *out, struct err *e);
