@@ -417,6 +417,8 @@ static void test_refusals(void) {
     refuse(&y, ERR_UNSUPPORTED, "no-such-cut");
     toy_bpe(&y, "\x1b]0;x\a\xc2\x9b");
     refuse(&y, ERR_UNSUPPORTED, "\"?]0;x???\"");  // what it says must not steer the terminal
+    toy_bpe(&y, "gemma4");  // of another kind, which begins with BOS whatever the file says
+    refuse(&y, ERR_UNSUPPORTED, "only for vocabularies of kind \"gemma4\"");
     toy_bpe(&y, "gpt-2");
     y.v.n_merge = 0;
     refuse(&y, ERR_FORMAT, "merges");

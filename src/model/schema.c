@@ -1,11 +1,12 @@
 /* schema.c - a JSON schema to trees of rules whose texts are documents valid under it.
  *
  * Properties come in the order of the schema; what it does not name comes after them, where it allows
- * such at all by saying so. Sound, not complete: every document that can be written is valid, but not
- * every valid one can be written (an object with named properties has no others unless
- * additionalProperties says so; oneOf is taken as anyOf, so that no document may fit two is the author's
- * to see). A keyword that is not understood is refused by name, as an answer that ignores it would be
- * wrong. White space: none, a blank, or a new line and up to 20 blanks or tabs, where people put some. */
+ * such at all by saying so. Sound, not complete: every document that can be written is valid, but for what
+ * is taken and not enforced (schema_is_noted); not every valid one can be written (an object with named
+ * properties has no others unless additionalProperties says so; oneOf is taken as anyOf, so that no
+ * document may fit two is the author's to see). Other keywords that are not understood are refused by
+ * name, as an answer that ignores them would be wrong. White space: none, a blank, or a new line and up
+ * to 20 blanks or tabs, where people put some. */
 #include "model/schema_own.h"
 
 #include <math.h>

@@ -270,7 +270,15 @@ static MUST choose_kind(const struct vocab *v, enum tok_kind *kind, struct err *
 
 static MUST choose_pretok(const struct vocab *v, struct pretok *pre, struct err *e) {
     char shown[64];
-    if (pretok_find(pre, v->pre[0] ? v->pre : PRETOK_UNKNOWN)) return true;
+    bool is_known = pretok_find(pre, v->pre[0] ? v->pre : PRETOK_UNKNOWN);
+    if (is_known && pre->marks && strcmp(v->kind, "gemma4") != 0) {
+        return err_set(
+            e, ERR_UNSUPPORTED,
+            "pre-tokenizer \"%s\" is only for vocabularies of kind \"gemma4\", and this one "
+            "is of kind \"%s\"; convert the model again with a current converter",
+            gguf_show(shown, v->pre), v->kind);
+    }
+    if (is_known) return true;
     return err_set(e, ERR_UNSUPPORTED,
                    "pre-tokenizer \"%s\" is not one of the %zu that this version knows; with "
                    "another one the model would be given words cut in a way it has not learnt",
