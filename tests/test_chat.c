@@ -361,6 +361,13 @@ static void test_system(const struct tok *b) {
         refuses[] = "{{ raise_exception('no system role') if messages[0].role == 'system' }}" LIST,
         drops[] = "{% for m in messages if m.role != 'system' %}{{ m.content }};{% endfor %}",
         changes[] = "{{ messages[0].content | upper }}" LIST, knows[] = "s" LIST,
+        first[] = "{% if messages[0].role == 'system' %}{{ messages[0].content }}|{% endif %}"
+                  "{% for m in messages if m.role != 'system' %}{{ m.content }};{% endfor %}",
+        last[] = "{% set ns = namespace(s='') %}{% for m in messages if m.role == 'system' %}"
+                 "{% set ns.s = m.content ~ '|' %}{% endfor %}{{ ns.s }}"
+                 "{% for m in messages if m.role != 'system' %}{{ m.content }};{% endfor %}",
+        looks[] = "{% for m in messages %}{% if m.role == 'system' %}{{ m.content == '0' }}"
+                  "{% else %}{{ m.content }};{% endif %}{% endfor %}",
         own[] = "{{ 'Be brief.' }}{{ messages[-1].content }}",
         alternates[] =
             "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
@@ -384,8 +391,21 @@ static void test_system(const struct tok *b) {
          "BE BRIEF.system:Be brief.;user:hi;", false},
         {"known", knows, "[" SYSTEM("\" S\\n\"") USER("\"hi\"") "]", "ssystem: S\n;user:hi;",
          false},
-        {"the template's own", own, "[" SYSTEM("\"Be brief.\"") USER("\"hi\"") "]", "Be brief.hi",
-         false},
+        {"that the template spells, too", own, "[" SYSTEM("\"Be brief.\"") USER("\"hi\"") "]",
+         "Be brief.Be brief.\n\nhi", true},
+        {"that the user repeats", drops, "[" SYSTEM("\"pirate\"") USER("\"Am I a pirate?\"") "]",
+         "pirate\n\nAm I a pirate?;", true},
+        {"of which the first is kept", first,
+         "[" SYSTEM("\"S\"") SYSTEM("\" \"") SYSTEM("\"T\"") SYSTEM("\"U\"") USER("\"a\"") "]",
+         "S|T\n\nU\n\na;", true},
+        {"of which the last is kept", last, "[" SYSTEM("\"S\"") SYSTEM("\"T\"") USER("\"a\"") "]",
+         "S\n\nT\n\na;", true},
+        {"all of them", LIST, "[" SYSTEM("\"S\"") SYSTEM("\"T\"") USER("\"a\"") "]",
+         "system:S;system:T;user:a;", false},
+        {"that is only looked at", looks, "[" SYSTEM("\"0\"") USER("\"a\"") "]", "Truea;", false},
+        {"behind the first user turn", drops,
+         "[" SYSTEM("\"S\"") USER("\"a\"") "," SYSTEM("\"T\"") USER("\"b\"") "]", "S\n\na;b;",
+         true},
         {"roles that alternate", alternates, "[" SYSTEM("\"S\"") USER("\"a\"") "]", "user:S\n\na;",
          true},
         {"blank", drops, "[" SYSTEM("\" \"") USER("\"hi\"") "]", "hi;", false},

@@ -229,6 +229,7 @@ struct job {
     struct chat_request r;
     const struct jinja *jinja;
     unsigned form;
+    size_t at;  // the system message that the form is about
     int64_t clock;
     uint64_t *spent;  // steps of the renderings so far
 };
@@ -272,7 +273,7 @@ static MUST render(const struct job *job, struct chat_fit *fit, struct chat_prom
                    struct err *e) {
     const struct chat *c = job->chat;
     *out = (struct chat_prompt){.is_merged = job->form & CHAT_MERGED};
-    if (!chat_fit(fit, job->r.messages, job->form, e)) return false;
+    if (!chat_fit(fit, job->r.messages, job->form, job->at, e)) return false;
     if (*job->spent > JINJA_STEPS) {
         return err_set(e, ERR_LIMIT, "the chat template takes too long to be tried in other ways");
     }
@@ -312,23 +313,25 @@ static bool is_same_toolless(struct job job, const struct chat_prompt *p) {
 
 /* --- the form that a template takes --- */
 
-/* Whether the template says nothing of the system text. Most have it as it is. */
-static bool is_system_lost(struct job job, const struct chat_fit *fit,
-                           const struct chat_prompt *p) {
-    const char *s = fit->system;
-    size_t n = fit->n_system;
-    while (n && strchr(" \t\r\n", *s)) s++, n--;
-    while (n && strchr(" \t\r\n", s[n - 1])) n--;
-    if (!n || memmem(p->text.text, p->text.len, s, n)) return false;
-    job.form |= CHAT_NO_SYSTEM;
-    return is_same(&job, p);
+enum { SYSTEMS = 16 };  // system messages that are looked for in a prompt
+
+/* Whether the template says nothing of a system text: another makes the same prompt. *at: the first
+ * such. */
+static bool is_system_lost(struct job job, size_t n, const struct chat_prompt *p, size_t *at) {
+    job.form |= CHAT_ALTERED;
+    for (job.at = 0; job.at < n && job.at < SYSTEMS; job.at++) {
+        *at = job.at;
+        if (is_same(&job, p)) return true;
+    }
+    return false;
 }
 
 struct found {
     struct chat_prompt prompt;
     unsigned form;
     bool any;        // there is a prompt
-    bool is_lost;    // the system text is not in it
+    bool is_lost;    // a system text is not in it
+    size_t lost_at;  // the first such
     size_t n_dict;   // printed in it, perhaps arguments
     struct err err;  // of the first form that made none
     bool has_arguments, has_system;
@@ -337,7 +340,8 @@ struct found {
 /* Keeps p if it is the best so far, else frees it. True: a better one cannot be. */
 static bool weigh(const struct job *job, const struct chat_fit *fit, struct chat_prompt *p,
                   struct found *f) {
-    bool is_lost = !(job->form & CHAT_MERGED) && is_system_lost(*job, fit, p);
+    size_t at = 0;
+    bool is_lost = !(job->form & CHAT_MERGED) && is_system_lost(*job, fit->n_system, p, &at);
     size_t n_dict = fit->has_arguments ? p->text.n_dict : 0;
     bool is_better = is_lost == f->is_lost ? n_dict < f->n_dict : f->is_lost;
     if (f->any && !is_better) {
@@ -349,6 +353,7 @@ static bool weigh(const struct job *job, const struct chat_fit *fit, struct chat
     f->form = job->form;
     f->any = true;
     f->is_lost = is_lost;
+    if (is_lost) f->lost_at = at;
     f->n_dict = n_dict;
     return !is_lost && !n_dict;
 }
@@ -359,11 +364,12 @@ static bool try_form(struct job job, unsigned form, struct found *f) {
     struct chat_fit fit;
     struct err e;
     job.form = form;
+    job.at = form & CHAT_MERGED ? f->lost_at : 0;
     bool ok = render(&job, &fit, &p, &e);
     bool is_over =
         ok ? weigh(&job, &fit, &p, f) : e.code != ERR_FORMAT && e.code != ERR_UNSUPPORTED;
     f->has_arguments = fit.has_arguments;
-    f->has_system = fit.n_system > 0;
+    f->has_system = fit.system_len > 0;
     chat_fit_free(&fit);
     if (!ok && !f->err.code) f->err = e;
     return is_over;
@@ -386,6 +392,7 @@ static MUST find_form(struct job *job, struct chat_prompt *out, struct err *e) {
     }
     *out = f.prompt;
     job->form = f.form;
+    job->at = f.form & CHAT_MERGED ? f.lost_at : 0;
     if (!f.any) *e = f.err;
     return f.any;
 }
@@ -415,7 +422,7 @@ const char *chat_prompt_note(const struct chat_prompt *p, int i) {
     static const char *const note[CHAT_NOTES] = {
         "--think changes nothing in the prompt: the model's chat template has no such switch",
         "the tools are not in the prompt: the model's chat template does not look at them",
-        "the model's chat template has no system role: the system text begins the first user turn"};
+        "the chat template has no system role for a system text: it begins the first user turn"};
     const bool is_so[CHAT_NOTES] = {p->is_unswitched, p->is_toolless, p->is_merged};
     return is_so[i] ? note[i] : NULL;
 }

@@ -167,17 +167,30 @@ static bool first_text(const struct json_value *m, const struct json_value **at,
     return false;
 }
 
+static bool is_blank(struct json_chars c) {
+    while (c.len && strchr(" \t\r\n", *c.s)) c.s++, c.len--;
+    return !c.len;
+}
+
+/* A system message that counts, see n_system. */
+static bool has_system(const struct json_value *m) {
+    const struct json_value *where;
+    struct json_chars text = {0};
+    return has_role(m, "system") && first_text(m, &where, &text) && !is_blank(text);
+}
+
 static MUST add_system(struct chat_fit *f, struct json_chars text, struct err *e) {
-    char *more = realloc(f->system, f->n_system + text.len + 3);
+    if (is_blank(text)) return true;
+    char *more = realloc(f->system, f->system_len + text.len + 3);
     if (!more) return no_memory(e);
     f->system = more;
-    if (f->n_system) {
-        memcpy(f->system + f->n_system, "\n\n", 2);
-        f->n_system += 2;
+    if (f->system_len) {
+        memcpy(f->system + f->system_len, "\n\n", 2);
+        f->system_len += 2;
     }
-    memcpy(f->system + f->n_system, text.s, text.len);
-    f->n_system += text.len;
-    f->system[f->n_system] = '\0';
+    memcpy(f->system + f->system_len, text.s, text.len);
+    f->system_len += text.len;
+    f->system[f->system_len] = '\0';
     return true;
 }
 
@@ -194,8 +207,9 @@ static MUST take_system(struct chat_fit *f, const struct json_value *m, struct e
     return true;
 }
 
-/* Fills f->system; *user is the message that takes it, NULL: there is nothing to be merged. */
-static MUST find_system(struct chat_fit *f, const struct json_value *messages,
+/* Fills f->system with the texts of the messages from `from` on; *user is the message that takes them,
+ * NULL: there is nothing to be merged. */
+static MUST find_system(struct chat_fit *f, const struct json_value *messages, size_t from,
                         const struct json_value **user, struct err *e) {
     const struct json_value *m, *where;
     struct json_iter at;
@@ -203,11 +217,12 @@ static MUST find_system(struct chat_fit *f, const struct json_value *messages,
     *user = NULL;
     for (json_members(&at, messages); !*user && json_next(&at, NULL, &m);) {
         if (has_role(m, "user")) *user = m;
-        if (has_role(m, "system") && !take_system(f, m, e)) return false;
+        if (!has_role(m, "system")) continue;
+        if (f->n_system >= from && !take_system(f, m, e)) return false;
+        f->n_system += has_system(m);
     }
-    bool is_blank = !f->system || !f->system[strspn(f->system, " \t\r\n")];
-    if (!is_blank && *user && first_text(*user, &where, &text)) return true;
-    f->n_system = 0;
+    if (f->system_len && *user && first_text(*user, &where, &text)) return true;
+    f->system_len = f->n_system = 0;
     *user = NULL;
     return true;
 }
@@ -216,7 +231,7 @@ static MUST merge(struct chat_fit *f, const struct json_value *user, struct err 
     const struct json_value *where;
     struct json_chars text = {0};
     if (!first_text(user, &where, &text)) return true;  // not after find_system()
-    size_t n = f->n_system;
+    size_t n = f->system_len;
     char *both = malloc(n + 2 + text.len);
     if (!both) return no_memory(e);
     memcpy(both, f->system, n);
@@ -227,35 +242,55 @@ static MUST merge(struct chat_fit *f, const struct json_value *user, struct err 
     return ok;
 }
 
+/* A text that a template which looks at it makes something else of. */
+static MUST alter(struct chat_fit *f, const struct json_value *system, struct err *e) {
+    const struct json_value *where;
+    struct json_chars text = {0};
+    if (!first_text(system, &where, &text)) return true;  // not after has_system()
+    const char *other = memchr(text.s, '0', text.len) ? "1" : "0";
+    return swap_text(f, where, (struct json_chars){other, 1}, e);
+}
+
 /* --- all of it --- */
 
-/* Swaps stand in the order of the document, so members are taken as they come. */
-static MUST fit_message(struct chat_fit *f, const struct json_value *m, bool takes_system,
+/* Swaps stand in the order of the document, so members are taken as they come. change: of the content,
+ * or NULL. */
+static MUST fit_message(struct chat_fit *f, const struct json_value *m,
+                        bool (*change)(struct chat_fit *, const struct json_value *, struct err *),
                         unsigned form, struct err *e) {
-    const struct json_value *v, *content = takes_system ? json_find(m, "content") : NULL;
+    const struct json_value *v, *content = change ? json_find(m, "content") : NULL;
     struct json_iter at;
     struct json_chars key = {0};
     bool ok = true;
     for (json_members(&at, m); ok && json_next(&at, &key, &v);) {
         if (is_key(key, "tool_calls")) ok = fit_calls(f, v, form, e);
-        if (v == content) ok = merge(f, m, e);
+        if (v == content) ok = change(f, m, e);
     }
     return ok;
 }
 
-MUST chat_fit(struct chat_fit *f, const struct json_value *messages, unsigned form, struct err *e) {
+MUST chat_fit(struct chat_fit *f, const struct json_value *messages, unsigned form, size_t at,
+              struct err *e) {
     const struct json_value *m, *user;
-    struct json_iter at;
+    struct json_iter it;
+    bool is_merged = form & CHAT_MERGED;
     *f = (struct chat_fit){.left = CHAT_ARGUMENTS};
-    if (!find_system(f, messages, &user, e)) return false;
-    bool is_ahead = user && form & (CHAT_MERGED | CHAT_NO_SYSTEM);
-    for (json_members(&at, messages); json_next(&at, NULL, &m);) {
-        if (is_ahead && has_role(m, "system")) {
+    if (!find_system(f, messages, is_merged ? at : 0, &user, e)) return false;
+    bool is_ahead = user;
+    size_t n = 0;  // system messages so far
+    for (json_members(&it, messages); json_next(&it, NULL, &m);) {
+        is_ahead = is_ahead && m != user;
+        if (is_merged && is_ahead && n >= at && has_role(m, "system")) {
             if (!add_swap(f, m, NULL, e)) return false;
             continue;
         }
-        if (!fit_message(f, m, m == user && form & CHAT_MERGED, form, e)) return false;
-        is_ahead = is_ahead && m != user;
+        bool is_system = is_ahead && has_system(m);
+        bool is_altered = is_system && form & CHAT_ALTERED && n == at;
+        bool takes_system = is_merged && m == user;
+        n += is_system;
+        if (!fit_message(f, m, takes_system ? merge : is_altered ? alter : NULL, form, e)) {
+            return false;
+        }
     }
     return true;
 }

@@ -15,10 +15,10 @@ enum {
 
 enum chat_form {
     CHAT_AS_IS = 0,
-    CHAT_OBJECTS = 1 << 0,    // arguments that are an object in JSON: as the object
-    CHAT_TEXTS = 1 << 1,      // arguments that are an object: as JSON
-    CHAT_MERGED = 1 << 2,     // the system text begins the first user turn
-    CHAT_NO_SYSTEM = 1 << 3,  // it is left out
+    CHAT_OBJECTS = 1 << 0,  // arguments that are an object in JSON: as the object
+    CHAT_TEXTS = 1 << 1,    // arguments that are an object: as JSON
+    CHAT_MERGED = 1 << 2,   // system texts begin the first user turn, from one of them on
+    CHAT_ALTERED = 1 << 3,  // one of them is another
 };
 
 struct chat_fit {
@@ -27,15 +27,18 @@ struct chat_fit {
     size_t n, cap;
     size_t left;         // of CHAT_ARGUMENTS
     bool has_arguments;  // CHAT_OBJECTS and CHAT_TEXTS make a difference
-    /* The texts of system messages ahead of the first user turn, with blank lines between; "" also
-     * where that turn has no text. */
-    char *system;  // [n_system], NUL-terminated
-    size_t n_system;
+    /* The texts of system messages ahead of the first user turn, with blank lines between; none where
+     * that turn has no text. */
+    char *system;  // [system_len], NUL-terminated
+    size_t system_len;
+    size_t n_system;  // messages ahead of that turn that begin with such a text
 };
 
-/* messages: a list of objects; borrowed while the swaps are used. Fails: ERR_LIMIT past CHAT_ARGUMENTS,
+/* messages: a list of objects; borrowed while the swaps are used. at: the system message that CHAT_MERGED
+ * begins with, or that CHAT_ALTERED alters, counted as in n_system. Fails: ERR_LIMIT past CHAT_ARGUMENTS,
  * ERR_MEMORY. Free with chat_fit_free in any case. */
-MUST chat_fit(struct chat_fit *f, const struct json_value *messages, unsigned form, struct err *e);
+MUST chat_fit(struct chat_fit *f, const struct json_value *messages, unsigned form, size_t at,
+              struct err *e);
 void chat_fit_free(struct chat_fit *f);
 
 #endif
