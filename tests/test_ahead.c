@@ -168,9 +168,9 @@ static void check_drafts(float temp) {
         (void)check(&one, &w, what);
     }
     uint32_t n_ahead = 0;
-    for (float part = 0.95F; part > 0.75F; part -= 0.05F) {
+    for (int hundredths = 95; hundredths >= 80; hundredths -= 5) {
         draft = model;
-        draft.attn_scale *= part;
+        draft.attn_scale *= (float)hundredths / 100;
         one = streaming(1, true);
         n_ahead += check(&one, &w, "a draft that is right mostly");
     }
