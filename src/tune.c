@@ -10,7 +10,7 @@
 
 enum {
     RUNS_LAYER = 4,  // times that the team is given matrices: q k v; o; gate up; down
-    CACHES = 4,      // a matrix so many times the cache is read from memory
+    CACHES = 8,      // a matrix so many times the cache is read from memory
     TOP = 64,        // candidates that a sampler asks for
     BATCHES = 3,
 };
