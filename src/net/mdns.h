@@ -36,7 +36,7 @@ struct mdns_facts {  // the TXT record of _dair._tcp
 struct mdns_peer {
     struct mdns_facts facts;
     char host[MDNS_NAME];  // "dair-1a2b"
-    uint16_t port;         // of the cluster channel
+    uint16_t port;         // of the cluster channel; in SRV, where RFC 6763 has it, and not in TXT
     uint32_t n_addr;
     struct sockaddr_storage addr[MDNS_ADDRS];  // port set, IPv6 link-local with scope
 };
