@@ -324,18 +324,19 @@ sub heal { my $self = shift; my @to = keys %{$self->{blocked}}; $self->{blocked}
 sub filter {
     my ($self, $i) = @_;
     my @from = sort keys %{$self->{blocked}{$i} // {}};
-    my @lines = ("qdisc replace dev p$i clsact");
-    if (@from) {
-        my $n = @from;
-        my @op = ('40 0 0 10', (map { "21 " . ($n - $_) . " 0 $from[$_]" } 0 .. $n - 1), '6 0 0 0', '6 0 0 2');
-        push @lines, "filter replace dev p$i egress protocol all prio 1 handle 1 bpf da bytecode '" . join(',', scalar @op, @op) . "'";
-    } else {
-        push @lines, "filter del dev p$i egress";
-    }
-    $self->tc($self->switch, @lines);
+    my $n = @from or return $self->tc($self->switch, "qdisc replace dev p$i clsact", "filter del dev p$i egress");
+    $self->drop($i, '40 0 0 10', (map { "21 " . ($n - $_) . " 0 $from[$_]" } 0 .. $n - 1), '6 0 0 0', '6 0 0 2');
 }
 
-# shut(NODE): it can begin connections, nobody can begin one to it: its firewall drops SYN without a word.
+# What the program of classic BPF says, on the port towards node I: the one rule there.
+sub drop {
+    my ($self, $i, @op) = @_;
+    $self->tc($self->switch, "qdisc replace dev p$i clsact",
+        "filter replace dev p$i egress protocol all prio 1 handle 1 bpf da bytecode '" . join(',', scalar @op, @op) . "'");
+}
+
+# shut(NODE): it can begin connections, nobody can begin one to it: its firewall drops SYN without a word. Not
+# together with cut(), and until heal() of a cut that was towards it.
 sub shut {
     my ($self, $i) = @_;
     my @op = (
@@ -352,8 +353,7 @@ sub shut {
         '84 0 0 18',     # SYN and ACK
         '21 1 0 2',      # SYN alone
         '6 0 0 0', '6 0 0 2');
-    $self->tc($self->switch, "qdisc replace dev p$i clsact",
-        "filter replace dev p$i egress protocol all prio 1 handle 1 bpf da bytecode '" . join(',', scalar @op, @op) . "'");
+    $self->drop($i, @op);
 }
 
 # rate(NODE, '100mbit'): both ways; without a rate: as fast as it goes.
