@@ -102,6 +102,17 @@ like($head, qr{^Content-Type: text/event-stream}m, 'a stream is one of events');
 is(join('', map { $_->{choices}[0]{text} } events($body)), $want, 'whose texts are the same');
 like($body, qr/"finish_reason":"(stop|length)"\}\]\}\n\ndata: \[DONE\]\n\n\z/, 'ended by a reason and [DONE]');
 
+# --- a schema, and what of it is not enforced: in the reply's head, and the log
+my $mail = {type => 'string', format => 'email', maxLength => 4};
+my $status;
+for my $way ({json_schema => $mail}, {response_format => {type => 'json_schema', json_schema => {name => 'x', schema => $mail}}, stream => JSON::PP::true}) {
+    ($status, $head, $body) = parsed(raw(request({prompt => $once, max_tokens => 40, temperature => 0, %$way})));
+    my $said = $way->{stream} ? join '', map { $_->{choices}[0]{text} } events($body) : $json->decode($body)->{choices}[0]{text};
+    like($said, qr/^".{0,4}"$/, 'an answer of a schema that asks for more than is enforced');
+    like($head, qr/^Warning: 299 - "the schema asks for format email: not enforced"\r?$/m, 'which its head says') or diag($head);
+}
+is(scalar(grep { /info +a request was taken, but the schema asks for format email: not enforced/ } @{status()->{log}}), 1, 'the log says it, not each time');
+
 # --- many at once
 my @many = map { dial() } 1 .. 12;
 print {$_} request({prompt => $once, max_tokens => 24, temperature => 0}) for @many;

@@ -282,6 +282,40 @@ static void test_stream(void) {
            "two choices in a stream");
 }
 
+/* What a schema asks for that is not enforced is in the reply's head, in characters that fit there. */
+static void test_note(void) {
+#define NOTED(name)                                                                                \
+    "{\"prompt\":\"a\",\"json_schema\":{\"type\":[\"string\",\"array\"],\"format\":\"" name        \
+    "\",\"uniqueItems\":true}"
+    static const char *const none[] = {
+        "{\"prompt\":\"a\"}", "{\"prompt\":\"a\",\"grammar\":\"root ::= \\\"a\\\"\"}",
+        "{\"prompt\":\"a\",\"json_schema\":{\"type\":\"string\",\"format\":\"date\"}}",
+        "{\"prompt\":\"a\",\"response_format\":{\"type\":\"json_object\"}}"};
+    const char *mail =
+        "Warning: 299 - \"the schema asks for format email, uniqueItems: not enforced\"";
+    unsigned n;
+    set_manner(plain);
+    tap_ok(post(NOTED("email") "}") == 200 && has_head(mail) &&
+               has("\"text\":\" the hello world\""),
+           "what of a schema is not enforced is told in a Warning");
+    tap_ok(post("{\"prompt\":\"a\",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{"
+                "\"name\":\"x\",\"schema\":{\"type\":\"array\",\"uniqueItems\":true}}}}") == 200 &&
+               has_head("Warning: 299 - \"the schema asks for uniqueItems: not enforced\""),
+           "also of a response_format");
+    tap_ok(post(NOTED("email") ",\"stream\":true}") == 200 && has_head(mail) &&
+               strcmp(stream_text(&reply, &n), " the hello world") == 0 && !has("Warning"),
+           "a stream has it in its head, too");
+    tap_ok(post(NOTED("a\\r\\nX-Own: 1") "}") == 200 &&
+               has_head("asks for format, uniqueItems: not") && !has_head("X-Own"),
+           "a name with a line's end is not in it");
+    tap_ok(post(NOTED("\\\"\xc3\xa9") "}") == 200 && has_head("asks for format, uniqueItems: not"),
+           "nor one with other characters");
+    for (size_t i = 0; i < sizeof none / sizeof *none; i++) {
+        tap_ok(post(none[i]) == 200 && !has_head("Warning"), "nothing to say of %s", none[i]);
+    }
+#undef NOTED
+}
+
 static void test_stop(void) {
     unsigned n;
     set_manner((struct manner){"the hello world", 0, 5, ASK_EOS, ERR_IO, false});
@@ -601,6 +635,7 @@ int main(void) {
     test_whole();
     test_refusals();
     test_stream();
+    test_note();
     test_stop();
     test_two();
     test_full();

@@ -1,5 +1,6 @@
 #include "front/api.h"
 
+#include "base/log.h"
 #include "front/sampling_json.h"
 #include "front/status_json.h"
 
@@ -42,6 +43,7 @@ struct options {
     enum grammar_kind grammar;
     char *grammar_text;  // owned, until a job takes it
     size_t n_grammar;
+    char note[GRAMMAR_NOTE];  // what of it is not enforced
     int64_t max_tokens;
     bool is_stream, has_usage, is_echo;
     char model[JOB_NAME];
@@ -110,7 +112,7 @@ static MUST read_options(const struct json_value *root, struct options *o, struc
     o->model[model.len] = '\0';
     return sampling_read(root, &o->sampler, e) && read_stop(root, &o->stop, e) &&
            check_unserved(root, e) &&
-           grammar_read(root, &o->grammar, &o->grammar_text, &o->n_grammar, e);
+           grammar_read(root, &o->grammar, &o->grammar_text, &o->n_grammar, o->note, e);
 }
 
 /* --- prompts --- */
@@ -249,6 +251,14 @@ static void name_model(const struct api *a, struct job *j) {
     free(s);
 }
 
+/* Nothing fails for it, so that schemas written for others are taken; but it is told. */
+static void log_note(struct api *a, const char *note) {
+    unsigned missed;
+    if (!*note || !log_may(&a->noted, &missed)) return;
+    log_info("front", "a request was taken, but %s (%u others since this was last said)", note,
+             missed);
+}
+
 static MUST start(struct api *a, struct http_request *q, const struct json_value *root,
                   struct refusal *r) {
     const struct json_value *prompt[JOB_CHOICES];
@@ -277,9 +287,11 @@ static MUST start(struct api *a, struct http_request *q, const struct json_value
     bool ok = true;
     for (uint32_t i = 0; i < n && ok; i++) ok = prepare(a, prompt[i], &o, &j->choice[i], r);
     if (ok) {
+        if (*o.note) http_warn(q, o.note);
         ok = job_start(j, &r->err);
         if (!ok) r->status = job_status(&r->err);
     }
+    if (ok) log_note(a, o.note);
     if (!ok) job_free(j);
     return ok;
 }

@@ -6,13 +6,15 @@
  * stream_options.include_usage, echo, model (repeated in the reply). The prompt goes in raw, as
  * `dair run --raw` does it: the same options give the same text. Choice i of several is sequence i of
  * the random numbers. What would change the answer and is not done here is refused; unknown keys are
- * not looked at. Requests wait while the cluster changes; they are not failed for it.
+ * not looked at; keywords of a schema that are taken and not enforced are told in a Warning header.
+ * Requests wait while the cluster changes; they are not failed for it.
  *
  * All on the HTTP thread.
  */
 #ifndef FRONT_API_H
 #define FRONT_API_H
 
+#include "base/log.h"
 #include "front/job.h"
 #include "model/model.h"
 
@@ -20,6 +22,7 @@ struct api {
     struct job_shared jobs;
     uint32_t n_ctx;
     size_t prompt_bytes;  // longest text that is made tokens of
+    struct log_limit noted;
 };
 
 /* tok NULL: there is no model here, and requests are refused (503). reading: bytes that reading a body

@@ -65,6 +65,7 @@ struct http_request {
     char *body;        // [cap_body]
     size_t n_body, cap_body, discarded;
     bool is_handled, is_replied, is_queued, is_finished, is_broken;
+    char warning[HTTP_WARNING];  // "": none
     const char *quiet;
     char *out;  // [cap_out]: written, from at_out on not yet sent
     size_t at_out, n_out, cap_out;
@@ -111,6 +112,16 @@ static void add(struct MHD_Response *r, const char *name, const char *value) {
     if (MHD_add_response_header(r, name, value) != MHD_YES) log_debug("http", "no %s header", name);
 }
 
+void http_warn(struct http_request *q, const char *text) {
+    int n = snprintf(q->warning, sizeof q->warning, "299 - \"%s", text);
+    size_t len = n < (int)sizeof q->warning - 1 ? (size_t)n : sizeof q->warning - 2;
+    for (size_t i = strlen("299 - \""); i < len; i++) {
+        char *c = &q->warning[i];
+        if (*c < ' ' || *c > '~' || *c == '"' || *c == '\\') *c = '?';
+    }
+    memcpy(q->warning + len, "\"", 2);
+}
+
 static const char *allowed(const struct http_route *r) {
     return strcmp(r->method, "GET") == 0 ? "GET, HEAD, OPTIONS" : "POST, OPTIONS";
 }
@@ -129,6 +140,7 @@ static void send_reply(struct http_request *q, unsigned status, const char *type
     if (q->route && (status == MHD_HTTP_METHOD_NOT_ALLOWED || status == MHD_HTTP_NO_CONTENT)) {
         add(r, MHD_HTTP_HEADER_ALLOW, allowed(q->route));
     }
+    if (q->warning[0]) add(r, MHD_HTTP_HEADER_WARNING, q->warning);
     if (q->refused && !q->is_handled) add(r, MHD_HTTP_HEADER_CONNECTION, "close");
     q->is_queued = MHD_queue_response(q->c, status, r) == MHD_YES;
     MHD_destroy_response(r);

@@ -35,6 +35,7 @@ enum {
     HTTP_BODY_MS = 30000,        // for a body to be there
     HTTP_QUIET_MS = 5000,        // a stream that has nothing to say says its `quiet` text
     HTTP_STREAM_ROOM = 4 << 20,  // bytes of a stream that wait to be sent
+    HTTP_WARNING = 200,          // bytes of a warning
 };
 
 struct http;
@@ -91,6 +92,11 @@ void http_reply(struct http_request *q, unsigned status, const char *type, const
 void http_error(struct http_request *q, unsigned status, const char *code, const char *message);
 /* The "type" of an error with this status. */
 const char *http_error_type(unsigned status);
+
+/* Before the reply or the stream is begun: its head has `Warning: 299 - "text"` (RFC 7234, 5.5), as
+ * Kubernetes tells its clients of what was taken but not as asked. What is not printable ASCII becomes '?';
+ * what is too long is cut. The last one counts. */
+void http_warn(struct http_request *q, const char *text);
 
 /* From a handler: the reply comes from the job's steps. Each step is called when no earlier one runs. */
 void http_wait(struct http_request *q, struct http_job *j);

@@ -172,14 +172,17 @@ static MUST find_grammar(const struct json_value *root, enum grammar_kind *kind,
 }
 
 MUST grammar_read(const struct json_value *root, enum grammar_kind *kind, char **text, size_t *len,
-                  struct err *e) {
+                  char *note, struct err *e) {
     struct grammar *g;
     *kind = GRAMMAR_NONE;
     *text = NULL;
     *len = 0;
+    *note = '\0';
     if (!find_grammar(root, kind, text, len, e)) return false;
     if (*kind == GRAMMAR_NONE) return true;
     if (grammar_open(&g, *kind, *text, *len, e)) {
+        const char *said = grammar_note(g);
+        if (said) snprintf(note, GRAMMAR_NOTE, "%s", said);
         grammar_close(g);
         return true;
     }
