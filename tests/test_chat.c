@@ -355,8 +355,9 @@ static void test_argument_bounds(const struct tok *b) {
 static void test_system(const struct tok *b) {
 #define LIST                                                                                       \
     "{% for m in messages %}{{ m.role }}:{{ m.content if m.content is string else m.content | tojson }};{% endfor %}"
-#define SYSTEM(content) "{\"role\":\"system\",\"content\":" content "},"
-#define USER(content)   "{\"role\":\"user\",\"content\":" content "}"
+#define SYSTEM(content)    "{\"role\":\"system\",\"content\":" content "},"
+#define DEVELOPER(content) "{\"role\":\"developer\",\"content\":" content "},"
+#define USER(content)      "{\"role\":\"user\",\"content\":" content "}"
     static const char
         refuses[] = "{{ raise_exception('no system role') if messages[0].role == 'system' }}" LIST,
         drops[] = "{% for m in messages if m.role != 'system' %}{{ m.content }};{% endfor %}",
@@ -369,6 +370,12 @@ static void test_system(const struct tok *b) {
         looks[] = "{% for m in messages %}{% if m.role == 'system' %}{{ m.content == '0' }}"
                   "{% else %}{{ m.content }};{% endif %}{% endfor %}",
         own[] = "{{ 'Be brief.' }}{{ messages[-1].content }}",
+        users[] = "{% for m in messages if m.role == 'user' %}{{ m.content }};{% endfor %}",
+        ends[] = "{% for m in messages if m.role == 'system' %}{{ raise_exception('no second') if "
+                 "loop.index > 1 }}{% endfor %}"
+                 "{% for m in messages if m.role != 'system' %}{{ m.content }};{% endfor %}",
+        begins[] = "{% for m in messages %}{{ raise_exception('not there') if m.role == 'system' "
+                   "and not loop.first }}{% endfor %}" LIST,
         alternates[] =
             "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
             "{{ raise_exception('roles must alternate') }}{% endif %}{% endfor %}" LIST,
@@ -404,8 +411,37 @@ static void test_system(const struct tok *b) {
          "system:S;system:T;user:a;", false},
         {"that is only looked at", looks, "[" SYSTEM("\"0\"") USER("\"a\"") "]", "Truea;", false},
         {"behind the first user turn", drops,
-         "[" SYSTEM("\"S\"") USER("\"a\"") "," SYSTEM("\"T\"") USER("\"b\"") "]", "S\n\na;b;",
+         "[" SYSTEM("\"S\"") USER("\"a\"") "," SYSTEM("\"T\"") USER("\"b\"") "]", "S\n\na;T\n\nb;",
          true},
+        {"there alone", drops, "[" USER("\"a\"") "," SYSTEM("\"T\"") USER("\"b\"") "]", "a;T\n\nb;",
+         true},
+        {"there, where the first has a place", first,
+         "[" SYSTEM("\"S\"") USER("\"a\"") "," SYSTEM("\"T\"") USER("\"b\"") "," USER("\"c\"") "]",
+         "S|a;T\n\nb;c;", true},
+        {"there, refused", begins,
+         "[" SYSTEM("\"S\"") USER("\"a\"") "," SYSTEM("\"T\"") SYSTEM("\"U\"") USER("\"b\"") "]",
+         "system:S;user:a;user:T\n\nU\n\nb;", true},
+        {"there refused, and the first left out", ends,
+         "[" SYSTEM("\"S\"") USER("\"a\"") "," SYSTEM("\"T\"") USER("\"b\"") "]", "S\n\na;T\n\nb;",
+         true},
+        {"there alone, refused", begins, "[" USER("\"a\"") "," SYSTEM("\"T\"") USER("\"b\"") "]",
+         "user:a;user:T\n\nb;", true},
+        {"of which the second is refused", begins,
+         "[" SYSTEM("\"S\"") SYSTEM("\"T\"") USER("\"a\"") "]", "system:S;user:T\n\na;", true},
+        {"there, taken", LIST, "[" USER("\"a\"") "," SYSTEM("\"T\"") USER("\"b\"") "]",
+         "user:a;system:T;user:b;", false},
+        {"behind all user turns", first,
+         "[" SYSTEM("\"S\"")
+             USER("\"a\"") "," SYSTEM("\"T\"") "{\"role\":\"assistant\",\"content\":\"x\"}," SYSTEM(
+                 "\"U\"") "{\"role\":\"system\",\"content\":\" \"}]",
+         "S|a\n\nT\n\nU;x;", true},
+        {"ahead of one without a text", drops,
+         "[" SYSTEM("\"S\"") USER("null") "," SYSTEM("\"T\"") USER("\"b\"") "]",
+         "None;S\n\nT\n\nb;", true},
+        {"of a developer, taken", LIST, "[" DEVELOPER("\"S\"") USER("\"a\"") "]",
+         "developer:S;user:a;", false},
+        {"of a developer, left out", users,
+         "[" DEVELOPER("\"S\"") SYSTEM("\"T\"") USER("\"a\"") "]", "S\n\nT\n\na;", true},
         {"roles that alternate", alternates, "[" SYSTEM("\"S\"") USER("\"a\"") "]", "user:S\n\na;",
          true},
         {"blank", drops, "[" SYSTEM("\" \"") USER("\"hi\"") "]", "hi;", false},
@@ -429,8 +465,19 @@ static void test_system(const struct tok *b) {
     for (size_t i = 0; i < sizeof c / sizeof *c; i++) {
         bool ok = take(&u, &bpe, b, c[i].template, c[i].messages, NULL, CHAT_THINK_AUTO);
         const char *note = chat_prompt_note(&u.prompt, 2);
-        tap_ok(ok && is_text(&u, c[i].want) && !note == !c[i].has_note && !count(&u, b, "<|end|>"),
+        tap_ok(ok && is_text(&u, c[i].want) && !note == !c[i].has_note &&
+                   !chat_prompt_note(&u.prompt, 3) && !count(&u, b, "<|end|>"),
                "a system text, %s: %s%s", c[i].name, note ? note : "no note", u.err.text);
+        drop(&u);
+    }
+    static const char *const lost[] = {
+        "[" SYSTEM("\"S\"") "{\"role\":\"assistant\",\"content\":\"x\"}]",
+        "[" SYSTEM("\"S\"") USER("null") "]"};
+    for (size_t i = 0; i < sizeof lost / sizeof *lost; i++) {
+        bool ok = take(&u, &bpe, b, drops, lost[i], NULL, CHAT_THINK_AUTO);
+        const char *note = chat_prompt_note(&u.prompt, 3);
+        tap_ok(ok && note && !chat_prompt_note(&u.prompt, 2),
+               "left out where nothing could take it: %s%s", note ? note : "no note", u.err.text);
         drop(&u);
     }
     static const char *const kept[] = {
@@ -444,7 +491,42 @@ static void test_system(const struct tok *b) {
     }
 #undef LIST
 #undef SYSTEM
+#undef DEVELOPER
 #undef USER
+}
+
+/* Results of tools that a template leaves out. */
+static void test_results(const struct tok *b) {
+#define RESULT(content) "{\"role\":\"tool\",\"content\":" content "}"
+    static const char all[] = "{% for m in messages %}{{ m.content }};{% endfor %}",
+                      user[] =
+                          "{% for m in messages if m.role == 'user' %}{{ m.content }};{% endfor %}",
+                      counts[] =
+                          "{% for m in messages if m.role == 'tool' %}{{ loop.index }}{% endfor %}",
+                      asks[] = "[{\"role\":\"user\",\"content\":\"a\"}";
+    static const struct {
+        const char *name, *template, *more;
+        bool has_note;
+    } c[] = {
+        {"none", user, "", false},
+        {"printed", all, "," RESULT("\"r\""), false},
+        {"left out", user, "," RESULT("\"r\""), true},
+        {"several left out", user, "," RESULT("\"r\"") "," RESULT("\"0\""), true},
+        {"that say nothing", user, "," RESULT("\" \"") "," RESULT("null"), false},
+        {"in parts", user, "," RESULT("[{\"type\":\"text\",\"text\":\"r\"}]"), true},
+        {"only counted", counts, "," RESULT("\"r\""), true},
+    };
+    struct turn u;
+    for (size_t i = 0; i < sizeof c / sizeof *c; i++) {
+        char messages[256];
+        snprintf(messages, sizeof messages, "%s%s]", asks, c[i].more);
+        bool ok = take(&u, &bpe, b, c[i].template, messages, NULL, CHAT_THINK_AUTO);
+        const char *note = chat_prompt_note(&u.prompt, 4);
+        tap_ok(ok && !note == !c[i].has_note, "results, %s: %s%s", c[i].name,
+               note ? note : "no note", u.err.text);
+        drop(&u);
+    }
+#undef RESULT
 }
 
 /* A template that takes nearly all the steps there are is not rendered for every note. */
@@ -518,6 +600,7 @@ int main(void) {
         test_arguments(b);
         test_argument_bounds(b);
         test_system(b);
+        test_results(b);
         test_long(b);
         test_refusals(b);
     }

@@ -223,13 +223,12 @@ static MUST close_thinking(const struct chat *c, struct chat_prompt *p, struct e
     return true;
 }
 
-/* A rendering: what was asked for, in a form (enum chat_form) of the messages. */
+/* A rendering: what was asked for, in a form of the messages. */
 struct job {
     const struct chat *chat;
     struct chat_request r;
     const struct jinja *jinja;
-    unsigned form;
-    size_t at;  // the system message that the form is about
+    struct chat_way way;
     int64_t clock;
     uint64_t *spent;  // steps of the renderings so far
 };
@@ -272,8 +271,8 @@ static MUST render_text(const struct job *job, const struct chat_fit *fit, struc
 static MUST render(const struct job *job, struct chat_fit *fit, struct chat_prompt *out,
                    struct err *e) {
     const struct chat *c = job->chat;
-    *out = (struct chat_prompt){.is_merged = job->form & CHAT_MERGED};
-    if (!chat_fit(fit, job->r.messages, job->form, job->at, e)) return false;
+    *out = (struct chat_prompt){.is_merged = job->way.form & CHAT_MERGED};
+    if (!chat_fit(fit, job->r.messages, &job->way, e)) return false;
     if (*job->spent > JINJA_STEPS) {
         return err_set(e, ERR_LIMIT, "the chat template takes too long to be tried in other ways");
     }
@@ -311,16 +310,21 @@ static bool is_same_toolless(struct job job, const struct chat_prompt *p) {
     return is_same(&job, p);
 }
 
+static bool is_same_retold(struct job job, const struct chat_prompt *p) {
+    job.way.form |= CHAT_RETOLD;
+    return is_same(&job, p);
+}
+
 /* --- the form that a template takes --- */
 
 enum { SYSTEMS = 16 };  // system messages that are looked for in a prompt
 
-/* Whether the template says nothing of a system text: another makes the same prompt. *at: the first
- * such. */
+/* Whether the template says nothing of one of the first n system texts: another makes the same prompt.
+ * *at: the first such. */
 static bool is_system_lost(struct job job, size_t n, const struct chat_prompt *p, size_t *at) {
-    job.form |= CHAT_ALTERED;
-    for (job.at = 0; job.at < n && job.at < SYSTEMS; job.at++) {
-        *at = job.at;
+    job.way.form |= CHAT_ALTERED;
+    for (size_t i = 0; i < n && i < SYSTEMS; i++) {
+        *at = job.way.altered = i;
         if (is_same(&job, p)) return true;
     }
     return false;
@@ -328,73 +332,96 @@ static bool is_system_lost(struct job job, size_t n, const struct chat_prompt *p
 
 struct found {
     struct chat_prompt prompt;
-    unsigned form;
+    struct chat_way way;
     bool any;        // there is a prompt
     bool is_lost;    // a system text is not in it
+    bool was_lost;   // or in one before
     size_t lost_at;  // the first such
     size_t n_dict;   // printed in it, perhaps arguments
     struct err err;  // of the first form that made none
-    bool has_arguments, has_system;
+    bool has_arguments, has_results, has_user;
+    size_t n_system;
 };
 
 /* Keeps p if it is the best so far, else frees it. True: a better one cannot be. */
 static bool weigh(const struct job *job, const struct chat_fit *fit, struct chat_prompt *p,
                   struct found *f) {
-    size_t at = 0;
-    bool is_lost = !(job->form & CHAT_MERGED) && is_system_lost(*job, fit->n_system, p, &at);
+    bool is_merged = job->way.form & CHAT_MERGED;
+    size_t at = 0, n = fit->n_system;
+    if (is_merged && n > job->way.merged) n = job->way.merged;
+    bool is_lost = is_system_lost(*job, n, p, &at);
     size_t n_dict = fit->has_arguments ? p->text.n_dict : 0;
     bool is_better = is_lost == f->is_lost ? n_dict < f->n_dict : f->is_lost;
+    if (is_lost) f->lost_at = at;
+    f->was_lost |= is_lost;
     if (f->any && !is_better) {
         chat_prompt_free(p);
         return false;
     }
     chat_prompt_free(&f->prompt);
     f->prompt = *p;
-    f->form = job->form;
+    f->way = job->way;
     f->any = true;
     f->is_lost = is_lost;
-    if (is_lost) f->lost_at = at;
     f->n_dict = n_dict;
     return !is_lost && !n_dict;
 }
 
 /* True: nothing is left to be tried. */
-static bool try_form(struct job job, unsigned form, struct found *f) {
+static bool try_way(struct job job, const struct chat_way *way, struct found *f) {
     struct chat_prompt p;
     struct chat_fit fit;
     struct err e;
-    job.form = form;
-    job.at = form & CHAT_MERGED ? f->lost_at : 0;
+    job.way = *way;
     bool ok = render(&job, &fit, &p, &e);
     bool is_over =
         ok ? weigh(&job, &fit, &p, f) : e.code != ERR_FORMAT && e.code != ERR_UNSUPPORTED;
     f->has_arguments = fit.has_arguments;
-    f->has_system = fit.system_len > 0;
+    f->has_results = fit.has_results;
+    f->has_user = fit.has_user;
+    f->n_system = fit.n_system;
     chat_fit_free(&fit);
     if (!ok && !f->err.code) f->err = e;
     return is_over;
 }
 
-/* Whether a form may do better than those before it: system texts that are kept where they are stay. */
-static bool is_apt(unsigned form, const struct found *f) {
-    if (form & CHAT_TEXTS && !f->has_arguments) return false;
-    if (!(form & CHAT_MERGED)) return true;
-    return f->has_system && (!f->any || f->is_lost || f->form & CHAT_MERGED);
+/* Whether a way may do better than those before it: system texts that are kept where they are stay. Where
+ * one is left out, it is what the merging begins with. */
+static bool is_apt(struct chat_way *way, const struct found *f) {
+    if (way->form & CHAT_TEXTS && !f->has_arguments) return false;
+    if (!(way->form & CHAT_MERGED)) return true;
+    if (way->merged >= f->n_system || !f->has_user) return false;
+    if (f->was_lost) {
+        if (way->merged) return false;
+        way->merged = f->lost_at;
+    }
+    if (!f->any || f->is_lost) return true;
+    return f->way.form & CHAT_MERGED && f->way.merged == way->merged;
 }
 
-/* The first form that the template takes, else the best that renders; job->form tells which. */
-static MUST find_form(struct job *job, struct chat_prompt *out, struct err *e) {
-    static const unsigned forms[] = {CHAT_OBJECTS, CHAT_TEXTS, CHAT_OBJECTS | CHAT_MERGED,
-                                     CHAT_TEXTS | CHAT_MERGED};
+/* The first way that the template takes, else the best that renders; job->way tells which. Templates that
+ * refuse a system text often take one, at the very beginning. */
+static MUST find_way(struct job *job, struct chat_prompt *out, struct err *e) {
+    static const struct chat_way ways[] = {{.form = CHAT_OBJECTS},
+                                           {.form = CHAT_TEXTS},
+                                           {.form = CHAT_OBJECTS | CHAT_MERGED, .merged = 1},
+                                           {.form = CHAT_TEXTS | CHAT_MERGED, .merged = 1},
+                                           {.form = CHAT_OBJECTS | CHAT_MERGED},
+                                           {.form = CHAT_TEXTS | CHAT_MERGED}};
     struct found f = {.err.code = ERR_NONE};
-    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
-        if ((!i || is_apt(forms[i], &f)) && try_form(*job, forms[i], &f)) break;
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        struct chat_way way = ways[i];
+        if ((!i || is_apt(&way, &f)) && try_way(*job, &way, &f)) break;
     }
     *out = f.prompt;
-    job->form = f.form;
-    job->at = f.form & CHAT_MERGED ? f.lost_at : 0;
-    if (!f.any) *e = f.err;
-    return f.any;
+    job->way = f.way;
+    if (!f.any) {
+        *e = f.err;
+        return false;
+    }
+    out->is_systemless = f.is_lost;
+    out->is_resultless = f.has_results && is_same_retold(*job, out);
+    return true;
 }
 
 MUST chat_render(const struct chat *c, const struct chat_request *r, struct chat_prompt *out,
@@ -411,7 +438,7 @@ MUST chat_render(const struct chat *c, const struct chat_request *r, struct chat
         *e = c->tool_err;
         return false;
     }
-    if (!check_messages(r->messages, e) || !find_form(&job, out, e)) return false;
+    if (!check_messages(r->messages, e) || !find_way(&job, out, e)) return false;
     bool is_asked = r->think != CHAT_THINK_AUTO && r->add_generation_prompt;
     out->is_unswitched = is_asked && c->style.kind != REASONING_NONE && is_same_switched(job, out);
     out->is_toolless = has_tools && is_same_toolless(job, out);
@@ -422,8 +449,12 @@ const char *chat_prompt_note(const struct chat_prompt *p, int i) {
     static const char *const note[CHAT_NOTES] = {
         "--think changes nothing in the prompt: the model's chat template has no such switch",
         "the tools are not in the prompt: the model's chat template does not look at them",
-        "the chat template has no system role for a system text: it begins the first user turn"};
-    const bool is_so[CHAT_NOTES] = {p->is_unswitched, p->is_toolless, p->is_merged};
+        "the chat template has no system role for a system text, or not there: it stands in a "
+        "user turn",
+        "a system text is not in the prompt: the model's chat template leaves it out",
+        "what tools returned is not in the prompt: the model's chat template leaves it out"};
+    const bool is_so[CHAT_NOTES] = {p->is_unswitched, p->is_toolless, p->is_merged,
+                                    p->is_systemless, p->is_resultless};
     return is_so[i] ? note[i] : NULL;
 }
 

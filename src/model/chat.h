@@ -5,8 +5,9 @@
  * the texts go in as they are; chat_note() says so.
  * Templates differ about what they take. Arguments of tool calls may be given as an object or as its JSON
  * (OpenAI's form), and reach the template as an object unless it wants the JSON, or the JSON has whole
- * numbers that 64 bits do not hold. System texts ahead of the first user turn begin that turn where the
- * template refuses them; where it leaves out one (of the first 16), so do that one and those behind it.
+ * numbers that 64 bits do not hold. System texts (a developer's, too) that the template refuses begin the
+ * next user turn, or end the last; where it takes the first, only the others. Where it leaves out one (of
+ * the first 16), so do that one and those behind it.
  * Control tokens come from the template, never from what people write: look-alikes in messages and
  * tools stay plain text (see jinja.h). Roles that everybody uses and the texts of the vocabulary's own
  * tokens count as the template's.
@@ -56,7 +57,9 @@ struct chat_prompt {
     bool is_thinking;    // it ends inside a reasoning that the answer goes on with
     bool is_unswitched;  // the template knows thoughts, but not the switch that was asked for
     bool is_toolless;    // there are tools, but the template does not look at them
-    bool is_merged;      // a system text stands in the first user turn
+    bool is_merged;      // a system text stands in a user turn
+    bool is_systemless;  // one is not in the prompt, as no user turn could take it
+    bool is_resultless;  // nor is what tools returned
 };
 
 /* Fails: ERR_FORMAT when messages are no such list, ERR_LIMIT when their tool calls have too long
@@ -65,7 +68,7 @@ MUST chat_render(const struct chat *c, const struct chat_request *r, struct chat
                  struct err *e);
 void chat_prompt_free(struct chat_prompt *p);
 /* Sentence i for the user, of what a prompt is otherwise than was asked for, or NULL. */
-enum { CHAT_NOTES = 3 };
+enum { CHAT_NOTES = 5 };
 const char *chat_prompt_note(const struct chat_prompt *p, int i);
 
 /* Tokens of a rendered prompt; BOS once, if the vocabulary asks for it or the template has it.

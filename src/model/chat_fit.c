@@ -141,7 +141,7 @@ static MUST fit_calls(struct chat_fit *f, const struct json_value *calls, unsign
     return true;
 }
 
-/* --- the system text --- */
+/* --- texts --- */
 
 static bool has_role(const struct json_value *m, const char *role) {
     struct json_chars c = {0};
@@ -172,133 +172,166 @@ static bool is_blank(struct json_chars c) {
     return !c.len;
 }
 
-/* A system message that counts, see n_system. */
-static bool has_system(const struct json_value *m) {
+static bool has_text(const struct json_value *m) {
     const struct json_value *where;
     struct json_chars text = {0};
-    return has_role(m, "system") && first_text(m, &where, &text) && !is_blank(text);
+    return first_text(m, &where, &text) && !is_blank(text);
 }
 
-static MUST add_system(struct chat_fit *f, struct json_chars text, struct err *e) {
-    if (is_blank(text)) return true;
-    char *more = realloc(f->system, f->system_len + text.len + 3);
+/* OpenAI's name for who speaks before the user has changed. */
+static bool is_system(const struct json_value *m) {
+    return has_role(m, "system") || has_role(m, "developer");
+}
+
+static MUST add_text(struct chat_fit *f, struct json_chars text, struct err *e) {
+    char *more = realloc(f->text, f->len + text.len + 3);
     if (!more) return no_memory(e);
-    f->system = more;
-    if (f->system_len) {
-        memcpy(f->system + f->system_len, "\n\n", 2);
-        f->system_len += 2;
+    f->text = more;
+    if (f->len) {
+        memcpy(f->text + f->len, "\n\n", 2);
+        f->len += 2;
     }
-    memcpy(f->system + f->system_len, text.s, text.len);
-    f->system_len += text.len;
-    f->system[f->system_len] = '\0';
+    memcpy(f->text + f->len, text.s, text.len);
+    f->len += text.len;
     return true;
 }
 
-static MUST take_system(struct chat_fit *f, const struct json_value *m, struct err *e) {
+static MUST add_system(struct chat_fit *f, const struct json_value *m, struct err *e) {
     const struct json_value *content = json_find(m, "content"), *part, *where;
     struct json_iter i;
     struct json_chars text = {0};
     if (json_kind(content) != JSON_ARRAY) {
-        return !part_text(content, &where, &text) || add_system(f, text, e);
+        return !part_text(content, &where, &text) || is_blank(text) || add_text(f, text, e);
     }
     for (json_members(&i, content); json_next(&i, NULL, &part);) {
-        if (part_text(part, &where, &text) && !add_system(f, text, e)) return false;
+        if (part_text(part, &where, &text) && !is_blank(text) && !add_text(f, text, e))
+            return false;
     }
     return true;
 }
 
-/* Fills f->system with the texts of the messages from `from` on; *user is the message that takes them,
- * NULL: there is nothing to be merged. */
-static MUST find_system(struct chat_fit *f, const struct json_value *messages, size_t from,
-                        const struct json_value **user, struct err *e) {
-    const struct json_value *m, *where;
-    struct json_iter at;
-    struct json_chars text;
-    *user = NULL;
-    for (json_members(&at, messages); !*user && json_next(&at, NULL, &m);) {
-        if (has_role(m, "user")) *user = m;
-        if (!has_role(m, "system")) continue;
-        if (f->n_system >= from && !take_system(f, m, e)) return false;
-        f->n_system += has_system(m);
+/* One message after the other. */
+struct walk {
+    const struct chat_way *way;
+    const struct json_value *messages;
+    const struct json_value *last;  // user turn with a text
+    size_t n_system;                // so far
+};
+
+static bool is_merged(const struct walk *w, const struct json_value *m, size_t n_system) {
+    return w->way->form & CHAT_MERGED && w->last && n_system >= w->way->merged && is_system(m);
+}
+
+/* What stands behind the last user turn. */
+static MUST add_rest(struct chat_fit *f, const struct walk *w, struct err *e) {
+    const struct json_value *m;
+    struct json_iter it;
+    size_t n = w->n_system;
+    bool is_behind = false;
+    for (json_members(&it, w->messages); json_next(&it, NULL, &m);) {
+        if (is_behind && is_merged(w, m, n) && !add_system(f, m, e)) return false;
+        n += is_behind && is_system(m) && has_text(m);
+        is_behind = is_behind || m == w->last;
     }
-    if (f->system_len && *user && first_text(*user, &where, &text)) return true;
-    f->system_len = f->n_system = 0;
-    *user = NULL;
     return true;
 }
 
-static MUST merge(struct chat_fit *f, const struct json_value *user, struct err *e) {
+/* The system texts that wait for a user turn, its own, and those that no other takes. */
+static MUST merge(struct chat_fit *f, const struct json_value *user, const struct walk *w,
+                  struct err *e) {
     const struct json_value *where;
     struct json_chars text = {0};
-    if (!first_text(user, &where, &text)) return true;  // not after find_system()
-    size_t n = f->system_len;
-    char *both = malloc(n + 2 + text.len);
-    if (!both) return no_memory(e);
-    memcpy(both, f->system, n);
-    memcpy(both + n, "\n\n", 2);
-    memcpy(both + n + 2, text.s, text.len);
-    bool ok = swap_text(f, where, (struct json_chars){both, n + 2 + text.len}, e);
-    free(both);
-    return ok;
+    if (!first_text(user, &where, &text)) return true;  // not as a user turn with a text
+    size_t before = f->len;
+    if (!add_text(f, text, e)) return false;
+    size_t with = f->len;
+    if (user == w->last && !add_rest(f, w, e)) return false;
+    bool is_more = before || f->len > with;
+    text = (struct json_chars){f->text, f->len};
+    f->len = 0;
+    return !is_more || swap_text(f, where, text, e);
 }
 
 /* A text that a template which looks at it makes something else of. */
-static MUST alter(struct chat_fit *f, const struct json_value *system, struct err *e) {
+static MUST alter(struct chat_fit *f, const struct json_value *m, const struct walk *w,
+                  struct err *e) {
     const struct json_value *where;
     struct json_chars text = {0};
-    if (!first_text(system, &where, &text)) return true;  // not after has_system()
+    (void)w;
+    if (!first_text(m, &where, &text)) return true;  // not after has_text()
     const char *other = memchr(text.s, '0', text.len) ? "1" : "0";
     return swap_text(f, where, (struct json_chars){other, 1}, e);
 }
 
 /* --- all of it --- */
 
-/* Swaps stand in the order of the document, so members are taken as they come. change: of the content,
- * or NULL. */
-static MUST fit_message(struct chat_fit *f, const struct json_value *m,
-                        bool (*change)(struct chat_fit *, const struct json_value *, struct err *),
-                        unsigned form, struct err *e) {
-    const struct json_value *v, *content = change ? json_find(m, "content") : NULL;
+/* What becomes of a content; NULL: nothing. */
+typedef bool change(struct chat_fit *f, const struct json_value *m, const struct walk *w,
+                    struct err *e);
+
+static change *change_of(const struct chat_fit *f, const struct json_value *m,
+                         const struct walk *w) {
+    unsigned form = w->way->form;
+    const struct json_value *where;
+    struct json_chars text;
+    if (form & CHAT_ALTERED && is_system(m) && has_text(m) && w->n_system == w->way->altered) {
+        return alter;
+    }
+    if (form & CHAT_RETOLD && has_role(m, "tool") && has_text(m)) return alter;
+    bool takes = form & CHAT_MERGED && has_role(m, "user") && (f->len || m == w->last);
+    return takes && first_text(m, &where, &text) ? merge : NULL;
+}
+
+/* Swaps stand in the order of the document, so members are taken as they come. */
+static MUST fit_message(struct chat_fit *f, const struct json_value *m, const struct walk *w,
+                        struct err *e) {
+    change *to = change_of(f, m, w);
+    const struct json_value *v, *content = to ? json_find(m, "content") : NULL;
     struct json_iter at;
     struct json_chars key = {0};
     bool ok = true;
     for (json_members(&at, m); ok && json_next(&at, &key, &v);) {
-        if (is_key(key, "tool_calls")) ok = fit_calls(f, v, form, e);
-        if (v == content) ok = change(f, m, e);
+        if (is_key(key, "tool_calls")) ok = fit_calls(f, v, w->way->form, e);
+        if (v == content) ok = to(f, m, w, e);
     }
     return ok;
 }
 
-MUST chat_fit(struct chat_fit *f, const struct json_value *messages, unsigned form, size_t at,
-              struct err *e) {
-    const struct json_value *m, *user;
+static const struct json_value *last_user(const struct json_value *messages) {
+    const struct json_value *m, *where, *last = NULL;
+    struct json_chars text;
     struct json_iter it;
-    bool is_merged = form & CHAT_MERGED;
-    *f = (struct chat_fit){.left = CHAT_ARGUMENTS};
-    if (!find_system(f, messages, is_merged ? at : 0, &user, e)) return false;
-    bool is_ahead = user;
-    size_t n = 0;  // system messages so far
     for (json_members(&it, messages); json_next(&it, NULL, &m);) {
-        is_ahead = is_ahead && m != user;
-        if (is_merged && is_ahead && n >= at && has_role(m, "system")) {
-            if (!add_swap(f, m, NULL, e)) return false;
-            continue;
-        }
-        bool is_system = is_ahead && has_system(m);
-        bool is_altered = is_system && form & CHAT_ALTERED && n == at;
-        bool takes_system = is_merged && m == user;
-        n += is_system;
-        if (!fit_message(f, m, takes_system ? merge : is_altered ? alter : NULL, form, e)) {
-            return false;
-        }
+        if (has_role(m, "user") && first_text(m, &where, &text)) last = m;
     }
-    return true;
+    return last;
+}
+
+MUST chat_fit(struct chat_fit *f, const struct json_value *messages, const struct chat_way *way,
+              struct err *e) {
+    const struct json_value *m;
+    struct json_iter it;
+    struct walk w = {.way = way, .messages = messages, .last = last_user(messages)};
+    bool ok = true, is_behind = false;  // the last user turn
+    *f = (struct chat_fit){.left = CHAT_ARGUMENTS, .has_user = w.last};
+    for (json_members(&it, messages); ok && json_next(&it, NULL, &m);) {
+        if (is_merged(&w, m, w.n_system)) {
+            ok = (is_behind || add_system(f, m, e)) && add_swap(f, m, NULL, e);
+        } else {
+            ok = fit_message(f, m, &w, e);
+        }
+        is_behind = is_behind || m == w.last;
+        w.n_system += is_system(m) && has_text(m);
+        f->has_results = f->has_results || (has_role(m, "tool") && has_text(m));
+    }
+    f->n_system = w.n_system;
+    return ok;
 }
 
 void chat_fit_free(struct chat_fit *f) {
     for (size_t i = 0; i < f->n; i++) json_free(f->doc[i]);
     free(f->swap);
     free(f->doc);
-    free(f->system);
+    free(f->text);
     *f = (struct chat_fit){0};
 }

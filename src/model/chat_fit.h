@@ -1,6 +1,9 @@
 /* chat_fit.h - the forms of a conversation that templates differ about: what the arguments of a tool's
- * call are, and whether there is a system role. The messages stay; swaps say what a template sees in
- * their place.
+ * call are, and whether and where there is a system role. The messages stay; swaps say what a template
+ * sees in their place.
+ *
+ * A system text is that of a message of the system or of a developer. Where it cannot stand as that, it
+ * begins the next user turn that has a text, or ends the last one if no such follows.
  *
  * Threads: the owner's.
  */
@@ -17,8 +20,15 @@ enum chat_form {
     CHAT_AS_IS = 0,
     CHAT_OBJECTS = 1 << 0,  // arguments that are an object in JSON: as the object
     CHAT_TEXTS = 1 << 1,    // arguments that are an object: as JSON
-    CHAT_MERGED = 1 << 2,   // system texts begin the first user turn, from one of them on
+    CHAT_MERGED = 1 << 2,   // system texts stand in user turns, from one of them on
     CHAT_ALTERED = 1 << 3,  // one of them is another
+    CHAT_RETOLD = 1 << 4,   // what tools said is something else
+};
+
+struct chat_way {
+    unsigned form;   // enum chat_form
+    size_t merged;   // the system text, counted as in n_system, that CHAT_MERGED begins with
+    size_t altered;  // the one that CHAT_ALTERED is about
 };
 
 struct chat_fit {
@@ -27,17 +37,16 @@ struct chat_fit {
     size_t n, cap;
     size_t left;         // of CHAT_ARGUMENTS
     bool has_arguments;  // CHAT_OBJECTS and CHAT_TEXTS make a difference
-    /* The texts of system messages ahead of the first user turn, with blank lines between; none where
-     * that turn has no text. */
-    char *system;  // [system_len], NUL-terminated
-    size_t system_len;
-    size_t n_system;  // messages ahead of that turn that begin with such a text
+    bool has_user;       // a user turn that can take system texts
+    bool has_results;    // texts of tools
+    size_t n_system;     // messages with a system text
+    char *text;          // [len]: of a user turn, while it is put together; blank lines between
+    size_t len;
 };
 
-/* messages: a list of objects; borrowed while the swaps are used. at: the system message that CHAT_MERGED
- * begins with, or that CHAT_ALTERED alters, counted as in n_system. Fails: ERR_LIMIT past CHAT_ARGUMENTS,
- * ERR_MEMORY. Free with chat_fit_free in any case. */
-MUST chat_fit(struct chat_fit *f, const struct json_value *messages, unsigned form, size_t at,
+/* messages: a list of objects; borrowed while the swaps are used. Without has_user CHAT_MERGED is not
+ * done. Fails: ERR_LIMIT past CHAT_ARGUMENTS, ERR_MEMORY. Free with chat_fit_free in any case. */
+MUST chat_fit(struct chat_fit *f, const struct json_value *messages, const struct chat_way *way,
               struct err *e);
 void chat_fit_free(struct chat_fit *f);
 
