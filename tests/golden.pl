@@ -110,6 +110,7 @@ sub later {
 
 script('A-tokenizers', 'A-tokenizers', "$here/golden_tokenizers.pl", $dir);
 script('B-chat-templates', 'B-chat-templates', "$here/golden_templates.pl", $dir);
+script('B-chat-templates in chat', 'B-chat-templates', "$here/golden_templates.pl", $dir, 'chat');
 script('C-models + G-golden', 'C-models', "$here/golden_models.pl", $dir);
 quant();
 malformed();
