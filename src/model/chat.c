@@ -449,8 +449,7 @@ const char *chat_prompt_note(const struct chat_prompt *p, int i) {
     static const char *const note[CHAT_NOTES] = {
         "--think changes nothing in the prompt: the model's chat template has no such switch",
         "the tools are not in the prompt: the model's chat template does not look at them",
-        "the chat template has no system role for a system text, or not there: it stands in a "
-        "user turn",
+        "the chat template has no system role there: a system text stands in a user turn",
         "a system text is not in the prompt: the model's chat template leaves it out",
         "what tools returned is not in the prompt: the model's chat template leaves it out"};
     const bool is_so[CHAT_NOTES] = {p->is_unswitched, p->is_toolless, p->is_merged,
