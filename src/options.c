@@ -48,6 +48,7 @@ static MUST set_number(const struct opt *o, void *to, const char *value, struct 
     bool is_real = o->kind == OPT_REAL;
     const char *takes = is_real               ? "a number"
                         : o->kind == OPT_AUTO ? "auto or a whole number"
+                        : o->kind == OPT_MOST ? "-1 or a whole number"
                                               : "a whole number";
     if (is_real ? !text_real(value, &r) : !text_u64(value, &n)) {
         return err_set(e, ERR_USAGE, "%s takes %s, not \"%.60s\"", o->name, takes, value);
@@ -58,9 +59,10 @@ static MUST set_number(const struct opt *o, void *to, const char *value, struct 
                        value);
     }
     uint32_t small = (uint32_t)n;
+    bool is_small = o->kind == OPT_U32 || o->kind == OPT_AUTO || o->kind == OPT_MOST;
     if (is_real) memcpy(to, &r, sizeof r);
     if (o->kind == OPT_U64) memcpy(to, &n, sizeof n);
-    if (o->kind == OPT_U32 || o->kind == OPT_AUTO) memcpy(to, &small, sizeof small);
+    if (is_small) memcpy(to, &small, sizeof small);
     return true;
 }
 
@@ -80,11 +82,16 @@ static MUST set_value(const struct opt *o, void *conf, const char *value, struct
         memcpy(to, &(uint32_t){0}, sizeof(uint32_t));
         return true;
     }
+    if (o->kind == OPT_MOST && strcmp(value, "-1") == 0) {
+        memcpy(to, &(uint32_t){(uint32_t)o->to}, sizeof(uint32_t));
+        return true;
+    }
     switch (o->kind) {
     case OPT_FLAG: break;  // has no value
     case OPT_TEXT: memcpy(to, &value, sizeof value); break;
     case OPT_U32:
     case OPT_AUTO:
+    case OPT_MOST:
     case OPT_U64:
     case OPT_REAL: return set_number(o, to, value, e);
     case OPT_CHOICE: return set_choice(o, to, value, e);

@@ -20,6 +20,7 @@ enum opt_kind {
     OPT_TEXT,    // const char *, borrowed from argv
     OPT_U32,     // uint32_t, from..to
     OPT_AUTO,    // uint32_t, from..to, or the word auto: 0
+    OPT_MOST,    // uint32_t, from..to, or -1: to
     OPT_U64,     // uint64_t
     OPT_REAL,    // double, from..to
     OPT_AMOUNT,  // struct amount

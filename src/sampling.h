@@ -50,8 +50,10 @@ struct sampling {
                         "taken off the logits of tokens that were there (0)", -100, 100, NULL),    \
         SAMPLING_OPTION(T, "--frequency-penalty", OPT_REAL, frequency, "X",                        \
                         "the same for each time that they were there (0)", -100, 100, NULL),       \
-        SAMPLING_OPTION(T, "--repeat-last-n", OPT_U32, last_n, "N",                                \
-                        "tokens back that penalties look, 0: none (64)", 0, SAMPLER_WINDOW, NULL), \
+        SAMPLING_OPTION(                                                                           \
+            T, "--repeat-last-n", OPT_MOST, last_n, "N",                                           \
+            "tokens back that penalties look, 0: none, -1: all, but 4096 at most (64)", 0,         \
+            SAMPLER_WINDOW, NULL),                                                                 \
         SAMPLING_OPTION(T, "--logit-bias", OPT_LIST, bias, "ID:X",                                 \
                         "added to the logit of this token; may come again", 0, SAMPLER_BIAS,       \
                         NULL),                                                                     \

@@ -41,4 +41,12 @@ isnt(answer('--logit-bias', "$second:12", '-n', 24, '--frequency-penalty', 10), 
 isnt(answer('--logit-bias', "$second:12", '-n', 24, '--presence-penalty', 20), $repeats, 'presence penalty');
 isnt(answer('--logit-bias', "$second:12", '-n', 24, '--repeat-penalty', 30), $repeats, 'repeat penalty');
 is(answer('--repeat-penalty', 30, '--repeat-last-n', 0), $plain, 'a window of none: no penalty');
+my @wide = ('--logit-bias', "$second:12", '-n', 24, '--frequency-penalty', 10, '--repeat-last-n');
+is(answer(@wide, -1), answer(@wide, 4096), 'a window of -1: all there is');
+isnt(answer(@wide, -1), answer(@wide, 4), 'which is more than four tokens');
+for my $n (-2, 4097, '-1.0') {
+    my $refused = dair(['run', @prompt, '--repeat-last-n', $n]);
+    is($refused->{status}, 2, "a window of $n is refused");
+    like($refused->{err}, qr/--repeat-last-n takes/, 'and how it is said') or diag($refused->{err});
+}
 done_testing();

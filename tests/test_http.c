@@ -164,6 +164,9 @@ static void test_whole(void) {
     tap_ok(k.r.n_prompt == 2 && k.prompt[0] == 270 && k.r.sampler.seed == 7 &&
                k.r.sampler.temp <= 0 && k.r.sampler.top_k == 1 && k.r.n_predict == N_CTX - 2,
            "reaches the node with its options");
+    tap_ok(post("{\"prompt\":\"a\",\"repeat_last_n\":-1}") == 200 &&
+               last_ask().r.sampler.last_n == SAMPLER_WINDOW,
+           "a window of -1 is the widest");
     uint64_t seed = k.r.sampler.seed;
     tap_ok(post("{\"prompt\":\"a\"}") == 200 && last_ask().r.sampler.seed != seed,
            "no seed: another each time");
@@ -206,6 +209,7 @@ static void test_refusals(void) {
     refused("{\"prompt\":\"a\",\"repeat_penalty\":0}", 400, "repeat_penalty");
     refused("{\"prompt\":\"a\",\"typical_p\":-1}", 400, "typical_p");
     refused("{\"prompt\":\"a\",\"repeat_last_n\":5000}", 400, "repeat_last_n");
+    refused("{\"prompt\":\"a\",\"repeat_last_n\":-2}", 400, "repeat_last_n");
     refused("{\"prompt\":\"a\",\"logit_bias\":{\"x\":2}}", 400, "by id");
     refused("{\"prompt\":\"a\",\"logit_bias\":{\"1\":2e9}}", 400, "logit_bias");
     refused("{\"prompt\":\"a\",\"logit_bias\":[[1]]}", 400, "pairs");

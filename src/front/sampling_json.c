@@ -99,13 +99,13 @@ MUST sampling_read(const struct json_value *root, struct sampler *s, struct err 
         !want_float(root, "dynatemp_range", 0, 100, &s->temp_range, e) ||
         !want_float(root, "dynatemp_exponent", 0, 100, &s->temp_exponent, e) ||
         !json_want_int(root, "top_k", -1, MODEL_MAX_VOCAB, &top_k, e) ||
-        !json_want_int(root, "repeat_last_n", 0, SAMPLER_WINDOW, &last_n, e) ||
+        !json_want_int(root, "repeat_last_n", -1, SAMPLER_WINDOW, &last_n, e) ||
         !read_bias(root, s, e) || !read_seed(root, &s->seed, e)) {
         return false;
     }
     if (s->top_n_sigma < 0) s->top_n_sigma = 0;  // llama.cpp's way to say off
     s->top_k = (int32_t)top_k;
-    s->last_n = (int32_t)last_n;
+    s->last_n = last_n < 0 ? SAMPLER_WINDOW : (int32_t)last_n;  // -1: all of the context
     return sampler_check(s, e);
 }
 
