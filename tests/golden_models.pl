@@ -2,10 +2,10 @@
 # golden_models.pl DIR: C-models run against G-golden, one verdict a run (prompt) of each file.
 #
 # Float weights must be within 1e-3 of `exact` (1e-2 at most where GELU is, which the oracle takes from a
-# table of halves); quantised ones within 1.25 x of the error that the oracle's own quantised kernels show
-# against `exact` (maximum and mean). Greedy ids are compared up to
-# the first margin that the allowed error could overturn. What tests/supported.txt does not list counts
-# as unsupported when dair refuses it, and as failed when it answers wrongly.
+# table of halves). Quantised ones may be as noisy as the oracle's own quantised kernels (native_vs_exact): see
+# judge_noise. Greedy ids are compared up to the first margin that 1.25 x the oracle's largest error could
+# overturn. What tests/supported.txt does not list counts as unsupported when dair refuses it, and as failed
+# when it answers wrongly.
 #
 # C-models/dllama: what distributed-llama's own program made of its files, three verdicts a run: tokens of
 # the prompt, probabilities of a text, greedy tokens. Where weights are quantised both programs round
@@ -50,24 +50,63 @@ sub ask_kv {
     return ($? >> 8 || ($? ? 128 : 0), @answers);
 }
 
-# Largest and mean |ours - exact| where exact is known: all logits from the file, else the top tens.
+# How far ours is from `exact`, at all logits where a file has them, else at the top tens. Of all: max, mean. Of
+# the positions: mid and low, the median of their means (the least where three are known) and the tenth, and
+# spread, the mean's standard error as a share of it. Of the vocabulary, each position's errors measured in their
+# root mean square: row, the one that is most off. slope: how much too steep ours are. known: how many positions;
+# all: whether at all logits.
 sub errors {
     my ($run, $exact, $logits, $golden) = @_;
-    my ($max, $sum, $n) = (0, 0, 0);
-    my $see = sub { my $e = abs($_[0] - $_[1]); $e = 1e9 if $e != $e; $max = $e if $e > $max; $sum += $e; $n++ };
     my $raw = $run->{logits_file} && slurp("$golden/$run->{logits_file}");
-    if ($raw) {
-        my $v = @{$logits->[0]};
-        for my $t (0 .. $#$logits) {
-            my @want = unpack 'f<*', substr $raw, 4 * $v * $t, 4 * $v;
-            $see->($logits->[$t][$_], $want[$_]) for 0 .. $v - 1;
+    my ($max, $sum, $n, $xy, $xx, @mean, @row) = (0, 0, 0, 0, 0);
+    for my $t ($raw ? 0 .. $#$logits : sort { $a <=> $b } keys %{$exact->{top10}}) {
+        my $v = @{$logits->[$t]};
+        my %top = $raw ? () : map { @$_ } @{$exact->{top10}{$t}};
+        my @id = $raw ? 0 .. $v - 1 : keys %top;
+        my @want = $raw ? unpack('f<*', substr $raw, 4 * $v * $t, 4 * $v) : values %top;
+        my @off = map { $logits->[$t][$id[$_]] - $want[$_] } 0 .. $#id;
+        my ($abs, $square) = (0, 1e-30);
+        for (@off) {
+            $_ = 1e9 unless abs($_) < 1e9;    # NaN too
+            $max = abs($_) if abs($_) > $max;
+            $abs += abs($_);
+            $square += $_ ** 2;
         }
-    } else {
-        for my $t (keys %{$exact->{top10}}) {
-            $see->($logits->[$t][$_->[0]], $_->[1]) for @{$exact->{top10}{$t}};
+        push @mean, $abs / @off;
+        $sum += $abs;
+        $n += @off;
+        for (0 .. $#off) {
+            $row[$id[$_]] += $off[$_] ** 2 / $square * @off;
+            $xy += $off[$_] * $want[$_];
+            $xx += $want[$_] ** 2;
         }
     }
-    return ($max, $n ? $sum / $n : 0);
+    my $known = @mean or return {max => 0, mean => 0, known => 0};
+    my ($mean, $var) = (0, 0);
+    $mean += $_ / $known for @mean;
+    $var += ($_ - $mean) ** 2 / $known for @mean;
+    @mean = sort { $a <=> $b } @mean;
+    my ($row) = sort { $b <=> $a } map { $_ // 0 } @row;
+    return {
+        max => $max, mean => $sum / $n, known => $known, all => !!$raw,
+        mid => $mean[$raw ? $known / 2 : 0], low => $mean[$known / 10],
+        spread => $known > 1 ? sqrt($var / ($known - 1)) / ($mean || 1) : 0,
+        row => sqrt($row / $known), slope => $xy / ($xx || 1),
+    };
+}
+
+# What the oracle's quantised kernels are off at the top tens, and what ours are at the same: (theirs, ours).
+sub top_errors {
+    my ($run, $logits) = @_;
+    my ($theirs, $ours) = (0, 0);
+    for my $t (keys %{$run->{exact}{top10}}) {
+        my %native = map { @$_ } @{$run->{native}{top10}{$t} // []};
+        for (grep { defined $native{$_->[0]} } @{$run->{exact}{top10}{$t}}) {
+            $theirs += abs($native{$_->[0]} - $_->[1]);
+            $ours += abs($logits->[$t][$_->[0]] - $_->[1]);
+        }
+    }
+    return ($theirs, $ours);
 }
 
 sub nll {
@@ -83,30 +122,68 @@ sub nll {
     return $n ? $sum / $n : undef;
 }
 
+# Quantised weights: what is wrong with a run's errors. Notes what the pooled verdicts need.
+#
+# Both programs round activations to 8 bits, so both errors are draws of the same noise, and how far two draws lie
+# apart was measured: llama.cpp (which gave the goldens' numbers to five digits) and dair, 26 files of all types, 200
+# prompts of 40 tokens each, against the same weights as floats.
+#  - c: ours are 1.02 x theirs, as a scale rounded up to bf16 misses the largest of 32 values (llama.cpp with that
+#    scale: 1.000), and 0.70 as much where they share a scale among 256 values.
+#  - mean: the spread of ln(ours/theirs) is 0.7 to 1.15 times what the positions of the run itself differ by. Of
+#    4400 runs none lay above 3 of these; allowed are 3.7, that is 1 in 10000 at a spread of 1.
+#  - max: the spread is 0.11 to 0.21, so 2.25 (3.7 of them; the worst of 4400 was 2.1). 1.25 is exceeded by 8.5 %
+#    of runs, and by 10 % of llama.cpp's own prompts against each other. Where only top tens are known, 1.6 of
+#    the largest of all (the worst: 1.32).
+#  - row: a row of the vocabulary that is wrong. At most 2.2 of 1 + 9.5 / sqrt(40) = 2.5 in 5200 runs.
+#  - experts: a position whose routing flips is off by ten times as much, in theirs or in ours (the maximum's spread
+#    is 1.1). So the middle position counts, and the first tenth (1.15) where it is not far below the middle: 0 in 800
+#    runs exceeded either.
+sub judge_noise {
+    my ($run, $e, $c, $experts, $pool) = @_;
+    my ($theirs, $apart) = ($run->{native_vs_exact}, exp(($experts ? 5 : 3.7) * sqrt(2) * $e->{spread}));
+    my @limits =
+        $experts ? ([mid => ($e->{all} ? $apart : 2.25) * $c * $theirs->{mean_abs}],
+                    [low => ($e->{all} && $e->{low} > 0.6 * $e->{mid} ? 1.15 : 1e9) * $c * $theirs->{mean_abs}])
+      : $e->{all} ? ([max => 2.25 * $c * $theirs->{max_abs}], [mean => $apart * $c * $theirs->{mean_abs}])
+      : ([max => 1.6 * $c * $theirs->{max_abs}]);
+    push @limits, [row => 1 + 9.5 / sqrt $e->{known}] if $e->{all};
+    if (!$experts && $e->{all} && $e->{spread} > 0 && $theirs->{mean_abs} > 0) {
+        push @{$pool->{mean}}, log($e->{mean} / $c / $theirs->{mean_abs}) / sqrt(2) / $e->{spread};
+        push @{$pool->{max}}, log($e->{max} / $c / $theirs->{max_abs});
+        push @{$pool->{slope}}, $e->{slope};
+    }
+    return map { sprintf '%s error %.4g > %.4g', $_->[0], $e->{$_->[0]}, $_->[1] }
+        grep { $e->{$_->[0]} > $_->[1] } @limits;
+}
+
 sub judge_run {
-    my ($run, $float, $gelu, $logits, $greedy, $golden) = @_;
+    my ($run, $float, $gelu, $c, $experts, $logits, $greedy, $golden, $pool) = @_;
     my $exact = $run->{exact} || $run->{native};
-    my ($max, $mean) = errors($run, $exact, $logits, $golden);
-    my $nve = $run->{native_vs_exact};
-    my ($max_ok, $mean_ok) =
-      $float ? ($gelu ? 1e-2 : 1e-3, 1e-3) : (1.25 * $nve->{max_abs}, 1.25 * $nve->{mean_abs});
+    my $e = errors($run, $exact, $logits, $golden);
+    my $near = $float ? ($gelu ? 1e-2 : 1e-3) : 1.25 * $run->{native_vs_exact}{max_abs};
     my @bad;
-    push @bad, sprintf('max error %.4g > %.4g', $max, $max_ok) if $max > $max_ok;
-    # the mean is only comparable where all logits are known
-    push @bad, sprintf('mean error %.4g > %.4g', $mean, $mean_ok)
-        if $run->{logits_file} && $mean > $mean_ok;
+    if ($float) {
+        push @bad, sprintf('max error %.4g > %.4g', $e->{max}, $near) if $e->{max} > $near;
+        # the mean is only comparable where all logits are known
+        push @bad, sprintf('mean error %.4g > 0.001', $e->{mean}) if $e->{all} && $e->{mean} > 1e-3;
+    } else {
+        @bad = judge_noise($run, $e, $c, $experts, $pool);
+        my ($theirs, $ours) = top_errors($run, $logits);
+        push @{$pool->{top}}, log($ours / $c / $theirs) if !$experts && $theirs > 0 && $ours > 0;
+    }
     my $want = $exact->{nll_mean};
     my $nll = nll($logits, $run->{tokens});
-    push @bad, "nll $nll, want $want" if defined $want && defined $nll && abs($nll - $want) > 2 * $max_ok;
+    push @bad, "nll $nll, want $want" if defined $want && defined $nll && abs($nll - $want) > 2 * $near;
     for my $i (0 .. $#{$exact->{greedy}}) {
-        last if $exact->{margins}[$i] < 2 * $max_ok;
+        last if $exact->{margins}[$i] < 2 * $near;
         next if $greedy->[$i] == $exact->{greedy}[$i];
         push @bad, "greedy id $i is $greedy->[$i], want $exact->{greedy}[$i]";
         last;
     }
-    return ($max, $mean, @bad);
+    return ($e, @bad);
 }
 
+my (%pool, %pooled);
 for my $file (sort glob "$dir/C-models/*.gguf") {
     my $name = basename($file, '.gguf');
     (my $golden = $name) =~ s/^split-(.+)-00001-of-\d{5}$/$1/;    # cut from the file of that name
@@ -121,8 +198,9 @@ for my $file (sort glob "$dir/C-models/*.gguf") {
     my $head = slurp($file);
     my $arch = $head =~ /general\.architecture.{12}([\w-]+)/s ? $1 : '';
     my $gelu = $arch =~ /^(gemma|phi2)/;
+    my $experts = $head =~ /\Q$arch\E\.expert_count/;
     if (!$listed) {    # a wider match: architecture and all weight types are listed
-        $arch .= '+experts' if $head =~ /\Q$arch\E\.expert_count/;
+        $arch .= '+experts' if $experts;
         $listed = $supported{"arch $arch"} && !grep { !$supported{"type $_"} } keys %{$g->{types}};
     }
     if ($status == 4 && !$listed) { $unsupported += @runs; next }
@@ -131,11 +209,15 @@ for my $file (sort glob "$dir/C-models/*.gguf") {
         $failed += @runs;
         next;
     }
-    my $float = !grep { !/^(F32|F16|BF16)$/ } keys %{$g->{types}};
+    my @quants = grep { !/^(F32|F16|BF16)$/ } keys %{$g->{types}};
+    my ($float, $all, $wide) = (!@quants, 0, 0);
+    $all += $g->{types}{$_}, $wide += /_K$|^(IQ[1-3]|IQ4_XS|TQ)/ ? $g->{types}{$_} : 0 for @quants;
+    my $c = $float ? 1 : 1.02 * 0.7 ** ($wide / $all);
+    my $pool = $pooled{$golden}++ ? {} : \%pool;    # the pieces of a file would count twice
     for my $i (0 .. $#runs) {
-        my ($max, $mean, @bad) =
-            judge_run($runs[$i], $float, $gelu, @answers[2 * $i, 2 * $i + 1], "$dir/G-golden");
-        my $line = sprintf '%s %s: max error %.3g, mean %.3g', $name, $runs[$i]{prompt}, $max, $mean;
+        my ($e, @bad) = judge_run($runs[$i], $float, $gelu, $c, $experts, @answers[2 * $i, 2 * $i + 1],
+            "$dir/G-golden", $pool);
+        my $line = sprintf '%s %s: max error %.3g, mean %.3g', $name, $runs[$i]{prompt}, $e->{max}, $e->{mean};
         if (@bad) { $failed++; print "not ok - $line: ", join('; ', @bad), "\n" }
         else { $passed++; print "# $line\n" if $ENV{VERBOSE} }
     }
@@ -309,6 +391,21 @@ sub kv_types {
     }
 }
 
+# The errors of all runs of the folder together: a smaller excess shows there (5 % of the mean in 22 runs), though
+# not in one. What, its mean (files differ: -0.35 to 0.35 of a spread, slope to 5e-4), its spread: the bound is 4
+# standard errors above. slope is that of ours against exact: a scale that is wrong, not noise. Experts are left out.
+sub pooled {
+    for my $p (['mean', 0.3, 1], ['max', 0.03, 0.2], ['slope', 6e-4, 5e-4], ['top', 0.05, 0.35]) {
+        my ($what, $allowed, $spread) = @$p;
+        my @of = @{$pool{$what} // []} or next;
+        my ($is, $limit) = (0, $allowed + 4 * $spread / sqrt @of);
+        $is += $_ / @of for @of;
+        my $note = sprintf '%s errors of %d runs together: %.4g, at most %.4g', $what, scalar(@of), $is, $limit;
+        verdict('quantised models', $note, ($what eq 'slope' ? abs $is : $is) > $limit ? $note : ());
+    }
+}
+
+pooled();
 kv_types();
 if (my $text = slurp("$dir/C-models/dllama/dllama_golden.json")) {
     my $tmp = tempdir(CLEANUP => 1);
