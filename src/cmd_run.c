@@ -436,6 +436,8 @@ static void json_work(struct json *j, const struct setup *s, const struct figure
     json_put_u64(j, "read_bytes", f->stats.read_bytes);
     json_put_u64(j, "expert_hits", f->r.expert_hits);
     json_put_u64(j, "expert_misses", f->r.expert_misses);
+    json_put_u64(j, "expert_guesses", f->r.expert_guesses);
+    json_put_u64(j, "expert_guesses_used", f->r.expert_guesses_used);
     json_put_real(j, "io_gbps", f->io_bps * 1e-9);
     json_put_real(j, "wait_s", f->wait_s);
     json_put_bool(j, "is_direct", f->stats.is_direct);

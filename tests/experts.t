@@ -1,6 +1,6 @@
 #!/usr/bin/perl
 # experts.t - a model with experts and less memory than it needs: the text of a run with all of it, whatever
-# the memory, the slices or the prompt's length; only experts that are not in memory are read; a disk that
+# the memory, the slices or the prompt's length; only experts that are not in memory are read, or guessed; a disk that
 # fails is named.
 use strict;
 use warnings;
@@ -30,7 +30,7 @@ for my $prompt ('Once upon a time', $long) {
 }
 
 my $least = figures(answer('Once upon a time'))->{least_bytes};
-my ($before, $few) = (0);
+my ($before, $guessed, $few) = (0, 0);
 for my $mib (0, 4, 12) {
     my $memory = $least + $mib * (1 << 20);
     for my $cut (1, 3, '5:1:2') {
@@ -48,7 +48,10 @@ for my $mib (0, 4, 12) {
             my $n = $f->{expert_misses};
             my $dense = $f->{sweep_streamed_bytes} - 8 * 4 * 3 * $tile * (1 - $f->{expert_hit_share});
             cmp_ok($f->{streamed_bytes}, '>=', $n * $tile, "$name: what is missed is read");
-            cmp_ok($f->{streamed_bytes}, '<=', $n * ($tile + $block) + 1.1 * $dense * ($f->{steps} + 2) + $f->{ring_bytes},
+            my $guesses = $f->{expert_guesses};
+            cmp_ok($f->{expert_guesses_used}, '<=', $guesses + 4, "$name: guesses that were right are some of all");
+            $guessed += $guesses;
+            cmp_ok($f->{streamed_bytes}, '<=', ($n + $guesses + 4) * ($tile + $block) + 1.1 * $dense * ($f->{steps} + 2) + $f->{ring_bytes},
                 "$name: and nothing else");
             is($n + $f->{expert_hits}, 8 * 4 * 3 * $f->{steps}, "$name: every expert of a token is counted");
             my $hit = $f->{expert_hits} / ($n + $f->{expert_hits});
@@ -59,6 +62,7 @@ for my $mib (0, 4, 12) {
     }
 }
 ok($few, 'some experts were missed') or done_testing(), exit;
+cmp_ok($guessed, '>', 0, 'some were guessed');
 
 # The forecast says hits, and is about right.
 my $plan = (objects(dair(['plan', $model, '--memory', $few, '--ctx', 1024, '--json'])->{out}))[0];

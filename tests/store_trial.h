@@ -31,6 +31,7 @@ struct scene {
     struct tile tile[TILES_MOST];
     uint32_t n_tile, n_demand;  // the latter of the former
     uint64_t cache_bytes;
+    uint32_t spoilt;  // a tile that cannot be converted, or 0
 };
 
 static uint64_t rng = 88172645463325252U;
@@ -87,11 +88,11 @@ static inline void scene_close(struct scene *s) {
 }
 
 static inline bool convert(void *owner, uint32_t i, void *dst, const void *raw, struct err *e) {
-    (void)e;
     const struct scene *s = owner;
     const uint8_t *from = raw;
     uint8_t *to = dst;
     if ((uintptr_t)dst % 64) return err_set(e, ERR_FORMAT, "tile %u lies badly", i);
+    if (i && i == s->spoilt) return err_set(e, ERR_FORMAT, "tile %u is spoilt", i);
     for (uint32_t k = 0; k < s->tile[i].len; k++) to[k] = from[k] ^ XOR_MARK;
     return true;
 }
@@ -113,7 +114,8 @@ struct sweeper {
     _Atomic uint32_t n_wrong, n_failed, n_resident;
     _Atomic uint32_t next;  // piece to be dealt
     _Atomic uint32_t done[TILES_MOST];
-    uint32_t list[TILES_MOST], n_list;  // wanted
+    uint32_t list[TILES_MOST], n_list;       // wanted
+    uint32_t next_list[TILES_MOST], n_next;  // and after it
     uint64_t n_wanted;
     struct err err;  // of thread 0
 };
@@ -169,17 +171,35 @@ static inline void sweep(void *ctx, int thread, int n_thread) {
 }
 
 /* Some of the tiles on demand, in any order. */
-static inline void want_some(struct sweeper *w) {
+static inline void draw_some(struct sweeper *w) {
     uint32_t n = w->scene->n_demand;
-    for (uint32_t i = 0; i < n; i++) w->list[i] = sweep_tiles(w->scene) + i;
-    w->n_list = 1 + (uint32_t)rnd(n);
-    for (uint32_t i = 0; i < w->n_list; i++) {
-        uint32_t k = i + (uint32_t)rnd(n - i), x = w->list[i];
-        w->list[i] = w->list[k];
-        w->list[k] = x;
+    for (uint32_t i = 0; i < n; i++) w->next_list[i] = sweep_tiles(w->scene) + i;
+    w->n_next = 1 + (uint32_t)rnd(n);
+    for (uint32_t i = 0; i < w->n_next; i++) {
+        uint32_t k = i + (uint32_t)rnd(n - i), x = w->next_list[i];
+        w->next_list[i] = w->next_list[k];
+        w->next_list[k] = x;
     }
+}
+
+/* Some that will be wanted next, others that will perhaps, and some twice. */
+static inline void guess_some(struct sweeper *w) {
+    uint32_t guess[TILES_MOST], n = (uint32_t)rnd(2 * w->n_next) % TILES_MOST;
+    for (uint32_t i = 0; i < n; i++) {
+        guess[i] = i % 3 ? w->next_list[rnd(w->n_next)]
+                         : sweep_tiles(w->scene) + (uint32_t)rnd(w->scene->n_demand);
+    }
+    store_guess(w->store, guess, n);
+}
+
+static inline void want_some(struct sweeper *w) {
+    if (!w->n_next) draw_some(w);
+    memcpy(w->list, w->next_list, sizeof w->list);
+    w->n_list = w->n_next;
     w->n_wanted += w->n_list;
     store_want(w->store, w->list, w->n_list);
+    draw_some(w);
+    if (rnd(3)) guess_some(w);
 }
 
 static inline void sweeps(void *ctx, struct par *team) {

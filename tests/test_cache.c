@@ -281,6 +281,75 @@ static void check_short(void) {
     cache_close(&c);
 }
 
+/* Whether places and items agree, none is lost, and who is guessed is here. */
+static int count_wrong(const struct cache *c) {
+    int n_bad = 0;
+    for (uint32_t i = 0; i < c->n; i++) {
+        const struct cache_item *t = &c->item[i];
+        n_bad += t->place != CACHE_NONE && c->held[t->place] != i;
+        n_bad += (t->is_guess || t->in_use) && t->place == CACHE_NONE;
+    }
+    for (uint32_t k = 0; k < c->n_guess; k++) n_bad += c->guess[k] >= c->n;
+    return n_bad;
+}
+
+/* Reads for guesses end when they like, well or not, and some of them are wanted by then. */
+static void check_guesses(void) {
+    enum { N = 40, PLACES = 12 };
+    struct tile tile[N];
+    struct cache_plan p;
+    struct cache c;
+    struct err e;
+    int n_bad = 0, n_right = 0, n_coming = 0, n_forgotten = 0;
+    uint32_t reading[N], n_reading = 0;
+    for (int i = 0; i < N; i++) tile[i] = (struct tile){.len = 64, .mem = 64};
+    cache_plan(&p, tile, N, 64 * PLACES);
+    if (!tap_ok(cache_open(&c, &p, tile, N, 10, &e), "a cache of twelve")) return;
+    for (int round = 0; round < 5000; round++) {
+        uint32_t from = rnd(N), n = 1 + rnd(PLACES / 2);
+        uint32_t list[PLACES];
+        for (uint32_t i = 0; i < n; i++) list[i] = (from + 3 * i) % N;
+        for (int k = 0; k < 4; k++) {
+            uint32_t i = rnd(2) ? list[rnd(n)] : rnd(N);
+            bool is_here = cache_has(&c, i);
+            enum cache_found f = cache_guess(&c, i);
+            n_bad += is_here && f == CACHE_MISS;
+            if (f == CACHE_MISS) reading[n_reading++] = i;
+        }
+        for (uint32_t k = n_reading; k-- > 0;) {
+            uint32_t i = reading[k];
+            if (rnd(3)) continue;
+            reading[k] = reading[--n_reading];
+            n_bad += cache_arrived(&c, i);  // nobody wants anything now
+            if (!rnd(4)) cache_forget(&c, i), n_forgotten++;
+        }
+        n_bad += count_wrong(&c);
+        cache_next(&c, list, n);
+        for (uint32_t k = 0; k < n; k++) {
+            bool is_ahead = c.item[list[k]].is_ahead;
+            enum cache_found f = cache_use(&c, list[k]);
+            while (f == CACHE_FULL && n_reading > 0) {  // what is read for nothing makes room
+                uint32_t i = reading[--n_reading];
+                if (!cache_arrived(&c, i)) f = cache_use(&c, list[k]);
+            }
+            n_bad += f == CACHE_FULL || (is_ahead && f == CACHE_MISS);
+            n_right += is_ahead;
+            n_coming += f == CACHE_COMING;
+        }
+        for (uint32_t k = n_reading; k-- > 0;) {
+            if (c.item[reading[k]].is_guess) continue;
+            n_bad += !cache_arrived(&c, reading[k]);
+            reading[k] = reading[--n_reading];
+        }
+        for (uint32_t k = 0; k < n; k++) cache_let_go(&c, list[k]);
+        n_bad += count_wrong(&c) + (n_reading > PLACES);
+    }
+    tap_ok(!n_bad && n_right > n_coming && n_coming > 0 && n_forgotten > 0,
+           "guesses: %d right, %d of them late, %d forgotten; %d faults", n_right, n_coming,
+           n_forgotten, n_bad);
+    cache_close(&c);
+}
+
 int main(void) {
     static struct trace even, real;
     struct err e = {0};
@@ -306,5 +375,6 @@ int main(void) {
             "the best pins %.2f",
             pct, 100 * hit, 100 * lfu, 100 * pins);
     }
+    check_guesses();
     return tap_done();
 }

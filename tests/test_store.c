@@ -42,7 +42,8 @@ static bool run_trial(struct scene *s, uint64_t pin, uint32_t n_slot, uint32_t n
             st.n_pinned + st.n_streamed != sweep_tiles(s) ||
             st.read_bytes < n_round * st.streamed_bytes_per_sweep ||
             st.hits + st.misses != t.sweeper.n_wanted || (!st.n_missing && st.misses) ||
-            (st.n_streamed == 0 && !st.misses && st.read_bytes > 0)) {
+            st.used > st.guessed + n_reader || (!st.n_missing && st.guessed) ||
+            (st.n_streamed == 0 && !st.misses && !st.guessed && st.read_bytes > 0)) {
             ok = err_set(e, ERR_FORMAT, "the statistics are not what was done");
         }
     }
@@ -172,6 +173,48 @@ static void test_spread(void) {
 static bool refuse(void *owner, uint32_t i, void *dst, const void *raw, struct err *e) {
     (void)owner, (void)dst, (void)raw;
     return i < 20 || err_set(e, ERR_FORMAT, "tile %u has a bad hash", i);
+}
+
+/* One that was guessed and cannot be read is no fault before it is wanted. */
+static void test_guess(const char *dir) {
+    static struct scene s;
+    static struct trial t;
+    struct err e = {0};
+    struct store_stats st = {0};
+    struct view v;
+    uint32_t bad = 0, good = 0;
+    if (!tap_ok(scene_open(&s, dir, 3000001), "files made")) return;
+    cut_tiles(&s, 60000, 60000);
+    s.n_demand = s.n_tile;
+    s.cache_bytes = 8 * 60032;
+    bool ok = trial_open(&t, &s, 0, 4, 2, &e) && store_load(t.store, NULL, NULL, &e);
+    for (uint32_t i = 0; ok && i < s.n_tile; i++) {
+        if (store_has(t.store, i)) continue;
+        good = bad;
+        bad = i;
+    }
+    s.spoilt = bad;
+    ok = ok && bad;
+    if (ok) {
+        store_want(t.store, NULL, 0);
+        store_guess(t.store, (uint32_t[]){bad, good}, 2);
+        for (; st.guessed < 2; sched_yield()) store_stats(t.store, &st);
+        tap_ok(!store_has(t.store, bad) && store_has(t.store, good),
+               "of two guesses the one that can be read is there");
+        store_want(t.store, &good, 1);
+        ok = store_get(t.store, good, &v, &e) && is_right(&s, good, &v);
+        store_put(t.store, good);
+        store_stats(t.store, &st);
+        ok = tap_ok(ok && st.used == 1 && st.misses == 0, "and is used without another read %s",
+                    e.text);
+        store_want(t.store, &bad, 1);
+        tap_ok(!store_get(t.store, bad, &v, &e), "the other is an error once it is wanted: %s",
+               e.text);
+    }
+    s.spoilt = 0;
+    tap_ok(ok, "guesses %s", e.text);
+    trial_close(&t);
+    scene_close(&s);
 }
 
 /* Says at the third tile that nobody wants the rest. */
@@ -534,6 +577,7 @@ int main(int argc, char **argv) {
     }
     test_refusals(dir);
     test_stopped(dir);
+    test_guess(dir);
     test_truncation(dir);
     test_close(dir);
     test_idle(dir);

@@ -293,6 +293,8 @@ void engine_stats(const struct engine *g, struct store_stats *sum) {
         sum->cached_bytes += s.cached_bytes;
         sum->hits += s.hits;
         sum->misses += s.misses;
+        sum->guessed += s.guessed;
+        sum->used += s.used;
         sum->is_direct = sum->is_direct && s.is_direct;
     }
 }
@@ -515,6 +517,8 @@ static void generate(void *ctx, struct par *team) {
         out->wait_ns = now.wait_ns - g->at_decode.wait_ns;
         out->expert_hits = now.hits - g->at_decode.hits;
         out->expert_misses = now.misses - g->at_decode.misses;
+        out->expert_guesses = now.guessed - g->at_decode.guessed;
+        out->expert_guesses_used = now.used - g->at_decode.used;
     }
     /* A slice that fails or is told to stop must not leave the others waiting for it. */
     bool stopped = !s->index && out->end == GEN_STOPPED;

@@ -91,11 +91,13 @@ struct gen_result {
     uint64_t streamed_bytes;     // and during decode
     uint64_t wait_ns;  // of that time, spent waiting for the disk, with nothing else to do
     uint64_t expert_hits,
-        expert_misses;     // tiles of experts that were in memory, and not, in decode
-    uint32_t n_drawn;      // tokens that decode steps gave: all but the first, and the end's
-    uint32_t n_step;       // decode steps: without guesses n_token - 1, as the first token
-                           // comes from the prefill
-    uint32_t n_guessed;    // guesses that were checked
+        expert_misses;  // tiles of experts that were in memory, and not, in decode
+    uint64_t expert_guesses,
+        expert_guesses_used;  // of them those read before their router spoke, and the right ones
+    uint32_t n_drawn;         // tokens that decode steps gave: all but the first, and the end's
+    uint32_t n_step;          // decode steps: without guesses n_token - 1, as the first token
+                              // comes from the prefill
+    uint32_t n_guessed;       // guesses that were checked
     uint32_t n_ahead;      // of them the draft model's that were made while the disk was waited for
     bool gave_up;          // the draft model did not pay, and is closed
     uint64_t grown_bytes;  // weights that its memory keeps now

@@ -17,7 +17,14 @@
  * many neighbours as the scratch holds. Once the router has spoken all their tiles are wanted of the store,
  * in the order in which they will be used: within a run first what is in memory, so that the rest may
  * arrive meanwhile. The order is free as every pair has an output of its own.
+ *
+ * A token by itself looks ahead: what the next layer's router says of the residual stream as it is before
+ * this layer's experts is a guess at whom it will choose, and lets the disk work during attention. Others
+ * report that it names 74 to 89 % of a trained model's experts (GLM-5.2 74, DeepSeek-V2-Lite 79,
+ * Qwen3-30B-A3B 89), that 71 to 86 % of what is read for it is used, and that it may still lose time. So whether
+ * it pays is tried while running (look.h). A guess touches nothing but the cache.
  */
+#include "base/clock.h"
 #include "exp.h"
 #include "nn/state.h"
 
@@ -82,7 +89,8 @@ static void sort_pairs(struct moe *moe, uint32_t n_expert, uint32_t n_pair) {
     for (uint32_t i = 0; i < n_pair; i++) moe->pair[at[moe->pick[i].expert]++] = moe->pick[i];
 }
 
-static MUST route(struct nn *n, struct par *team, uint32_t layer, uint32_t n_tok, struct err *e) {
+/* Of each token the best by a layer's router, which reads n->in. */
+static MUST pick(struct nn *n, struct par *team, uint32_t layer, uint32_t n_tok, struct err *e) {
     const struct matrix *router = &n->w.layer[layer].router;
     const float *bias = n->vec[layer].router_bias;
     const struct model *m = n->conf.model;
@@ -97,7 +105,13 @@ static MUST route(struct nn *n, struct par *team, uint32_t layer, uint32_t n_tok
         choose(moe->pick + (size_t)t * m->n_used, t, score, m->n_expert, m->n_used,
                m->traits.routing);
     }
-    sort_pairs(moe, m->n_expert, n_tok * m->n_used);
+    return true;
+}
+
+static MUST route(struct nn *n, struct par *team, uint32_t layer, uint32_t n_tok, struct err *e) {
+    const struct model *m = n->conf.model;
+    if (!pick(n, team, layer, n_tok, e)) return false;
+    sort_pairs(&n->moe, m->n_expert, n_tok * m->n_used);
     return true;
 }
 
@@ -180,19 +194,24 @@ static bool has(const struct nn *n, const struct matrix *mat) {
     return true;
 }
 
-/* The chosen ones, run by run, what is in memory first. */
+/* The chosen ones, run by run, what is in memory first. Each is asked about once, for while guesses are read it
+ * may change. */
 static void order_runs(struct run *r, uint16_t *order) {
     const struct nn *n = r->n;
+    uint16_t missing[MODEL_MAX_EXPERT];
     uint32_t at = 0;
     while (run_next(r)) {
-        for (int missing = 0; missing < 2; missing++) {
-            for (uint32_t i = r->from; i < r->stop; i++) {
-                const struct expert_matrices *x = &r->l->expert[i];
-                bool is_here =
-                    r->n_part == 1 ? has(n, &x->down) : has(n, &x->gate) && has(n, &x->up);
-                if (pairs_of(n, i) && is_here == !missing) order[at++] = (uint16_t)i;
-            }
+        uint32_t n_missing = 0;
+        for (uint32_t i = r->from; i < r->stop; i++) {
+            const struct expert_matrices *x = &r->l->expert[i];
+            if (!pairs_of(n, i)) continue;
+            if (r->n_part == 1 ? has(n, &x->down) : has(n, &x->gate) && has(n, &x->up))
+                order[at++] = (uint16_t)i;
+            else
+                missing[n_missing++] = (uint16_t)i;
         }
+        memcpy(order + at, missing, n_missing * sizeof *missing);
+        at += n_missing;
     }
 }
 
@@ -221,6 +240,68 @@ static void want_experts(struct nn *n, struct par *team, uint32_t layer, uint32_
         n_want += list_tiles(moe->want + n_want, &x[second[i]].down);
     }
     store_want(n->store, moe->want, n_want);
+}
+
+/* --- looking ahead --- */
+
+/* Likeliest first; few. */
+static void sort_picks(struct pair *pick, uint32_t n) {
+    for (uint32_t i = 1; i < n; i++) {
+        struct pair p = pick[i];
+        uint32_t at = i;
+        for (; at > 0 && is_better(p.weight, pick[at - 1].weight); at--) pick[at] = pick[at - 1];
+        pick[at] = p;
+    }
+}
+
+/* Of an expert gate and up come first, as they are used first, but all of a likelier one before another's. */
+static void guess_experts(struct nn *n, uint32_t layer) {
+    const struct expert_matrices *x = n->w.layer[layer].expert;
+    const struct moe *moe = &n->moe;
+    uint32_t n_guess = 0;
+    for (uint32_t i = 0; i < n->conf.model->n_used; i++) {
+        const struct expert_matrices *of = &x[moe->pick[i].expert];
+        n_guess += list_tiles(moe->want + n_guess, &of->gate);
+        n_guess += list_tiles(moe->want + n_guess, &of->up);
+        n_guess += list_tiles(moe->want + n_guess, &of->down);
+    }
+    store_guess(n->store, moe->want, n_guess);
+}
+
+/* Spoils n->in. A router that streams is not there yet; one that stays is used without its turn. */
+static MUST look_ahead(struct nn *n, struct par *team, uint32_t layer, struct err *e) {
+    const struct layer_vectors *v = &n->vec[layer];
+    bool keeps = n->mm.keeps;
+    if (!has(n, &n->w.layer[layer].router)) return true;
+    site_from_norm(n, team, &n->in, v->ffn_norm, v->ffn_norm_bias, 0, 1);
+    n->mm.keeps = true;
+    bool ok = pick(n, team, layer, 1, e);
+    n->mm.keeps = keeps;
+    if (!ok) return false;
+    sort_picks(n->moe.pick, n->conf.model->n_used);
+    guess_experts(n, layer);
+    return true;
+}
+
+/* Where layers begin and end a step of one token, it is timed, so that whether guessing pays is known. */
+static bool may_look(const struct nn *n) {
+    return n->n_tok == 1 && n->memory.n_demand > 0;
+}
+
+static void step_begins(struct nn *n) {
+    store_stats(n->store, &n->moe.before);
+    n->moe.since = clock_ns();
+}
+
+static void step_ends(struct nn *n) {
+    const struct store_stats *then = &n->moe.before;
+    struct store_stats now;
+    store_stats(n->store, &now);
+    struct look_step s = {.time = (double)(clock_ns() - n->moe.since),
+                          .guessed = now.guessed - then->guessed,
+                          .used = now.used - then->used};
+    s.missing = (double)(now.misses - then->misses + s.used);
+    look_done(&n->moe.look, &s);
 }
 
 /* --- gate and up --- */
@@ -385,10 +466,15 @@ MUST moe_run(struct nn *n, struct par *team, uint32_t layer, uint32_t n_tok, str
     const struct layer_matrices *l = &n->w.layer[layer];
     const struct layer_vectors *v = &n->vec[layer];
     bool has_shared = n->conf.model->n_ff_shared > 0;
-    uint32_t n_pair = n_tok * n->conf.model->n_used;
+    uint32_t n_pair = n_tok * n->conf.model->n_used, n_layer = n->conf.model->n_layer;
+    if (may_look(n) && !layer) step_begins(n);
     site_from_norm(n, team, &n->in, v->ffn_norm, v->ffn_norm_bias, 0, n_tok);
     if (!route(n, team, layer, n_tok, e)) return false;
     want_experts(n, team, layer, n_tok);
+    if (may_look(n) && layer + 1 < n_layer && look_guesses(&n->moe.look)) {
+        if (!look_ahead(n, team, layer + 1, e)) return false;
+        site_from_norm(n, team, &n->in, v->ffn_norm, v->ffn_norm_bias, 0, n_tok);
+    }
     if ((has_shared && !shared(n, team, layer, n_tok, e)) ||
         !gate_and_up(n, team, layer, n_tok, e) ||
         !site_gather(n, &n->ff, &l->expert[0].down, n->conf.cuts.ff, n_pair, e) ||
@@ -396,5 +482,6 @@ MUST moe_run(struct nn *n, struct par *team, uint32_t layer, uint32_t n_tok, str
         return false;
     }
     if (has_shared) add_shared(n, n_tok);
+    if (may_look(n) && layer + 1 == n_layer) step_ends(n);
     return branch_end(n, team, v->post_ffn, n_tok, e);
 }

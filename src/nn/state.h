@@ -2,6 +2,7 @@
 #ifndef NN_STATE_H
 #define NN_STATE_H
 
+#include "nn/look.h"
 #include "nn/matmul.h"
 #include "nn/nn.h"
 #include "nn/resident.h"
@@ -34,12 +35,15 @@ struct moe {
     struct pair *pick;                     // [n_batch, n_used] by token, then expert
     struct pair *pair;                     // [n_batch * n_used] the same, sorted
     uint32_t start[MODEL_MAX_EXPERT + 1];  // where each expert's pairs begin
-    uint16_t *order;   // [2, n_expert] the chosen ones as they are computed: of gate
-                       // and up, of down
-    uint32_t n_order;  // of each
-    uint32_t *want;    // [w.most_expert] their tiles, in that order
-    struct site in;    // inputs of gate and up, token after token of an expert
-    float *y;          // [n_row, own embd rows rounded up to 8] of down
+    uint16_t *order;            // [2, n_expert] the chosen ones as they are computed: of gate
+                                // and up, of down
+    uint32_t n_order;           // of each
+    uint32_t *want;             // [w.most_expert] their tiles, in that order
+    struct site in;             // inputs of gate and up, token after token of an expert
+    float *y;                   // [n_row, own embd rows rounded up to 8] of down
+    struct look look;           // whether to guess the next layer's
+    struct store_stats before;  // as the step under way began, if it has one token
+    uint64_t since;
     /* the shared expert, a row for each token */
     uint32_t sh_cut[SLICE_MAX + 1];  // its rows of gate and up
     float *sh_score;                 // [n_batch, 8] of its router

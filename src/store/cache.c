@@ -113,7 +113,7 @@ static double score_of(const struct cache *c, uint32_t i) {
 
 static bool may_go(const struct cache *c, uint32_t place) {
     const struct cache_item *t = &c->item[c->held[place]];
-    return !t->in_use && !t->turn;
+    return !t->in_use && !t->turn && !t->is_guess;
 }
 
 /* The lowest accounts of a class. */
@@ -140,18 +140,20 @@ static void find_victims(const struct cache *c, uint32_t class) {
     }
 }
 
-/* When all that is not in use is on the list: what comes last there. */
+/* When all that is not in use is on the list or a guess, which may have come late: the guess, or what comes last
+ * on the list. */
 static uint32_t last_of_list(const struct cache *c, uint32_t class) {
     const struct cache_class *k = &c->plan.class[class];
     uint32_t best = CACHE_NONE, turn = 0;
     for (uint32_t p = k->first; p < k->first + k->n_place; p++) {
         const struct cache_item *t = &c->item[c->held[p]];
-        if (!t->in_use && t->turn > turn) best = p, turn = t->turn;
+        uint32_t at = t->is_guess ? UINT32_MAX : t->turn;
+        if (!t->in_use && at > turn) best = p, turn = at;
     }
     return best;
 }
 
-static uint32_t find_place(struct cache *c, uint32_t class) {
+static uint32_t find_victim(struct cache *c, uint32_t class) {
     struct cache_victims *v = &c->victims[class];
     for (int look = 0; look < 2; look++) {
         while (v->n > 0) {
@@ -160,12 +162,37 @@ static uint32_t find_place(struct cache *c, uint32_t class) {
         }
         if (!look) find_victims(c, class);
     }
-    return last_of_list(c, class);
+    return CACHE_NONE;
+}
+
+/* Whoever was at place p has left it already if it was forgotten. */
+static void move_in(struct cache *c, uint32_t i, uint32_t p) {
+    struct cache_item *before = &c->item[c->held[p]];
+    if (before->place == p) {
+        before->place = CACHE_NONE;
+        before->is_guess = before->is_ahead = false;
+    }
+    c->held[p] = i;
+    c->item[i].place = p;
 }
 
 /* --- use --- */
 
+/* But those that are still being read. */
+static void drop_guesses(struct cache *c) {
+    uint32_t n = 0;
+    for (uint32_t k = 0; k < c->n_guess; k++) {
+        struct cache_item *t = &c->item[c->guess[k]];
+        if (t->in_use && t->is_guess)
+            c->guess[n++] = c->guess[k];
+        else
+            t->is_guess = false;
+    }
+    c->n_guess = n;
+}
+
 void cache_next(struct cache *c, const uint32_t *item, uint32_t n) {
+    drop_guesses(c);
     c->now = 0;
     for (uint32_t i = 0; i < n; i++) {
         c->item[item[i]].turn = i + 1;
@@ -184,22 +211,56 @@ static void count_use(struct cache *c, struct cache_item *t) {
 
 enum cache_found cache_use(struct cache *c, uint32_t i) {
     struct cache_item *t = &c->item[i];
-    bool is_here = t->place != CACHE_NONE;
-    assert(!t->in_use);
-    if (!is_here) {
-        uint32_t p = find_place(c, t->class);
+    enum cache_found found = t->in_use ? CACHE_COMING : CACHE_HIT;
+    assert(!t->in_use || t->is_guess);
+    if (t->place == CACHE_NONE) {
+        uint32_t p = find_victim(c, t->class);
+        if (p == CACHE_NONE) p = last_of_list(c, t->class);
         if (p == CACHE_NONE) return CACHE_FULL;
-        c->item[c->held[p]].place = CACHE_NONE;
-        c->held[p] = i;
-        t->place = p;
+        move_in(c, i, p);
+        found = CACHE_MISS;
     }
     count_use(c, t);
     t->turn = 0;
     t->in_use = true;
-    return is_here ? CACHE_HIT : CACHE_MISS;
+    t->is_guess = t->is_ahead = false;
+    return found;
 }
 
 void cache_let_go(struct cache *c, uint32_t i) {
     assert(c->item[i].in_use);
     c->item[i].in_use = false;
+}
+
+/* --- guesses --- */
+
+enum cache_found cache_guess(struct cache *c, uint32_t i) {
+    struct cache_item *t = &c->item[i];
+    enum cache_found found = CACHE_HIT;
+    if (t->in_use || t->is_guess) return CACHE_HIT;
+    if (c->n_guess == CACHE_GUESSES) return CACHE_FULL;
+    if (t->place == CACHE_NONE) {
+        uint32_t p = find_victim(c, t->class);
+        if (p == CACHE_NONE) return CACHE_FULL;
+        move_in(c, i, p);
+        t->in_use = t->is_ahead = true;
+        found = CACHE_MISS;
+    }
+    t->is_guess = true;
+    c->guess[c->n_guess++] = i;
+    return found;
+}
+
+bool cache_arrived(struct cache *c, uint32_t i) {
+    struct cache_item *t = &c->item[i];
+    assert(t->in_use);
+    if (t->is_guess) t->in_use = false;
+    return t->in_use;
+}
+
+void cache_forget(struct cache *c, uint32_t i) {
+    struct cache_item *t = &c->item[i];
+    assert(!t->in_use);
+    t->place = CACHE_NONE;
+    t->is_guess = t->is_ahead = false;
 }

@@ -8,13 +8,16 @@
  * half_life of them), and every item keeps its account, also while it is not here. Of two accounts alike
  * the item whose turn is farther away goes, as Belady's rule says: the order of a sweep is known even
  * where its choices are not.
+ *
+ * A guess names an item that the next list may hold: it stays until then if it is here, and may take the
+ * place of another if not. It does not count as a use.
  */
 #ifndef STORE_CACHE_H
 #define STORE_CACHE_H
 
 #include "store/store.h"
 
-enum { CACHE_CLASSES = 128, CACHE_VICTIMS = 32 };
+enum { CACHE_CLASSES = 128, CACHE_VICTIMS = 32, CACHE_GUESSES = 128 };
 #define CACHE_NONE UINT32_MAX  // no place
 
 /* Items of one size. */
@@ -41,7 +44,9 @@ struct cache_item {
     uint32_t place;  // CACHE_NONE: not here
     uint32_t turn;   // in the list that is being gone through, from 1; 0: not in it
     uint16_t class;
-    bool in_use;  // must stay
+    bool in_use;    // must stay
+    bool is_guess;  // must stay until the next list; in use as well: it is being read
+    bool is_ahead;  // it was read for a guess and not used since
 };
 
 /* Places that may be taken, found in one look at all of a class. */
@@ -58,6 +63,7 @@ struct cache {
     struct cache_victims *victims;  // [n_class] owned
     double worth, growth;           // of the next use; from one to the next
     uint32_t now;                   // how far the sweep will be when the list has been used
+    uint32_t guess[CACHE_GUESSES], n_guess;  // items that are one
 };
 
 /* Items that have a place from the start are spread evenly over each class. Fails: ERR_MEMORY. */
@@ -65,18 +71,28 @@ MUST cache_open(struct cache *c, const struct cache_plan *p, const struct tile *
                 double half_life, struct err *e);
 void cache_close(struct cache *c);
 
+/* One that is being read for a guess is not here yet. */
 static inline bool cache_has(const struct cache *c, uint32_t i) {
-    return c->item[i].place != CACHE_NONE;
+    const struct cache_item *t = &c->item[i];
+    return t->place != CACHE_NONE && !(t->in_use && t->is_guess);
 }
 
 /* The items that will be used next, in this order; those of the last list have all been. Others are to
- * give up their places first. */
+ * give up their places first. What was guessed is so no longer. */
 void cache_next(struct cache *c, const uint32_t *item, uint32_t n);
 
 /* Use the list's next item, which is then in use: it is here, or has a place now into which it must be
- * read, or it can have none before another is let go. */
-enum cache_found { CACHE_HIT, CACHE_MISS, CACHE_FULL };
+ * read, or is being read for a guess, or it can have none before another is let go. */
+enum cache_found { CACHE_HIT, CACHE_MISS, CACHE_COMING, CACHE_FULL };
 enum cache_found cache_use(struct cache *c, uint32_t i);
 void cache_let_go(struct cache *c, uint32_t i);
+
+/* Guess item i, when all of a list is in use or has been: it is here or coming, or has a place now into which
+ * it must be read, or there is none. */
+enum cache_found cache_guess(struct cache *c, uint32_t i);
+/* What was read for a guess has come. True: it is in use, a list having named it meanwhile. */
+bool cache_arrived(struct cache *c, uint32_t i);
+/* It could not be read, and no list has named it: it is not here. */
+void cache_forget(struct cache *c, uint32_t i);
 
 #endif

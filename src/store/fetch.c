@@ -110,11 +110,31 @@ static void fail(struct fetch *f, uint32_t i, const struct err *e) {
     bell_ring(&f->news);
 }
 
-static bool wait_for_work(struct fetch *f, uint64_t q) {
+/* What the list wants comes before what is guessed. Under lock. */
+static bool take_work(struct fetch *f, uint32_t *i, bool *is_guess) {
+    *is_guess = f->claimed == f->issued;
+    if (!*is_guess) {
+        *i = f->read[f->claimed++ % f->n];
+        return true;
+    }
+    while (f->next_guess < f->n_guess && f->n_guessing < (f->conf->n_fetch + 1) / 2) {
+        uint32_t k = f->guess[f->next_guess++];
+        if (cache_guess(&f->cache, k) != CACHE_MISS) continue;
+        f->n_guessing++;
+        *i = k + f->base;
+        return true;
+    }
+    return false;
+}
+
+static bool wait_for_work(struct fetch *f, uint32_t *i, bool *is_guess) {
     for (;;) {
         uint32_t seen = bell_seen(&f->work);
         if (is_over(f)) return false;
-        if (q < atomic_load_explicit(&f->issued, memory_order_acquire)) return true;
+        pthread_mutex_lock(&f->lock);
+        bool found = take_work(f, i, is_guess);
+        pthread_mutex_unlock(&f->lock);
+        if (found) return true;
         bell_wait(&f->work, seen);
     }
 }
@@ -127,24 +147,39 @@ static MUST read_tile(struct fetch *f, uint8_t *buf, uint32_t i, struct err *e) 
     bool ok = direct_read(&f->file[t->file], buf, t->off, t->len, &raw, &n_read, e);
     atomic_fetch_add_explicit(&f->read_ns, clock_ns() - begin, memory_order_relaxed);
     atomic_fetch_add_explicit(&f->read_bytes, n_read, memory_order_relaxed);
-    if (!ok || !c->convert(c->owner, i, fetch_at(f, i), raw, e)) return false;
-    atomic_store_explicit(&f->ready[i - f->base], 1, memory_order_release);
-    bell_ring(&f->news);
-    return true;
+    return ok && c->convert(c->owner, i, fetch_at(f, i), raw, e);
+}
+
+static void admit(struct fetch *f);
+
+/* Of a guess, ok: it was read. Whether it is wanted by now; if not, it matters to nobody that it cannot be. */
+static bool end_guess(struct fetch *f, uint32_t i, bool ok) {
+    pthread_mutex_lock(&f->lock);
+    bool is_wanted = cache_arrived(&f->cache, i - f->base);
+    if (!ok && !is_wanted) cache_forget(&f->cache, i - f->base);
+    f->n_guessing--;
+    if (f->next < f->n_list) admit(f);  // its place may be what the list waits for
+    pthread_mutex_unlock(&f->lock);
+    atomic_fetch_add_explicit(&f->guessed, 1, memory_order_relaxed);
+    return is_wanted;
 }
 
 static void *reader_main(void *arg) {
     struct fetch_reader *r = arg;
     struct fetch *f = r->fetch;
     for (;;) {
-        uint64_t q = atomic_fetch_add_explicit(&f->claimed, 1, memory_order_relaxed);
-        if (!wait_for_work(f, q)) return NULL;
         struct err e;
-        uint32_t i = f->read[q % f->n];
-        if (!read_tile(f, r->buf, i, &e)) {
+        uint32_t i;
+        bool is_guess;
+        if (!wait_for_work(f, &i, &is_guess)) return NULL;
+        bool ok = read_tile(f, r->buf, i, &e);
+        if (is_guess && !end_guess(f, i, ok)) continue;
+        if (!ok) {
             fail(f, i, &e);
             return NULL;
         }
+        atomic_store_explicit(&f->ready[i - f->base], 1, memory_order_release);
+        bell_ring(&f->news);
     }
 }
 
@@ -165,24 +200,25 @@ MUST fetch_start(struct fetch *f, struct err *e) {
 
 /* --- lists --- */
 
-/* Admit what has a place, in order; under lock. Readers see a turn once it is counted. */
+/* Admit what has a place, in order; under lock. */
 static void admit(struct fetch *f) {
-    uint64_t issued = atomic_load_explicit(&f->issued, memory_order_relaxed);
-    uint32_t n_hit = 0, n_miss = 0;
+    uint32_t n_hit = 0, n_miss = 0, n_used = 0;
     for (; f->next < f->n_list; f->next++) {
         uint32_t i = f->list[f->next];
+        bool is_ahead = f->cache.item[i].is_ahead;
         enum cache_found found = cache_use(&f->cache, i);
         if (found == CACHE_FULL) break;
-        if (found == CACHE_HIT) {
-            atomic_store_explicit(&f->ready[i], 1, memory_order_release);
+        if (found == CACHE_MISS)
+            f->read[(f->issued + n_miss++) % f->n] = i + f->base;
+        else
             n_hit++;
-        } else {
-            f->read[(issued + n_miss++) % f->n] = i + f->base;
-        }
+        if (found == CACHE_HIT) atomic_store_explicit(&f->ready[i], 1, memory_order_release);
+        n_used += is_ahead;
     }
     atomic_fetch_add_explicit(&f->hits, n_hit, memory_order_relaxed);
     atomic_fetch_add_explicit(&f->misses, n_miss, memory_order_relaxed);
-    atomic_store_explicit(&f->issued, issued + n_miss, memory_order_release);
+    atomic_fetch_add_explicit(&f->used, n_used, memory_order_relaxed);
+    f->issued += n_miss;
     if (n_miss) bell_ring(&f->work);
     if (n_hit) bell_ring(&f->news);
 }
@@ -192,14 +228,32 @@ void fetch_want(struct fetch *f, const uint32_t *tile, uint32_t n) {
     assert(f->next == f->n_list && n <= f->n);
     for (uint32_t i = 0; i < n; i++) f->list[i] = tile[i] - f->base;
     f->n_list = n;
-    f->next = 0;
+    f->next = f->n_guess = f->next_guess = 0;
     cache_next(&f->cache, f->list, n);
     admit(f);
     pthread_mutex_unlock(&f->lock);
 }
 
-bool fetch_has(const struct fetch *f, uint32_t i) {
-    return cache_has(&f->cache, i - f->base);
+/* Not while the list still waits for places: there is none to spare. */
+void fetch_guess(struct fetch *f, const uint32_t *tile, uint32_t n) {
+    pthread_mutex_lock(&f->lock);
+    f->n_guess = f->next_guess = 0;
+    for (uint32_t i = 0; f->next == f->n_list && i < n; i++) {
+        uint32_t k = tile[i] - f->base;
+        if (cache_has(&f->cache, k))
+            (void)cache_guess(&f->cache, k);  // it stays
+        else if (f->n_guess < CACHE_GUESSES)
+            f->guess[f->n_guess++] = k;
+    }
+    if (f->n_guess) bell_ring(&f->work);
+    pthread_mutex_unlock(&f->lock);
+}
+
+bool fetch_has(struct fetch *f, uint32_t i) {
+    pthread_mutex_lock(&f->lock);
+    bool has = cache_has(&f->cache, i - f->base);
+    pthread_mutex_unlock(&f->lock);
+    return has;
 }
 
 static bool is_ready(const struct fetch *f, uint32_t i) {

@@ -5,6 +5,10 @@
  * for the file's bytes and brings them into the owner's form straight into the tile's place. Tiles are
  * named by their number among all of the store's.
  *
+ * While a reader has nothing to do for the list, it may read what was guessed to be wanted next. Half of them do
+ * so at a time, and none begins another once the next list is there, so that a wrong guess delays what is wanted
+ * by no more than what is under way.
+ *
  * Whoever is ahead in a list waits only for tiles that are before his own to be put: so tiles must be
  * got and put in about the list's order, and no thread may wait for one while it owes an earlier one.
  */
@@ -33,20 +37,23 @@ struct fetch {
     uint32_t *list;  // [n] owned: the last one, and how far it is admitted
     uint32_t n_list, next;
     uint32_t *read;  // [n] owned: turn q is read[q % n], at most n are under way
+    uint32_t guess[CACHE_GUESSES],
+        n_guess;                      // that were not in memory, in the order given; under lock
+    uint32_t next_guess, n_guessing;  // how far they are taken, and how many are being read
 
     struct fetch_reader reader[RING_READERS];
     uint32_t n_reader;
     size_t buf_len;  // of all readers' buffers, which lie side by side
 
-    alignas(RING_LINE) _Atomic uint64_t issued;  // turns there are for the readers
-    alignas(RING_LINE) _Atomic uint64_t claimed;
-    struct bell work;                     // readers sleep here
+    uint64_t issued, claimed;             // turns there are for the readers; taken; under lock
+    alignas(RING_LINE) struct bell work;  // readers sleep here
     alignas(RING_LINE) struct bell news;  // users sleep here until a tile is there
     _Atomic bool stop, failed, failing;   // as in a ring
     struct err err;
     uint32_t failed_tile;
     alignas(RING_LINE) _Atomic uint64_t read_bytes, read_ns, wait_ns;
-    _Atomic uint64_t hits, misses;  // of tiles as they were admitted
+    _Atomic uint64_t hits, misses;   // of tiles as they were admitted
+    _Atomic uint64_t guessed, used;  // read for a guess; and of these, admitted later
 };
 
 /* The last conf.n_demand tiles, with conf.cache_bytes for places and a buffer for each reader, which holds
@@ -62,8 +69,11 @@ MUST fetch_start(struct fetch *f, struct err *e);
 
 /* Thread: one, and only when all of the list before is put. */
 void fetch_want(struct fetch *f, const uint32_t *tile, uint32_t n);
-/* Whether it is in memory. Thread: the same, at the same time. */
-bool fetch_has(const struct fetch *f, uint32_t i);
+/* What the next list may hold, likeliest first. Thread: the same, after a list. */
+void fetch_guess(struct fetch *f, const uint32_t *tile, uint32_t n);
+/* Whether it is in memory; where guesses are being read, the answer may be another the next time. Thread: the
+ * same, when all of a list is put. */
+bool fetch_has(struct fetch *f, uint32_t i);
 
 /* Of a tile that was wanted. Fails: the readers' error. Thread: any. */
 MUST fetch_get(struct fetch *f, uint32_t i, const uint8_t **p, struct err *e);

@@ -205,7 +205,11 @@ void store_want(struct store *s, const uint32_t *tile, uint32_t n) {
     if (s->conf.n_demand) fetch_want(&s->fetch, tile, n);
 }
 
-bool store_has(const struct store *s, uint32_t i) {
+void store_guess(struct store *s, const uint32_t *tile, uint32_t n) {
+    if (s->conf.n_demand) fetch_guess(&s->fetch, tile, n);
+}
+
+bool store_has(struct store *s, uint32_t i) {
     return is_demand(s, i) ? fetch_has(&s->fetch, i) : s->place[i].mem != NULL;
 }
 
@@ -354,6 +358,8 @@ void store_stats(const struct store *s, struct store_stats *out) {
     out->wait_ns = read_of(&r->wait_ns) + read_of(&f->wait_ns);
     out->hits = read_of(&f->hits);
     out->misses = read_of(&f->misses);
+    out->guessed = read_of(&f->guessed);
+    out->used = read_of(&f->used);
 }
 
 void store_close(struct store *s) {

@@ -66,8 +66,9 @@ struct store_stats {
     uint64_t cached_bytes;   // of memory, places of tiles on demand
     uint64_t missing_bytes;  // in the files, of those that find no place at once
     uint32_t n_missing;
-    uint64_t hits, misses;  // of those wanted since load: in memory, or read
-    bool is_direct;         // every file is read with O_DIRECT
+    uint64_t hits, misses;   // of those wanted since load: in memory or coming, or read
+    uint64_t guessed, used;  // of tiles read for a guess since load: all; those wanted later
+    bool is_direct;          // every file is read with O_DIRECT
 };
 
 struct store;
@@ -108,8 +109,13 @@ MUST store_grow(struct store *s, uint64_t bytes, uint64_t *more_bytes, struct er
  * tiles that were resident. No thread may wait for one while it owes the put of an earlier one. With
  * n_demand 0 there is nothing to do. Allocates nothing. Thread: one. */
 void store_want(struct store *s, const uint32_t *tile, uint32_t n);
-/* Whether it is in memory. Thread: the same, before it wants. */
-bool store_has(const struct store *s, uint32_t i);
+/* Tiles on demand that may be wanted next, likeliest first: what is in memory of them stays so, what is not is
+ * read where the readers have nothing else to do, until the next store_want. A hint only: one that cannot be
+ * read is no error. Allocates nothing. Thread: the same, after it wanted. */
+void store_guess(struct store *s, const uint32_t *tile, uint32_t n);
+/* Whether it is in memory. Of those on demand it may not be true for long, either way, while guesses are being
+ * read. Thread: the same, before it wants. */
+bool store_has(struct store *s, uint32_t i);
 
 /* Wait until tile i is there (spinning briefly, then asleep). All threads of a team may get the
  * same tile; it stays valid until store_put(i), called once per sweep when all are done with it, by
