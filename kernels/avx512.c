@@ -7,7 +7,6 @@
 enum {
     VEC_ROWS = 16,
     TILE_TOK = 4,             // tokens of a tile
-    PREFETCH_AHEAD = 9216,    // one sequential stream of weights, so far ahead into L2 (measured)
     PASS_BYTES = 192 * 1024,  // activations that go over the weights in one pass (L2)
 };
 
@@ -180,40 +179,35 @@ ALWAYS vi pair_sums(enum weight_type type, const char *w, size_t g, const struct
                      _mm512_shuffle_i64x2(sum[0], sum[1], 0xee));
 }
 
-ALWAYS void tile_pairs(enum weight_type type, float *y, const char *w, size_t n_unit,
-                       const struct panel1 *x) {
-    const struct form f = form_of(type);
-    __m256 acc = _mm256_setzero_ps();
-    for (size_t u = 0; u < n_unit; u++, w += f.bytes) {
-        vi six[8];
-        prefetch_lines(w + PREFETCH_AHEAD, f.bytes / 64);
-        vf d = load_scales(w, 0), m = load_scales(w + offsetof(struct kern_q4_k, dmin), 0);
-        load_six_pairs(six, w + offsetof(struct kern_q4_k, sc));
-        UNROLL
-        for (size_t g = 0; g < 4; g++, x += 2) {
-            vf sum = to_floats(pair_sums(type, w, g, x));
-            vf dx = two_floats(x[0].d[0], x[1].d[0]);
-            vf minus = to_floats(_mm512_srai_epi32(two_words(x[0].s8[0], x[1].s8[0]), 3));
-            vf scale = d * to_floats(six[g]) * dx, min = m * to_floats(six[g + 4]);
-            minus = dx * minus;
-            acc = _mm256_fmadd_ps(low8(scale), low8(sum), acc);
-            acc = _mm256_fmadd_ps(low8(min), low8(minus), acc);
-            acc = _mm256_fmadd_ps(high8(scale), high8(sum), acc);
-            acc = _mm256_fmadd_ps(high8(min), high8(minus), acc);
-        }
+ALWAYS __m256 unit_pairs(enum weight_type type, __m256 acc, const char *w, const char *head,
+                         const struct panel1 *x, const char *ahead) {
+    vi six[8];
+    (void)head;  // has none
+    vf d = load_scales(w, 0), m = load_scales(w + offsetof(struct kern_q4_k, dmin), 0);
+    load_six_pairs(six, w + offsetof(struct kern_q4_k, sc));
+    UNROLL
+    for (size_t g = 0; g < 4; g++, x += 2) {
+        fetch_part(type, ahead, g, 4);
+        vf sum = to_floats(pair_sums(type, w, g, x));
+        vf dx = two_floats(x[0].d[0], x[1].d[0]);
+        vf minus = to_floats(_mm512_srai_epi32(two_words(x[0].s8[0], x[1].s8[0]), 3));
+        vf scale = d * to_floats(six[g]) * dx, min = m * to_floats(six[g + 4]);
+        minus = dx * minus;
+        acc = _mm256_fmadd_ps(low8(scale), low8(sum), acc);
+        acc = _mm256_fmadd_ps(low8(min), low8(minus), acc);
+        acc = _mm256_fmadd_ps(high8(scale), high8(sum), acc);
+        acc = _mm256_fmadd_ps(high8(min), high8(minus), acc);
     }
-    _mm256_storeu_ps(y, acc);
+    return acc;
 }
 
 ALWAYS void matmul_pairs(enum weight_type type, float *y, size_t ldy, const void *w, size_t n_group,
                          size_t n_col, const void *x, size_t n_tok) {
     const size_t n_unit = (n_col + Q_SUPER - 1) / Q_SUPER, step = n_unit * form_of(type).bytes;
-    if (n_tok != 1) {
+    if (n_tok == 1) {
+        matmul_one(type, unit_pairs, y, w, step, n_group, n_unit, x);
+    } else {
         matmul_quantised(type, y, ldy, w, n_group, n_col, x, n_tok);
-        return;
-    }
-    for (size_t g = 0; g < n_group; g++) {
-        tile_pairs(type, y + g * ROW_GROUP, (const char *)w + g * step, n_unit, x);
     }
 }
 

@@ -6,7 +6,6 @@
 enum {
     VEC_ROWS = 8,
     TILE_TOK = 4,             // tokens of a tile
-    PREFETCH_AHEAD = 9216,    // one sequential stream of weights, so far ahead into L2 (measured)
     PASS_BYTES = 192 * 1024,  // activations that go over the weights in one pass (L2)
 };
 

@@ -91,6 +91,7 @@ static void multiply(const struct job *job, size_t me, size_t n) {
     size_t group = weight_group_bytes(job->type, job->n_col);
     size_t unit = UNIT_BYTES / group ? UNIT_BYTES / group : 1;
     if (unit > 1) unit &= ~(size_t)1;
+    if (job->n_tok == 1) unit *= 8;  // as the threads take them
     size_t end = job->n_group * (me + 1) / n;
     for (size_t g = job->n_group * me / n; g < end; g += unit) {
         size_t here = end - g < unit ? end - g : unit;
