@@ -17,11 +17,12 @@ struct gemv {
     struct arena mem;
     uint8_t *w;  // [n_group] groups
     size_t n_col, group, n_group, per_unit, per_run;
-    uint8_t *row;  // 8 rows in file order
-    void *x;       // panels of n_tok tokens, or their floats
-    float *y;      // [n_tok][8 * n_group]
-    atomic_size_t next;
-    size_t end;  // of the run
+    uint8_t *row;           // 8 rows in file order
+    void *x;                // panels of n_tok tokens, or their floats
+    float *y;               // [n_tok][8 * n_group]
+    size_t begin, end;      // groups of the run
+    _Atomic uint32_t next;  // of its units, n_unit in all
+    uint32_t n_unit;
     const unsigned *width;
     unsigned n_width;
     double best_s[WIDTHS_MOST], sum_s[WIDTHS_MOST], stream_s[WIDTHS_MOST];
@@ -39,16 +40,25 @@ static void gemv_fill(void *ctx, int thread, int n_thread) {
     }
 }
 
+/* Groups of n units from `first` on: *at and those behind it. */
+static size_t groups_of(const struct gemv *g, uint32_t first, uint32_t n, size_t *at) {
+    *at = g->begin + first * g->per_unit;
+    size_t left = g->end - *at, want = n * g->per_unit;
+    return left < want ? left : want;
+}
+
+/* As a model's threads take them: units side by side in one call, where there is one token. */
 static void gemv_share(void *ctx, int thread, int n_thread) {
     struct gemv *g = ctx;
+    uint32_t first, n;
     (void)thread;
-    (void)n_thread;
-    for (;;) {
-        size_t at = atomic_fetch_add(&g->next, g->per_unit);
-        if (at >= g->end) return;
-        size_t n = g->end - at < g->per_unit ? g->end - at : g->per_unit;
-        g->ops->matmul(g->y + at * ROW_GROUP, g->n_group * ROW_GROUP, g->w + at * g->group, n,
-                       g->n_col, g->x, g->conf->n_tok);
+    while ((n = par_take(&g->next, g->n_unit, n_thread, &first))) {
+        uint32_t each = g->conf->n_tok == 1 ? n : 1;
+        for (uint32_t i = 0; i < n; i += each) {
+            size_t at, n_group = groups_of(g, first + i, each, &at);
+            g->ops->matmul(g->y + at * ROW_GROUP, g->n_group * ROW_GROUP, g->w + at * g->group,
+                           n_group, g->n_col, g->x, g->conf->n_tok);
+        }
     }
 }
 
@@ -56,17 +66,18 @@ static void gemv_share(void *ctx, int thread, int n_thread) {
  * is in kernel order, but any bytes take the same time to re-lay. */
 static void stream_share(void *ctx, int thread, int n_thread) {
     struct gemv *g = ctx;
-    (void)n_thread;
     uint8_t *to = g->scratch + (size_t)thread * g->per_unit * g->group;
-    for (;;) {
-        size_t at = atomic_fetch_add(&g->next, g->per_unit);
-        if (at >= g->end) return;
-        size_t n = g->end - at < g->per_unit ? g->end - at : g->per_unit;
-        for (size_t i = 0; i < n; i++) {
-            (void)g->ops->relay(to + i * g->group, g->w + (at + i) * g->group, ROW_GROUP, g->n_col);
+    uint32_t first, n;
+    while ((n = par_take(&g->next, g->n_unit, n_thread, &first))) {
+        for (uint32_t i = 0; i < n; i++) {
+            size_t at, n_group = groups_of(g, first + i, 1, &at);
+            for (size_t k = 0; k < n_group; k++) {
+                (void)g->ops->relay(to + k * g->group, g->w + (at + k) * g->group, ROW_GROUP,
+                                    g->n_col);
+            }
+            g->ops->matmul(g->y + at * ROW_GROUP, g->n_group * ROW_GROUP, to, n_group, g->n_col,
+                           g->x, g->conf->n_tok);
         }
-        g->ops->matmul(g->y + at * ROW_GROUP, g->n_group * ROW_GROUP, to, n, g->n_col, g->x,
-                       g->conf->n_tok);
     }
 }
 
@@ -88,8 +99,10 @@ static void take_multiply(struct gemv *g, struct par *team, unsigned i) {
 static double one_pass(struct gemv *g, struct par *team, par_work *share) {
     double begin = clock_s();
     for (size_t at = 0; at < g->n_group; at = g->end) {
+        g->begin = at;
         g->end = g->n_group - at < g->per_run ? g->n_group : at + g->per_run;
-        atomic_store(&g->next, at);
+        g->n_unit = (uint32_t)((g->end - at + g->per_unit - 1) / g->per_unit);
+        atomic_store(&g->next, 0);
         par_run(team, share, g);
     }
     return clock_s() - begin;

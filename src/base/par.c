@@ -275,3 +275,15 @@ MUST par_enter(int n_thread, void (*body)(void *ctx, struct par *team), void *ct
     go_back(&team);
     return true;
 }
+
+uint32_t par_take(_Atomic uint32_t *next, uint32_t end, int n_thread, uint32_t *first) {
+    uint32_t at = atomic_load_explicit(next, memory_order_relaxed), n;
+    do {
+        if (at >= end) return 0;
+        n = (end - at) / (3 * (uint32_t)n_thread);
+        n = n > 8 ? 8 : n ? n : 1;
+    } while (!atomic_compare_exchange_weak_explicit(next, &at, at + n, memory_order_relaxed,
+                                                    memory_order_relaxed));
+    *first = at;
+    return n;
+}

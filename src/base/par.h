@@ -16,6 +16,7 @@
 
 #include "base/err.h"
 
+#include <stdatomic.h>
 #include <stdint.h>
 
 struct par;
@@ -37,6 +38,11 @@ MUST par_enter(int n_thread, void (*body)(void *ctx, struct par *team), void *ct
 
 /* Every member runs work(ctx, thread, n); returns when the last has finished. Allocates nothing. */
 void par_run(struct par *team, par_work *work, void *ctx);
+
+/* For members that share a job's items, of which *next, .. end - 1 are not yet taken: some of them, an equal
+ * share of a third of what is left, at most 8 and at least one, so that all end at about the same time.
+ * Returns how many, *first and those behind it; 0: there are none. */
+uint32_t par_take(_Atomic uint32_t *next, uint32_t end, int n_thread, uint32_t *first);
 
 /* From now on par_run() runs with the first n members, 1..par_threads(); all of them at first. Costs two
  * runs at most, nothing when it is so already. */

@@ -111,26 +111,12 @@ static uint32_t run_units(struct matmul_state *s, const struct mm_job *job, uint
     return done;
 }
 
-/* Take a run of units: an equal share of a third of what is left, at most 8 and at least one. */
-static uint32_t take(struct matmul_state *s, uint32_t n_thread, uint32_t *first) {
-    uint32_t at = atomic_load_explicit(&s->next, memory_order_relaxed), n;
-    do {
-        uint32_t left = s->n_unit - at;
-        if (!left) return 0;
-        n = left / (3 * n_thread);
-        n = n > 8 ? 8 : n ? n : 1;
-    } while (!atomic_compare_exchange_weak_explicit(&s->next, &at, at + n, memory_order_relaxed,
-                                                    memory_order_relaxed));
-    *first = at;
-    return n;
-}
-
 static void work(void *ctx, int thread, int n_thread) {
     struct matmul_state *s = ctx;
     uint8_t *scratch = s->scratch + (size_t)thread * s->w->unit_bytes;
     const struct mm_job *job = s->job;
     uint32_t base = 0, first, n;
-    while ((n = take(s, (uint32_t)n_thread, &first))) {
+    while ((n = par_take(&s->next, s->n_unit, n_thread, &first))) {
         for (uint32_t i = first, done; i < first + n; i += done) {
             if (atomic_load_explicit(&s->failed, memory_order_relaxed)) return;
             while (i - base >= job->n_unit) base += job->n_unit, job++;
