@@ -376,6 +376,17 @@ static void test_system(const struct tok *b) {
                  "{% for m in messages if m.role != 'system' %}{{ m.content }};{% endfor %}",
         begins[] = "{% for m in messages %}{{ raise_exception('not there') if m.role == 'system' "
                    "and not loop.first }}{% endfor %}" LIST,
+        two[] =
+            "{% for m in messages if m.role in ['system', 'user'] %}{{ m.role }}:{{ m.content }};"
+            "{% endfor %}",
+        strict[] = "{% for m in messages %}{{ raise_exception('no such role') if m.role not in "
+                   "['system', 'user'] }}{% endfor %}" LIST,
+        opens[] =
+            "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }};{% elif m.role == "
+            "'system' %}{{ m.content ~ '|' if loop.first else raise_exception('not there') }}"
+            "{% endif %}{% endfor %}",
+        heads[] = "{% if messages[0].role == 'system' %}{{ messages[0].content }}|{% endif %}"
+                  "{% for m in messages if m.role == 'user' %}{{ m.content }};{% endfor %}",
         alternates[] =
             "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
             "{{ raise_exception('roles must alternate') }}{% endif %}{% endfor %}" LIST,
@@ -442,6 +453,18 @@ static void test_system(const struct tok *b) {
          "developer:S;user:a;", false},
         {"of a developer, left out", users,
          "[" DEVELOPER("\"S\"") SYSTEM("\"T\"") USER("\"a\"") "]", "S\n\nT\n\na;", true},
+        {"of a developer, as the system's", two, "[" DEVELOPER("\"S\"") USER("\"a\"") "]",
+         "system:S;user:a;", false},
+        {"of a developer, behind the system's", two,
+         "[" SYSTEM("\"S\"") "{\"content\":\"T\",\"role\":\"developer\"}," USER("\"a\"") "]",
+         "system:S;system:T;user:a;", false},
+        {"of a developer, refused", strict, "[" DEVELOPER("[\"S\"]") USER("\"a\"") "]",
+         "system:[\"S\"];user:a;", false},
+        {"of a developer, as the system's where that may be", opens,
+         "[" DEVELOPER("\"S\"") USER("\"a\"") "," DEVELOPER("\"T\"") USER("\"b\"") "]",
+         "S|a;T\n\nb;", true},
+        {"of developers, the first as the system's", heads,
+         "[" DEVELOPER("\"S\"") DEVELOPER("\"T\"") USER("\"a\"") "]", "S|T\n\na;", true},
         {"roles that alternate", alternates, "[" SYSTEM("\"S\"") USER("\"a\"") "]", "user:S\n\na;",
          true},
         {"blank", drops, "[" SYSTEM("\" \"") USER("\"hi\"") "]", "hi;", false},

@@ -339,7 +339,7 @@ struct found {
     size_t lost_at;  // the first such
     size_t n_dict;   // printed in it, perhaps arguments
     struct err err;  // of the first form that made none
-    bool has_arguments, has_results, has_user;
+    bool has_arguments, has_results, has_user, has_developer;
     size_t n_system;
 };
 
@@ -379,6 +379,7 @@ static bool try_way(struct job job, const struct chat_way *way, struct found *f)
     f->has_arguments = fit.has_arguments;
     f->has_results = fit.has_results;
     f->has_user = fit.has_user;
+    f->has_developer = fit.has_developer;
     f->n_system = fit.n_system;
     chat_fit_free(&fit);
     if (!ok && !f->err.code) f->err = e;
@@ -388,30 +389,39 @@ static bool try_way(struct job job, const struct chat_way *way, struct found *f)
 /* Whether a way may do better than those before it: system texts that are kept where they are stay. Where
  * one is left out, it is what the merging begins with. */
 static bool is_apt(struct chat_way *way, const struct found *f) {
+    bool is_kept = f->any && !f->is_lost;
     if (way->form & CHAT_TEXTS && !f->has_arguments) return false;
-    if (!(way->form & CHAT_MERGED)) return true;
+    if (!(way->form & (CHAT_RENAMED | CHAT_MERGED))) return true;
+    if (!(way->form & CHAT_MERGED)) {
+        return f->has_developer && (!is_kept || f->way.form & CHAT_RENAMED);
+    }
     if (way->merged >= f->n_system || !f->has_user) return false;
     if (f->was_lost) {
         if (way->merged) return false;
         way->merged = f->lost_at;
     }
-    if (!f->any || f->is_lost) return true;
+    if (!is_kept) return true;
     return f->way.form & CHAT_MERGED && f->way.merged == way->merged;
 }
 
 /* The first way that the template takes, else the best that renders; job->way tells which. Templates that
- * refuse a system text often take one, at the very beginning. */
+ * refuse a system text often take one, at the very beginning; and many know the system, but no developer. */
 static MUST find_way(struct job *job, struct chat_prompt *out, struct err *e) {
+    enum { OBJECTS = CHAT_OBJECTS | CHAT_RENAMED, TEXTS = CHAT_TEXTS | CHAT_RENAMED };
     static const struct chat_way ways[] = {{.form = CHAT_OBJECTS},
                                            {.form = CHAT_TEXTS},
-                                           {.form = CHAT_OBJECTS | CHAT_MERGED, .merged = 1},
-                                           {.form = CHAT_TEXTS | CHAT_MERGED, .merged = 1},
-                                           {.form = CHAT_OBJECTS | CHAT_MERGED},
-                                           {.form = CHAT_TEXTS | CHAT_MERGED}};
+                                           {.form = OBJECTS},
+                                           {.form = TEXTS},
+                                           {.form = OBJECTS | CHAT_MERGED, .merged = 1},
+                                           {.form = TEXTS | CHAT_MERGED, .merged = 1},
+                                           {.form = OBJECTS | CHAT_MERGED},
+                                           {.form = TEXTS | CHAT_MERGED}};
     struct found f = {.err.code = ERR_NONE};
     for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
         struct chat_way way = ways[i];
-        if ((!i || is_apt(&way, &f)) && try_way(*job, &way, &f)) break;
+        if (i && !is_apt(&way, &f)) continue;
+        if (way.form == OBJECTS) f.was_lost = false;  // under another name it may have a place
+        if (try_way(*job, &way, &f)) break;
     }
     *out = f.prompt;
     job->way = f.way;

@@ -5,9 +5,9 @@
  * the texts go in as they are; chat_note() says so.
  * Templates differ about what they take. Arguments of tool calls may be given as an object or as its JSON
  * (OpenAI's form), and reach the template as an object unless it wants the JSON, or the JSON has whole
- * numbers that 64 bits do not hold. System texts (a developer's, too) that the template refuses begin the
- * next user turn, or end the last; where it takes the first, only the others. Where it leaves out one (of
- * the first 16), so do that one and those behind it.
+ * numbers that 64 bits do not hold. A developer's messages are the system's where the template refuses them
+ * or leaves one out. System texts that it refuses begin the next user turn, or end the last; where it takes
+ * the first, only the others. Where it leaves out one (of the first 16), so do that one and those behind it.
  * Control tokens come from the template, never from what people write: look-alikes in messages and
  * tools stay plain text (see jinja.h). Roles that everybody uses and the texts of the vocabulary's own
  * tokens count as the template's.

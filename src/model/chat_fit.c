@@ -287,11 +287,14 @@ static MUST fit_message(struct chat_fit *f, const struct json_value *m, const st
                         struct err *e) {
     change *to = change_of(f, m, w);
     const struct json_value *v, *content = to ? json_find(m, "content") : NULL;
+    const struct json_value *role =
+        w->way->form & CHAT_RENAMED && has_role(m, "developer") ? json_find(m, "role") : NULL;
     struct json_iter at;
     struct json_chars key = {0};
     bool ok = true;
     for (json_members(&at, m); ok && json_next(&at, &key, &v);) {
         if (is_key(key, "tool_calls")) ok = fit_calls(f, v, w->way->form, e);
+        if (v == role) ok = swap_text(f, v, (struct json_chars){"system", 6}, e);
         if (v == content) ok = to(f, m, w, e);
     }
     return ok;
@@ -323,6 +326,7 @@ MUST chat_fit(struct chat_fit *f, const struct json_value *messages, const struc
         is_behind = is_behind || m == w.last;
         w.n_system += is_system(m) && has_text(m);
         f->has_results = f->has_results || (has_role(m, "tool") && has_text(m));
+        f->has_developer = f->has_developer || has_role(m, "developer");
     }
     f->n_system = w.n_system;
     return ok;

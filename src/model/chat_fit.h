@@ -2,8 +2,9 @@
  * call are, and whether and where there is a system role. The messages stay; swaps say what a template
  * sees in their place.
  *
- * A system text is that of a message of the system or of a developer. Where it cannot stand as that, it
- * begins the next user turn that has a text, or ends the last one if no such follows.
+ * A system text is that of a message of the system or of a developer, which may be called the system's.
+ * Where it cannot stand as that, it begins the next user turn that has a text, or ends the last one if no
+ * such follows.
  *
  * Threads: the owner's.
  */
@@ -23,6 +24,7 @@ enum chat_form {
     CHAT_MERGED = 1 << 2,   // system texts stand in user turns, from one of them on
     CHAT_ALTERED = 1 << 3,  // one of them is another
     CHAT_RETOLD = 1 << 4,   // what tools said is something else
+    CHAT_RENAMED = 1 << 5,  // developers are the system
 };
 
 struct chat_way {
@@ -39,6 +41,7 @@ struct chat_fit {
     bool has_arguments;  // CHAT_OBJECTS and CHAT_TEXTS make a difference
     bool has_user;       // a user turn that can take system texts
     bool has_results;    // texts of tools
+    bool has_developer;  // CHAT_RENAMED makes a difference
     size_t n_system;     // messages with a system text
     char *text;          // [len]: of a user turn, while it is put together; blank lines between
     size_t len;
