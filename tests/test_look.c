@@ -89,14 +89,32 @@ static void check_again(void) {
     tap_ok(!n_bad, "what a trial says stands until the next one, which may say otherwise");
     for (int i = 0; i < LOOK_TRIAL; i++) {
         n_with += look_guesses(&l);
-        look_done(&l, &(struct look_step){.time = 1});
+        look_done(&l, &(struct look_step){.time = 1, .guessed = 2, .used = 1});
     }
     tap_ok(n_with == LOOK_TRIAL / 2, "half of a trial's steps guess");
+}
+
+/* Where guesses are wrong, or there is nothing to read for them, few are made. */
+static void check_few(void) {
+    for (uint64_t guessed = 0; guessed <= 30; guessed += 30) {
+        struct look l = {0};
+        int n_with = 0;
+        for (int i = 0; i < LOOK_TRIAL + LOOK_STAND; i++) {
+            bool guesses = look_guesses(&l);
+            n_with += guesses;
+            struct look_step s = {.time = guesses ? 1 : 2, .missing = 50};
+            if (guesses) s.guessed = guessed, s.used = guessed / 3;
+            look_done(&l, &s);
+        }
+        tap_ok(n_with == LOOK_CLEAR, "%llu reads for guesses, a third of use: %d steps guess",
+               (unsigned long long)guessed, n_with);
+    }
 }
 
 int main(void) {
     check_verdict();
     check_corners();
     check_again();
+    check_few();
     return tap_done();
 }

@@ -2,8 +2,15 @@
 
 static const double LEAST_GAIN = 0.02;  // below, a gain is taken for noise
 
+/* Most of what was read is of no use, or nothing had to be. The cache suffers from it, which the times of both
+ * share. */
+static bool is_useless(const struct look *a) {
+    return !a->used || a->used < a->guessed / 2;
+}
+
 bool look_guesses(const struct look *a) {
-    return a->step < LOOK_TRIAL ? (a->step + 1) / 2 % 2 : a->pays;
+    if (a->step >= LOOK_TRIAL) return a->pays;
+    return (a->step + 1) / 2 % 2 && (a->with.n < LOOK_CLEAR || !is_useless(a));
 }
 
 static void add(struct look_sums *s, const struct look_step *step) {
@@ -24,10 +31,8 @@ static double expected(const struct look *a) {
     return s->t / s->n + slope * (a->with.m / a->with.n - s->m / s->n);
 }
 
-/* Where most of what was read is of no use, the cache suffers, which the times of both share. */
 static bool did_pay(const struct look *a) {
-    if (!a->used || a->used < a->guessed / 2) return false;
-    return a->with.t / a->with.n < (1 - LEAST_GAIN) * expected(a);
+    return !is_useless(a) && a->with.t / a->with.n < (1 - LEAST_GAIN) * expected(a);
 }
 
 void look_done(struct look *a, const struct look_step *s) {

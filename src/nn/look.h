@@ -4,7 +4,8 @@
  * cores compute, the readers' share of them. Which is more depends on the disk, the cores, the model and the
  * text, so it is tried: for LOOK_TRIAL steps every other pair of steps guesses, and for the LOOK_STAND after
  * them what was better stands. Steps differ by what happens to be missing far more than by guessing; so the
- * steps without are fitted by a line, time over tiles missing, and those with are held against it.
+ * steps without are fitted by a line, time over tiles missing, and those with are held against it. After
+ * LOOK_CLEAR steps with guesses of which most were wrong there are no more in a trial.
  */
 #ifndef NN_LOOK_H
 #define NN_LOOK_H
@@ -12,7 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { LOOK_TRIAL = 48, LOOK_STAND = 480 };
+enum { LOOK_TRIAL = 48, LOOK_CLEAR = 8, LOOK_STAND = 480 };
 
 /* What a step took. */
 struct look_step {
