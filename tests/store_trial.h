@@ -6,6 +6,7 @@
 #include "base/par.h"
 #include "store/store.h"
 
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,7 +32,9 @@ struct scene {
     struct tile tile[TILES_MOST];
     uint32_t n_tile, n_demand;  // the latter of the former
     uint64_t cache_bytes;
-    uint32_t spoilt;  // a tile that cannot be converted, or 0
+    uint32_t spoilt;    // a tile that cannot be converted, or 0
+    _Atomic bool hold;  // what is being converted waits
+    _Atomic uint32_t n_held;
 };
 
 static uint64_t rng = 88172645463325252U;
@@ -88,10 +91,12 @@ static inline void scene_close(struct scene *s) {
 }
 
 static inline bool convert(void *owner, uint32_t i, void *dst, const void *raw, struct err *e) {
-    const struct scene *s = owner;
+    struct scene *s = owner;
     const uint8_t *from = raw;
     uint8_t *to = dst;
     if ((uintptr_t)dst % 64) return err_set(e, ERR_FORMAT, "tile %u lies badly", i);
+    if (s->hold) s->n_held++;
+    while (s->hold) sched_yield();
     if (i && i == s->spoilt) return err_set(e, ERR_FORMAT, "tile %u is spoilt", i);
     for (uint32_t k = 0; k < s->tile[i].len; k++) to[k] = from[k] ^ XOR_MARK;
     return true;

@@ -217,6 +217,36 @@ static void test_guess(const char *dir) {
     scene_close(&s);
 }
 
+/* All places are being read into for guesses as something else is wanted: it waits for one of them. */
+static void test_full(const char *dir) {
+    static struct scene s;
+    static struct trial t;
+    struct err e = {0};
+    struct view v;
+    uint32_t out[3] = {0}, n = 0;
+    if (!tap_ok(scene_open(&s, dir, 3000001), "files made")) return;
+    cut_tiles(&s, 60000, 60000);
+    s.n_demand = s.n_tile;
+    s.cache_bytes = 0;  // two places
+    bool ok = trial_open(&t, &s, 0, 4, 4, &e) && store_load(t.store, NULL, NULL, &e);
+    for (uint32_t i = 0; ok && i < s.n_tile && n < 3; i++) {
+        if (!store_has(t.store, i) && s.tile[i].mem == s.tile[1].mem) out[n++] = i;
+    }
+    if (tap_ok(ok && n == 3, "two places for %u tiles %s", s.n_tile, e.text)) {
+        store_want(t.store, NULL, 0);
+        s.hold = true;
+        store_guess(t.store, out, 2);
+        while (s.n_held < 2) sched_yield();
+        store_want(t.store, &out[2], 1);
+        s.hold = false;
+        ok = store_get(t.store, out[2], &v, &e) && is_right(&s, out[2], &v);
+        store_put(t.store, out[2]);
+        tap_ok(ok, "guesses take all places: what is wanted gets the first %s", e.text);
+    }
+    trial_close(&t);
+    scene_close(&s);
+}
+
 /* Says at the third tile that nobody wants the rest. */
 static bool enough(void *ctx, uint64_t done, uint64_t total) {
     unsigned *n = ctx;
@@ -578,6 +608,7 @@ int main(int argc, char **argv) {
     test_refusals(dir);
     test_stopped(dir);
     test_guess(dir);
+    test_full(dir);
     test_truncation(dir);
     test_close(dir);
     test_idle(dir);
