@@ -83,7 +83,8 @@ static MUST set_value(const struct opt *o, void *conf, const char *value, struct
         return true;
     }
     if (o->kind == OPT_MOST && strcmp(value, "-1") == 0) {
-        memcpy(to, &(uint32_t){(uint32_t)o->to}, sizeof(uint32_t));
+        uint32_t most = (uint32_t)o->to;
+        memcpy(to, &most, sizeof most);
         return true;
     }
     switch (o->kind) {
