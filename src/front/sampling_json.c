@@ -105,7 +105,7 @@ MUST sampling_read(const struct json_value *root, struct sampler *s, struct err 
     }
     if (s->top_n_sigma < 0) s->top_n_sigma = 0;  // llama.cpp's way to say off
     s->top_k = (int32_t)top_k;
-    s->last_n = last_n < 0 ? SAMPLER_WINDOW : (int32_t)last_n;  // -1: all of the context
+    s->last_n = last_n < 0 ? SAMPLER_WINDOW : (int32_t)last_n;  // -1: the widest
     return sampler_check(s, e);
 }
 
