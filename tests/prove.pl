@@ -7,6 +7,8 @@ use strict;
 use warnings;
 use TAP::Harness;
 
+use constant SAY_LINES => 8;    # of what one failed test says
+
 my $jobs = 1;
 if (@ARGV && $ARGV[0] eq '-j') { shift; $jobs = shift; }
 my $limit = $ENV{TEST_TIMEOUT} || 600;    # seconds for one test program
@@ -37,6 +39,21 @@ my $harness = TAP::Harness->new({
     # What is bounded in seconds, or hangs on what is measured of the machine, is tried with nothing beside it.
     rules => {seq => [{seq => 'tests/{kill,lab,draft,budget}.t'}, {par => '**'}]},
 });
+
+# What a failed test said of itself is told again at the end, where whoever has only that can read it.
+my (%says, @failures);
+$harness->callback(made_parser => sub {
+    my ($parser, $job) = @_;
+    my $name = $job->[1];
+    $parser->callback(test => sub {
+        my $t = shift;
+        $says{$name} = $t->is_ok ? 0 : SAY_LINES;
+        push @failures, "$name: " . $t->as_string if !$t->is_ok;
+    });
+    $parser->callback(comment => sub {
+        push @failures, '    ' . $_[0]->as_string if $says{$name} && $says{$name}-- > 0;
+    });
+});
 my $all = $harness->runtests(@ARGV);
 
 my ($passed, $failed, $skipped) = (0, 0, 0);
@@ -51,5 +68,6 @@ for my $p ($all->parsers) {
     $failed++ if !$bad && ($p->parse_errors || $p->exit || $p->wait);
 }
 print "skipped: $_\n" for @why;
+print "$_\n" for @failures;
 print "$passed passed, $failed failed, $skipped skipped\n";
 exit($failed || !$all->all_passed ? 1 : 0);
