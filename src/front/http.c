@@ -1,17 +1,12 @@
-#include "front/http.h"
-
-#include "base/clock.h"
-#include "base/json.h"
-#include "base/listen.h"
-#include "base/log.h"
+/* http.c - a request from its first header to the end of its reply; the service opened and closed.
+ *
+ * on_request() is the way in: the head is checked, the body taken, the route's handler called; what that
+ * does next is http_reply.c's. All of it runs on the library's thread but opening and closing, which are
+ * the owner's. A request that is refused (refuse()) gets a reply that says why. */
 #include "base/text.h"
-#include "front/limits.h"
+#include "front/http_own.h"
 
 #include <assert.h>
-#include <errno.h>
-#include <microhttpd.h>
-#include <poll.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -22,272 +17,15 @@
 enum {
     IDLE_S = 30,         // a client that neither sends nor takes anything
     CONNS_SPARE = 8,     // the library counts one for a moment longer than we do
-    WATCH_MS = 250,      // how late a deadline may be noticed
-    CHUNK = 4 << 10,     // bytes of a stream sent at once
     DISCARD = 16 << 20,  // of a refused body, read so that the client gets to read our reply
 };
 
-/* A connection, as the watch knows it. */
-struct conn {
-    int fd;                  // -1: the slot is free
-    bool is_known;           // to the library: it will tell of its end
-    uint64_t since_ns;       // waits for a request since then; 0: has one
-    uint64_t deadline_ns;    // for what it must send; 0: none
-    struct http_request *q;  // its job is under way
-};
-
-struct http {
-    struct http_conf conf;
-    struct http_limits limits;
-    char *api_key;  // owned copy, or NULL
-    struct MHD_Daemon *daemon;
-    uint16_t port;
-    size_t body_bytes;  // of all bodies; the library's thread
-    pthread_t watch;
-    int wake_fd;  // wakes the watch
-    struct listen listen;
-    uint64_t accept_ns;  // before then nobody is let in; the watch's thread
-
-    pthread_mutex_t lock;  // what follows, and what struct http_request says
-    bool is_closing;
-    uint32_t n_conn;
-    struct conn conn[HTTP_CONNS];
-};
-
-struct http_request {
-    struct http *h;
-    struct conn *conn;
-    struct MHD_Connection *c;
-    const struct http_route *route;
-    bool has_body;
-    unsigned refused;  // status of a refusal that waits for the rest of the body
-    const char *why;   // and its sentence
-    char *body;        // [cap_body]
-    size_t n_body, cap_body, discarded;
-    bool is_handled, is_replied, is_queued, is_finished, is_broken;
-    char warning[HTTP_WARNING];  // "": none
-    const char *quiet;
-    char *out;  // [cap_out]: written, from at_out on not yet sent
-    size_t at_out, n_out, cap_out;
-
-    /* under the lock */
-    struct http_job *job;
-    bool is_paused, is_woken, is_gone, is_quiet;
-    bool is_stream;
-    uint64_t said_ns;  // when the stream last said something
-};
-
-static const char *const json_type = "application/json";
-
-/* --- replies --- */
-
-struct meaning {
-    unsigned status;
-    const char *type, *code;
-};
-
-static const struct meaning *meaning(unsigned status) {
-    static const struct meaning all[] = {
-        {400, "invalid_request_error", NULL},
-        {401, "authentication_error", "invalid_api_key"},
-        {404, "not_found_error", "not_found"},
-        {405, "invalid_request_error", "method_not_allowed"},
-        {411, "invalid_request_error", "length_required"},
-        {413, "invalid_request_error", "too_large"},
-        {415, "invalid_request_error", "unsupported_media_type"},
-        {429, "rate_limit_error", "rate_limit_exceeded"},
-        {503, "unavailable_error", "unavailable"},
-        {500, "server_error", "server_error"},
-    };
-    size_t i = 0, last = sizeof all / sizeof *all - 1;
-    while (i < last && all[i].status != status) i++;
-    return &all[i];
-}
-
-const char *http_error_type(unsigned status) {
-    return meaning(status)->type;
-}
-
-static void add(struct MHD_Response *r, const char *name, const char *value) {
-    if (MHD_add_response_header(r, name, value) != MHD_YES) log_debug("http", "no %s header", name);
-}
-
-void http_warn(struct http_request *q, const char *text) {
-    int n = snprintf(q->warning, sizeof q->warning, "299 - \"%s", text);
-    size_t len = n < (int)sizeof q->warning - 1 ? (size_t)n : sizeof q->warning - 2;
-    for (size_t i = strlen("299 - \""); i < len; i++) {
-        char *c = &q->warning[i];
-        if (*c < ' ' || *c > '~' || *c == '"' || *c == '\\') *c = '?';
-    }
-    memcpy(q->warning + len, "\"", 2);
-}
-
-static const char *allowed(const struct http_route *r) {
-    return strcmp(r->method, "GET") == 0 ? "GET, HEAD, OPTIONS" : "POST, OPTIONS";
-}
-
-static void send_reply(struct http_request *q, unsigned status, const char *type,
-                       struct MHD_Response *r) {
-    assert(!q->is_replied);
-    q->is_replied = true;
-    if (!r) return;  // no memory: the connection is closed
-    if (type) add(r, MHD_HTTP_HEADER_CONTENT_TYPE, type);
-    add(r, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
-    add(r, "X-Content-Type-Options", "nosniff");
-    if (status == MHD_HTTP_UNAUTHORIZED) add(r, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer");
-    if (status == MHD_HTTP_TOO_MANY_REQUESTS) add(r, MHD_HTTP_HEADER_RETRY_AFTER, "5");
-    if (status == MHD_HTTP_SERVICE_UNAVAILABLE) add(r, MHD_HTTP_HEADER_RETRY_AFTER, "10");
-    if (q->route && (status == MHD_HTTP_METHOD_NOT_ALLOWED || status == MHD_HTTP_NO_CONTENT)) {
-        add(r, MHD_HTTP_HEADER_ALLOW, allowed(q->route));
-    }
-    if (q->warning[0]) add(r, MHD_HTTP_HEADER_WARNING, q->warning);
-    if (q->refused && !q->is_handled) add(r, MHD_HTTP_HEADER_CONNECTION, "close");
-    q->is_queued = MHD_queue_response(q->c, status, r) == MHD_YES;
-    MHD_destroy_response(r);
-}
-
-void http_reply(struct http_request *q, unsigned status, const char *type, const char *body,
-                size_t len) {
-    send_reply(q, status, type, MHD_create_response_from_buffer_copy(len, body));
-}
-
-void http_error(struct http_request *q, unsigned status, const char *code, const char *message) {
-    const struct meaning *m = meaning(status);
-    char text[4096];
-    struct json j;
-    json_mem(&j, text, sizeof text);
-    json_object(&j);
-    json_key(&j, "error");
-    json_object(&j);
-    json_put_text(&j, "message", message);
-    json_put_text(&j, "type", m->type);
-    json_put_text(&j, "param", NULL);
-    json_put_text(&j, "code", code ? code : m->code);
-    json_end(&j);
-    json_end(&j);
-    http_reply(q, status, json_type, text, j.is_full ? 0 : j.len);
-}
-
-/* --- waiting for what others do --- */
-
-static void poke(const struct http *h) {
-    if (eventfd_write(h->wake_fd, 1) != 0) log_debug("http", "the watch is not woken");
-}
-
-/* Its thread shall look again. Under the lock. */
-static void unpause(struct http_request *q) {
-    if (!q->is_paused) return;
-    q->is_paused = false;
-    MHD_resume_connection(q->c);
-}
-
-void http_wake(struct http_request *q) {
-    struct http *h = q->h;
-    pthread_mutex_lock(&h->lock);
-    q->is_woken = true;
-    unpause(q);
-    pthread_mutex_unlock(&h->lock);
-}
-
-void http_wait(struct http_request *q, struct http_job *j) {
-    struct http *h = q->h;
-    pthread_mutex_lock(&h->lock);
-    q->job = j;
-    q->conn->q = q;
-    pthread_mutex_unlock(&h->lock);
-    poke(h);  // whether the client leaves is of interest from now on
-}
-
-enum next { NEXT_STEP, NEXT_QUIET, NEXT_PAUSE, NEXT_GONE };
-
-/* What to do when there is nothing to send; NEXT_PAUSE: the connection is suspended now. */
-static enum next look(struct http_request *q) {
-    enum next n = NEXT_PAUSE;
-    pthread_mutex_lock(&q->h->lock);
-    if (q->is_gone || q->h->is_closing) {
-        n = NEXT_GONE;
-    } else if (q->is_woken) {
-        n = NEXT_STEP;
-    } else if (q->is_quiet) {
-        n = NEXT_QUIET;
-    } else {
-        q->is_paused = true;
-        MHD_suspend_connection(q->c);
-    }
-    q->is_woken = q->is_quiet = false;
-    pthread_mutex_unlock(&q->h->lock);
-    return n;
-}
-
-/* --- streams --- */
-
-void http_write(struct http_request *q, const char *s, size_t len) {
-    if (q->is_broken) return;
-    if (q->at_out == q->n_out) q->at_out = q->n_out = 0;
-    if (len > HTTP_STREAM_ROOM - q->n_out) {
-        q->is_broken = true;
-        return;
-    }
-    if (len > q->cap_out - q->n_out) {
-        size_t cap = 2 * q->n_out + len;
-        char *grown = realloc(q->out, cap);
-        if (!grown) {
-            q->is_broken = true;
-            return;
-        }
-        q->out = grown;
-        q->cap_out = cap;
-    }
-    memcpy(q->out + q->n_out, s, len);
-    q->n_out += len;
-}
-
-void http_finish(struct http_request *q) {
-    q->is_finished = true;
-}
-
-static size_t take(struct http_request *q, char *buf, size_t max) {
-    size_t n = q->n_out - q->at_out;
-    if (n > max) n = max;
-    memcpy(buf, q->out + q->at_out, n);
-    q->at_out += n;
-    pthread_mutex_lock(&q->h->lock);
-    q->said_ns = clock_ns();
-    pthread_mutex_unlock(&q->h->lock);
-    return n;
-}
-
-/* The library has room for more of the stream. */
-static ssize_t on_read(void *ctx, uint64_t pos, char *buf, size_t max) {
-    struct http_request *q = ctx;
-    (void)pos;
-    for (;;) {
-        if (q->is_broken) return MHD_CONTENT_READER_END_WITH_ERROR;
-        if (q->at_out < q->n_out) return (ssize_t)take(q, buf, max);
-        if (q->is_finished) return MHD_CONTENT_READER_END_OF_STREAM;
-        switch (look(q)) {
-        case NEXT_STEP: q->job->step(q->job, q); break;
-        case NEXT_QUIET: http_write(q, q->quiet, strlen(q->quiet)); break;
-        case NEXT_PAUSE: return 0;
-        case NEXT_GONE: return MHD_CONTENT_READER_END_WITH_ERROR;
-        }
-    }
-}
-
-void http_stream(struct http_request *q, const char *type, const char *quiet) {
-    q->quiet = quiet;
-    pthread_mutex_lock(&q->h->lock);
-    q->is_stream = true;
-    q->is_woken = true;  // the first step comes unasked
-    q->said_ns = clock_ns();
-    pthread_mutex_unlock(&q->h->lock);
-    struct MHD_Response *r =
-        MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, CHUNK, on_read, q, NULL);
-    if (r) add(r, "X-Accel-Buffering", "no");  // a proxy must not collect it
-    send_reply(q, MHD_HTTP_OK, type, r);
-}
-
 /* --- bodies --- */
+
+static void refuse(struct http_request *q, unsigned status, const char *why) {
+    q->refused = status;
+    q->why = why;
+}
 
 const char *http_body(const struct http_request *q, size_t *len) {
     *len = q->n_body;
@@ -314,16 +52,15 @@ static bool grow_body(struct http_request *q, size_t cap) {
             return true;
         }
     }
-    q->refused = MHD_HTTP_SERVICE_UNAVAILABLE;
-    q->why = "too many requests are being received at once; try again";
+    refuse(q, MHD_HTTP_SERVICE_UNAVAILABLE,
+           "too many requests are being received at once; try again");
     return false;
 }
 
 /* A piece of the body; false: no more of it is wanted, the connection ends. */
 static bool add_body(struct http_request *q, const char *data, size_t len) {
     if (!q->refused && len > q->h->limits.body - q->n_body) {
-        q->refused = MHD_HTTP_CONTENT_TOO_LARGE;
-        q->why = q->h->limits.too_large;
+        refuse(q, MHD_HTTP_CONTENT_TOO_LARGE, q->h->limits.too_large);
     }
     if (!q->refused && len > q->cap_body - q->n_body) {
         size_t twice = q->cap_body ? 2 * q->cap_body : HTTP_BODY_FIRST;
@@ -340,15 +77,16 @@ static bool add_body(struct http_request *q, const char *data, size_t len) {
     return true;
 }
 
-/* --- what comes in --- */
+/* --- what the head of a request tells --- */
 
 static const char *header(const struct http_request *q, const char *name) {
     return MHD_lookup_connection_value(q->c, MHD_HEADER_KIND, name);
 }
 
 static bool is_json(const char *type) {
-    size_t n = strlen(json_type);
-    return strncasecmp(type, json_type, n) == 0 && (type[n] == '\0' || strchr("; \t", type[n]));
+    static const char json[] = "application/json";
+    size_t n = sizeof json - 1;
+    return strncasecmp(type, json, n) == 0 && (type[n] == '\0' || strchr("; \t", type[n]));
 }
 
 /* Takes as long for any wrong key of the right length. */
@@ -381,11 +119,6 @@ static const struct http_route *find_route(const struct http *h, const char *pat
         if (*is_method || !found) found = r;
     }
     return found;
-}
-
-static void refuse(struct http_request *q, unsigned status, const char *why) {
-    q->refused = status;
-    q->why = why;
 }
 
 /* What the headers alone tell. */
@@ -423,16 +156,14 @@ static void check_head(struct http_request *q, const char *path, const char *met
     if (n && !q->refused) (void)grow_body(q, (size_t)n);
 }
 
+/* --- requests --- */
+
 static void reply_refusal(struct http_request *q) {
     if (q->refused == MHD_HTTP_NO_CONTENT) {
         http_reply(q, MHD_HTTP_NO_CONTENT, NULL, "", 0);
     } else {
         http_error(q, q->refused, NULL, q->why);
     }
-}
-
-static uint64_t in_ms(unsigned ms) {
-    return clock_ns() + ms * (uint64_t)1000000;
 }
 
 static struct http_request *begin(struct http *h, struct MHD_Connection *c, const char *path,
@@ -450,23 +181,6 @@ static struct http_request *begin(struct http *h, struct MHD_Connection *c, cons
     q->conn->deadline_ns = q->has_body ? in_ms(h->conf.times.body_ms) : 0;
     pthread_mutex_unlock(&h->lock);
     return q;
-}
-
-/* After the handler, and each time the connection was resumed before there was a reply. */
-static enum MHD_Result settle(struct http_request *q) {
-    while (!q->is_replied) {
-        if (!q->job) {
-            http_error(q, MHD_HTTP_INTERNAL_SERVER_ERROR, NULL, "the request was left unanswered");
-            break;
-        }
-        switch (look(q)) {
-        case NEXT_STEP:
-        case NEXT_QUIET: q->job->step(q->job, q); break;
-        case NEXT_PAUSE: return MHD_YES;
-        case NEXT_GONE: return MHD_NO;
-        }
-    }
-    return q->is_queued ? MHD_YES : MHD_NO;
 }
 
 /* Called for the headers, for each piece of the body, at its end, and after each pause. */
@@ -502,7 +216,7 @@ static enum MHD_Result on_request(void *ctx, struct MHD_Connection *c, const cha
         }
         drop_body(q);
     }
-    return settle(q);
+    return http_step(q);
 }
 
 static void on_completed(void *ctx, struct MHD_Connection *c, void **request,
@@ -524,180 +238,6 @@ static void on_completed(void *ctx, struct MHD_Connection *c, void **request,
     *request = NULL;
 }
 
-/* --- connections --- */
-
-/* Who has waited longest for its (next) request goes, so that others get in. Under the lock. */
-static void make_room(struct http *h) {
-    struct conn *oldest = NULL;
-    for (size_t i = 0; i < HTTP_CONNS; i++) {
-        struct conn *k = &h->conn[i];
-        if (k->fd < 0 || !k->is_known || !k->since_ns) continue;
-        if (!oldest || k->since_ns < oldest->since_ns) oldest = k;
-    }
-    if (!oldest) return;
-    shutdown(oldest->fd, SHUT_RDWR);
-    oldest->since_ns = oldest->deadline_ns = 0;  // once is enough
-}
-
-static struct conn *conn_of(struct http *h, int fd) {
-    for (size_t i = 0; i < HTTP_CONNS; i++) {
-        if (h->conn[i].fd == fd) return &h->conn[i];
-    }
-    return NULL;
-}
-
-static void free_conn(struct http *h, struct conn *k) {
-    *k = (struct conn){.fd = -1};
-    h->n_conn--;
-}
-
-static void on_connection(void *ctx, struct MHD_Connection *c, void **slot,
-                          enum MHD_ConnectionNotificationCode what) {
-    struct http *h = ctx;
-    const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD);
-    pthread_mutex_lock(&h->lock);
-    bool was_full = h->n_conn >= h->limits.conns;
-    if (what == MHD_CONNECTION_NOTIFY_STARTED) {
-        struct conn *k = info ? conn_of(h, info->connect_fd) : NULL;
-        if (k) k->is_known = true;
-        *slot = k;
-    } else if (*slot) {
-        free_conn(h, *slot);  // the library closes the socket after this
-    }
-    pthread_mutex_unlock(&h->lock);
-    if (was_full) poke(h);  // others may wait to get in
-}
-
-/* A slot for the new connection. A slot of this number is of one that the library gave up unsaid, for
- * want of memory. */
-static void claim(struct http *h, int fd) {
-    pthread_mutex_lock(&h->lock);
-    if (h->n_conn >= h->limits.conns * 3 / 4) make_room(h);
-    struct conn *k = conn_of(h, fd);
-    if (k) free_conn(h, k);
-    k = conn_of(h, -1);
-    assert(k);  // fewer than all are in use
-    *k = (struct conn){
-        .fd = fd, .since_ns = clock_ns(), .deadline_ns = in_ms(h->conf.times.header_ms)};
-    h->n_conn++;
-    pthread_mutex_unlock(&h->lock);
-}
-
-static void unclaim(struct http *h, int fd) {
-    pthread_mutex_lock(&h->lock);
-    struct conn *k = conn_of(h, fd);
-    if (k) free_conn(h, k);
-    pthread_mutex_unlock(&h->lock);
-}
-
-static bool is_full(struct http *h) {
-    pthread_mutex_lock(&h->lock);
-    bool is = h->n_conn >= h->limits.conns;
-    pthread_mutex_unlock(&h->lock);
-    return is;
-}
-
-/* Lets in who waits at a listening socket. */
-static void let_in(struct http *h, int listener) {
-    while (!is_full(h)) {
-        struct sockaddr_storage from;
-        socklen_t len = sizeof from;
-        struct sockaddr *at = (struct sockaddr *)(void *)&from;
-        int fd = accept4(listener, at, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
-        if (fd < 0) {
-            /* No descriptors or no memory: the socket stays readable, we must not spin on it. */
-            bool is_calm = errno == EAGAIN || errno == ECONNABORTED || errno == EINTR;
-            if (!is_calm) h->accept_ns = in_ms(WATCH_MS);
-            return;
-        }
-        claim(h, fd);
-        if (MHD_add_connection(h->daemon, fd, at, len) != MHD_YES) unclaim(h, fd);
-    }
-}
-
-/* --- the watch --- */
-
-static bool has_hung_up(int fd) {
-    struct pollfd p = {.fd = fd, .events = POLLRDHUP};
-    return poll(&p, 1, 0) > 0 && (p.revents & (POLLRDHUP | POLLHUP | POLLERR));
-}
-
-/* One connection. Under the lock. */
-static void check_conn(const struct http *h, struct conn *k, uint64_t now) {
-    struct http_request *q = k->q;
-    if (!k->is_known) return;
-    if (k->deadline_ns && now >= k->deadline_ns) {
-        shutdown(k->fd, SHUT_RDWR);
-        k->deadline_ns = 0;
-    }
-    if (!q || q->is_gone) return;
-    uint64_t quiet_ns = h->conf.times.quiet_ms * (uint64_t)1000000;
-    if (has_hung_up(k->fd)) {
-        q->is_gone = true;
-        unpause(q);
-    } else if (q->is_paused && q->is_stream && q->quiet && now - q->said_ns >= quiet_ns) {
-        q->is_quiet = true;
-        unpause(q);
-    }
-}
-
-enum { AT_WAKE, AT_CHANGES, AT_LISTEN };
-
-/* What to wait for: in this order, then the clients that wait for us. Returns how many. */
-static nfds_t list_fds(struct http *h, struct pollfd *fd, int *ms) {
-    nfds_t n = AT_LISTEN;
-    fd[AT_WAKE] = (struct pollfd){.fd = h->wake_fd, .events = POLLIN};
-    fd[AT_CHANGES] = (struct pollfd){.fd = h->listen.changes_fd, .events = POLLIN};
-    bool is_open = clock_ns() >= h->accept_ns;
-    pthread_mutex_lock(&h->lock);
-    is_open = is_open && h->n_conn < h->limits.conns;
-    for (uint32_t i = 0; i < h->listen.n; i++) {
-        fd[n++] = (struct pollfd){.fd = is_open ? h->listen.at[i].fd : -1, .events = POLLIN};
-    }
-    for (size_t i = 0; i < HTTP_CONNS; i++) {
-        const struct conn *k = &h->conn[i];
-        if (k->fd < 0 || !k->q || k->q->is_gone) continue;
-        fd[n++] = (struct pollfd){.fd = k->fd, .events = POLLRDHUP};
-    }
-    *ms = h->n_conn || !is_open ? WATCH_MS : -1;
-    pthread_mutex_unlock(&h->lock);
-    return n;
-}
-
-/* Lets clients in, and sleeps until there is one, one that waits for us leaves, or it is time to look
- * at the deadlines. A client that only closes its sending side counts as gone: those of HTTP do not
- * do that. */
-static void *watch(void *ctx) {
-    struct http *h = ctx;
-    struct pollfd fd[AT_LISTEN + LISTENERS + HTTP_CONNS];
-    struct err e;
-    bool is_closing = false;
-    (void)pthread_setname_np(pthread_self(), "dair-http");
-    while (!is_closing) {
-        int ms = -1;
-        nfds_t n = list_fds(h, fd, &ms);
-        poll(fd, n, ms);
-        if (fd[AT_WAKE].revents) {
-            eventfd_t ignored;
-            eventfd_read(h->wake_fd, &ignored);
-        }
-        for (uint32_t i = 0; i < h->listen.n; i++) {
-            if (fd[AT_LISTEN + i].revents) let_in(h, h->listen.at[i].fd);
-        }
-        if (fd[AT_CHANGES].revents && !listen_follow(&h->listen, &e))
-            log_error("http", "%s", e.text);
-        uint64_t now = clock_ns();
-        pthread_mutex_lock(&h->lock);
-        for (size_t i = 0; i < HTTP_CONNS; i++) {
-            if (h->conn[i].fd >= 0) check_conn(h, &h->conn[i], now);
-        }
-        is_closing = h->is_closing;
-        pthread_mutex_unlock(&h->lock);
-    }
-    return NULL;
-}
-
 /* --- opening and closing --- */
 
 static MUST start_daemon(struct http *h, struct err *e) {
@@ -713,31 +253,11 @@ static MUST start_daemon(struct http *h, struct err *e) {
         MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ITC |
             MHD_USE_NO_LISTEN_SOCKET,
         0, NULL, NULL, on_request, h, MHD_OPTION_NOTIFY_COMPLETED, on_completed, h,
-        MHD_OPTION_NOTIFY_CONNECTION, on_connection, h, MHD_OPTION_CONNECTION_TIMEOUT,
+        MHD_OPTION_NOTIFY_CONNECTION, http_on_connection, h, MHD_OPTION_CONNECTION_TIMEOUT,
         (unsigned)IDLE_S, MHD_OPTION_CONNECTION_LIMIT, m->conns + CONNS_SPARE,
         MHD_OPTION_PER_IP_CONNECTION_LIMIT, m->per_ip, MHD_OPTION_CONNECTION_MEMORY_LIMIT, m->head,
         MHD_OPTION_CLIENT_DISCIPLINE_LVL, 1, MHD_OPTION_END);
-    if (h->daemon) return true;
-    listen_close(&h->listen);
-    return err_set(e, ERR_MEMORY, "the HTTP service does not start");
-}
-
-static MUST start_watch(struct http *h, struct err *e) {
-    int bad = pthread_create(&h->watch, NULL, watch, h);
-    if (!bad) return true;
-    errno = bad;
-    return err_sys(e, "no thread for the HTTP watch");
-}
-
-static void stop_watch(struct http *h) {
-    pthread_mutex_lock(&h->lock);
-    h->is_closing = true;  // nothing pauses any more
-    for (size_t i = 0; i < HTTP_CONNS; i++) {
-        if (h->conn[i].fd >= 0 && h->conn[i].q) unpause(h->conn[i].q);
-    }
-    pthread_mutex_unlock(&h->lock);
-    poke(h);
-    pthread_join(h->watch, NULL);
+    return h->daemon || err_set(e, ERR_MEMORY, "the HTTP service does not start");
 }
 
 /* What was started of it before it failed, or all. */
@@ -757,7 +277,7 @@ static MUST start(struct http *h, struct err *e) {
     }
     h->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (h->wake_fd < 0) return err_sys(e, "no event for the HTTP watch");
-    return start_daemon(h, e) && start_watch(h, e);
+    return start_daemon(h, e) && http_watch_start(h, e);
 }
 
 MUST http_open(struct http **out, const struct http_conf *c, struct err *e) {
@@ -795,11 +315,11 @@ static bool is_settled(struct http *h) {
 /* The library tells nobody but on_completed() that a reply has left, so this looks again and again. */
 void http_settle(struct http *h, unsigned ms) {
     const struct timespec pause = {.tv_nsec = 2000000};
-    uint64_t until = clock_ns() + ms * (uint64_t)1000000;
+    uint64_t until = in_ms(ms);
     while (!is_settled(h) && clock_ns() < until) nanosleep(&pause, NULL);
 }
 
 void http_close(struct http *h) {
-    stop_watch(h);
+    http_watch_stop(h);
     destroy(h);
 }

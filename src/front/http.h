@@ -1,5 +1,5 @@
-/* http.h - HTTP/1.1 for strangers: limits, routes, bodies, replies that come later, streams. The one
- * door to libmicrohttpd.
+/* http.h - HTTP/1.1 for strangers: limits, routes, bodies, replies that come later, streams. Behind it
+ * stands libmicrohttpd.
  *
  * One thread of the library serves all connections; handlers and steps run on it and must be short. A
  * second thread watches: it wakes what waits when its client has gone, and closes who takes too long.
@@ -36,6 +36,7 @@ enum {
     HTTP_QUIET_MS = 5000,        // a stream that has nothing to say says its `quiet` text
     HTTP_STREAM_ROOM = 4 << 20,  // bytes of a stream that wait to be sent
     HTTP_WARNING = 200,          // bytes of a warning
+    HTTP_ERROR = 4096,           // bytes, enough for the JSON of an error
 };
 
 struct http;
@@ -90,8 +91,9 @@ void http_reply(struct http_request *q, unsigned status, const char *type, const
 /* {"error":{"message","type","param","code"}}; code: NULL for the status's own. 429 and 503 carry
  * Retry-After. */
 void http_error(struct http_request *q, unsigned status, const char *code, const char *message);
-/* The "type" of an error with this status. */
-const char *http_error_type(unsigned status);
+/* Only that JSON, for a stream. Returns its length, 0: out is too small. */
+size_t http_error_text(char *out, size_t cap, unsigned status, const char *code,
+                       const char *message);
 
 /* Before the reply or the stream is begun: its head has `Warning: 299 - "text"` (RFC 7234, 5.5), as
  * Kubernetes tells its clients of what was taken but not as asked. What is not printable ASCII becomes '?';

@@ -244,20 +244,10 @@ static MUST write_choice(struct job *j, struct choice *c, struct err *e) {
 }
 
 static void write_error(struct job *j, const struct err *why) {
-    char text[4096];
-    struct json w;
-    json_mem(&w, text, sizeof text);
-    json_object(&w);
-    json_key(&w, "error");
-    json_object(&w);
-    json_put_text(&w, "message", why->text);
-    json_put_text(&w, "type", http_error_type(job_status(why)));
-    json_put_text(&w, "param", NULL);
-    json_put_text(&w, "code", "generation_failed");
-    json_end(&w);
-    json_end(&w);
+    char text[HTTP_ERROR];
+    size_t n = http_error_text(text, sizeof text, job_status(why), "generation_failed", why->text);
     write_text(j, "data: ");
-    write_text(j, text);
+    http_write(j->q, text, n);
     write_text(j, "\n\n");
     http_finish(j->q);
 }
