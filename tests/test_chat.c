@@ -364,6 +364,9 @@ static void test_system(const struct tok *b) {
         changes[] = "{{ messages[0].content | upper }}" LIST, knows[] = "s" LIST,
         first[] = "{% if messages[0].role == 'system' %}{{ messages[0].content }}|{% endif %}"
                   "{% for m in messages if m.role != 'system' %}{{ m.content }};{% endfor %}",
+        pair[] = "{% if messages[0].role == 'system' %}{{ messages[0].content }}|"
+                 "{{ raise_exception('too few') if messages | length < 3 }}{% endif %}"
+                 "{% for m in messages if m.role != 'system' %}{{ m.content }};{% endfor %}",
         last[] = "{% set ns = namespace(s='') %}{% for m in messages if m.role == 'system' %}"
                  "{% set ns.s = m.content ~ '|' %}{% endfor %}{{ ns.s }}"
                  "{% for m in messages if m.role != 'system' %}{{ m.content }};{% endfor %}",
@@ -392,6 +395,8 @@ static void test_system(const struct tok *b) {
             "{{ raise_exception('roles must alternate') }}{% endif %}{% endfor %}" LIST,
         prints[] = "{{ raise_exception('no system role') if messages[0].role == 'system' }}" LIST
                    "{{ messages[-1].tool_calls[0].arguments }}",
+        dicts[] = "{% for m in messages %}{{ m if m.role == 'system' else m.content }};{% endfor %}"
+                  "{{ messages[-1].tool_calls[0].arguments }}",
         both[] = "{{ raise_exception('no system role') if messages[0].role == 'system' }}" LIST
                  "{{ 'f' + messages[-1].tool_calls[0].arguments }}";
     static const struct {
@@ -416,6 +421,8 @@ static void test_system(const struct tok *b) {
         {"of which the first is kept", first,
          "[" SYSTEM("\"S\"") SYSTEM("\" \"") SYSTEM("\"T\"") SYSTEM("\"U\"") USER("\"a\"") "]",
          "S|T\n\nU\n\na;", true},
+        {"of which the first is kept, but not alone", pair,
+         "[" SYSTEM("\"S\"") SYSTEM("\"T\"") USER("\"a\"") "]", "S\n\nT\n\na;", true},
         {"of which the last is kept", last, "[" SYSTEM("\"S\"") SYSTEM("\"T\"") USER("\"a\"") "]",
          "S\n\nT\n\na;", true},
         {"all of them", LIST, "[" SYSTEM("\"S\"") SYSTEM("\"T\"") USER("\"a\"") "]",
@@ -479,6 +486,10 @@ static void test_system(const struct tok *b) {
          "[" SYSTEM("\"S\"") USER("\"a\"") ",{\"content\":\"c\",\"role\":\"assistant\","
                                            "\"tool_calls\":[{\"arguments\":{\"a\":1}}]}]",
          "user:S\n\na;assistant:c;f{\"a\":1}", true},
+        {"kept, if not as a text alone, and arguments", dicts,
+         "[" SYSTEM("\"S\"") USER("\"a\"") ",{\"content\":\"c\",\"role\":\"assistant\","
+                                           "\"tool_calls\":[{\"arguments\":{\"a\":1}}]}]",
+         "{'role': 'system', 'content': 'S'};a;c;{\"a\":1}", false},
         {"and arguments that are printed", prints,
          "[" SYSTEM("\"S\"") USER("\"a\"") ",{\"content\":\"c\",\"role\":\"assistant\","
                                            "\"tool_calls\":[{\"arguments\":{\"a\":1}}]}]",

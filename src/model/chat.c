@@ -253,31 +253,34 @@ static MUST fill_vars(const struct job *job, const struct chat_fit *fit,
     return true;
 }
 
+/* A template that takes long is not rendered time and again. */
 static MUST render_text(const struct job *job, const struct chat_fit *fit, struct jinja_text *out,
                         struct err *e) {
     const char *word = job->r.add_generation_prompt ? "true" : "false";
     struct json_doc *gen = NULL;
+    if (*job->spent > JINJA_STEPS) {
+        return err_set(e, ERR_LIMIT, "the chat template takes too long to be tried in other ways");
+    }
     if (!json_read(&gen, word, strlen(word), strlen(word), e)) return false;
     struct vars *v = calloc(1, sizeof *v);
     bool ok = v ? fill_vars(job, fit, json_root(gen), v, e) &&
                       jinja_render(job->jinja, v->var, v->n, job->clock, out, e)
                 : err_set(e, ERR_MEMORY, "no memory for the template's variables");
+    *job->spent += out->steps;
     free(v);
     json_free(gen);
     return ok;
 }
 
-/* A template that takes long is not rendered time and again. fit is filled in any case, and to be freed. */
-static MUST render(const struct job *job, struct chat_fit *fit, struct chat_prompt *out,
+static MUST render(const struct job *job, struct chat_facts *facts, struct chat_prompt *out,
                    struct err *e) {
     const struct chat *c = job->chat;
+    struct chat_fit fit;
     *out = (struct chat_prompt){.is_merged = job->way.form & CHAT_MERGED};
-    if (!chat_fit(fit, job->r.messages, &job->way, e)) return false;
-    if (*job->spent > JINJA_STEPS) {
-        return err_set(e, ERR_LIMIT, "the chat template takes too long to be tried in other ways");
-    }
-    bool ok = render_text(job, fit, &out->text, e);
-    *job->spent += out->text.steps;
+    bool ok =
+        chat_fit(&fit, job->r.messages, &job->way, e) && render_text(job, &fit, &out->text, e);
+    *facts = fit.facts;
+    chat_fit_free(&fit);
     if (!ok) return false;
     if (c->style.kind != REASONING_TAGS || !job->r.add_generation_prompt) return true;
     const struct jinja_text *t = &out->text;
@@ -291,11 +294,10 @@ static MUST render(const struct job *job, struct chat_fit *fit, struct chat_prom
 /* Whether another job makes the same prompt. A template that refuses it tells the two apart. */
 static bool is_same(const struct job *other, const struct chat_prompt *p) {
     struct chat_prompt q;
-    struct chat_fit fit;
+    struct chat_facts ignored;
     struct err e;
-    bool same = render(other, &fit, &q, &e) && q.text.len == p->text.len &&
+    bool same = render(other, &ignored, &q, &e) && q.text.len == p->text.len &&
                 !memcmp(q.text.text, p->text.text, q.text.len);
-    chat_fit_free(&fit);
     chat_prompt_free(&q);
     return same;
 }
@@ -333,26 +335,21 @@ static bool is_system_lost(struct job job, size_t n, const struct chat_prompt *p
 struct found {
     struct chat_prompt prompt;
     struct chat_way way;
-    bool any;        // there is a prompt
-    bool is_lost;    // a system text is not in it
-    bool was_lost;   // or in one before
-    size_t lost_at;  // the first such
-    size_t n_dict;   // printed in it, perhaps arguments
-    struct err err;  // of the first form that made none
-    bool has_arguments, has_results, has_user, has_developer;
-    size_t n_system;
+    bool any;                 // there is a prompt
+    bool is_lost;             // a system text is not in it
+    size_t n_dict;            // printed in it, perhaps arguments
+    struct err err;           // of the first way that made none
+    struct chat_facts facts;  // of the messages
+    bool was_lost;            // a system text, in the way tried last
+    size_t lost_at;           // the first such
 };
 
 /* Keeps p if it is the best so far, else frees it. True: a better one cannot be. */
-static bool weigh(const struct job *job, const struct chat_fit *fit, struct chat_prompt *p,
-                  struct found *f) {
-    bool is_merged = job->way.form & CHAT_MERGED;
-    size_t at = 0, n = fit->n_system;
-    if (is_merged && n > job->way.merged) n = job->way.merged;
-    bool is_lost = is_system_lost(*job, n, p, &at);
-    size_t n_dict = fit->has_arguments ? p->text.n_dict : 0;
+static bool weigh(const struct job *job, struct chat_prompt *p, struct found *f) {
+    size_t n = job->way.form & CHAT_MERGED ? job->way.merged : f->facts.n_system;
+    bool is_lost = is_system_lost(*job, n, p, &f->lost_at);
+    size_t n_dict = f->facts.has_arguments ? p->text.n_dict : 0;
     bool is_better = is_lost == f->is_lost ? n_dict < f->n_dict : f->is_lost;
-    if (is_lost) f->lost_at = at;
     f->was_lost |= is_lost;
     if (f->any && !is_better) {
         chat_prompt_free(p);
@@ -367,62 +364,47 @@ static bool weigh(const struct job *job, const struct chat_fit *fit, struct chat
     return !is_lost && !n_dict;
 }
 
-/* True: nothing is left to be tried. */
+/* With arguments as objects, and as texts where that is not all right. False: no other way shall be tried. */
 static bool try_way(struct job job, const struct chat_way *way, struct found *f) {
-    struct chat_prompt p;
-    struct chat_fit fit;
-    struct err e;
-    job.way = *way;
-    bool ok = render(&job, &fit, &p, &e);
-    bool is_over =
-        ok ? weigh(&job, &fit, &p, f) : e.code != ERR_FORMAT && e.code != ERR_UNSUPPORTED;
-    f->has_arguments = fit.has_arguments;
-    f->has_results = fit.has_results;
-    f->has_user = fit.has_user;
-    f->has_developer = fit.has_developer;
-    f->n_system = fit.n_system;
-    chat_fit_free(&fit);
-    if (!ok && !f->err.code) f->err = e;
-    return is_over;
+    f->was_lost = false;
+    for (unsigned form = CHAT_OBJECTS; form <= CHAT_TEXTS; form <<= 1) {
+        struct chat_prompt p;
+        struct err e;
+        if (form == CHAT_TEXTS && !f->facts.has_arguments) break;
+        job.way = *way;
+        job.way.form |= form;
+        if (render(&job, &f->facts, &p, &e)) {
+            if (weigh(&job, &p, f)) return false;
+            continue;
+        }
+        if (!f->err.code) f->err = e;
+        if (e.code != ERR_FORMAT && e.code != ERR_UNSUPPORTED) return false;
+    }
+    return !f->any || f->is_lost;
 }
 
-/* Whether a way may do better than those before it: system texts that are kept where they are stay. Where
- * one is left out, it is what the merging begins with. */
-static bool is_apt(struct chat_way *way, const struct found *f) {
-    bool is_kept = f->any && !f->is_lost;
-    if (way->form & CHAT_TEXTS && !f->has_arguments) return false;
-    if (!(way->form & (CHAT_RENAMED | CHAT_MERGED))) return true;
-    if (!(way->form & CHAT_MERGED)) {
-        return f->has_developer && (!is_kept || f->way.form & CHAT_RENAMED);
+/* What may do better than a way that the template refused, or in which it left out a system text. Many know
+ * the system, but no developer: these are renamed. Then user turns take the text that was left out and those
+ * behind it; where it refuses, all but the first, which many take at the very beginning, and at last all.
+ * False: nothing may. */
+static bool next_way(struct chat_way *way, const struct found *f) {
+    const struct chat_facts *m = &f->facts;
+    if (m->has_developer && !(way->form & CHAT_RENAMED)) {
+        way->form |= CHAT_RENAMED;
+        return true;
     }
-    if (way->merged >= f->n_system || !f->has_user) return false;
-    if (f->was_lost) {
-        if (way->merged) return false;
-        way->merged = f->lost_at;
-    }
-    if (!is_kept) return true;
-    return f->way.form & CHAT_MERGED && f->way.merged == way->merged;
+    bool was_merged = way->form & CHAT_MERGED;
+    if (!m->n_system || !m->has_user || (was_merged && !way->merged)) return false;
+    way->form |= CHAT_MERGED;
+    way->merged = f->was_lost ? f->lost_at : !was_merged && m->n_system > 1;
+    return true;
 }
 
-/* The first way that the template takes, else the best that renders; job->way tells which. Templates that
- * refuse a system text often take one, at the very beginning; and many know the system, but no developer. */
+/* The first way that the template takes, else the best that renders; job->way tells which. */
 static MUST find_way(struct job *job, struct chat_prompt *out, struct err *e) {
-    enum { OBJECTS = CHAT_OBJECTS | CHAT_RENAMED, TEXTS = CHAT_TEXTS | CHAT_RENAMED };
-    static const struct chat_way ways[] = {{.form = CHAT_OBJECTS},
-                                           {.form = CHAT_TEXTS},
-                                           {.form = OBJECTS},
-                                           {.form = TEXTS},
-                                           {.form = OBJECTS | CHAT_MERGED, .merged = 1},
-                                           {.form = TEXTS | CHAT_MERGED, .merged = 1},
-                                           {.form = OBJECTS | CHAT_MERGED},
-                                           {.form = TEXTS | CHAT_MERGED}};
     struct found f = {.err.code = ERR_NONE};
-    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
-        struct chat_way way = ways[i];
-        if (i && !is_apt(&way, &f)) continue;
-        if (way.form == OBJECTS) f.was_lost = false;  // under another name it may have a place
-        if (try_way(*job, &way, &f)) break;
-    }
+    struct chat_way way = {.form = CHAT_AS_IS};
+    while (try_way(*job, &way, &f) && next_way(&way, &f)) continue;
     *out = f.prompt;
     job->way = f.way;
     if (!f.any) {
@@ -430,7 +412,7 @@ static MUST find_way(struct job *job, struct chat_prompt *out, struct err *e) {
         return false;
     }
     out->is_systemless = f.is_lost;
-    out->is_resultless = f.has_results && is_same_retold(*job, out);
+    out->is_resultless = f.facts.has_results && is_same_retold(*job, out);
     return true;
 }
 

@@ -7,7 +7,8 @@
  * (OpenAI's form), and reach the template as an object unless it wants the JSON, or the JSON has whole
  * numbers that 64 bits do not hold. A developer's messages are the system's where the template refuses them
  * or leaves one out. System texts that it refuses begin the next user turn, or end the last; where it takes
- * the first, only the others. Where it leaves out one (of the first 16), so do that one and those behind it.
+ * the first, only the others. Where it leaves out one (of the first 16), so do that one and those behind it,
+ * or all where it refuses that.
  * Control tokens come from the template, never from what people write: look-alikes in messages and
  * tools stay plain text (see jinja.h). Roles that everybody uses and the texts of the vocabulary's own
  * tokens count as the template's.

@@ -89,7 +89,7 @@ static MUST fit_text(struct chat_fit *f, const struct json_value *v, unsigned fo
         json_free(d);
         return true;
     }
-    f->has_arguments = true;
+    f->facts.has_arguments = true;
     if (form & CHAT_OBJECTS) return add_swap(f, v, d, e);
     json_free(d);
     return true;
@@ -99,7 +99,7 @@ static MUST fit_object(struct chat_fit *f, const struct json_value *v, unsigned 
                        struct err *e) {
     struct json_chars text = {0};
     char *owned;
-    f->has_arguments = true;
+    f->facts.has_arguments = true;
     if (!(form & CHAT_TEXTS)) return true;
     if (!json_print(v, &owned, &text.len, e)) return false;
     text.s = owned;
@@ -316,7 +316,7 @@ MUST chat_fit(struct chat_fit *f, const struct json_value *messages, const struc
     struct json_iter it;
     struct walk w = {.way = way, .messages = messages, .last = last_user(messages)};
     bool ok = true, is_behind = false;  // the last user turn
-    *f = (struct chat_fit){.left = CHAT_ARGUMENTS, .has_user = w.last};
+    *f = (struct chat_fit){.left = CHAT_ARGUMENTS, .facts.has_user = w.last};
     for (json_members(&it, messages); ok && json_next(&it, NULL, &m);) {
         if (is_merged(&w, m, w.n_system)) {
             ok = (is_behind || add_system(f, m, e)) && add_swap(f, m, NULL, e);
@@ -325,10 +325,10 @@ MUST chat_fit(struct chat_fit *f, const struct json_value *messages, const struc
         }
         is_behind = is_behind || m == w.last;
         w.n_system += is_system(m) && has_text(m);
-        f->has_results = f->has_results || (has_role(m, "tool") && has_text(m));
-        f->has_developer = f->has_developer || has_role(m, "developer");
+        f->facts.has_results = f->facts.has_results || (has_role(m, "tool") && has_text(m));
+        f->facts.has_developer = f->facts.has_developer || has_role(m, "developer");
     }
-    f->n_system = w.n_system;
+    f->facts.n_system = w.n_system;
     return ok;
 }
 

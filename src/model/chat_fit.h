@@ -33,17 +33,22 @@ struct chat_way {
     size_t altered;  // the one that CHAT_ALTERED is about
 };
 
-struct chat_fit {
-    struct jinja_swap *swap;  // [n]
-    struct json_doc **doc;    // [n] where what stands in is kept, or NULL
-    size_t n, cap;
-    size_t left;         // of CHAT_ARGUMENTS
+/* What there is in the messages, whatever the way. */
+struct chat_facts {
     bool has_arguments;  // CHAT_OBJECTS and CHAT_TEXTS make a difference
     bool has_user;       // a user turn that can take system texts
     bool has_results;    // texts of tools
     bool has_developer;  // CHAT_RENAMED makes a difference
     size_t n_system;     // messages with a system text
-    char *text;          // [len]: of a user turn, while it is put together; blank lines between
+};
+
+struct chat_fit {
+    struct jinja_swap *swap;  // [n]
+    struct json_doc **doc;    // [n] where what stands in is kept, or NULL
+    size_t n, cap;
+    size_t left;  // of CHAT_ARGUMENTS
+    struct chat_facts facts;
+    char *text;  // [len]: of a user turn, while it is put together; blank lines between
     size_t len;
 };
 
