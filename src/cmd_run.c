@@ -389,11 +389,26 @@ static void print_disk(const struct setup *s, const struct figures *f) {
     }
 }
 
-static void print_draft(const struct figures *f) {
-    if (!f->r.gave_up) return;
-    fprintf(stderr, "draft     did not pay and was given up");
-    if (f->r.grown_bytes) {
-        fprintf(stderr, "; its %s of memory hold weights now", BYTES_TEXT(f->r.grown_bytes));
+/* What it did, or what speaks for that it did nothing. */
+static void print_draft(const struct setup *s, const struct figures *f) {
+    const struct gen_result *r = &f->r;
+    if (!s->conf.draft) return;
+    fprintf(stderr, "draft     ");
+    if (r->gave_up) {
+        fprintf(stderr, "did not pay and was given up");
+    } else if (r->n_drafted) {
+        fprintf(stderr, "%u of its %u guesses were right", r->n_drafted_right, r->n_drafted);
+    } else if (!r->n_step) {
+        fprintf(stderr, "made no guesses: the answer was over before");
+    } else if (!(r->draft_s > 0)) {
+        fprintf(stderr, "made no guesses: the text is longer than its context");
+    } else {
+        fprintf(stderr,
+                "made no guesses, which did not promise to pay: one takes %.2g ms, a step %.2g ms",
+                1e3 * r->draft_s, 1e3 * ratio(r->decode_s, r->n_step));
+    }
+    if (r->grown_bytes) {
+        fprintf(stderr, "; its %s of memory hold weights now", BYTES_TEXT(r->grown_bytes));
     }
     fputc('\n', stderr);
 }
@@ -414,7 +429,7 @@ static void print_summary(const struct answer *a, size_t n_prompt, const struct 
     fprintf(to, "; prompt %zu token%s, %.1f tokens/s\n", n_prompt, n_prompt == 1 ? "" : "s",
             f->prefill_tps);
     print_disk(s, f);
-    print_draft(f);
+    print_draft(s, f);
     fprintf(to, "memory    %s used at most, of %s\n", BYTES_TEXT(f->peak_rss),
             BYTES_TEXT(s->budget));
 }
@@ -466,7 +481,10 @@ static void json_summary(struct answer *a, size_t n_prompt, const struct figures
     json_put_real(j, "accepted_per_step", f->per_step);
     json_put_u64(j, "steps", f->r.n_step);
     json_put_u64(j, "guessed", f->r.n_guessed);
+    json_put_u64(j, "drafted", f->r.n_drafted);
+    json_put_u64(j, "drafted_right", f->r.n_drafted_right);
     json_put_u64(j, "drafted_ahead", f->r.n_ahead);
+    json_put_real(j, "draft_s", f->r.draft_s);
     json_work(j, a->setup, f);
     json_end(j);
     json_line(j);

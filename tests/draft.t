@@ -66,4 +66,19 @@ for my $case (['--slices', 2, '--memory', '220M'], ['--memory', '800M']) {
     is(figures($part)->{grown_bytes}, 0, "@$case: no weights to take");
     is(figures($part)->{drafted_ahead}, 0, "@$case: and nobody waits with time to draft in");
 }
+
+# A line says what became of it in any case; the figures agree with one another.
+my @small = ('run', $draft, '--raw', '-p', 'Once upon a time', '-n', 100, '--ctx', 256, '--temp', 0, '--spec', 'draft', '--draft');
+for my $case ([$draft, 'itself'], [$model, 'a larger one'], [$model, 'one token', '-n', 1]) {
+    my ($with, $name, @more) = @$case;
+    my $text = dair([@small, $with, @more], seconds => 60);
+    my @said = $text->{err} =~ /^draft +(.+)$/mg;
+    is(scalar @said, 1, "$name as a draft: one line of it") or diag($text->{err});
+    like($said[0] // '', qr/^(made no guesses(, which did not promise to pay: one takes \S+ ms, a step \S+ ms|: the answer was over before)|\d+ of its [1-9]\d* guesses were right|did not pay and was given up)$/, "$name: what became of it");
+    like($said[0] // '', qr/the answer was over before/, 'no step, no guess') if "@more" eq '-n 1';
+    my $f = figures(dair([@small, $with, @more, '--json'], seconds => 60));
+    is($f->{drafted}, $f->{guessed}, "$name: all guesses are its");
+    cmp_ok($f->{drafted_right}, '<=', $f->{drafted}, "$name: of which some may be right");
+    cmp_ok($f->{draft_s}, '>', 0, "$name: a guess takes time");
+}
 done_testing();

@@ -509,7 +509,7 @@ static void generate(void *ctx, struct par *team) {
     if (!s->index) {
         struct store_stats now;
         engine_stats(g, &now);
-        if (s->guesser) out->n_ahead = guesser_n_ahead(s->guesser);
+        if (s->guesser) guesser_tell(s->guesser, out);
         out->prefill_s = t1 - t0;
         out->decode_s = clock_s() - t1;
         out->prompt_bytes = g->at_decode.read_bytes - at_start.read_bytes;

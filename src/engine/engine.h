@@ -98,7 +98,9 @@ struct gen_result {
     uint32_t n_step;          // decode steps: without guesses n_token - 1, as the first token
                               // comes from the prefill
     uint32_t n_guessed;       // guesses that were checked
-    uint32_t n_ahead;      // of them the draft model's that were made while the disk was waited for
+    uint32_t n_drafted, n_drafted_right;  // of them the draft model's, and those that came true
+    uint32_t n_ahead;      // of the draft's those that were made while the disk was waited for
+    double draft_s;        // one of its guesses, 0: it could not follow the text
     bool gave_up;          // the draft model did not pay, and is closed
     uint64_t grown_bytes;  // weights that its memory keeps now
 };

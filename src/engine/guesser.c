@@ -41,6 +41,7 @@ struct guesser {
     bool is_reading;                // the cache is being given a token, by layers
     bool goes_ahead;                // it may guess for the step after the one under way
     uint32_t n_ahead;               // of these guesses those taken, in this answer
+    uint32_t n_handed, n_true;      // guesses of it to check, and those that came true
 };
 
 static struct nn_conf draft_conf(const struct engine_conf *c) {
@@ -123,7 +124,7 @@ void guesser_start(struct guesser *g, const struct gen_request *r) {
     while (same < n && g->spec.token[same] == r->prompt[same]) same++;
     g->n_common = same;
     g->n_drafted = 0;
-    g->n_ahead = 0;
+    g->n_ahead = g->n_handed = g->n_true = 0;
     g->n_guess = 0;
     g->is_open = false;
     g->goes_ahead = false;
@@ -152,13 +153,17 @@ uint64_t guesser_drop(struct guesser *g) {
     return bytes;
 }
 
-uint32_t guesser_n_ahead(const struct guesser *g) {
-    return g->n_ahead;
+void guesser_tell(const struct guesser *g, struct gen_result *out) {
+    out->n_drafted = g->n_handed;
+    out->n_drafted_right = g->n_true;
+    out->n_ahead = g->n_ahead;
+    out->draft_s = g->draft_s;
 }
 
 void guesser_push(struct guesser *g, int32_t id) {
     if (g->is_open && g->n_right < g->n_guess && g->guess[g->n_right] == id) {
         g->n_right++;
+        g->n_true += g->from == FROM_DRAFT;
     } else {
         judge(g);
     }
@@ -342,6 +347,7 @@ MUST guesser_guess(struct guesser *g, struct par *team, uint32_t most, int32_t *
     if (by_draft) {
         if (!draft(g, team, by_draft, out, e)) return false;
         *n = by_draft;
+        g->n_handed += by_draft;
         from = FROM_DRAFT;
         g->spec.unchecked = -1;
     }

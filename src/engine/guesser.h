@@ -40,8 +40,8 @@ MUST guesser_guess(struct guesser *g, struct par *team, uint32_t most, int32_t *
  * struct guesser, that makes a piece of one for the step after it. */
 bool guesser_goes_ahead(const struct guesser *g);
 MUST guesser_go_ahead(void *ctx, struct par *team, bool *did, struct err *e);
-/* Of the guesses of this answer so far, those that were made so. */
-uint32_t guesser_n_ahead(const struct guesser *g);
+/* What the small model did in this answer so far. */
+void guesser_tell(const struct guesser *g, struct gen_result *out);
 /* The step of n tokens took so long. */
 void guesser_took(struct guesser *g, uint32_t n, double seconds);
 
