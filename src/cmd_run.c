@@ -610,6 +610,7 @@ static MUST answer(const struct run_conf *c, const char *path, struct setup *s, 
     }
     if (!setup_open(s, path, c->tokenizer, MODEL_ALL, e)) return no_model(c, path, e);
     if (!setup_tok(s, e) || !sampling_draft(s, &c->machine, c->draft, e)) return false;
+    if (!sampler_check_ids(&a->sampler, tok_count(s->tok), e)) return false;
     if (!held_vocabulary(&a->held, s->tok, e)) return false;
     if (a->held.grammar) p->note[NOTE_SCHEMA] = grammar_note(a->held.grammar);
     if (!prepare_prompt(c, s, p, e) || !prepare_answer(a, c, s, p, e)) return false;

@@ -2,11 +2,12 @@
 
 #include "verbs.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-/* ID:VALUE. Which ids there are is known once the model is open; one that is not there changes nothing. */
+/* ID:VALUE; -inf bans. */
 static MUST read_bias(const char *text, struct bias *b, struct err *e) {
     const char *mark = strchr(text, ':');
     char id[16];
@@ -17,13 +18,17 @@ static MUST read_bias(const char *text, struct bias *b, struct err *e) {
     if (ok) {
         memcpy(id, text, len);
         id[len] = '\0';
-        ok = text_u64(id, &n) && n <= INT32_MAX && text_real(mark + 1, &value);
+        bool is_ban = strcmp(mark + 1, "-inf") == 0;
+        if (is_ban) value = -INFINITY;
+        ok = text_u64(id, &n) && n <= INT32_MAX && (is_ban || text_real(mark + 1, &value));
     }
     if (!ok) {
         return err_set(e, ERR_USAGE, "--logit-bias takes ID:VALUE such as 17:-2.5, not \"%.60s\"",
                        text);
     }
-    /* A value past float's range becomes infinite, which sampler_check() refuses. */
+    /* A number past float's range must not become a ban. */
+    if (isfinite(value) && fabs(value) > SAMPLER_BIAS_VALUE)
+        value = copysign(2.0 * SAMPLER_BIAS_VALUE, value);
     *b = (struct bias){.id = (int32_t)n, .value = (float)value};
     return true;
 }

@@ -55,8 +55,8 @@ struct sampling {
             "tokens back that penalties look, 0: none, -1: all, but 4096 at most (64)", 0,         \
             SAMPLER_WINDOW, NULL),                                                                 \
         SAMPLING_OPTION(T, "--logit-bias", OPT_LIST, bias, "ID:X",                                 \
-                        "added to the logit of this token; may come again", 0, SAMPLER_BIAS,       \
-                        NULL),                                                                     \
+                        "added to the logit of this token, -inf: never chosen; may come again", 0, \
+                        SAMPLER_BIAS, NULL),                                                       \
         SAMPLING_OPTION(T, "--seed", OPT_U64, seed, "N",                                           \
                         "another seed, another answer (0, so that runs repeat)", 0, 0, NULL),      \
         SAMPLING_OPTION(T, "--stop", OPT_LIST, stop, "TEXT",                                       \

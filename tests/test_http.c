@@ -167,6 +167,18 @@ static void test_whole(void) {
     tap_ok(post("{\"prompt\":\"a\",\"repeat_last_n\":-1}") == 200 &&
                last_ask().r.sampler.last_n == SAMPLER_WINDOW,
            "a window of -1 is the widest");
+    tap_ok(post("{\"prompt\":\"a\",\"logit_bias\":[[5,false],[6,-2]]}") == 200 &&
+               last_ask().r.sampler.n_bias == 2 &&
+               last_ask().r.sampler.bias[0].value == -INFINITY &&
+               last_ask().r.sampler.bias[1].value == -2,
+           "false as a bias bans");
+    tap_ok(post("{\"prompt\":\"a\",\"logit_bias\":{\"5\":false}}") == 200 &&
+               last_ask().r.sampler.bias[0].value == -INFINITY,
+           "in either form");
+    tap_ok(post("{\"prompt\":\"a\",\"mirostat\":0,\"dry_multiplier\":0.0,\"dry_base\":1.75,"
+                "\"xtc_probability\":0,\"n_probs\":0,\"min_keep\":0,\"ignore_eos\":false,"
+                "\"repetition_penalty\":1,\"adaptive_target\":-1,\"samplers\":null}") == 200,
+           "what is not served may be asked for where it is off");
     uint64_t seed = k.r.sampler.seed;
     tap_ok(post("{\"prompt\":\"a\"}") == 200 && last_ask().r.sampler.seed != seed,
            "no seed: another each time");
@@ -205,6 +217,16 @@ static void test_refusals(void) {
     refused("{\"prompt\":\"a\",\"n\":2}", 400, "several times");
     refused("{\"prompt\":\"a\",\"logprobs\":0}", 400, "logprobs");
     refused("{\"prompt\":\"a\",\"suffix\":\"b\"}", 400, "suffix");
+    static const char *const unserved[] = {"mirostat\":2",           "dry_multiplier\":0.8",
+                                           "xtc_probability\":0.5",  "n_probs\":2",
+                                           "min_keep\":3",           "ignore_eos\":true",
+                                           "samplers\":[\"top_k\"]", "repetition_penalty\":1.1",
+                                           "adaptive_target\":0.5"};
+    for (size_t i = 0; i < sizeof unserved / sizeof *unserved; i++) {
+        char json[80];
+        snprintf(json, sizeof json, "{\"prompt\":\"a\",\"%s}", unserved[i]);
+        refused(json, 400, "is not supported here");
+    }
     refused("{\"prompt\":\"a\",\"presence_penalty\":1e308}", 400, "presence_penalty");
     refused("{\"prompt\":\"a\",\"repeat_penalty\":0}", 400, "repeat_penalty");
     refused("{\"prompt\":\"a\",\"typical_p\":-1}", 400, "typical_p");
@@ -213,6 +235,11 @@ static void test_refusals(void) {
     refused("{\"prompt\":\"a\",\"logit_bias\":{\"x\":2}}", 400, "by id");
     refused("{\"prompt\":\"a\",\"logit_bias\":{\"1\":2e9}}", 400, "logit_bias");
     refused("{\"prompt\":\"a\",\"logit_bias\":[[1]]}", 400, "pairs");
+    refused("{\"prompt\":\"a\",\"logit_bias\":[[1,true]]}", 400, "logit_bias");
+    refused("{\"prompt\":\"a\",\"logit_bias\":[[99999999,1]]}", 400,
+            "token 99999999, and the vocab");
+    refused("{\"prompt\":\"a\",\"logit_bias\":{\"99999999\":1}}", 400,
+            "token 99999999, and the vocab");
     refused("{\"prompt\":\"a\",\"response_format\":{\"type\":\"xml\"}}", 400, "format");
     refused("{\"prompt\":\"a\",\"response_format\":{\"type\":\"json_schema\"}}", 400, "no schema");
     refused("{\"prompt\":\"a\",\"grammar\":\"root ::= x\"}", 400, "grammar 1:10");

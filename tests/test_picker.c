@@ -21,6 +21,21 @@ static uint32_t rnd(void) {  // xorshift64*, Vigna 2016
 static float logit[VOCAB];
 static int32_t seen[SEEN];
 
+static bool is_banned(const struct sampler *s, int32_t id) {
+    for (uint32_t i = 0; i < s->n_bias; i++) {
+        if (s->bias[i].id == id && s->bias[i].value == -INFINITY) return true;
+    }
+    return false;
+}
+
+static size_t without_banned(const struct sampler *s, struct candidate *c, size_t n) {
+    size_t kept = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (!is_banned(s, c[i].id)) c[kept++] = c[i];
+    }
+    return kept;
+}
+
 /* All, in order. */
 static size_t everything(struct candidate *c) {
     size_t n = 0;
@@ -43,7 +58,7 @@ static size_t bring(const struct want *w, struct candidate *c) {
 /* What the definitions say, without a thought for what is needed. */
 static int32_t by_all(const struct sampler *s, size_t n_seen, uint64_t position) {
     static struct candidate c[VOCAB];
-    size_t n = everything(c), from = 0;
+    size_t n = without_banned(s, c, everything(c)), from = 0;
     if (n_seen > (size_t)s->last_n) from = n_seen - (size_t)s->last_n;
     for (size_t i = 0; i < n; i++) {
         uint32_t count = 0;
@@ -80,7 +95,8 @@ static void invent(struct sampler *s) {
     if (rnd() % 2) return;
     s->n_bias = rnd() % 20;
     for (uint32_t i = 0; i < s->n_bias; i++) {
-        s->bias[i] = (struct bias){(int32_t)(rnd() % VOCAB), some(-8, 8)};
+        int32_t id = (int32_t)(rnd() % VOCAB);
+        s->bias[i] = (struct bias){id, rnd() % 4 ? some(-8, 8) : -INFINITY};
     }
 }
 
@@ -132,6 +148,37 @@ static void test_numbers(void) {
     picker_init(&p, &s, NULL, VOCAB);
     tap_ok(by_picker(&p, 0, 0, &most) == 17, "one number among them is the choice");
     tap_ok(!picker_next(&p, NULL, 0, 0, 0, &id, &e) && e.code == ERR_FORMAT, "none: %s", e.text);
+}
+
+/* However likely, and whatever else is said of it. */
+static void test_banned(void) {
+    static struct picker p;
+    struct sampler s = {
+        .top_p = 1, .n_bias = 3, .bias = {{7, -INFINITY}, {7, 1000}, {9, -INFINITY}}};
+    struct err e = {0};
+    uint32_t most;
+    int32_t id;
+    int n_banned = 0;
+    for (int k = 0; k < VOCAB; k++) logit[k] = k == 7 || k == 9 ? 1e30F : -3e38F;
+    logit[1000] = -2e38F;
+    tap_ok(sampler_check(&s, &e), "a ban is a bias that may be");
+    picker_init(&p, &s, NULL, VOCAB);
+    tap_ok(by_picker(&p, 0, 0, &most) == 1000, "greedy: the best of the others");
+    s.temp = 100;
+    s.presence = -100;
+    s.last_n = 64;
+    seen[0] = 7;
+    for (uint64_t i = 0; i < 2000; i++) {
+        id = by_picker(&p, 1, i, &most);
+        n_banned += id == 7 || id == 9 || id < 0;
+    }
+    tap_ok(!n_banned, "and at any temperature: %d of 2000 are banned", n_banned);
+    for (int k = 0; k < VOCAB; k++) logit[k] = NAN;
+    logit[7] = logit[9] = 1;
+    struct candidate c[2] = {{.id = 7, .logit = 1}, {.id = 9, .logit = 1}};
+    tap_ok(picker_begin(&p, seen, 0, 0, &e) && !picker_next(&p, c, 2, 3, 0, &id, &e) &&
+               e.code == ERR_FORMAT && strstr(e.text, "banned"),
+           "nothing else: %s", e.text);
 }
 
 /* --- with a grammar: a vocabulary with more words than can be asked for by name --- */
@@ -200,6 +247,7 @@ static int32_t by_all_held(const struct sampler *s, struct grammar_run *r, size_
         if (grammar_allows(r, i)) c[n++] = (struct candidate){.id = i, .logit = held_logit[i]};
     }
     adjust_make(&a, s, seen, n_seen);
+    n = without_banned(s, c, n);
     sample_sort(c, n);
     sample_adjust(s, &a, c, n);
     return n ? sample(s, c, n, 3, n_seen) : PICK_END;
@@ -300,6 +348,7 @@ static void test_grammars(void) {
 int main(void) {
     test_exact();
     test_numbers();
+    test_banned();
     test_grammars();
     return tap_done();
 }

@@ -305,7 +305,9 @@ static void test_options(void) {
                             {.temp_range = INFINITY},
                             {.temp_exponent = -1},
                             {.n_bias = 1, .bias = {{-1, 1}}},
-                            {.n_bias = 1, .bias = {{1, NAN}}}};
+                            {.n_bias = 1, .bias = {{1, NAN}}},
+                            {.n_bias = 1, .bias = {{1, INFINITY}}},
+                            {.n_bias = 1, .bias = {{1, -1001}}}};
     bool all = true;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         all &= !sampler_check(&bad[i], &e) && e.code == ERR_USAGE;

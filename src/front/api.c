@@ -71,7 +71,24 @@ static MUST check_unserved(const struct json_value *root, struct err *e) {
     static const struct {
         const char *key;
         double neutral;
-    } unserved[] = {{"n", 1}, {"best_of", 1}, {"logprobs", -1}, {"suffix", 0}};
+    } unserved[] = {{"n", 1},
+                    {"best_of", 1},
+                    {"logprobs", -1},
+                    {"suffix", 0},
+                    /* llama.cpp's */
+                    {"mirostat", 0},
+                    {"dry_multiplier", 0},
+                    {"xtc_probability", 0},
+                    {"adaptive_target", -1},
+                    {"n_probs", 0},
+                    {"min_keep", 0},
+                    {"samplers", 0},
+                    {"ignore_eos", 0},
+                    {"n_indent", 0},
+                    {"t_max_predict_ms", 0},
+                    /* vLLM's */
+                    {"repetition_penalty", 1},
+                    {"min_tokens", 0}};
     for (size_t i = 0; i < sizeof unserved / sizeof *unserved; i++) {
         if (is_neutral(root, unserved[i].key, unserved[i].neutral)) continue;
         if (i == 0) {
@@ -93,7 +110,8 @@ static MUST read_stop(const struct json_value *root, struct stop *stop, struct e
     return stop_init(stop, string, n, e);
 }
 
-static MUST read_options(const struct json_value *root, struct options *o, struct err *e) {
+static MUST read_options(const struct api *a, const struct json_value *root, struct options *o,
+                         struct err *e) {
     struct json_chars model = {"", 0};
     const struct json_value *stream = NULL;
     o->max_tokens = MAX_TOKENS;
@@ -110,8 +128,9 @@ static MUST read_options(const struct json_value *root, struct options *o, struc
     }
     memcpy(o->model, model.s, model.len);
     o->model[model.len] = '\0';
-    return sampling_read(root, &o->sampler, e) && read_stop(root, &o->stop, e) &&
-           check_unserved(root, e) &&
+    return sampling_read(root, &o->sampler, e) &&
+           sampler_check_ids(&o->sampler, tok_count(a->jobs.tok), e) &&
+           read_stop(root, &o->stop, e) && check_unserved(root, e) &&
            grammar_read(root, &o->grammar, &o->grammar_text, &o->n_grammar, o->note, e);
 }
 
@@ -268,7 +287,8 @@ static MUST start(struct api *a, struct http_request *q, const struct json_value
         return err_set(&r->err, ERR_FORMAT, "the body must be a JSON object, not %s",
                        json_kind_name(json_kind(root)));
     }
-    if (!list_prompts(root, prompt, &n, &r->err) || !read_options(root, &o, &r->err)) return false;
+    if (!list_prompts(root, prompt, &n, &r->err)) return false;
+    if (!read_options(a, root, &o, &r->err)) return false;
     struct job *j = job_new(&a->jobs, q, n);
     if (!j) {
         free(o.grammar_text);

@@ -3,6 +3,7 @@
 #include "base/text.h"
 #include "model/model.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -32,6 +33,10 @@ static MUST add_bias(struct sampler *s, int64_t id, const struct json_value *v, 
     struct bias *b = &s->bias[s->n_bias++];
     *b = (struct bias){.id = (int32_t)id};
     double most = SAMPLER_BIAS_VALUE, x;
+    if (json_kind(v) == JSON_BOOL && !json_bool_of(v)) {  // llama.cpp's way to ban
+        b->value = -INFINITY;
+        return true;
+    }
     if (!json_as_real(v, "logit_bias", -most, most, &x, e)) return false;
     b->value = (float)x;
     return true;

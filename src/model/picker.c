@@ -74,8 +74,8 @@ static void want_more(struct picker *p, size_t n_allowed) {
 
 /* --- choosing --- */
 
-/* Leaves out what was brought twice (among the best and by name), what is no number and what the grammar
- * refuses. Returns how many are left; *n_sure: of them those whose place in the order is known, whatever
+/* Leaves out what was brought twice (among the best and by name), what is no number, what is banned and what
+ * the grammar refuses. Returns how many are left; *n_sure: of them those whose place in the order is known, whatever
  * was not brought. */
 static size_t sift(struct picker *p, struct candidate *c, size_t n, size_t *n_sure) {
     size_t n_best = n - p->want.n_id, kept = 0;
@@ -84,6 +84,7 @@ static size_t sift(struct picker *p, struct candidate *c, size_t n, size_t *n_su
     for (size_t i = 0; i < n; i++) {
         const struct adjusted *a = adjust_find(&p->adjust, c[i].id);
         if (isnan(c[i].logit) || (i < n_best && p->want.n_id && a && a->is_raised)) continue;
+        if (a && a->bias == -INFINITY) continue;
         if (p->run && !is_known && !grammar_allows(p->run, c[i].id)) continue;
         *n_sure += !a;
         c[kept++] = c[i];
@@ -92,7 +93,10 @@ static size_t sift(struct picker *p, struct candidate *c, size_t n, size_t *n_su
 }
 
 static MUST nothing_left(const struct picker *p, int32_t *id, struct err *e) {
-    if (!p->run) return err_set(e, ERR_FORMAT, "the model's output is not a number at any token");
+    if (!p->run) {
+        return err_set(e, ERR_FORMAT, "the model's output is not a number at any token%s",
+                       p->sampler->n_bias ? " that is not banned" : "");
+    }
     *id = PICK_END;
     return grammar_is_whole(p->run) ||
            err_set(

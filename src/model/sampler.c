@@ -399,9 +399,20 @@ static MUST check_bias(const struct sampler *s, struct err *e) {
             return err_set(e, ERR_USAGE, "a logit bias for token %d, which cannot be",
                            s->bias[i].id);
         }
-        if (!within(s->bias[i].value, -SAMPLER_BIAS_VALUE, SAMPLER_BIAS_VALUE)) {
-            return out_of_range("logit bias", s->bias[i].value, "-1000 to 1000", e);
+        float value = s->bias[i].value;
+        if (value != -INFINITY && !within(value, -SAMPLER_BIAS_VALUE, SAMPLER_BIAS_VALUE)) {
+            return out_of_range("logit bias", value, "-1000 to 1000, or -inf", e);
         }
+    }
+    return true;
+}
+
+MUST sampler_check_ids(const struct sampler *s, uint32_t n_vocab, struct err *e) {
+    for (uint32_t i = 0; i < s->n_bias; i++) {
+        if ((uint32_t)s->bias[i].id < n_vocab) continue;
+        return err_set(e, ERR_USAGE,
+                       "a logit bias for token %d, and the vocabulary has tokens 0 to %u",
+                       s->bias[i].id, n_vocab - 1);
     }
     return true;
 }

@@ -26,7 +26,7 @@ enum {
 
 struct bias {
     int32_t id;
-    float value;  // added to the logit
+    float value;  // added to the logit; -INFINITY: as if it did not exist
 };
 
 struct sampler {
@@ -55,6 +55,8 @@ struct candidate {
 
 /* A value out of range. Fails: ERR_USAGE naming the option; ERR_LIMIT for too many biases. */
 MUST sampler_check(const struct sampler *s, struct err *e);
+/* A bias for a token that this vocabulary does not have. Fails: ERR_USAGE. */
+MUST sampler_check_ids(const struct sampler *s, uint32_t n_vocab, struct err *e);
 
 /* How many of the largest logits sample() needs to see, after bias and penalties: 1 for greedy, top_k, or
  * n_vocab. */
@@ -80,7 +82,7 @@ void sample_temp_dynamic(struct candidate *c, size_t n, float temp, float range,
 struct adjusted {
     int32_t id;
     uint32_t count;  // in the window
-    float bias;
+    float bias;      // of all of them; -INFINITY: banned
     bool is_raised;  // its logit may become larger
 };
 struct adjust {
