@@ -65,9 +65,17 @@ MUST sampling_make(const struct sampling *c, struct sampler *s, struct stop *sto
     return sampler_check(s, e) && read_stop(&c->stop, stop, e);
 }
 
+/* Rules, or JSON by how it begins. */
+static bool is_like(enum grammar_kind kind, const char *given) {
+    if (kind == GRAMMAR_GBNF) return strstr(given, "::=") != NULL;
+    given += strspn(given, " \t\r\n");
+    return *given && (strchr("{[\"", *given) || !strcmp(given, "true") || !strcmp(given, "false") ||
+                      !strcmp(given, "null"));
+}
+
 /* A file where there is one of that name; what cannot be a grammar or schema was meant to be one. */
-static MUST read_held(struct held *h, const char *given, const char *must_have, struct err *e) {
-    bool is_text = strstr(given, must_have) != NULL && access(given, F_OK) != 0;
+static MUST read_held(struct held *h, const char *given, struct err *e) {
+    bool is_text = is_like(h->kind, given) && access(given, F_OK) != 0;
     if (!is_text) return verb_read_all(given, GRAMMAR_TEXT, &h->text, &h->len, e);
     h->len = strlen(given);
     h->text = strdup(given);
@@ -98,7 +106,7 @@ MUST held_open(struct held *h, const struct sampling *c, struct err *e) {
         h->kind = GRAMMAR_NONE;
         return true;
     }
-    if (!read_held(h, given, c->schema ? "{" : "::=", e)) return err_in(e, option);
+    if (!read_held(h, given, e)) return err_in(e, option);
     if (grammar_open(&h->grammar, h->kind, h->text, h->len, e)) return true;
     if (e->code != ERR_MEMORY) e->code = ERR_USAGE;
     return err_in(e, option);

@@ -76,4 +76,23 @@ like(run_text('--grammar', "$dir/list.gbnf", '--temp', 1), qr/^[A-Z][a-z\xc3\xa9
 is(run_text('--grammar', 'root ::= "世界" "!"', '--temp', 0), '世界!', 'characters that no token holds whole');
 my $run = dair(['run', '-p', 'x', '-n', 5, '--json', '--grammar', 'root ::= "a"'], seconds => 60);
 is(figures($run)->{end}, 'eos', 'an answer ends where the grammar does');
+
+# ---- what cannot be used, said in one way
+my $deep = join "\n", 'root ::= r0', (map { my $n = $_ + 1; "r$_ ::= r$n? r$n?" } 0 .. 29), 'r30 ::= "a"';
+for my $case (
+    ['--grammar',     $deep,              qr/^dair run: --grammar: .* more than 250 rules/],
+    ['--grammar',     'root ::= [',       qr/^dair run: --grammar: .*1:10/],
+    ['--json-schema', 'false',            qr/^dair run: --json-schema: .*nothing to choose from/],
+    ['--json-schema', '[]',               qr/^dair run: --json-schema: .*must be an object, true or false/],
+    ['--json-schema', ' [5]',             qr/^dair run: --json-schema: .*must be an object, true or false/],
+    ['--json-schema', 'null',             qr/^dair run: --json-schema: .*must be an object, true or false/],
+    ) {
+    my ($option, $text, $says) = @$case;
+    my $refused = dair(['run', '-p', 'x', $option, $text], seconds => 60);
+    is($refused->{status}, 2, "$option " . substr($text, 0, 20) . ': exit status 2');
+    like($refused->{err}, $says, 'and why') or diag($refused->{err});
+}
+isnt(dair(['run', '-p', 'x', '--json-schema', 'node.json'])->{status}, 0, 'a file that is not there');
+my $any = run_text('--json-schema', 'true', '--temp', 0, '-n', 20);
+ok(length $any, 'true: any JSON');
 done_testing();

@@ -324,8 +324,16 @@ static const struct {
     {GRAMMAR_GBNF, "root ::= root \"x\" | \"y\"", ERR_FORMAT, "\"root\" begins with itself"},
     {GRAMMAR_GBNF, "root ::= a\na ::= b? c\nb ::= \"b\"\nc ::= (a | \"x\") \"y\"", ERR_FORMAT,
      "left recursion"},
-    {GRAMMAR_GBNF, "root ::= \"x\" root", ERR_FORMAT, "no text"},
-    {GRAMMAR_GBNF, "root ::= []", ERR_FORMAT, "no text"},
+    {GRAMMAR_GBNF, "root ::= \"x\" root", ERR_FORMAT, "what it wants has no end"},
+    {GRAMMAR_GBNF, "root ::= [] root", ERR_FORMAT, "what it wants has no end"},
+    {GRAMMAR_GBNF, "root ::= []", ERR_FORMAT, "nothing to choose from"},
+    {GRAMMAR_GBNF, "root ::= a | b\na ::= \"a\" a\nb ::= \"b\" [^\\x00-\\U0010ffff]", ERR_FORMAT,
+     "nothing to choose from"},
+    {GRAMMAR_SCHEMA, "{\"enum\":[]}", ERR_FORMAT, "nothing to choose from"},
+    {GRAMMAR_SCHEMA, "false", ERR_FORMAT, "nothing to choose from"},
+    {GRAMMAR_SCHEMA, "{\"minLength\":3,\"maxLength\":2,\"type\":\"string\"}", ERR_FORMAT,
+     "nothing to choose from"},
+    {GRAMMAR_SCHEMA, "[]", ERR_FORMAT, "must be an object, true or false"},
     {GRAMMAR_GBNF,
      "root ::= ((\"x\"{10000} \"yy\"){9} [a世]{9999} \"zzz\"){3} (\"x\"{10000} \"yy\"{9999}){3}",
      ERR_LIMIT, "places"},
@@ -452,6 +460,22 @@ static void test_many_ways(void) {
     g = open_text(GRAMMAR_SCHEMA, wide, &e);
     tap_ok(!g && e.code == ERR_LIMIT, "ways through many keys: %s", g ? "taken" : e.text);
     grammar_close(g);
+}
+
+/* What no run could begin is refused when it is read: two ways at each of so many rules, before any character. */
+static void test_no_beginning(void) {
+    char text[1200];
+    struct err e;
+    for (int deep = 5; deep <= 30; deep += 25) {
+        size_t n = (size_t)sprintf(text, "root ::= r0\n");
+        for (int i = 0; i < deep; i++)
+            n += (size_t)sprintf(text + n, "r%d ::= r%d? r%d?\n", i, i + 1, i + 1);
+        sprintf(text + n, "r%d ::= \"a\"", deep);
+        struct grammar *g = open_text(GRAMMAR_GBNF, text, &e);
+        tap_ok(deep == 5 ? g && takes(g, "aaa") == 2 : !g && e.code == ERR_LIMIT, "%d rules: %s",
+               deep, g ? "taken" : e.text);
+        grammar_close(g);
+    }
 }
 
 /* As many values as may stand in one list; and what such a list has in common with a const. */
@@ -646,6 +670,7 @@ int main(void) {
     test_refused();
     test_doubled();
     test_many_ways();
+    test_no_beginning();
     test_long_lists();
     test_long_patterns();
     test_notes();

@@ -245,6 +245,14 @@ static void test_refusals(void) {
     refused("{\"prompt\":\"a\",\"grammar\":\"root ::= x\"}", 400, "grammar 1:10");
     refused("{\"prompt\":\"a\",\"json_schema\":{\"not\":{}}}", 400, "\\\"not\\\" is not supported");
     refused("{\"prompt\":\"a\",\"json_schema\":{},\"grammar\":\"root ::= x\"}", 400, "only one");
+    char deep_rules[900] = "{\"prompt\":\"a\",\"grammar\":\"root ::= r0\\n";
+    for (int i = 0; i < 30; i++) {
+        size_t n = strlen(deep_rules);
+        snprintf(deep_rules + n, sizeof deep_rules - n, "r%d ::= r%d? r%d?\\n", i, i + 1, i + 1);
+    }
+    strcat(deep_rules, "r30 ::= \\\"a\\\"\"}");
+    refused(deep_rules, 400, "in more than 2048 ways");
+    tap_ok(has("\"code\":null"), "like other grammars that are refused");
     refused("{\"prompt\":5}", 400, "prompt");
     refused("{\"prompt\":[]}", 400, "prompt");
     refused("{\"prompt\":[1,\"a\"]}", 400, "prompt");

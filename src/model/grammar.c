@@ -186,40 +186,43 @@ static uint32_t compile(struct compiler *c, uint32_t node, uint32_t next) {
 
 /* --- checks --- */
 
-/* Of a node, from what is known of the rules: may it be empty (nullable), has it a text (fruitful)? */
-static bool holds(struct compiler *c, const bool *rule, bool of_empty, uint32_t node) {
+/* Of a node, from what is known of the rules: may it be empty (nullable), has it a text (fruitful), and would
+ * it have one if there were something to choose wherever there is nothing? */
+enum trait { IS_EMPTY, HAS_TEXT, HAS_END };
+
+static bool holds(struct compiler *c, const bool *rule, enum trait trait, uint32_t node) {
     const struct gnode *n = &c->t->node[node];
     c->n_step++;
     switch ((enum gnode_kind)n->kind) {
     case GNODE_EMPTY: return true;
-    case GNODE_NEVER: return false;
+    case GNODE_NEVER: return trait == HAS_END;
     case GNODE_BYTES:
-    case GNODE_SET: return !of_empty;
+    case GNODE_SET: return trait != IS_EMPTY;
     case GNODE_CAT:
         for (uint32_t i = n->a; i; i = c->t->node[i].prev) {
-            if (!holds(c, rule, of_empty, i)) return false;
+            if (!holds(c, rule, trait, i)) return false;
         }
         return true;
     case GNODE_ALT:
         for (uint32_t i = n->a; i; i = c->t->node[i].prev) {
-            if (holds(c, rule, of_empty, i)) return true;
+            if (holds(c, rule, trait, i)) return true;
         }
-        return false;
-    case GNODE_REPEAT: return n->b == 0 || holds(c, rule, of_empty, n->a);
+        return trait == HAS_END && !n->a;
+    case GNODE_REPEAT: return n->b == 0 || holds(c, rule, trait, n->a);
     case GNODE_RULE: return rule[n->a];
     }
     return false;
 }
 
 /* Until nothing more follows; to and fro, as rules mostly refer to those beside them. */
-static MUST spread(struct compiler *c, bool *rule, bool of_empty, struct err *e) {
+static MUST spread(struct compiler *c, bool *rule, enum trait trait, struct err *e) {
     uint32_t n = c->t->n_rule;
     bool has_news = true;
     for (uint32_t round = 0; has_news; round++) {
         has_news = false;
         for (uint32_t i = 0; i < n; i++) {
             uint32_t r = round % 2 ? n - 1 - i : i;
-            if (rule[r] || !holds(c, rule, of_empty, c->t->rule[r])) continue;
+            if (rule[r] || !holds(c, rule, trait, c->t->rule[r])) continue;
             rule[r] = has_news = true;
             if (c->n_step > CHECK_STEPS) {
                 return err_set(e, ERR_LIMIT, "the rules depend on each other in too long chains");
@@ -245,7 +248,7 @@ static void collect_left(struct compiler *c, uint32_t node, struct edges *out) {
     if (n->kind != GNODE_CAT) return;
     uint32_t stop = 0;  // the first that cannot be empty; children stand last to first
     for (uint32_t i = n->a; i; i = c->t->node[i].prev) {
-        if (!holds(c, c->nullable, true, i)) stop = i;
+        if (!holds(c, c->nullable, IS_EMPTY, i)) stop = i;
     }
     for (uint32_t i = stop ? stop : n->a; i; i = c->t->node[i].prev) collect_left(c, i, out);
 }
@@ -306,16 +309,24 @@ static MUST check_left(struct compiler *c, struct err *e) {
     return ok;
 }
 
+/* Why: sets, lists of choices and ranges that have nothing in them, or rules that always want one more. */
+static MUST no_text(struct compiler *c, struct err *e) {
+    memset(c->fruitful, 0, c->t->n_rule * sizeof *c->fruitful);
+    if (!spread(c, c->fruitful, HAS_END, e)) return false;
+    return err_set(e, ERR_FORMAT, "there is no text that it allows: %s",
+                   c->fruitful[0] ? "somewhere there is nothing to choose from"
+                                  : "what it wants has no end");
+}
+
 /* Whatever leads to no text at all is left out, so that a text never runs into it. */
 static MUST check(struct compiler *c, struct err *e) {
-    if (!spread(c, c->nullable, true, e) || !spread(c, c->fruitful, false, e)) return false;
+    if (!spread(c, c->nullable, IS_EMPTY, e) || !spread(c, c->fruitful, HAS_TEXT, e)) return false;
     if (!check_left(c, e)) return false;
     for (uint32_t i = 0; i < c->t->n_node; i++) {
-        c->is_dead[i] = !holds(c, c->fruitful, false, i);
+        c->is_dead[i] = !holds(c, c->fruitful, HAS_TEXT, i);
         if (c->n_step > CHECK_STEPS) return err_set(e, ERR_LIMIT, "the rules nest too much");
     }
-    if (c->fruitful[0]) return true;
-    return err_set(e, ERR_FORMAT, "there is no text that it allows: what it wants has no end");
+    return c->fruitful[0] || no_text(c, e);
 }
 
 /* --- all --- */
@@ -385,13 +396,25 @@ MUST grammar_compile(struct grammar **g, const struct gtree *t, grammar_namer *n
     return ok;
 }
 
+/* Better known now than when an answer is to begin. */
+static MUST check_beginning(const struct grammar *g, struct err *e) {
+    struct grammar_run *r;
+    bool ok = grammar_run_open(&r, g, NULL, e);
+    grammar_run_close(r);
+    return ok;
+}
+
 MUST grammar_open(struct grammar **g, enum grammar_kind kind, const char *text, size_t len,
                   struct err *e) {
     *g = NULL;
     if (len > GRAMMAR_TEXT) {
         return err_set(e, ERR_LIMIT, "%zu bytes, and %d is the most taken here", len, GRAMMAR_TEXT);
     }
-    return kind == GRAMMAR_SCHEMA ? schema_read(g, text, len, e) : gbnf_read(g, text, len, e);
+    bool ok = kind == GRAMMAR_SCHEMA ? schema_read(g, text, len, e) : gbnf_read(g, text, len, e);
+    if (!ok || check_beginning(*g, e)) return ok;
+    grammar_close(*g);
+    *g = NULL;
+    return false;
 }
 
 void grammar_close(struct grammar *g) {

@@ -32,7 +32,8 @@ enum grammar_kind { GRAMMAR_NONE, GRAMMAR_GBNF, GRAMMAR_SCHEMA, N_GRAMMAR_KIND }
 struct grammar;
 
 /* Fails: ERR_FORMAT naming line and column, or the place in the schema; ERR_UNSUPPORTED naming what of
- * a schema is not known here; ERR_LIMIT; ERR_MEMORY. *g is owned. */
+ * a schema is not known here; ERR_LIMIT, also when there is no beginning within the bounds; ERR_MEMORY. *g is
+ * owned. */
 MUST grammar_open(struct grammar **g, enum grammar_kind kind, const char *text, size_t len,
                   struct err *e);
 void grammar_close(struct grammar *g);  // NULL is fine
@@ -48,8 +49,7 @@ void lexicon_close(struct lexicon *l);  // NULL is fine
 size_t lexicon_bytes(const struct lexicon *l);
 
 struct grammar_run;
-/* Stands at the beginning. Borrows both. Fails: ERR_MEMORY; ERR_LIMIT when there is no beginning within
- * the bounds. */
+/* Stands at the beginning. Borrows both. Fails: ERR_MEMORY. */
 MUST grammar_run_open(struct grammar_run **r, const struct grammar *g, const struct lexicon *l,
                       struct err *e);
 void grammar_run_close(struct grammar_run *r);  // NULL is fine
