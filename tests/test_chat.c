@@ -360,6 +360,9 @@ static void test_system(const struct tok *b) {
 #define USER(content)      "{\"role\":\"user\",\"content\":" content "}"
     static const char
         refuses[] = "{{ raise_exception('no system role') if messages[0].role == 'system' }}" LIST,
+        parts[] = "{{ raise_exception('no system role') if messages[0].role == 'system' }}"
+                  "{% for m in messages %}{{ m.role }}:{% for p in m.content %}"
+                  "({{ p.text or p.type }}){% endfor %};{% endfor %}",
         drops[] = "{% for m in messages if m.role != 'system' %}{{ m.content }};{% endfor %}",
         changes[] = "{{ messages[0].content | upper }}" LIST, knows[] = "s" LIST,
         first[] = "{% if messages[0].role == 'system' %}{{ messages[0].content }}|{% endif %}"
@@ -475,10 +478,15 @@ static void test_system(const struct tok *b) {
         {"roles that alternate", alternates, "[" SYSTEM("\"S\"") USER("\"a\"") "]", "user:S\n\na;",
          true},
         {"blank", drops, "[" SYSTEM("\" \"") USER("\"hi\"") "]", "hi;", false},
-        {"a list of parts", refuses,
+        {"a list of parts", parts,
          "[" SYSTEM("[{\"type\":\"text\",\"text\":\"S\"}]")
              USER("[{\"type\":\"image\"},{\"text\":\"a\"},{\"text\":\"b\"}]") "]",
-         "user:[{\"type\": \"image\"}, {\"text\": \"S\\n\\na\"}, {\"text\": \"b\"}];", true},
+         "user:(image)(S\n\na)(b);", true},
+        {"a list of parts on a template that takes none", refuses,
+         "[" SYSTEM("[{\"type\":\"text\",\"text\":\"S\"}]")
+             USER("[{\"text\":\"a\"},{\"text\":\"b\"}]") "]",
+         "user:S\n\na\nb;", true},
+        {"no parts", refuses, "[" SYSTEM("\"S\"") USER("[]") "]", "user:S\n\n;", true},
         {"an assistant ahead", refuses,
          "[" SYSTEM("\"S\"") "{\"role\":\"assistant\",\"content\":\"x\"}," USER("\"a\"") "]",
          "assistant:x;user:S\n\na;", true},
@@ -516,7 +524,7 @@ static void test_system(const struct tok *b) {
     }
     static const char *const kept[] = {
         "[" SYSTEM("\"S\"") "{\"role\":\"assistant\",\"content\":\"x\"}]",
-        "[" SYSTEM("\"S\"") USER("null") "]", "[" SYSTEM("\"S\"") USER("[]") "]"};
+        "[" SYSTEM("\"S\"") USER("null") "]"};
     for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
         bool ok = take(&u, &bpe, b, refuses, kept[i], NULL, CHAT_THINK_AUTO);
         tap_ok(!ok && u.err.code == ERR_UNSUPPORTED && strstr(u.err.text, "no system role"),
@@ -561,6 +569,130 @@ static void test_results(const struct tok *b) {
         drop(&u);
     }
 #undef RESULT
+}
+
+/* Contents that are lists of parts, which some templates take. */
+static void test_parts(const struct tok *b) {
+#define TEXT(t)         "{\"type\":\"text\",\"text\":" t "}"
+#define SAY(role, list) "{\"role\":\"" role "\",\"content\":" list "}"
+#define LISTS                                                                                      \
+    "{{ m.role }}:{% if m.content is string %}{{ m.content }}{% else %}{% for p in m.content %}"   \
+    "({{ p.text if p.type == 'text' else p.type }}){% endfor %}{% endif %};"
+#define EACH(body) "{% for m in messages %}" body "{% endfor %}"
+    static const char lists[] = EACH(LISTS), prints[] = EACH("{{ m.content }};"),
+                      json[] = EACH("{{ m.content | tojson if m.content is not string else "
+                                    "m.content }};"),
+                      joins[] = EACH("{{ m.role + ':' + m.content }};"),
+                      drops[] = EACH("{{ m.content if m.content is string }};"),
+                      one[] =
+                          EACH("{{ m.content if m.content is string else m.content[0].text }};"),
+                      upper[] = EACH("{{ m.content[0].text | upper }};"),
+                      users[] = EACH("{% if m.role == 'user' %}" LISTS
+                                     "{% else %}{{ m.role + ':' + m.content }};{% endif %}"),
+                      marks[] = EACH("{{ m.content | join('') if m.content is string }}"),
+                      never[] = "{{ raise_exception('never') }}";
+    static const char two[] = "[" SAY("user", "[" TEXT("\"a <|end|>\"") "," TEXT("\"b\"") "]") "]",
+                      image[] = "[" SAY("user", "\"x\"") "," SAY(
+                          "user", "[" TEXT("\"a\"") ",{\"type\":"
+                                                    "\"image_url\"}]") "]";
+    static const struct {
+        const char *name, *template, *messages, *want;  // NULL: refused
+        const char *note;                               // or reason
+    } c[] = {
+        {"taken", lists, two, "user:(a <|end|>)(b);", NULL},
+        {"printed as Python does", prints, two, "a <|end|>\nb;", NULL},
+        {"printed as JSON", json, two, "a <|end|>\nb;", NULL},
+        {"refused", joins, two, "user:a <|end|>\nb;", NULL},
+        {"left out", drops, two, "a <|end|>\nb;", NULL},
+        {"of which one is left out", one, two, "a <|end|>\nb;", NULL},
+        {"changed", upper, "[" SAY("user", "[" TEXT("\"a\"") "]") "]", "A;", NULL},
+        {"that say nothing", drops, "[" SAY("user", "[" TEXT("\" \"") "]") "]", ";", NULL},
+        {"none of them", joins, "[" SAY("user", "[]") "]", "user:;", NULL},
+        {"taken from users, refused from the system", users,
+         "[" SAY("system", "[" TEXT("\"S\"") "]") "," SAY("user", "[" TEXT("\"a\"") "]") "]",
+         "system:S;user:a;", NULL},
+        {"beside texts", joins,
+         "[" SAY("user", "\"x\"") "," SAY("assistant", "[" TEXT("\"a\"") "," TEXT("\"\"") "]") "]",
+         "user:x;assistant:a\n;", NULL},
+        {"of tools", joins, "[" SAY("tool", "[" TEXT("\"a\"") "]") "]", "tool:a;", NULL},
+        {"of tools, which are something else", json, "[" SAY("tool", "[{\"type\":\"x\"}]") "]",
+         "[{\"type\": \"x\"}];", NULL},
+        {"that are no parts", json, "[" SAY("user", "[{\"a\":1}]") "]", "[{\"a\": 1}];", NULL},
+        {"marked where nothing can be told", marks, two, "a <|end|>\nb", NULL},
+        {"an image, taken", lists, image, "user:x;user:(a)(image_url);", "no text"},
+        {"an image, printed", prints, image, NULL,
+         "message 2 has a part that is no text (of type "
+         "\"image_url\")"},
+        {"an image, refused", joins, image, NULL, "texts alone"},
+        {"an image, left out with the text", drops, image, NULL, "texts alone"},
+        {"an image, and another reason", never, image, NULL, "never"},
+        {"another reason", never, two, NULL, "never"},
+    };
+    struct turn u;
+    for (size_t i = 0; i < sizeof c / sizeof *c; i++) {
+        bool ok = take(&u, &bpe, b, c[i].template, c[i].messages, NULL, CHAT_THINK_AUTO);
+        const char *said = ok ? chat_prompt_note(&u.prompt, 6) : u.err.text;
+        bool is_said = c[i].note ? said && strstr(said, c[i].note) : !said;
+        tap_ok(ok == !!c[i].want && is_said && (!ok || is_text(&u, c[i].want)) &&
+                   !count(&u, b, "<|end|>"),
+               "parts, %s: %s, %s", c[i].name, ok ? u.prompt.text.text : "none",
+               said ? said : "no note");
+        drop(&u);
+    }
+#undef TEXT
+#undef SAY
+#undef LISTS
+#undef EACH
+}
+
+/* Calls beside which nothing is said. */
+static void test_bare(const struct tok *b) {
+#define BARE(content)                                                                              \
+    "[{\"role\":\"user\",\"content\":\"q\"},{\"role\":\"assistant\"," content                      \
+    "\"tool_calls\":[{\"function\":{\"name\":\"f\",\"arguments\":\"{}\"}}]}]"
+#define NAME "{{ m.tool_calls[0].function.name if m.tool_calls }}"
+    static const char
+        absent[] = BARE(""),
+        null[] = BARE("\"content\":null,"),
+        list[] = "[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"q\"}]},"
+                 "{\"role\":\"assistant\",\"tool_calls\":[{\"function\":{\"name\":\"f\"}}]}]",
+        calm[] = "[{\"role\":\"user\",\"content\":\"q\"},{\"role\":\"assistant\"}]";
+    static const char joins[] = "{% for m in messages %}{{ ':' + m.content }}" NAME "{% endfor %}",
+                      prints[] = "{% for m in messages %}{{ m.content }}" NAME "{% endfor %}",
+                      checks[] = "{% for m in messages %}{{ ':' + m.content }}"
+                                 "{% if m.content == '' %}" NAME "{% endif %}{% endfor %}",
+                      none[] = "{% for m in messages %}{% if m.content is none %}" NAME
+                               "{% else %}{{ ':' + m.content }}{% endif %}{% endfor %}",
+                      texts[] = "{% for m in messages %}{{ ':' + m.content }}{% endfor %}",
+                      refuses[] = "{{ raise_exception('no calls') if messages[1].tool_calls and "
+                                  "messages[1].content is string }}{{ '' + messages[1].content }}";
+    static const struct {
+        const char *name, *template, *messages, *want;
+        bool has_note;
+    } c[] = {
+        {"no content", joins, absent, ":q:f", false},
+        {"null", joins, null, ":q:f", false},
+        {"no content, which is taken", prints, absent, "qf", false},
+        {"null, which is printed", prints, null, "qNonef", false},
+        {"no content, where it must be empty", checks, absent, ":q:f", false},
+        {"no content, where it must be null", none, absent, ":qf", false},
+        {"null, where it must be that", none, null, ":qf", false},
+        {"calls that are left out", texts, absent, ":q:", true},
+        {"beside a list of parts", joins, list, ":q:f", false},
+        {"another reason", refuses, absent, NULL, false},
+        {"no calls", joins, calm, NULL, false},
+    };
+    struct turn u;
+    for (size_t i = 0; i < sizeof c / sizeof *c; i++) {
+        bool ok = take(&u, &bpe, b, c[i].template, c[i].messages, NULL, CHAT_THINK_AUTO);
+        const char *note = chat_prompt_note(&u.prompt, 5);
+        tap_ok(ok == !!c[i].want && !note == !c[i].has_note && (!ok || is_text(&u, c[i].want)),
+               "calls, %s: %s%s, %s", c[i].name, ok ? u.prompt.text.text : "", u.err.text,
+               note ? note : "no note");
+        drop(&u);
+    }
+#undef BARE
+#undef NAME
 }
 
 /* A template that takes nearly all the steps there are is not rendered for every note. */
@@ -635,6 +767,8 @@ int main(void) {
         test_argument_bounds(b);
         test_system(b);
         test_results(b);
+        test_parts(b);
+        test_bare(b);
         test_long(b);
         test_refusals(b);
     }

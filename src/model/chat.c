@@ -1,6 +1,7 @@
 #include "model/chat.h"
 
 #include "model/chat_fit.h"
+#include "model/chat_parts.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -317,6 +318,11 @@ static bool is_same_retold(struct job job, const struct chat_prompt *p) {
     return is_same(&job, p);
 }
 
+static bool is_same_recalled(struct job job, const struct chat_prompt *p) {
+    job.way.form |= CHAT_RECALLED;
+    return is_same(&job, p);
+}
+
 /* --- the form that a template takes --- */
 
 enum { SYSTEMS = 16 };  // system messages that are looked for in a prompt
@@ -413,13 +419,146 @@ static MUST find_way(struct job *job, struct chat_prompt *out, struct err *e) {
     }
     out->is_systemless = f.is_lost;
     out->is_resultless = f.facts.has_results && is_same_retold(*job, out);
+    out->is_callless = f.facts.has_calls && is_same_recalled(*job, out);
     return true;
+}
+
+/* --- the contents that a template takes --- */
+
+/* The messages with other contents, and what a template makes of them. */
+struct cast {
+    unsigned cast;  // enum chat_cast
+    struct job job;
+    struct json_doc *doc;  // of the job's messages, NULL: the request's own
+    struct chat_prompt prompt;
+    bool any;         // there is a prompt
+    size_t n_unsaid;  // texts of parts that are not in it, or not as texts
+    struct err err;
+};
+
+static void drop_cast(struct cast *c) {
+    chat_prompt_free(&c->prompt);
+    json_free(c->doc);
+    *c = (struct cast){0};
+}
+
+/* Of a prompt with marks in the place of what parts say. A template that refuses it tells them apart. */
+static size_t count_unsaid(struct job job, unsigned cast, const struct chat_parts *parts) {
+    struct json_doc *d = NULL;
+    struct chat_prompt p = {0};
+    struct chat_facts ignored;
+    struct err e;
+    size_t n = 0;
+    if (!chat_cast(&d, job.r.messages, cast | CHAT_MARKED, &e)) return 0;
+    job.r.messages = json_root(d);
+    if (render(&job, &ignored, &p, &e)) n = chat_unmarked(parts, p.text.text, p.text.len);
+    chat_prompt_free(&p);
+    json_free(d);
+    return n;
+}
+
+/* The messages that are given anew as cast says, which is with what they are. */
+static void try_cast(const struct job *job, unsigned cast, const struct chat_parts *parts,
+                     struct cast *c) {
+    *c = (struct cast){.cast = cast, .job = *job};
+    if (cast && !chat_cast(&c->doc, job->r.messages, cast, &c->err)) return;
+    if (c->doc) c->job.r.messages = json_root(c->doc);
+    c->any = find_way(&c->job, &c->prompt, &c->err);
+    if (!c->any || !parts->n_list) return;
+    struct job marked = c->job;
+    marked.r.messages = job->r.messages;
+    c->n_unsaid = count_unsaid(marked, cast, parts);
+}
+
+static bool is_refused(const struct cast *c) {
+    return !c->any && (c->err.code == ERR_FORMAT || c->err.code == ERR_UNSUPPORTED);
+}
+
+/* As it is given, calls may be left out; made fit, perhaps it is for that. */
+static bool is_right(const struct cast *c) {
+    const struct chat_prompt *p = &c->prompt;
+    return c->any && !c->n_unsaid && !p->is_systemless && !p->is_merged &&
+           !(c->cast && p->is_callless);
+}
+
+/* Of two refusals the later one: it is not about contents any more. */
+static bool is_better(const struct cast *a, const struct cast *b) {
+    if (!a->any) return !b->any && (is_refused(a) || !b->err.code);
+    if (!b->any) return true;
+    const struct chat_prompt *p = &a->prompt, *q = &b->prompt;
+    if (a->n_unsaid != b->n_unsaid) return a->n_unsaid < b->n_unsaid;
+    if (p->is_systemless != q->is_systemless) return q->is_systemless;
+    if (p->is_callless != q->is_callless) return q->is_callless;
+    return q->is_merged && !p->is_merged;
+}
+
+static MUST refuse_part(const struct chat_parts *parts, struct err *e) {
+    int len = parts->kind.len < 40 ? (int)parts->kind.len : 40;
+    return err_set(e, ERR_UNSUPPORTED,
+                   "message %zu has a part that is no text (of type \"%.*s\"): the model's chat "
+                   "template takes texts alone",
+                   parts->odd, len, parts->kind.s ? parts->kind.s : "");
+}
+
+/* Whether a cast may do better than those before it. A content is put for a template that refuses none, null
+ * if it leaves out the calls beside an empty one; parts that are no texts stay where their template says
+ * all that is text. */
+static bool may_help(unsigned cast, const struct chat_parts *parts, const struct cast *best,
+                     bool is_refused) {
+    bool is_put = cast & (CHAT_FILLED | CHAT_NULLED);
+    if (is_put && !(parts->n_bare && is_refused)) return false;
+    if (cast & CHAT_NULLED && !(best->any && best->prompt.is_callless)) return false;
+    return !(cast & CHAT_JOINED) ||
+           (parts->n_list && !(parts->odd && best->any && !best->n_unsaid));
+}
+
+/* The first cast that the template takes as it should, else the best, of which it takes the job's messages:
+ * those that were given, with a content for each, with lists of parts as texts, and both. */
+static MUST find_cast(struct job *job, struct cast *best, struct err *e) {
+    static const unsigned order[] = {CHAT_PLAINLY,
+                                     CHAT_FILLED,
+                                     CHAT_NULLED,
+                                     CHAT_JOINED,
+                                     CHAT_JOINED | CHAT_FILLED,
+                                     CHAT_JOINED | CHAT_NULLED};
+    struct chat_parts parts;
+    bool refused = false;
+    chat_parts(&parts, job->r.messages);
+    for (size_t i = 0; i < sizeof order / sizeof *order; i++) {
+        struct cast c;
+        if (i && !may_help(order[i], &parts, best, refused)) continue;
+        try_cast(job, order[i], &parts, &c);
+        if (!(order[i] & (CHAT_FILLED | CHAT_NULLED))) refused = is_refused(&c);
+        bool is_over = !c.any && !is_refused(&c);
+        if (is_better(&c, best)) {
+            struct cast worse = *best;
+            *best = c;
+            c = worse;
+        }
+        drop_cast(&c);
+        if (is_over || is_right(best)) break;
+    }
+    *e = best->err;
+    if (!best->any) return false;
+    if (best->cast & CHAT_JOINED && parts.odd) return refuse_part(&parts, e);
+    best->prompt.is_partial = parts.odd;
+    *job = best->job;
+    return true;
+}
+
+/* What is otherwise than asked for, with what it is otherwise. */
+static void tell(const struct job *job, bool has_tools, struct chat_prompt *p) {
+    bool is_asked = job->r.think != CHAT_THINK_AUTO && job->r.add_generation_prompt;
+    bool has_switch = job->chat->style.kind != REASONING_NONE;
+    p->is_unswitched = is_asked && has_switch && is_same_switched(*job, p);
+    p->is_toolless = has_tools && is_same_toolless(*job, p);
 }
 
 MUST chat_render(const struct chat *c, const struct chat_request *r, struct chat_prompt *out,
                  struct err *e) {
     uint64_t spent = 0;
     bool has_tools = json_kind(r->tools) == JSON_ARRAY && json_size(r->tools);
+    struct cast best = {0};
     struct job job = {.chat = c,
                       .r = *r,
                       .jinja = has_tools && c->tool_jinja ? c->tool_jinja : c->jinja,
@@ -430,11 +569,15 @@ MUST chat_render(const struct chat *c, const struct chat_request *r, struct chat
         *e = c->tool_err;
         return false;
     }
-    if (!check_messages(r->messages, e) || !find_way(&job, out, e)) return false;
-    bool is_asked = r->think != CHAT_THINK_AUTO && r->add_generation_prompt;
-    out->is_unswitched = is_asked && c->style.kind != REASONING_NONE && is_same_switched(job, out);
-    out->is_toolless = has_tools && is_same_toolless(job, out);
-    return true;
+    if (!check_messages(r->messages, e)) return false;
+    bool ok = find_cast(&job, &best, e);
+    if (ok) {
+        tell(&job, has_tools, &best.prompt);
+        *out = best.prompt;
+        best.prompt = (struct chat_prompt){0};
+    }
+    drop_cast(&best);
+    return ok;
 }
 
 const char *chat_prompt_note(const struct chat_prompt *p, int i) {
@@ -443,9 +586,13 @@ const char *chat_prompt_note(const struct chat_prompt *p, int i) {
         "the tools are not in the prompt: the model's chat template does not look at them",
         "the chat template has no system role there: a system text stands in a user turn",
         "a system text is not in the prompt: the model's chat template leaves it out",
-        "what tools returned is not in the prompt: the model's chat template leaves it out"};
-    const bool is_so[CHAT_NOTES] = {p->is_unswitched, p->is_toolless, p->is_merged,
-                                    p->is_systemless, p->is_resultless};
+        "what tools returned is not in the prompt: the model's chat template leaves it out",
+        "calls of tools are not in the prompt: the model's chat template leaves them out",
+        "a message has a part that is no text: the model gets no more of it than its chat template "
+        "writes"};
+    const bool is_so[CHAT_NOTES] = {p->is_unswitched, p->is_toolless,   p->is_merged,
+                                    p->is_systemless, p->is_resultless, p->is_callless,
+                                    p->is_partial};
     return is_so[i] ? note[i] : NULL;
 }
 

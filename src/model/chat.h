@@ -9,6 +9,9 @@
  * or leaves one out. System texts that it refuses begin the next user turn, or end the last; where it takes
  * the first, only the others. Where it leaves out one (of the first 16), so do that one and those behind it,
  * or all where it refuses that.
+ * Where a template refuses or leaves out the texts of a content that is a list of parts, or prints the parts with
+ * all their names, it gets them as one text, a part a line; other parts are refused then. Calls without
+ * a content get an empty one where it refuses them, or null if it leaves them out beside that.
  * Control tokens come from the template, never from what people write: look-alikes in messages and
  * tools stay plain text (see jinja.h). Roles that everybody uses and the texts of the vocabulary's own
  * tokens count as the template's.
@@ -61,15 +64,17 @@ struct chat_prompt {
     bool is_merged;      // a system text stands in a user turn
     bool is_systemless;  // one is not in the prompt, as no user turn could take it
     bool is_resultless;  // nor is what tools returned
+    bool is_callless;    // nor are calls of tools
+    bool is_partial;     // a message has a part that is no text
 };
 
 /* Fails: ERR_FORMAT when messages are no such list, ERR_LIMIT when their tool calls have too long
- * arguments, or as jinja_render; as jinja_compile when there are tools and tool_use is bad. Free with chat_prompt_free. */
+ * arguments, ERR_UNSUPPORTED when a part is no text and the template takes no parts, or as jinja_render; as jinja_compile when there are tools and tool_use is bad. Free with chat_prompt_free. */
 MUST chat_render(const struct chat *c, const struct chat_request *r, struct chat_prompt *out,
                  struct err *e);
 void chat_prompt_free(struct chat_prompt *p);
 /* Sentence i for the user, of what a prompt is otherwise than was asked for, or NULL. */
-enum { CHAT_NOTES = 5 };
+enum { CHAT_NOTES = 7 };
 const char *chat_prompt_note(const struct chat_prompt *p, int i);
 
 /* Tokens of a rendered prompt; BOS once, if the vocabulary asks for it or the template has it.

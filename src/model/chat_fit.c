@@ -112,6 +112,16 @@ static bool is_key(struct json_chars key, const char *name) {
     return key.len == strlen(name) && !memcmp(key.s, name, key.len);
 }
 
+/* Of a function; CHAT_RECALLED: another one. */
+static MUST fit_name(struct chat_fit *f, const struct json_value *v, unsigned form, struct err *e) {
+    struct json_chars name = {0};
+    if (!json_chars_of(v, &name)) return true;
+    f->facts.has_calls = true;
+    if (!(form & CHAT_RECALLED)) return true;
+    const char *other = memchr(name.s, '0', name.len) ? "1" : "0";
+    return swap_text(f, v, (struct json_chars){other, 1}, e);
+}
+
 /* A call, or the function in it. */
 static MUST fit_call(struct chat_fit *f, const struct json_value *call, unsigned form, int depth,
                      struct err *e) {
@@ -123,6 +133,8 @@ static MUST fit_call(struct chat_fit *f, const struct json_value *call, unsigned
     for (json_members(&at, call); ok && json_next(&at, &key, &v);) {
         if (is_key(key, "arguments")) {
             ok = json_kind(v) == JSON_OBJECT ? fit_object(f, v, form, e) : fit_text(f, v, form, e);
+        } else if (is_key(key, "name")) {
+            ok = fit_name(f, v, form, e);
         } else if (!depth && is_key(key, "function")) {
             ok = fit_call(f, v, form, 1, e);
         }

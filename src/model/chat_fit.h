@@ -19,12 +19,13 @@ enum {
 
 enum chat_form {
     CHAT_AS_IS = 0,
-    CHAT_OBJECTS = 1 << 0,  // arguments that are an object in JSON: as the object
-    CHAT_TEXTS = 1 << 1,    // arguments that are an object: as JSON
-    CHAT_MERGED = 1 << 2,   // system texts stand in user turns, from one of them on
-    CHAT_ALTERED = 1 << 3,  // one of them is another
-    CHAT_RETOLD = 1 << 4,   // what tools said is something else
-    CHAT_RENAMED = 1 << 5,  // developers are the system
+    CHAT_OBJECTS = 1 << 0,   // arguments that are an object in JSON: as the object
+    CHAT_TEXTS = 1 << 1,     // arguments that are an object: as JSON
+    CHAT_MERGED = 1 << 2,    // system texts stand in user turns, from one of them on
+    CHAT_ALTERED = 1 << 3,   // one of them is another
+    CHAT_RETOLD = 1 << 4,    // what tools said is something else
+    CHAT_RENAMED = 1 << 5,   // developers are the system
+    CHAT_RECALLED = 1 << 6,  // the functions that are called are others
 };
 
 struct chat_way {
@@ -38,6 +39,7 @@ struct chat_facts {
     bool has_arguments;  // CHAT_OBJECTS and CHAT_TEXTS make a difference
     bool has_user;       // a user turn that can take system texts
     bool has_results;    // texts of tools
+    bool has_calls;      // with names of functions
     bool has_developer;  // CHAT_RENAMED makes a difference
     size_t n_system;     // messages with a system text
 };

@@ -1,0 +1,241 @@
+#include "model/chat_parts.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Digits go through a template unchanged, whatever it does to letters and spaces. */
+#define MARK     "907126"
+#define MARK_KEY "3584190726"
+
+enum { MARK_DIGITS = 8, MARK_ROOM = 32 };
+
+static bool is_blank(struct json_chars c) {
+    while (c.len && strchr(" \t\r\n", *c.s)) c.s++, c.len--;
+    return !c.len;
+}
+
+static bool is_word(struct json_chars c, const char *word) {
+    return c.len == strlen(word) && !memcmp(c.s, word, c.len);
+}
+
+static bool has_role(const struct json_value *m, const char *role) {
+    struct json_chars c = {0};
+    return json_chars_of(json_find(m, "role"), &c) && is_word(c, role);
+}
+
+/* --- what there is --- */
+
+static bool is_part(const struct json_value *v, bool of_tool) {
+    if (json_kind(v) != JSON_OBJECT) return false;
+    return json_kind(json_find(v, "text")) == JSON_STRING ||
+           (!of_tool && json_kind(json_find(v, "type")) == JSON_STRING);
+}
+
+/* The content of a message, if it is a list of parts, else NULL. */
+static const struct json_value *parts_of(const struct json_value *m) {
+    const struct json_value *content = json_find(m, "content"), *part;
+    bool of_tool = has_role(m, "tool");
+    struct json_iter it;
+    if (json_kind(content) != JSON_ARRAY) return NULL;
+    for (json_members(&it, content); json_next(&it, NULL, &part);) {
+        if (!is_part(part, of_tool)) return NULL;
+    }
+    return content;
+}
+
+static bool is_bare(const struct json_value *m) {
+    return has_role(m, "assistant") && json_size(json_find(m, "tool_calls")) &&
+           !json_find(m, "content");
+}
+
+void chat_parts(struct chat_parts *p, const struct json_value *messages) {
+    const struct json_value *m, *part, *list;
+    struct json_iter it, in;
+    size_t n = 0;
+    *p = (struct chat_parts){0};
+    for (json_members(&it, messages); json_next(&it, NULL, &m);) {
+        n++;
+        p->n_bare += is_bare(m);
+        list = parts_of(m);
+        p->n_list += list != NULL;
+        for (json_members(&in, list); json_next(&in, NULL, &part);) {
+            struct json_chars text = {0};
+            bool is_text = json_chars_of(json_find(part, "text"), &text);
+            p->n_text += is_text && !is_blank(text);
+            if (is_text || p->odd) continue;
+            p->odd = n;
+            (void)json_chars_of(json_find(part, "type"), &p->kind);
+        }
+    }
+}
+
+/* --- written anew --- */
+
+struct caster {
+    FILE *to;
+    unsigned cast;
+    size_t n_text;  // so far
+    bool is_ok;     // there was memory for all
+};
+
+static void put_text(struct caster *c, struct json_chars text) {
+    struct json j;
+    json_file(&j, c->to);
+    json_string(&j, text.s, text.len);
+}
+
+static void put_key(struct caster *c, struct json_chars key, bool *is_more) {
+    if (*is_more) fputc(',', c->to);
+    *is_more = true;
+    put_text(c, key);
+    fputc(':', c->to);
+}
+
+static void put_value(struct caster *c, const struct json_value *v) {
+    char *text;
+    size_t len;
+    struct err e;
+    if (!json_print(v, &text, &len, &e)) {
+        c->is_ok = false;
+        return;
+    }
+    fwrite(text, 1, len, c->to);
+    free(text);
+}
+
+/* A text, or the mark in its place, which lies in room. */
+static struct json_chars said(struct caster *c, struct json_chars text, char room[MARK_ROOM]) {
+    if (!(c->cast & CHAT_MARKED) || is_blank(text)) return text;
+    int n = snprintf(room, MARK_ROOM, MARK "%0*zu", MARK_DIGITS, c->n_text++);
+    return (struct json_chars){room, (size_t)n};
+}
+
+static void put_joined(struct caster *c, const struct json_value *list) {
+    char *all = NULL, room[MARK_ROOM];
+    size_t len = 0;
+    const struct json_value *part;
+    struct json_iter it;
+    FILE *to = open_memstream(&all, &len);
+    if (!to) {
+        c->is_ok = false;
+        return;
+    }
+    for (json_members(&it, list); json_next(&it, NULL, &part);) {
+        struct json_chars text = {0};
+        if (!json_chars_of(json_find(part, "text"), &text)) continue;
+        if (ftell(to) > 0) fputc('\n', to);
+        text = said(c, text, room);
+        fwrite(text.s, 1, text.len, to);
+    }
+    if (ferror(to)) c->is_ok = false;
+    if (fclose(to) != 0) c->is_ok = false;
+    if (c->is_ok) put_text(c, (struct json_chars){all, len});
+    free(all);
+}
+
+static void put_part(struct caster *c, const struct json_value *part) {
+    const struct json_value *v, *text = json_find(part, "text");
+    struct json_iter it;
+    struct json_chars key = {0}, chars;
+    char room[MARK_ROOM];
+    bool is_more = false;
+    fputc('{', c->to);
+    for (json_members(&it, part); json_next(&it, &key, &v);) {
+        put_key(c, key, &is_more);
+        if (v == text && json_chars_of(v, &chars)) {
+            put_text(c, said(c, chars, room));
+        } else {
+            put_value(c, v);
+        }
+    }
+    put_key(c, (struct json_chars){MARK_KEY, strlen(MARK_KEY)}, &is_more);
+    fputs("0}", c->to);
+}
+
+static void put_marked(struct caster *c, const struct json_value *list) {
+    const struct json_value *part;
+    struct json_iter it;
+    bool is_more = false;
+    fputc('[', c->to);
+    for (json_members(&it, list); json_next(&it, NULL, &part);) {
+        if (is_more) fputc(',', c->to);
+        is_more = true;
+        put_part(c, part);
+    }
+    fputc(']', c->to);
+}
+
+static void put_message(struct caster *c, const struct json_value *m) {
+    const struct json_value *list = parts_of(m), *v;
+    struct json_iter it;
+    struct json_chars key = {0};
+    bool is_filled = c->cast & (CHAT_FILLED | CHAT_NULLED) && is_bare(m), is_more = false;
+    fputc('{', c->to);
+    for (json_members(&it, m); json_next(&it, &key, &v);) {
+        if (is_filled && is_word(key, "content")) continue;
+        put_key(c, key, &is_more);
+        if (v != list) {
+            put_value(c, v);
+        } else if (c->cast & CHAT_JOINED) {
+            put_joined(c, v);
+        } else if (c->cast & CHAT_MARKED) {
+            put_marked(c, v);
+        } else {
+            put_value(c, v);
+        }
+    }
+    if (is_filled) fprintf(c->to, ",\"content\":%s", c->cast & CHAT_NULLED ? "null" : "\"\"");
+    fputc('}', c->to);
+}
+
+MUST chat_cast(struct json_doc **d, const struct json_value *messages, unsigned cast,
+               struct err *e) {
+    char *text = NULL;
+    size_t len = 0;
+    const struct json_value *m;
+    struct json_iter it;
+    struct caster c = {.to = open_memstream(&text, &len), .cast = cast, .is_ok = true};
+    bool is_more = false;
+    if (!c.to) return err_set(e, ERR_MEMORY, "no memory to write the messages anew");
+    fputc('[', c.to);
+    for (json_members(&it, messages); json_next(&it, NULL, &m);) {
+        if (is_more) fputc(',', c.to);
+        is_more = true;
+        put_message(&c, m);
+    }
+    fputc(']', c.to);
+    bool ok = !ferror(c.to) && c.is_ok;
+    ok = fclose(c.to) == 0 && ok;
+    ok = ok ? json_read(d, text, len, len, e)
+            : err_set(e, ERR_MEMORY, "no memory to write the messages anew");
+    free(text);
+    return ok;
+}
+
+/* The number at s, of MARK_DIGITS digits; SIZE_MAX: there is none. */
+static size_t digits(const char *s) {
+    size_t n = 0;
+    for (int i = 0; i < MARK_DIGITS; i++) {
+        if (s[i] < '0' || s[i] > '9') return SIZE_MAX;
+        n = 10 * n + (size_t)(s[i] - '0');
+    }
+    return n;
+}
+
+size_t chat_unmarked(const struct chat_parts *p, const char *prompt, size_t len) {
+    const char *s = prompt, *end = prompt + len;
+    bool *is_seen = calloc(p->n_text + 1, 1);
+    size_t left = p->n_text;
+    if (!is_seen) return 0;
+    if (memmem(prompt, len, MARK_KEY, strlen(MARK_KEY))) left++;
+    while (left <= p->n_text && (s = memmem(s, (size_t)(end - s), MARK, strlen(MARK)))) {
+        s += strlen(MARK);
+        size_t i = (size_t)(end - s) < MARK_DIGITS ? SIZE_MAX : digits(s);
+        if (i >= p->n_text || is_seen[i]) continue;
+        is_seen[i] = true;
+        left--;
+    }
+    free(is_seen);
+    return left;
+}

@@ -1,0 +1,40 @@
+/* chat_parts.h - the contents of messages that many templates do not take: OpenAI's lists of parts, and
+ * none beside the calls of an assistant. Such messages are written anew, as a document of their own.
+ *
+ * A part is an object with a type or a text. What tools return may be a list of other things, which is
+ * the template's to print. Threads: any.
+ */
+#ifndef MODEL_CHAT_PARTS_H
+#define MODEL_CHAT_PARTS_H
+
+#include "base/json.h"
+
+/* What there is in the messages. */
+struct chat_parts {
+    size_t n_list;           // contents that are lists of parts
+    size_t n_text;           // parts that say something
+    size_t n_bare;           // assistants with calls and no content, or null
+    size_t odd;              // the first message, from 1, with a part that is no text; 0: none has
+    struct json_chars kind;  // its type
+};
+
+enum chat_cast {
+    CHAT_PLAINLY = 0,
+    CHAT_JOINED =
+        1 << 0,  // lists of parts are one text, a part a line; what is no text is left out
+    CHAT_FILLED = 1 << 1,  // no content is an empty one
+    CHAT_NULLED = 1 << 2,  // it is null
+    CHAT_MARKED = 1 << 3,  // texts of parts are marks to be looked for, and parts have one, too
+};
+
+void chat_parts(struct chat_parts *p, const struct json_value *messages);
+
+/* messages: a list of objects. *d is owned. Fails: ERR_MEMORY. */
+MUST chat_cast(struct json_doc **d, const struct json_value *messages, unsigned cast,
+               struct err *e);
+
+/* How many texts are not in a prompt that was made with CHAT_MARKED; all and one where it has parts with all
+ * their names. */
+size_t chat_unmarked(const struct chat_parts *p, const char *prompt, size_t len);
+
+#endif
