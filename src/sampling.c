@@ -26,9 +26,11 @@ static MUST read_bias(const char *text, struct bias *b, struct err *e) {
         return err_set(e, ERR_USAGE, "--logit-bias takes ID:VALUE such as 17:-2.5, not \"%.60s\"",
                        text);
     }
-    /* A number past float's range must not become a ban. */
-    if (isfinite(value) && fabs(value) > SAMPLER_BIAS_VALUE)
-        value = copysign(2.0 * SAMPLER_BIAS_VALUE, value);
+    /* Past float's range a number would become a ban. */
+    if (isfinite(value) && fabs(value) > SAMPLER_BIAS_VALUE) {
+        return err_set(e, ERR_USAGE, "logit bias %g is out of range: -%d to %d, or -inf", value,
+                       SAMPLER_BIAS_VALUE, SAMPLER_BIAS_VALUE);
+    }
     *b = (struct bias){.id = (int32_t)n, .value = (float)value};
     return true;
 }
