@@ -21,7 +21,7 @@
 
 #define MIB ((uint64_t)1 << 20)
 
-enum { SENTENCE = 320, ASK_MS = 3000, PATH_CAP = 4096 };
+enum { SENTENCE = 320, ASK_MS = 3000, PATH_CAP = 4096, WARNINGS = 16 };
 static const uint32_t MDNS_GROUP = 0xe00000fb;  // 224.0.0.251
 static const uint64_t MEMORY_LEAST = 256 * MIB;
 static const time_t CLOCK_LEAST = 1735689600;  // 2025: no board that boots this is older
@@ -220,19 +220,28 @@ static void look_at_multicast(struct doctor *d) {
         strerror(why));
 }
 
+static const char mend[] = "mend or remove the line";
+
+static void on_warning(void *ctx, const char *warning) {
+    struct doctor *d = ctx;
+    char text[SENTENCE];
+    if (d->config.n_warning > WARNINGS) return;
+    say(d, "config", mend, "%s", text_printable(text, sizeof text, warning));
+}
+
 /* What is wrong in the settings is said; then the defaults serve. */
 static void read_settings(struct doctor *d, const char *file) {
     struct err e;
     log_set(LOG_ERROR, NULL);
     config_init(&d->config);
-    if (config_load(&d->config, file, &e)) {
-        unsigned n = d->config.n_warning;
-        if (n) {
-            say(d, "config", "`dair node` names them at its start", "%u line%s ignored", n,
-                n > 1 ? "s are" : " is");
-        }
-        return;
+    d->config.on_warning = on_warning;
+    d->config.warning_ctx = d;
+    bool ok = config_load(&d->config, file, &e);
+    if (d->config.n_warning > WARNINGS) {
+        unsigned n = d->config.n_warning - WARNINGS;
+        say(d, "config", mend, "%u more line%s ignored", n, n > 1 ? "s are" : " is");
     }
+    if (ok) return;
     d->is_key_bad = e.code != ERR_IO;  // of the environment
     say(d, d->is_key_bad ? "key" : "config",
         d->is_key_bad ? "make one with `dair keygen`" : "check the path, and who may read it", "%s",

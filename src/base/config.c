@@ -343,9 +343,19 @@ static enum line_end take_line(struct source *s, char out[static CONFIG_LINE]) {
 
 /* ---- lines to settings */
 
-static void warn(struct config *c, const struct source *s, const char *text) {
+static void tell(struct config *c, const char *text) {
     c->n_warning++;
-    log_warn("config", "%.60s:%u: %s", s->name, s->line, text);
+    if (c->on_warning) {
+        c->on_warning(c->warning_ctx, text);
+    } else {
+        log_warn("config", "%s", text);
+    }
+}
+
+static void warn(struct config *c, const struct source *s, const char *text) {
+    char line[LOG_LINE];
+    snprintf(line, sizeof line, "%.60s:%u: %s", s->name, s->line, text);
+    tell(c, line);
 }
 
 static char *trim(char *s) {
@@ -457,10 +467,7 @@ MUST config_read(struct config *c, const char *path, struct err *e) {
 MUST config_load(struct config *c, const char *file, struct err *e) {
     static const char usual[] = "/etc/dair.conf";
     struct err soft;
-    if (access(usual, F_OK) == 0 && !config_read(c, usual, &soft)) {
-        c->n_warning++;
-        log_warn("config", "%s", soft.text);
-    }
+    if (access(usual, F_OK) == 0 && !config_read(c, usual, &soft)) tell(c, soft.text);
     if (file && !config_read(c, file, e)) return false;
     const char *key = getenv("DAIR_CLUSTER_KEY");
     return key && *key ? config_set(c, "cluster_key", key, e) : true;

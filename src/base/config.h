@@ -4,7 +4,7 @@
  * and the default stands; on the command line it is an error. A line is `key = value`, a value may stand in quotes, # at the
  * start of a line or after a blank begins a comment. Upper case and dashes in keys are fine; CRLF, a
  * byte order mark and UTF-16 too, as Windows editors leave them. A key without a value has its
- * default. Warnings go to the log; values of keys that are secret never do.
+ * default. Warnings go to the log, unless someone else wants them; values of keys that are secret never do.
  */
 #ifndef BASE_CONFIG_H
 #define BASE_CONFIG_H
@@ -50,6 +50,9 @@ struct config {
 #undef KEY
 #undef LATER
     unsigned n_warning;  // of all files that were read
+    /* Is told of warnings instead of the log, when set after config_init(). */
+    void (*on_warning)(void *ctx, const char *text);
+    void *warning_ctx;
 };
 
 /* The keys' numbers, CONFIG_KEY_port and so on, and those of later versions' keys. */
