@@ -39,6 +39,14 @@ static void test_line(void) {
         if (n >= w || n != strlen(out)) tap_ok(false, "width %u: %zu columns", w, n);
     }
     tap_ok(true, "20 to 200 columns");
+    p = bar(80, 1, 400);
+    progress_line(&p, 2, out, sizeof out);
+    tap_ok(!strstr(out, "left"), "no guess from the first of it: %s", out);
+    progress_line(&p, 11, out, sizeof out);
+    tap_ok(strstr(out, "left"), "but after a while: %s", out);
+    p = bar(80, 13, 400);
+    progress_line(&p, 2, out, sizeof out);
+    tap_ok(strstr(out, "left"), "or when it is more: %s", out);
     p = bar(80, 0, 0);
     progress_line(&p, 0, out, sizeof out);
     tap_ok(!strstr(out, "nan") && !strstr(out, "inf"), "nothing of nothing: %s", out);

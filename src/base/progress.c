@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 static const double PATIENCE_S = 2, REDRAW_S = 0.1, LINE_S = 5;
+static const double SURE_PART = 0.03, SURE_S = 10;  // the time left is told after either
 
 static bool is_drawable(FILE *f) {
     const char *term = getenv("TERM");
@@ -51,7 +52,8 @@ size_t progress_line(const struct progress *p, double seconds, char *out, size_t
     } else {
         snprintf(rate_text, sizeof rate_text, "%.1f tokens/s", rate);
     }
-    if (rate > 0 && p->done < p->total) {
+    bool is_sure = part >= SURE_PART || seconds >= SURE_S;
+    if (rate > 0 && p->done < p->total && is_sure) {
         snprintf(left, sizeof left, ", %s left", TIME_TEXT((double)(p->total - p->done) / rate));
     }
     int n = snprintf(tail, sizeof tail, " %3.0f %%  %s of %s, %s%s", part * 100,

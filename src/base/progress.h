@@ -32,8 +32,8 @@ void progress_update(struct progress *p, uint64_t done, uint64_t total);
 void progress_end(struct progress *p);
 double progress_seconds(const struct progress *p);
 
-/* The line itself, without its end: what, bar, percent, amount, rate, time left; at most width
- * columns, the bar shrinks first. Pure. out [cap]; returns its length. */
+/* The line itself, without its end: what, bar, percent, amount, rate, and the time left unless it is too early
+ * to say; at most width columns, the bar shrinks first. Pure. out [cap]; returns its length. */
 size_t progress_line(const struct progress *p, double seconds, char *out, size_t cap);
 
 /* What progress_update would do `since_start` seconds after the start and `since_last` after the last
