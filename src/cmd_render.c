@@ -97,7 +97,9 @@ static MUST render_input(const struct render_conf *c, const struct setup *s,
         return false;
     }
     r.add_generation_prompt = r.add_generation_prompt && !c->is_bare;
-    if (!chat_open(&chat, &s->model, s->tok, in->template, in->template_len, e)) return false;
+    if (!chat_open(&chat, &s->model, s->tok, in->template, in->template_len, e)) {
+        return c->template ? err_in(e, c->template) : false;
+    }
     if (chat_note(chat)) fprintf(stderr, "note      %s\n", chat_note(chat));
     bool ok = chat_render(chat, &r, &p, e);
     for (int i = 0; ok && i < CHAT_NOTES; i++) {

@@ -72,7 +72,9 @@ MUST setup_open(struct setup *s, const char *path, const char *tokenizer, enum m
 }
 
 MUST setup_tok(struct setup *s, struct err *e) {
-    return tok_open(&s->tok, &s->model.vocab, e);
+    const struct model *m = &s->model;
+    const char *path = m->tokenizer ? m->tokenizer->path : m->file[0].path;
+    return tok_open(&s->tok, &m->vocab, e) || err_in(e, s->is_demo ? "demo model" : path);
 }
 
 /* Tokens of both models must be the same texts, or every guess would be wrong. */

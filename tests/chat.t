@@ -38,7 +38,7 @@ isnt(decode_json($spelt->{out})->{count}, $seen->{count}, 'what a user writes is
 
 $r = render('--messages', $messages, '--template', file('bad.jinja', "a\n{{ b"));
 is($r->{status}, 3, 'a bad template: exit status 3');
-like($r->{err}, qr/template.*line 2/, 'and its line');
+like($r->{err}, qr/bad\.jinja: .*template.*line 2/, 'and its line');
 $r = render('--messages', file('none.json', '{"a":'));
 is($r->{status}, 3, 'bad JSON: exit status 3');
 $r = render();
@@ -54,6 +54,7 @@ like($r->{out}, qr/"name": "g"/, 'tools beside the messages');
 is($r->{err}, '', 'and nothing to be said');
 $r = render('--messages', $messages, '--template', file('refuses.jinja', "{{ raise_exception('never') }}"));
 is($r->{status}, 4, 'messages that a template refuses: exit status 4') or diag $r->{err};
+unlike($r->{err}, qr{gguf|/dair:}, "which is not the model's");
 like($r->{err}, qr/refuses: never/, 'with its reason');
 
 # --- chat
@@ -148,6 +149,8 @@ with_template($plain, "$dir/two.gguf", 'main', '{{ tools | tojson }}');
 is(render("$dir/two.gguf", '--messages', $messages, @$_)->{out}, $_->[0] ? '[{"name": "f"}]' : 'main', "a file with two templates: '@$_'")
   for [], ['--tools', "$dir/tools.json"];
 with_template($plain, "$dir/roles.gguf", "{% if messages[0].role != 'user' %}{{ raise_exception('no') }}{% endif %}{{ messages[0].content }}");
+$r = render("$dir/roles.gguf", '--messages', file('reply.json', '[{"role":"assistant","content":"a"}]'));
+like($r->{err}, qr/roles\.gguf: the chat template, line 1/, 'a template that refuses is named by its file');
 for (['run', '-p', 'hi', '-n', 1], ['chat', '-p', 'hi', '-n', 1]) {
     my ($verb, @more) = @$_;
     $r = dair([$verb, "$dir/roles.gguf", '--system', 'Be brief.', '--ctx', 128, @more], from => '/dev/null');

@@ -1,7 +1,7 @@
 #!/usr/bin/env perl
 # Bad model files against the program itself: exit 3 or 4 for what must be refused, 0 for what is
-# fine, and for none of them a signal, a hang or more than 2 GB. Files and expectations are others'
-# work: E-malformed in DAIR_TESTDATA. DAIR_BIN (or DAIR, as `make` sets it) is the program.
+# fine, and for none of them a signal, a hang or more than 2 GB; what is refused is named. Files and
+# expectations are others' work: E-malformed in DAIR_TESTDATA. DAIR_BIN (or DAIR, as `make` sets it) is the program.
 use strict;
 use warnings;
 use JSON::PP ();
@@ -26,16 +26,16 @@ my $limit = $asan ? '' : 'ulimit -v 2097152 &&';
 $ENV{ASAN_OPTIONS} = join ':', grep { defined && length } $ENV{ASAN_OPTIONS},
     'hard_rss_limit_mb=2048', 'detect_leaks=0';
 
-# Runs it; (exit status or undef, "signal N" or "hangs", first line of stderr).
+# Runs it, with its chat template where that is what is bad; (exit status or undef, "signal N" or "hangs", first line of stderr).
 sub run {
-    my ($file) = @_;
+    my ($file, @more) = @_;
     my $pid = open(my $out, '-|') // die "fork: $!\n";
     if (!$pid) {
         setpgrp 0, 0;
         open STDERR, '>&', \*STDOUT;
         open STDIN, '<', '/dev/null';
         exec 'sh', '-c', "$limit exec \"\$0\" \"\$@\"", $dair, 'run', $file, '-p', 'a', '-n', '2',
-            '--raw';
+            @more;
         die "exec: $!\n";
     }
     my ($text, $hang) = ('', 0);
@@ -56,11 +56,12 @@ sub run {
 my $n = 0;
 for my $case (@$cases) {
     my $expect = $case->{expect};
-    my ($status, $how, $line) = run("$dir/$case->{file}");
+    my ($status, $how, $line) = run("$dir/$case->{file}", $case->{cls} eq 'template' ? () : '--raw');
     my $ok = defined $status && $status < 128;
     if ($expect eq 'accept') { $ok &&= $status == 0 }
     elsif ($expect eq 'reject') { $ok &&= $status == 3 || $status == 4 }
     elsif ($expect ne 'no_crash') { $ok &&= $status == 0 || $status == 3 || $status == 4 }
+    $ok &&= index($line, $case->{file}) >= 0 if $status;    # which of several it was
     printf "%s %d - %s (%s): %s\n", $ok ? 'ok' : 'not ok', ++$n, $case->{id}, $expect,
         defined $status ? "exit $status" : $how;
     print "# $line\n" if length $line;

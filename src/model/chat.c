@@ -9,6 +9,7 @@
 
 struct chat {
     const struct tok *tok;
+    const char *where;  // the file that has the template, NULL: it was given
     struct jinja *jinja;
     struct jinja *tool_jinja;  // for requests with tools, or NULL: as the others
     struct err tool_err;       // why the model's own for them is none
@@ -51,6 +52,11 @@ static MUST read_switches(struct chat *c, struct err *e) {
     return true;
 }
 
+/* Adds the file to what is wrong with its template. */
+static MUST in_file(const struct chat *c, struct err *e) {
+    return c->where ? err_in(e, c->where) : false;
+}
+
 static MUST open_format(struct chat *c, const struct model *m, const char *text, size_t len,
                         struct err *e) {
     bool is_given = text != NULL;
@@ -75,8 +81,9 @@ static MUST open_format(struct chat *c, const struct model *m, const char *text,
     /* Most requests have no tools, and can do without. */
     if (n_tools && !jinja_compile(&c->tool_jinja, tools, n_tools, &c->tool_err)) {
         (void)err_in(&c->tool_err, "tool_use, the model's template for tools");
+        (void)!in_file(c, &c->tool_err);
     }
-    return jinja_compile(&c->jinja, text, len, e) && read_switches(c, e);
+    return (jinja_compile(&c->jinja, text, len, e) || in_file(c, e)) && read_switches(c, e);
 }
 
 MUST chat_open(struct chat **out, const struct model *m, const struct tok *t, const char *text,
@@ -85,6 +92,7 @@ MUST chat_open(struct chat **out, const struct model *m, const struct tok *t, co
     struct chat *c = calloc(1, sizeof *c);
     if (!c) return err_set(e, ERR_MEMORY, "no memory for the chat template");
     c->tok = t;
+    if (!text && m->n_file && !m->file[0].base) c->where = m->file[0].path;
     c->bos = token_text(t, m->vocab.bos);
     c->eos = token_text(t, m->vocab.eos);
     c->unk = token_text(t, m->vocab.unk);
@@ -265,7 +273,8 @@ static MUST render_text(const struct job *job, const struct chat_fit *fit, struc
     if (!json_read(&gen, word, strlen(word), strlen(word), e)) return false;
     struct vars *v = calloc(1, sizeof *v);
     bool ok = v ? fill_vars(job, fit, json_root(gen), v, e) &&
-                      jinja_render(job->jinja, v->var, v->n, job->clock, out, e)
+                      (jinja_render(job->jinja, v->var, v->n, job->clock, out, e) ||
+                       in_file(job->chat, e))
                 : err_set(e, ERR_MEMORY, "no memory for the template's variables");
     *job->spent += out->steps;
     free(v);

@@ -7,20 +7,23 @@
 #include <assert.h>
 #include <inttypes.h>
 
-static MUST bad_scale(const struct matrix *mat, uint32_t row, struct err *e) {
+static MUST bad_scale(const struct weights *w, const struct matrix *mat, uint32_t row,
+                      struct err *e) {
     uint64_t at = (mat->off - mat->tensor->off) / mat->row_bytes + row;  // behind other experts'
-    return err_set(e, ERR_FORMAT, "tensor %s holds a number that is not finite near row %" PRIu64,
-                   mat->tensor->name, at);
+    (void)err_set(e, ERR_FORMAT, "tensor %s holds a number that is not finite near row %" PRIu64,
+                  mat->tensor->name, at);
+    return err_in(e, w->model->file[mat->tensor->file].path);
 }
 
 /* Groups [group, group + n_group) of a tile from file order to dst. */
-static MUST relay(const struct matrix *mat, const struct tile_rows *rows, uint32_t group,
-                  uint32_t n_group, uint8_t *dst, const uint8_t *raw, struct err *e) {
+static MUST relay(const struct weights *w, const struct matrix *mat, const struct tile_rows *rows,
+                  uint32_t group, uint32_t n_group, uint8_t *dst, const uint8_t *raw,
+                  struct err *e) {
     for (uint32_t g = group; g < group + n_group; g++) {
         uint32_t row = g * ROW_GROUP;
         uint32_t n_row = rows->n_row - row < ROW_GROUP ? rows->n_row - row : ROW_GROUP;
         if (!mat->ops->relay(dst, raw + row * mat->row_bytes, n_row, mat->n_col)) {
-            return bad_scale(mat, mat->row0 + rows->row + row, e);
+            return bad_scale(w, mat, mat->row0 + rows->row + row, e);
         }
         dst += mat->group_bytes;
     }
@@ -31,7 +34,7 @@ bool matmul_convert(void *owner, uint32_t i, void *dst, const void *raw, struct 
     const struct weights *w = owner;
     const struct tile_rows *rows = &w->rows[i];
     uint32_t n_group = (rows->n_row + ROW_GROUP - 1) / ROW_GROUP;
-    return relay(w->matrix[rows->matrix], rows, 0, n_group, dst, raw, e);
+    return relay(w, w->matrix[rows->matrix], rows, 0, n_group, dst, raw, e);
 }
 
 /* Give back, in sweep order, every tile whose units are done, and arm it for the next sweep. */
@@ -74,15 +77,15 @@ static bool blame(const struct matmul_state *s, uint32_t asked, struct err *e) {
 
 /* One unit of a tile as it came from the disk. A token by itself gains nothing from the width of a unit, so
  * no more of it is re-laid at a time than stays in the cache. */
-static MUST run_streamed(const struct mm_job *job, const struct tile_rows *rows,
-                         const struct unit *u, const uint8_t *raw, float *y, uint8_t *scratch,
-                         struct err *e) {
+static MUST run_streamed(const struct weights *w, const struct mm_job *job,
+                         const struct tile_rows *rows, const struct unit *u, const uint8_t *raw,
+                         float *y, uint8_t *scratch, struct err *e) {
     const struct matrix *mat = job->mat;
     uint32_t n = job->n_tok > 1 ? u->n_group : (uint32_t)(UNIT_BYTES / mat->group_bytes);
     if (!n) n = 1;
     for (uint32_t g = 0; g < u->n_group; g += n, y += n * ROW_GROUP) {
         uint32_t left = u->n_group - g, now = left < n ? left : n;
-        if (!relay(mat, rows, u->group + g, now, scratch, raw, e)) return false;
+        if (!relay(w, mat, rows, u->group + g, now, scratch, raw, e)) return false;
         mat->ops->matmul(y, job->ldy, scratch, now, mat->n_col, job->x, job->n_tok);
     }
     return true;
@@ -104,7 +107,7 @@ static uint32_t run_units(struct matmul_state *s, const struct mm_job *job, uint
         const uint8_t *w = v.p + u->group * mat->group_bytes;
         while (job->n_tok == 1 && done < n && u[done].tile == u->tile) n_group += u[done++].n_group;
         mat->ops->matmul(y, job->ldy, w, n_group, mat->n_col, job->x, job->n_tok);
-    } else if (!run_streamed(job, rows, u, v.p, y, scratch, e)) {
+    } else if (!run_streamed(s->w, job, rows, u, v.p, y, scratch, e)) {
         return 0;
     }
     finish_units(s, u->tile, done);

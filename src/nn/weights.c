@@ -195,7 +195,7 @@ static MUST push_matrices(struct weights *w, const struct nn_conf *c, struct are
                           struct err *e) {
     const struct model *m = c->model;
     size_t n = (size_t)m->n_layer, n_expert = n * m->n_expert;
-    *w = (struct weights){0};
+    *w = (struct weights){.model = m};
     if (!arena_array(a, &w->layer, n, sizeof *w->layer, "layers", e) ||
         !arena_array(a, &w->matrix, matrices_of(m), sizeof *w->matrix, "matrices", e) ||
         (n_expert && !arena_array(a, &w->expert, n_expert, sizeof *w->expert, "experts", e))) {

@@ -48,6 +48,7 @@ struct layer_matrices {
 };
 
 struct weights {
+    const struct model *model;
     struct layer_matrices *layer;    // [n_layer]
     struct expert_matrices *expert;  // [n_layer][n_expert]
     struct matrix output;
