@@ -49,13 +49,14 @@ static size_t run_of(const uint8_t *s, size_t len, size_t at, unsigned of, unsig
 
 /* 's 't 're 've 'm 'll 'd at `at`: its length, or 0. Only ASCII letters fold: U+017F and the
  * Kelvin sign do not count as s and k here. */
-static size_t contraction(const uint8_t *s, size_t len, size_t at, bool any_case) {
-    uint8_t fold = any_case ? 0x20 : 0;
+enum fold { AS_IS = 0, ANY_CASE = 0x20 };  // the bit that a capital lacks
+
+static size_t contraction(const uint8_t *s, size_t len, size_t at, enum fold fold) {
     if (len - at < 2 || s[at] != '\'') return 0;
-    uint8_t a = s[at + 1] | fold;
+    unsigned a = s[at + 1] | fold;
     if (a == 's' || a == 't' || a == 'm' || a == 'd') return 2;
     if (len - at < 3) return 0;
-    uint8_t b = s[at + 2] | fold;
+    unsigned b = s[at + 2] | fold;
     if ((a == 'r' && b == 'e') || (a == 'v' && b == 'e') || (a == 'l' && b == 'l')) return 3;
     return 0;
 }
@@ -76,7 +77,7 @@ static size_t spaces(const uint8_t *s, size_t len) {
 /* 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
  * (Radford et al. 2019, encoder.py) */
 static size_t next_gpt2(const uint8_t *s, size_t len) {
-    size_t n = contraction(s, len, 0, false), at = s[0] == ' ';
+    size_t n = contraction(s, len, 0, AS_IS), at = s[0] == ' ';
     if (n) return n;
     unsigned is = peek(s, len, at).is;
     if (is & LETTERS) return run(s, len, at, LETTERS);
@@ -130,7 +131,7 @@ static size_t word(const uint8_t *s, size_t len, const struct style *t) {
     if (!end) end = upper_lower(s, len, 0);
     if (!end && before) end = upper_then_lower(s, len, before);
     if (!end) end = upper_then_lower(s, len, 0);
-    if (end && t->behind) end += contraction(s, len, end, true);
+    if (end && t->behind) end += contraction(s, len, end, ANY_CASE);
     return end;
 }
 
@@ -159,7 +160,7 @@ static size_t signs(const uint8_t *s, size_t len, const struct style *t) {
 }
 
 static size_t next_styled(const uint8_t *s, size_t len, const struct style *t) {
-    size_t n = t->apart ? contraction(s, len, 0, true) : 0;
+    size_t n = t->apart ? contraction(s, len, 0, ANY_CASE) : 0;
     if (!n) n = word(s, len, t);
     if (!n) n = run_of(s, len, 0, NUMBERS, t->digits);
     if (!n) n = signs(s, len, t);

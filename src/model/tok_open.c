@@ -43,10 +43,14 @@ static const char *const end_names[] = {
     "<|file_sep|>",
 };
 
-static void mark_end(struct tok *t, int32_t id, bool control) {
+static void mark_end(struct tok *t, int32_t id) {
+    if (id >= 0) t->attr[id] |= ATTR_END;
+}
+
+/* One that the file may have called a word. */
+static void mark_control_end(struct tok *t, int32_t id) {
     if (id < 0) return;
-    t->attr[id] |= ATTR_END;
-    if (control) t->attr[id] = (uint8_t)((t->attr[id] & ~ATTR_TYPE) | TOKEN_CONTROL);
+    t->attr[id] = (uint8_t)((t->attr[id] & ~ATTR_TYPE) | ATTR_END | TOKEN_CONTROL);
 }
 
 static int32_t in_range(const struct vocab *v, int32_t id) {
@@ -73,16 +77,16 @@ static void keep_messages(struct tok *t) {
 
 static void mark_ends(struct tok *t, const struct vocab *v) {
     for (size_t i = 0; i < sizeof end_names / sizeof *end_names; i++) {
-        mark_end(t, find_name(t, end_names[i]), true);
+        mark_control_end(t, find_name(t, end_names[i]));
     }
     /* SentencePiece's own is one of its first three tokens; another is an HTML tag. */
     int32_t s = find_name(t, "</s>");
-    if (s < 3) mark_end(t, s, true);
-    mark_end(t, t->eos, false);
-    mark_end(t, in_range(v, v->eot), false);
-    mark_end(t, in_range(v, v->eom), false);
+    if (s < 3) mark_control_end(t, s);
+    mark_end(t, t->eos);
+    mark_end(t, in_range(v, v->eot));
+    mark_end(t, in_range(v, v->eom));
     keep_messages(t);
-    for (uint32_t i = 0; i < v->n_end; i++) mark_end(t, in_range(v, v->end[i]), false);
+    for (uint32_t i = 0; i < v->n_end; i++) mark_end(t, in_range(v, v->end[i]));
 }
 
 /* Phi-3 drops white space after its control tokens, three excepted. Its file does not say so; we know
@@ -230,7 +234,7 @@ static MUST mark_tag(struct tok *t, struct err *e) {
     struct encoder en = {.t = t, .out = out, .cap = sizeof out / sizeof *out};
     if (id < 0) return true;
     bool ok = bpe_encode(&en, "</s>", 4, e);
-    if (ok && (en.n != 1 || out[0] != id)) mark_end(t, id, true);
+    if (ok && (en.n != 1 || out[0] != id)) mark_control_end(t, id);
     encoder_free(&en);
     return ok;
 }
