@@ -62,7 +62,8 @@ struct talk {
     struct held held;
     struct stop stop;
     enum chat_think think;
-    const char *system;
+    const char *system;       // NULL: none
+    char *own_system;         // where /system's is kept, owned
     struct message *message;  // [n_message], owned
     size_t n_message, cap_message;
     int32_t *id, *next;  // [n_ctx], owned
@@ -74,6 +75,7 @@ struct talk {
     char *text;  // [room]: what may yet become a stop string, the newest piece at the end
     size_t room, n_text;
     bool is_stop, has_thought;
+    bool has_failed;  // a turn
     bool is_told[CHAT_NOTES];
     int write_errno;
 };
@@ -362,33 +364,78 @@ static void clear(struct talk *t) {
     drop_messages(t, 0);
 }
 
-static bool set_think(struct talk *t, const char *word) {
+static void set_think(struct talk *t, const char *word) {
     static const char *const words[] = {"auto", "on", "off"};
     for (int i = 0; i < 3; i++) {
         if (strcmp(words[i], word) != 0) continue;
         t->think = (enum chat_think)i;
         memset(t->is_told, 0, sizeof t->is_told);
-        return true;
+        return;
     }
-    return false;
+    fputs("/think takes auto, on or off", stderr);
+    if (*word) fprintf(stderr, ", not \"%.40s\"", word);
+    fputc('\n', stderr);
+}
+
+/* Making tokens of a text takes memory, of which so much is kept. */
+static MUST check_line(const struct talk *t, size_t len, struct err *e) {
+    size_t most = setup_kept_text(t->setup);
+    return len <= most ||
+           err_set(e, ERR_LIMIT,
+                   "a line of %zu bytes is more than the %zu that can be taken here; "
+                   "a larger --ctx or more --memory takes more",
+                   len, most);
+}
+
+static void set_system(struct talk *t, const char *text) {
+    struct err e;
+    char *copy = NULL;
+    if (!*text) {
+        fputs("/system takes a text: what the model is told about its part\n", stderr);
+        return;
+    }
+    if (!check_line(t, strlen(text), &e)) {
+        fprintf(stderr, "dair chat: %s\n", e.text);
+        return;
+    }
+    copy = strdup(text);
+    if (!copy) {
+        fputs("dair chat: no memory for the text\n", stderr);
+        return;
+    }
+    free(t->own_system);
+    t->system = t->own_system = copy;
+    clear(t);
+}
+
+/* What stands behind a command's name, which ends there; "": nothing. */
+static char *argument(char *line) {
+    char *word = line + strcspn(line, " \t");
+    if (*word) *word++ = '\0';
+    word += strspn(word, " \t");
+    for (size_t n = strlen(word); n && strchr(" \t", word[n - 1]);) word[--n] = '\0';
+    return word;
 }
 
 /* A line that begins with a slash. False: leave. */
 static MUST command(struct talk *t, char *line) {
-    static char system[4096];
-    if (!strcmp(line, "/quit") || !strcmp(line, "/exit")) return false;
-    if (!strcmp(line, "/help")) {
+    const char *word = argument(line);
+    bool is_help = !strcmp(line, "/help"), is_clear = !strcmp(line, "/clear");
+    bool is_quit = !strcmp(line, "/quit") || !strcmp(line, "/exit");
+    if (!strcmp(line, "/think")) {
+        set_think(t, word);
+    } else if (!strcmp(line, "/system")) {
+        set_system(t, word);
+    } else if (!is_help && !is_clear && !is_quit) {
+        fprintf(stderr, "there is no command \"%.40s\"; /help lists them\n", line);
+    } else if (*word) {
+        fprintf(stderr, "%s takes nothing, not \"%.40s\"\n", line, word);
+    } else if (is_help) {
         fputs(help_text, stderr);
-    } else if (!strcmp(line, "/clear")) {
-        clear(t);
-    } else if (!strncmp(line, "/think ", 7) && set_think(t, line + 7)) {
-        return true;
-    } else if (!strncmp(line, "/system ", 8) && strlen(line + 8) < sizeof system) {
-        snprintf(system, sizeof system, "%s", line + 8);
-        t->system = system;
+    } else if (is_clear) {
         clear(t);
     } else {
-        fprintf(stderr, "there is no command \"%.40s\"; /help lists them\n", line);
+        return false;
     }
     return true;
 }
@@ -400,18 +447,20 @@ static bool goes_on(const struct err *e) {
 
 /* One turn. False: the conversation is over. */
 static MUST say(struct talk *t, const char *text, size_t len, struct err *e) {
-    size_t before = t->n_message, most = setup_kept_text(t->setup);
+    size_t before = t->n_message;
     bool is_said = false;
-    bool ok = len <= most || err_set(e, ERR_LIMIT, "a line has at most %zu bytes here", most);
-    ok = ok && add_message(t, "user", text, len, e) && answer(t, &is_said, e);
+    bool ok =
+        check_line(t, len, e) && add_message(t, "user", text, len, e) && answer(t, &is_said, e);
     if (ok && is_said) return true;
     drop_messages(t, before);
     if (ok) return true;
     if (!goes_on(e) || !t->engine || engine_is_spent(t->engine)) return false;
     fprintf(stderr, "dair chat: %s\n", e->text);
+    t->has_failed = true;
     return true;
 }
 
+/* A person has seen which turns failed; who else gives the lines has the exit status. */
 static MUST converse(struct talk *t, struct err *e) {
     const char *first = t->conf->prompt;
     char *line = NULL;
@@ -433,6 +482,7 @@ static MUST converse(struct talk *t, struct err *e) {
     }
     free(line);
     if (is_shown && isatty(STDERR_FILENO)) fputc('\n', stderr);
+    if (ok && t->has_failed && !isatty(STDIN_FILENO)) return err_set(e, ERR_STOPPED, "%s", "");
     return ok;
 }
 
@@ -484,6 +534,7 @@ static MUST chat(void *conf, const char *path, struct setup *s, struct err *e) {
     chat_close(t->chat);
     drop_messages(t, 0);
     free(t->message);
+    free(t->own_system);
     free(t->id);
     free(t->next);
     free(t->text);
@@ -502,7 +553,9 @@ const struct verb verb_chat = {
     .summary = "A conversation on the terminal; what was said is not computed again",
     .notes =
         "Lines from standard input, a turn each, after that of -p; answers go to standard output,\n"
-        "thoughts and all else to standard error. /help lists the commands.\n",
+        "thoughts and all else to standard error. /help lists the commands. A line has at most 16 bytes\n"
+        "for each token of --ctx, which may always be 16 KiB, and fewer where --memory is tight. From a\n"
+        "file or a pipe all lines are taken; the exit status is 1 if a turn failed.\n",
     .opt = chat_opt,
     .n_opt = sizeof chat_opt / sizeof *chat_opt,
     .max_word = 1,

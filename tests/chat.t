@@ -84,9 +84,32 @@ is($said[2], $said[0], '/clear forgets');
 $c = talk("/help\n/nonsense\n/quit\nWhat are you?\n");
 like($c->{err}, qr{/clear.*there is no command "/nonsense"}s, '/help, and what is no command');
 is($c->{out}, '', '/quit leaves');
+for (['/system', qr{^/system takes a text}m], ['/system  ', qr{^/system takes a text}m], ['/think', qr{^/think takes auto, on or off}m],
+     ['/think maybe', qr{^/think takes auto, on or off, not "maybe"}m], ['/clear all', qr{^/clear takes nothing, not "all"}m],
+     ['/quit now', qr{^/quit takes nothing}m], ['/systems x', qr{^there is no command "/systems"}m], ['/', qr{^there is no command "/"}m]) {
+    my ($line, $want) = @$_;
+    $c = talk("$line\n", '--quiet');
+    like($c->{err}, $want, "'$line': what it takes");
+    is($c->{status}, 0, 'and the conversation goes on');
+}
+unlike($c->{err}, qr/takes/, 'no more than that of what is no command');
+is(talk("/think on\n/think auto \n/system Be brief.\n/clear\n", '--quiet')->{err}, '', 'commands with what they take');
+is(talk("/system $_\nWhat are you?\n", '--quiet')->{out}, talk("What are you?\n", '--quiet', '--system', $_)->{out}, '/system ' . length . ' bytes: as --system')
+  for 'Be brief.', 'Be brief. ' x 20;
+$c = talk('/system ' . 'be brief ' x 700 . "\nWhat are you?\n/system short\nWhat are you?\n", '--ctx', 128);
+like($c->{err}, qr/the conversation has \d{3,} tokens/, 'a long /system text is taken, and then too much for the context') or diag $c->{err};
+is(() = $c->{err} =~ /tokens read/g, 1, 'and a shorter one takes its place');
+is($c->{status}, 1, 'a turn that failed: exit status 1, with all lines read');
 $c = talk("What are you?\n" x 40, '--ctx', 200);
-is($c->{status}, 0, 'a full context ends no conversation');
-like($c->{err}, qr{/clear begins anew}, 'but says what to do');
+like($c->{err}, qr{/clear begins anew}, 'a full context ends no conversation, but says what to do');
+is($c->{status}, 1, 'and that is the exit status');
+$c = talk("What are you?\n" x 40 . "/clear\nWhat are you?\n", '--ctx', 200, '--quiet');
+is((split /\n/, $c->{out})[-1], $one->{out}, 'for which other turns are had');
+is($c->{status}, 1, 'whatever comes after it');
+$c = talk('x' x 20000 . "\n", '--ctx', 128);
+like($c->{err}, qr/line of 20000 bytes.*16384.*--ctx/, 'a line that is too long: how long it may be') or diag $c->{err};
+is($c->{status}, 1, 'and exit status 1');
+like(dair(['chat', '--help'])->{out}, qr/16 KiB/, 'which --help knows');
 
 # Ctrl-C ends the answer, not the program.
 mkfifo("$dir/lines.fifo", 0600) or die "mkfifo: $!";
