@@ -12,6 +12,9 @@
 # activations too: what that may cost is seen on the same weights as floats, which are written beside.
 use strict;
 use warnings;
+use FindBin;
+use lib $FindBin::Bin;
+use Golden;
 use JSON::PP;
 use IPC::Open2;
 use File::Basename;
@@ -20,14 +23,9 @@ use File::Temp qw(tempdir);
 
 my $dir = shift or die "usage: golden_models.pl DIR\n";
 my $build = $ENV{DAIR_BUILD} || 'build/x86_64';
-my $here = dirname(__FILE__);
-my %supported;
-open my $sf, '<', "$here/supported.txt" or die "supported.txt: $!\n";
-while (<$sf>) { s/#.*//; $supported{"$1 $2"} = 1 if /^\s*(\S+)\s+(\S+)/ }
+my %supported = map { my ($kind, %of) = ($_, listed($_)); map { ("$kind $_" => 1) } keys %of } qw(arch type model container);
 $SIG{PIPE} = 'IGNORE';    # a driver that refuses the model does not read its requests
 my ($passed, $failed, $unsupported) = (0, 0, 0);
-
-sub slurp { my $f = shift; open my $h, '<:raw', $f or return; local $/; return scalar <$h> }
 
 # Ask the driver; returns (status, answers). With keys and values kept as they are, or in another type.
 sub ask { return ask_kv('f32', @_) }
@@ -207,6 +205,8 @@ for my $file (sort glob "$dir/C-models/*.gguf") {
         $listed = $supported{"arch $arch"} && !grep { !$supported{"type $_"} } keys %{$g->{types}};
     }
     if ($status == 4 && !$listed) { $unsupported += @runs; next }
+    seen('arch', $arch);
+    seen('type', $_) for keys %{$g->{types}};
     if (@answers != @ask) {
         print "not ok - $name: exit status $status\n";
         $failed += @runs;
@@ -308,6 +308,7 @@ sub dllama_run {
     my %id = map { $words[$_] => $_ } reverse 0 .. $#words;
     my @prompt = ids_of($model, $tok, $run->{prompt});
     my $n = $run->{prompt_eval_tokens_in_first_batch};
+    seen($_, 'dllama') for qw(container tokenizer);
     verdict("$run->{model} prompt", scalar(@prompt) . ' tokens', @prompt == $n + 1 ? () : @prompt . " tokens, want " . ($n + 1));
     my @text = ids_of($model, $tok, $run->{perplexity_prompt});
     my @greedy = map { my $p = $_; utf8::encode($p); $id{$p} // -1 } @{$run->{pieces}};

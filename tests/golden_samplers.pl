@@ -7,22 +7,20 @@
 # tests/supported.txt lists it.
 use strict;
 use warnings;
+use FindBin;
+use lib $FindBin::Bin;
+use Golden;
 use JSON::PP;
 use IPC::Open2;
 use File::Basename;
 
 my $dir = shift or die "usage: golden_samplers.pl DIR\n";
-my $here = dirname(__FILE__);
 my $driver = ($ENV{DAIR_BUILD} || 'build/x86_64') . '/tests/golden_sampler';
-my %listed;
-if (open my $f, '<', "$here/supported.txt") {
-    while (<$f>) { s/#.*//; $listed{$1} = 1 if /^\s*sampler\s+(\S+)/ }
-}
+my %listed = listed('sampler');
 my ($passed, $failed, $unsupported, $bad) = (0, 0, 0, 0);
 # In the order in which the driver takes them.
 my @argument = qw(k p t n min_keep delta exponent last_n repeat freq present);
 
-sub slurp { my $f = shift; open my $h, '<:raw', $f or die "$f: $!\n"; local $/; return scalar <$h> }
 sub number { my $v = shift; return defined $v ? $v + 0 : -9**9**9 }
 
 # The oracle works in float: 7 digits of a logit, somewhat less of a probability.
@@ -54,7 +52,7 @@ sub differs {
 -x $driver or die "$driver is not built\n";
 for my $file (sort glob "$dir/H-samplers/*.json") {
     my $pid = open2(my $from, my $to, $driver);
-    for my $group (@{decode_json(slurp($file))}) {
+    for my $group (@{decode_json(slurp($file) // die "$file: $!\n")}) {
         print $to "logits @{$group->{logits}}\n";
         for my $c (@{$group->{cases}}) {
             my @args = map { defined $c->{params}{$_} ? $c->{params}{$_} : () } @argument;
@@ -65,6 +63,7 @@ for my $file (sort glob "$dir/H-samplers/*.json") {
             chomp $answer;
             my $known = $answer ne 'unsupported';
             if (!$known && !$listed{$c->{sampler}}) { $unsupported++; next }
+            seen('sampler', $c->{sampler});
             my @got = map { [map { $_ + 0 } split / /] } $known ? split /,/, $answer : ();
             my @want = map { [$_->[0], number($_->[1]), $_->[2]] } @{$c->{kept}};
             my $why = $known ? differs(\@got, \@want, $group->{logits}) : $answer;

@@ -6,16 +6,15 @@
 # files. chat: the former only, as users get them, with what chat.c does about templates that differ. What `template NAME` in tests/supported.txt does not list counts as unsupported.
 use strict;
 use warnings;
+use FindBin;
+use lib $FindBin::Bin;
+use Golden;
 use File::Basename;
 
 my ($dir, $way) = @ARGV or die "usage: golden_templates.pl DIR [chat]\n";
 my $data = "$dir/B-chat-templates";
-my $here = dirname(__FILE__);
 my $driver = ($ENV{DAIR_BUILD} || 'build/x86_64') . '/tests/golden_' . ($way // 'jinja');
-my %listed;
-if (open my $f, '<', "$here/supported.txt") {
-    while (<$f>) { s/#.*//; $listed{$1} = 1 if /^\s*template\s+(\S+)/ }
-}
+my %listed = listed('template');
 my ($passed, $failed, $unsupported, $bad) = (0, 0, 0, 0);
 
 # The cases of one file.
@@ -34,6 +33,7 @@ sub run {
         $n++;
         $bad++;
     }
+    seen('template', $part);
     if (!$listed{$part}) { $unsupported += $n; return }
     $passed += $ok;
     $failed += $n - $ok;
