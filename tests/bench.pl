@@ -2,10 +2,11 @@
 # bench.pl: the figures that README quotes, each a ratio against something real in the same run.
 #
 # Models are synthesised into DAIR_BENCH_DIR (default build/bench, 6 GB). llama-bench and
-# llama-completion (llama.cpp) are measured beside us when they are on the PATH; the streaming part
+# llama-completion (llama.cpp) are measured beside us when they are on the PATH, other programs that take
+# llama-bench's options by BENCH_PEERS='NAME=COMMAND;NAME=COMMAND'; the streaming part
 # needs root for a memory group and a disk throttle (cgroup v1 or v2). What cannot be measured is said.
 # BENCH_PARTS=kernels,ram,store,stream,throttle,guess,memory,grammar,gather,cluster chooses parts, BENCH_MODELS=REGEX
-# models of `memory`; the machine should be otherwise idle.
+# models of `ram` and `memory`, BENCH_ROUNDS how often `ram` takes its turns; the machine should be otherwise idle.
 use strict;
 use warnings;
 use JSON::PP;
@@ -17,6 +18,8 @@ my $dair = $ENV{DAIR_BIN} || 'build/x86_64/dair';
 my $dir = $ENV{DAIR_BENCH_DIR} || 'build/bench';
 my %part = map { $_ => 1 } split /,/, $ENV{BENCH_PARTS} || 'kernels,ram,store,stream,throttle,guess,memory,grammar,gather,cluster';
 my $threads = $ENV{BENCH_THREADS} || 2;
+my $rounds = $ENV{BENCH_ROUNDS} || 5;
+my $build = $ENV{DAIR_BUILD} || 'build/x86_64';
 my $GIB = 1 << 30;
 make_path($dir);
 $| = 1;
@@ -112,18 +115,23 @@ sub answer {
             '--threads', $threads, '--ctx', 512, '--json', @more);
 }
 
-# llama.cpp's decode rate by its own bench, weights in RAM.
-sub llama {
-    my ($file, $n) = @_;
-    open my $out, '-|', 'sh', '-c', 'exec "$@" 2>/dev/null', 'sh', 'llama-bench', '-m', $file,
-        '-t', $threads, '-p', 0, '-n', $n, '-r', 1, '-o', 'json' or return 0;
+# The peers' own bench programs, "NAME=COMMAND;..": BENCH_PEERS, or llama.cpp's where it is on the PATH.
+my @peers = map { my ($name, $cmd) = split /=/, $_, 2; [$name, split ' ', $cmd] }
+    split /;/, $ENV{BENCH_PEERS} // (on_path('llama-bench') ? 'llama.cpp=llama-bench' : '');
+
+# A peer's rate with weights in RAM: of a prompt of n_prompt tokens, or of n_new written ones.
+sub peer_rate {
+    my ($peer, $file, $n_prompt, $n_new) = @_;
+    my (undef, @cmd) = @$peer;
+    open my $out, '-|', 'sh', '-c', 'exec "$@" 2>/dev/null', 'sh', @cmd, '-m', $file,
+        '-t', $threads, '-p', $n_prompt, '-n', $n_new, '-r', 1, '-o', 'json' or return 0;
     local $/;
     my $j = eval { decode_json(<$out> // '') };
     close $out;
     return $j && @$j ? $j->[0]{avg_ts} : 0;
 }
 
-# The same in a memory group, by one of its ways to load; 0 when it is killed or gives nothing in time.
+# llama.cpp's decode rate in a memory group, by one of its ways to load; 0 when it is killed or gives nothing in time.
 sub llama_limited {
     my ($g, $file, $n, @more) = @_;
     my @cmd = ('timeout', 120, 'llama-completion', '-m', $file, '-t', $threads, '-n', $n, '-no-cnv',
@@ -138,7 +146,6 @@ sub llama_limited {
 # The disk's own limit, in the same group: the best of two and four readers.
 sub raw_disk {
     my ($g, $file) = @_;
-    my $build = $ENV{DAIR_BUILD} || 'build/x86_64';
     my $best = 0;
     for my $readers (2, 4) {
         open my $out, '-|', in_group($g, "$build/tests/bench_disk", $file, 2, $readers) or return 0;
@@ -151,20 +158,48 @@ sub raw_disk {
 
 sub evict { my $f = shift; system 'dd', "of=$f", 'oflag=nocache', 'conv=notrunc,fdatasync', 'count=0', 'status=none' }
 
+# How fast a loop that only reads gets at memory, GB/s.
+sub read_memory { return `$build/tests/bench_read 1024 1 $threads` || 0 }
+
+# Words that make about n tokens.
+sub prompt_of {
+    my ($file, $n) = @_;
+    my $some = dair_json(answer($file, 1, '-p', 'Once upon a time ' x 16));
+    return 'Once upon a time ' x ($n * 16 / ($some->{prompt_tokens} || $n));
+}
+
+# One figure of ours beside the peers', which were measured in turn: {us}[i] and {NAME}[i] are of one round.
+sub beside {
+    my ($name, $limit, %rate) = @_;
+    my @ratio = map { my $i = $_; my $best = max(map { $rate{$_->[0]}[$i] } @peers); $best ? $rate{us}[$i] / $best : () }
+        @peers ? 0 .. $#{$rate{us}} : ();
+    my $others = join ', ', map { sprintf '%s %.1f', $_->[0], median(@{$rate{$_->[0]}}) } @peers;
+    row($name, sprintf('%.1f tokens/s', median(@{$rate{us}})), !@ratio ? 'no peer is here (BENCH_PEERS)'
+        : sprintf('%.2f x the better (%s)', median(@ratio), $others) . goal(median(@ratio), '>=', $limit));
+}
+
+# Each round takes everything in turn; a decode stands between two runs of the loop that only reads.
 sub ram {
-    for my $type ('q4_0', 'q8_0') {
-        my $file = model('llama-3.2-1b', $type);
-        my (@us, @them, @ratio);
-        for (1 .. 3) {
-            my $r = dair_json(answer($file, 64));
-            push @us, $r->{decode_tps};
-            next unless on_path('llama-bench');
-            push @them, llama($file, 64);
-            push @ratio, $us[-1] / $them[-1] if $them[-1];
+    my $narrow = ($ENV{DAIR_CPU} // '') eq 'avx2' || get('/proc/cpuinfo') !~ /avx512/;
+    for (['llama-3.2-1b', 'q4_0'], ['llama-3.2-1b', 'q8_0'], ['llama-3.2-1b', 'q4_k'], ['qwen3-30b-a3b,layers=12', 'q4_0']) {
+        my ($shape, $type) = @$_;
+        next if $ENV{BENCH_MODELS} && "$shape $type" !~ /$ENV{BENCH_MODELS}/;
+        my $file = model($shape, $type);
+        my $prompt = prompt_of($file, 256);
+        my (%decode, %prefill, @read);
+        for (1 .. $rounds) {
+            my $before = read_memory();
+            my $r = dair_json(answer($file, 64, '--spec', 'off'));
+            push @read, 1e-9 * $r->{token_bytes} * $r->{decode_tps} / (($before + read_memory()) / 2);
+            push @{$decode{us}}, $r->{decode_tps};
+            push @{$decode{$_->[0]}}, peer_rate($_, $file, 0, 64) for @peers;
+            push @{$prefill{us}}, dair_json(answer($file, 1, '-p', $prompt))->{prefill_tps};
+            push @{$prefill{$_->[0]}}, peer_rate($_, $file, 256, 0) for @peers;
         }
-        my $peer = @ratio ? sprintf('%.2f x llama.cpp (%.1f)', median(@ratio), median(@them))
-                          : 'llama-bench is not on the PATH';
-        row("1B $type in RAM, decode, $threads threads", sprintf('%.1f tokens/s', median(@us)), $peer);
+        beside("$shape $type in RAM, decode, $threads threads", 1.05, %decode);
+        row('  beside a loop that only reads', sprintf('%.2f', median(@read)), sprintf('%.2f to %.2f', min(@read), max(@read))
+            . goal(median(@read), '>=', 0.93)) if $shape !~ /a3b/;
+        beside('  prompt of 256', $narrow ? 1 : 1.3, %prefill);
     }
 }
 
@@ -218,7 +253,6 @@ sub stream {
 
 # Guessing ahead: a model that repeats itself streamed, and one that does not in RAM and streamed. Off and on take turns.
 sub guess {
-    my $build = $ENV{DAIR_BUILD} || 'build/x86_64';
     my $file = "$dir/parrot.gguf";
     -f $file
         or system($dair, 'synth', '--shape', 'llama-3.1-8b,layers=6', '--type', 'q4_0', '-o', $file) == 0
@@ -283,7 +317,6 @@ sub memory {
 
 # What reads weights, without a model: sums over what it brings, beside the slower of reading and computing alone.
 sub store {
-    my $build = $ENV{DAIR_BUILD} || 'build/x86_64';
     my $file = "$dir/store.tmp";
     for (['reading', 1], ['computing', 64]) {
         my ($limit, $passes) = @$_;
@@ -299,7 +332,6 @@ sub store {
 
 # Holding an answer to a schema, in the vocabulary of Llama 3: masks made by list, beside a look at every token.
 sub grammar {
-    my $build = $ENV{DAIR_BUILD} || 'build/x86_64';
     my $file = model('llama-3.2-1b', 'q4_0');
     open my $out, '-|', "$build/tests/bench_grammar", $file or return row('grammar', 'FAILED', '');
     my $n = 0;
@@ -364,7 +396,7 @@ printf "machine: %s, %s; kernel %s\ncommit: %s\ncommand: make bench\n\n",
 if ($part{kernels}) {
     system $dair, 'bench', '--roofline';
     print "\n";
-    system +($ENV{DAIR_BUILD} || 'build/x86_64') . '/tests/bench_kernels', 128, 3;
+    system "$build/tests/bench_kernels", 128, 3;
     print "\n";
 }
 row('what', 'measured', 'beside');

@@ -6,6 +6,7 @@
  * type of weights, and nothing else]; DAIR_CPU chooses the variant.
  */
 #include "kernels.h"
+#include "read_loop.h"
 
 #include <pthread.h>
 #include <sched.h>
@@ -62,28 +63,12 @@ struct job {
     float *y;
 };
 
-#if defined(__x86_64__)
-#define WIDE __attribute__((target("avx2")))
-#else
-#define WIDE
-#endif
-enum { LINE_WORDS = 8 };
 static volatile uint64_t sink;
-
-/* The distance of the loop's prefetch is tried, too: the best counts. */
 static atomic_size_t read_ahead;
 
-WIDE static void read_memory(const struct job *job, size_t me, size_t n) {
-    size_t ahead = read_ahead;
+static void read_memory(const struct job *job, size_t me, size_t n) {
     size_t share = job->bytes / n / 4096 * 4096;
-    const uint64_t *p = (const uint64_t *)(const void *)(job->w + me * share);
-    uint64_t a[4 * LINE_WORDS] = {0};
-    for (size_t i = 0; i < share / sizeof *p; i += 4 * LINE_WORDS) {
-        for (size_t l = 0; l < 4; l++) __builtin_prefetch(p + i + (l + ahead) * LINE_WORDS);
-        for (size_t l = 0; l < 4 * LINE_WORDS; l++) a[l] ^= p[i + l];
-    }
-    for (size_t l = 1; l < 4 * LINE_WORDS; l++) a[0] ^= a[l];
-    sink = a[0];
+    sink = read_loop(job->w + me * share, share, read_ahead);
 }
 
 static void multiply(const struct job *job, size_t me, size_t n) {
@@ -204,8 +189,7 @@ static void bench_matrices(size_t mib, const char *only) {
             for (size_t n_thread = 1; n_thread <= N_THREAD_MAX; n_thread++) {
                 double read = 0, gemv = 0;
                 for (size_t i = 0; i < (size_t)rounds * n_slice; i++) {
-                    static const size_t lines[] = {32, 64, 144, 288, 576};
-                    atomic_store(&read_ahead, lines[i % 5]);
+                    atomic_store(&read_ahead, read_aheads[i % N_AHEAD]);
                     reader.w = w + i % n_slice * slice * group;
                     job.w = w + (i + n_slice / 2) % n_slice * slice * group;
                     least(&read, run_job(&reader, n_thread));
