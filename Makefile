@@ -29,6 +29,7 @@ FLAGS.kernels/avx2_q  := -mavx2 -mfma -mf16c
 FLAGS.kernels/avx2_attend := -mavx2 -mfma -mf16c
 FLAGS.kernels/avxvnni := -mavx2 -mfma -mf16c -mavxvnni
 FLAGS.kernels/avx512  := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mfma -mf16c
+FLAGS.kernels/avx512_one := $(FLAGS.kernels/avx512)
 FLAGS.kernels/avx512_float := $(FLAGS.kernels/avx512)
 FLAGS.kernels/avx512_attend := $(FLAGS.kernels/avx512)
 FLAGS.kernels/dotprod := -march=armv8.2-a+dotprod

@@ -1,13 +1,18 @@
 /* avx512.c - x86-64 with AVX-512 (F, BW, DQ, VL) and its VNNI. Same bits as scalar.c. A register holds two
- * groups of 8 rows side by side or, with one token, where a second stream of weights would cost more than
- * it brings, two chunks of one group. */
+ * groups of 8 rows side by side or, with one token, two chunks of one group. For one token these are Zen 5's
+ * kernels, which does 512 bits at once; others have avx512_one.c. */
+#include "avx512.h"
 #include "kernels.h"
 #include "x86.h"
+
+#define FETCH_TO _MM_HINT_T0
 
 enum {
     VEC_ROWS = 16,
     TILE_TOK = 4,             // tokens of a tile
     PASS_BYTES = 192 * 1024,  // activations that go over the weights in one pass (L2)
+    STREAMS = 4,  // more reads are under way than with one (of 1, 2, 3, 4, 6 and 8 the fastest)
+    FETCH_AHEAD = 2304,  // of 1.2 to 8 KiB
 };
 
 typedef __m512 vf;
@@ -89,6 +94,14 @@ ALWAYS vi sll32(vi v, int n) {
     return _mm512_sll_epi32(v, _mm_cvtsi32_si128(n));
 }
 
+ALWAYS vi sra32(vi v, int n) {
+    return _mm512_sra_epi32(v, _mm_cvtsi32_si128(n));
+}
+
+ALWAYS vi widen(__m256i v) {
+    return _mm512_zextsi256_si512(v);
+}
+
 ALWAYS vi look_up(vi table, vi v) {
     return _mm512_shuffle_epi8(table, v);
 }
@@ -129,7 +142,36 @@ ALWAYS void store_floats(float *p, vf v, size_t n) {
     }
 }
 
+ALWAYS void load_six(vi out[16], const char *p, size_t step) {
+    UNROLL
+    for (size_t n = 0; n < 8; n++) {
+        vi lo = load_bytes(p + ROW_GROUP * n, step);
+        out[n] = lo & all_words(15);
+        out[n + 8] = srl32(lo, 4);
+    }
+    UNROLL
+    for (size_t n = 0; n < 4; n++) {
+        vi hi = load_bytes(p + ROW_GROUP * (8 + n), step);
+        UNROLL
+        for (size_t i = 0; i < 4; i++) {
+            vi two = i < 2 ? sll32(hi, 4 - 2 * (int)i) : srl32(hi, 2 * (int)i - 4);
+            out[n + 4 * i] |= two & all_words(0x30);
+        }
+    }
+}
+
 #include "vnni.inc"
+
+ALWAYS size_t most_lines(enum weight_type type) {
+    (void)type;
+    return SIZE_MAX;
+}
+
+#include "vnni_one.inc"
+
+#define one_token avx512_one
+
+#include "vnni_tile.inc"
 
 /* --- Q4_K and Q5_K times one token: a register has the two blocks of a pair side by side --- */
 
@@ -175,6 +217,7 @@ ALWAYS vi pair_sums(enum weight_type type, const char *w, size_t g, const struct
             sum[k] = dot(sum[k], q, spread(x[k].q[0][0], c));
         }
     }
+    if (is_shifted(type)) sum[1] = sra32(sum[1], 4);
     return add_words(_mm512_shuffle_i64x2(sum[0], sum[1], 0x44),
                      _mm512_shuffle_i64x2(sum[0], sum[1], 0xee));
 }
@@ -201,44 +244,33 @@ ALWAYS __m256 unit_pairs(enum weight_type type, __m256 acc, const char *w, const
     return acc;
 }
 
-ALWAYS void matmul_pairs(enum weight_type type, float *y, size_t ldy, const void *w, size_t n_group,
-                         size_t n_col, const void *x, size_t n_tok) {
-    const size_t n_unit = (n_col + Q_SUPER - 1) / Q_SUPER, step = n_unit * form_of(type).bytes;
-    if (n_tok == 1) {
-        matmul_one(type, unit_pairs, y, w, step, n_group, n_unit, x);
-    } else {
-        matmul_quantised(type, y, ldy, w, n_group, n_col, x, n_tok);
+/* struct weight_ops' matmul of a type for Zen 5. */
+#define STREAMED(name, type)                                                                       \
+    static void streamed_##name(float *y, size_t ldy, const void *w, size_t n_group, size_t n_col, \
+                                const void *x, size_t n_tok) {                                     \
+        const bool pairs = type == W_Q4_K || type == W_Q5_K;                                       \
+        if (n_tok == 1)                                                                            \
+            matmul_one(type, pairs ? unit_pairs : unit_one, y, w, n_group, n_col, x);              \
+        else                                                                                       \
+            matmul_##name(y, ldy, w, n_group, n_col, x, n_tok);                                    \
     }
-}
+#define INSTALL_STREAMED(name, type) k->weights[type].matmul = streamed_##name;
 
-static void matmul_q4_k(float *y, size_t ldy, const void *w, size_t n_group, size_t n_col,
-                        const void *x, size_t n_tok) {
-    matmul_pairs(W_Q4_K, y, ldy, w, n_group, n_col, x, n_tok);
-}
-
-static void matmul_q5_k(float *y, size_t ldy, const void *w, size_t n_group, size_t n_col,
-                        const void *x, size_t n_tok) {
-    matmul_pairs(W_Q5_K, y, ldy, w, n_group, n_col, x, n_tok);
-}
-
-/* Types for which 8 lanes are no better than AVX2 (measured). */
-
-static void matmul_q3_k(float *y, size_t ldy, const void *w, size_t n_group, size_t n_col,
-                        const void *x, size_t n_tok) {
-    matmul_quantised(W_Q3_K, y, ldy, w, n_group, n_col, x, n_tok);
-}
-
-static void matmul_q6_k(float *y, size_t ldy, const void *w, size_t n_group, size_t n_col,
-                        const void *x, size_t n_tok) {
-    matmul_quantised(W_Q6_K, y, ldy, w, n_group, n_col, x, n_tok);
-}
+VNNI_TYPES(MATMUL)
+VNNI_WIDE_TYPES(MATMUL)
+VNNI_TYPES(STREAMED)
+VNNI_WIDE_TYPES(STREAMED)
 
 void kernels_avx512(struct kernels *k) {
     k->name = "avx512";
+    k->multiply = multiply;
     k->tile_groups = 2 * VEC_ROWS / ROW_GROUP;
-    install(k);
-    k->weights[W_Q3_K].matmul = matmul_q3_k;
-    k->weights[W_Q4_K].matmul = matmul_q4_k;
-    k->weights[W_Q5_K].matmul = matmul_q5_k;
-    k->weights[W_Q6_K].matmul = matmul_q6_k;
+    VNNI_TYPES(INSTALL)
+    VNNI_WIDE_TYPES(INSTALL)
+}
+
+void kernels_zen5(struct kernels *k) {
+    k->name = "zen5";
+    VNNI_TYPES(INSTALL_STREAMED)
+    VNNI_WIDE_TYPES(INSTALL_STREAMED)
 }

@@ -1,8 +1,9 @@
-/* avx512.h - what the AVX-512 files that compute with floats share. */
+/* avx512.h - what the AVX-512 files share. */
 #ifndef KERNELS_AVX512_H
 #define KERNELS_AVX512_H
 
 #include "exp.h"
+#include "kernels.h"
 #include "x86.h"
 
 #include <stddef.h>
@@ -18,5 +19,9 @@ ALWAYS __m128 four_trees(const __m512 v[4]) {
     a = a + _mm512_permute_ps(a, 0xb1);
     return _mm512_castps512_ps128(_mm512_maskz_compress_ps(0x1111, a));
 }
+
+/* One token times weights of a type of vnni.inc, as struct weight_ops' matmul. */
+void avx512_one(enum weight_type type, float *y, const void *w, size_t n_group, size_t n_col,
+                const void *x);
 
 #endif

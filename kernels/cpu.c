@@ -13,8 +13,16 @@
 #include <cpuid.h>
 
 /* Intel SDM vol. 2, CPUID: leaf 7, and bit 4 of eax in its sub-leaf 1. */
-enum { BIT_AVXVNNI = 1 << 4 };
+enum { BIT_AVXVNNI = 1 << 4, FAMILY_ZEN5 = 0x1a };
 enum { XCR0_AVX = 0x06, XCR0_AVX512 = 0xe6 };  // xmm and ymm state; also masks, zmm, zmm16-31
+
+/* AMD APM vol. 3, CPUID: the family is that of leaf 1's eax, bits 8 and up plus bits 20 and up. */
+static bool is_zen5(void) {
+    unsigned a, b, c, d;
+    if (!__get_cpuid(0, &a, &b, &c, &d) || b != signature_AMD_ebx) return false;
+    if (!__get_cpuid(1, &a, &b, &c, &d)) return false;
+    return (a >> 8 & 15) + (a >> 20 & 255) == FAMILY_ZEN5;
+}
 
 /* AVX registers must be enabled by the OS as well as present in silicon: Intel SDM vol. 1, 14.3. */
 static unsigned cpu_probe(void) {
@@ -27,6 +35,7 @@ static unsigned cpu_probe(void) {
     if ((lo & XCR0_AVX) != XCR0_AVX) return 0;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & bit_AVX2)) return 0;
     unsigned have = CPU_AVX2, n_leaf = a;
+    if (is_zen5()) have |= CPU_ZEN5;
     want = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
     if ((b & want) == want && (c & bit_AVX512VNNI) && (lo & XCR0_AVX512) == XCR0_AVX512) {
         have |= CPU_AVX512;
@@ -61,6 +70,7 @@ static const struct {
     {"avx2", CPU_AVX2},
     {"avxvnni", CPU_AVX2 | CPU_AVXVNNI},
     {"avx512", CPU_AVX2 | CPU_AVX512},
+    {"zen5", CPU_AVX2 | CPU_AVX512 | CPU_ZEN5},
     {"neon", CPU_NEON},
     {"dotprod", CPU_NEON | CPU_DOTPROD},
 };

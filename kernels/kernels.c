@@ -15,6 +15,7 @@ static const struct {
     {CPU_AVX2, kernels_avx2_attend},
     {CPU_AVX2 | CPU_AVXVNNI, kernels_avxvnni},
     {CPU_AVX2 | CPU_AVX512, kernels_avx512},
+    {CPU_AVX2 | CPU_AVX512 | CPU_ZEN5, kernels_zen5},
     {CPU_AVX2 | CPU_AVX512, kernels_avx512_float},
     {CPU_AVX2 | CPU_AVX512, kernels_avx512_attend},
 #elif defined(__aarch64__)

@@ -45,6 +45,7 @@ enum cpu_feature {
     CPU_AVXVNNI = 1 << 2,  // dpbusd in AVX2's encoding
     CPU_AVX512 = 1 << 3,   // F, BW, DQ, VL and VNNI
     CPU_DOTPROD = 1 << 4,  // ARMv8.2's sdot
+    CPU_ZEN5 = 1 << 5,     // AVX-512 at its full width, and memory that likes several streams
 };
 
 /* How keys and values are kept. KV_Q8_0: struct act, a head's last block padded with zeros. */
@@ -215,7 +216,7 @@ size_t kv_row_bytes(enum kv_type type, size_t hd);
 
 /* Features of this CPU and kernel. DAIR_CPU=NAME restricts them to a variant's (see cpu.c). */
 unsigned cpu_features(void);
-/* Name i of the variants, those of other machines too, worst first: scalar, avx2, avxvnni, avx512,
+/* Name i of the variants, those of other machines too, worst first: scalar, avx2, avxvnni, avx512, zen5,
  * neon, dotprod. NULL behind the last. */
 const char *cpu_variant(size_t i);
 /* What is left of the features `have` for the variant `name`; all of them when the name is NULL or
@@ -230,6 +231,7 @@ void kernels_avx2(struct kernels *k);
 void kernels_avxvnni(struct kernels *k);
 void kernels_avx512(struct kernels *k);
 void kernels_avx512_float(struct kernels *k);
+void kernels_zen5(struct kernels *k);
 void kernels_neon(struct kernels *k);
 void kernels_dotprod(struct kernels *k);
 /* Quantised types but Q4_0 and Q8_0: those with blocks of 32, and those whose scales have scales. */

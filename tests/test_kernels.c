@@ -153,9 +153,10 @@ static void test_table(void) {
     tap_ok(panel_bytes(128, 1) == 192 && panel_bytes(32, 8) == 1280 && panel_bytes(160, 9) == 5120,
            "sizes: panels");
     bool known = false, unknown = true;
-    unsigned all = CPU_AVX2 | CPU_NEON | CPU_AVXVNNI | CPU_AVX512;
+    unsigned all = CPU_AVX2 | CPU_NEON | CPU_AVXVNNI | CPU_AVX512 | CPU_ZEN5;
     tap_ok(cpu_restrict(all, "avx2", &known) == CPU_AVX2 && known &&
                cpu_restrict(all, "avx512", NULL) == (CPU_AVX2 | CPU_AVX512) &&
+               cpu_restrict(all & ~CPU_ZEN5, "zen5", NULL) == (CPU_AVX2 | CPU_AVX512) &&
                cpu_restrict(CPU_NEON, "avx2", NULL) == 0 &&
                cpu_restrict(all, "scalar", NULL) == 0 &&
                cpu_restrict(all, "fast", &unknown) == all && !unknown &&
