@@ -148,23 +148,31 @@ sub judge_completion {
     return @wrong ? "$wrong[0] is " . ($is->{$wrong[0]} // 'not told') . ", want $want->{$wrong[0]}" : ();
 }
 
-# Greedy, and nothing in it that the two could do differently.
-sub is_exact { my $asked = shift; return defined $asked->{temperature} && !ref $asked->{temperature} && $asked->{temperature} eq "0" }
+# Greedy, of a length that was asked for, and nothing in it that the two may understand differently.
+my %plain = map { $_ => 1 } qw(prompt max_tokens temperature seed model cache_prompt stream stream_options echo stop user n
+  top_k top_p min_p logit_bias presence_penalty frequency_penalty);
+
+sub is_exact {
+    my $asked = shift;
+    my ($temp, $most) = @$asked{qw(temperature max_tokens)};
+    return defined $temp && "$temp" =~ /^0(\.0*)?$/ && defined $most && "$most" =~ /^[1-9]/ && !grep { !$plain{$_} } keys %$asked;
+}
 
 # passed, failed or unsupported, and why.
 sub judge {
     my ($case, $is_float) = @_;
     my $request = bytes($case->{request});
-    my ($is_cut, $body_is_cut) = map { ($_ // '') =~ /\.\.\.\[\d+ bytes\]\z/ } $case->{request}, $case->{body};
+    my ($is_cut, $body_is_cut) = map { /\.\.\.\[\d+ bytes\]\z/ } $case->{request}, $case->{body};
     return ('unsupported', 'the request was not recorded whole') if $is_cut;
+    return ('unsupported', 'the recording is in a form that is not known here') if grep { ref } @$case{qw(request body status_line)};
     my ($method, $path, $asked) = ('', '', {});
     if ($request =~ m{^([A-Z]+) (/[^\s?]*)\S* HTTP/1\.([01])\r\n}) { ($method, $path) = ($1, $2) }
     $asked = eval { decode_json($1) } // {} if $request =~ /\r\n\r\n(.*)\z/s;
     $asked = {} if ref $asked ne 'HASH';
-    my ($want) = ($case->{status_line} // '') =~ m{^HTTP/\S+ (\d+)} or return ('unsupported', 'no status was recorded');
+    my ($want) = $case->{status_line} =~ m{^HTTP/\S+ (\d+)} or return ('unsupported', 'no status was recorded');
     my ($is, $head, $body) = parsed(raw($request, 30));
-    my $their_head = join "\r\n", @{$case->{response_headers} // []};
-    my $their_body = bytes($case->{body} // '');
+    my $their_head = join "\r\n", ref $case->{response_headers} eq 'ARRAY' ? @{$case->{response_headers}} : ();
+    my $their_body = bytes($case->{body});
     my $has_no_host = $request =~ m{^\S+ \S+ HTTP/1\.1\r\n} && $request !~ /^Host:/mi;
     if ($is == 404 || $is == 405 || $is == 501) {
         return ('passed') if $want == $is;
@@ -197,7 +205,7 @@ sub judge {
 
 sub run {
     my ($file, $data) = @_;
-    my @case = grep { ref eq 'HASH' && length($_->{request} // '') } @{$data->{cases} // []};
+    my @case = grep { ref eq 'HASH' && length($_->{request} // '') } ref $data->{cases} eq 'ARRAY' ? @{$data->{cases}} : ();
     my ($name) = ($data->{server} // '') =~ /([^\s,\/]+\.gguf)/;
     my ($ctx) = ($data->{server} // '') =~ /(?:^|\s)-c (\d+)/;
     my $model = $name && -s "$dir/C-models/$name" ? "$dir/C-models/$name" : undef;
@@ -214,6 +222,7 @@ sub run {
     }
     my $is_float = $model && $name =~ /(?<!B)F(16|32)\b/;
     for my $case (@case) {
+        $case->{$_} //= '' for qw(id checks status_line body);
         my ($verdict, $why) = judge($case, $is_float);
         if ($verdict eq 'passed') { $passed++ }
         elsif ($verdict eq 'unsupported') { $unsupported++; print "# $case->{id}: $why\n" if $ENV{VERBOSE} }
