@@ -204,6 +204,232 @@ static void test_nesting(void) {
     }
 }
 
+/* --- what it costs --- */
+
+/* Templates whose work grows far beyond their size. Sizes are such that an interpreter that forgets to
+ * count comes to an end after some seconds, and fails here. */
+static void test_hostile(void) {
+    static const char twice[] =  // lists that hold the one before twice: 2^28 ones, in 28 lists
+        "{% set ns = namespace(l=[1], k=[1], d={1: 1}, e={1: 1}, t=(1,)) %}{% for i in range(28) %}"
+        "{% set ns.l = [ns.l, ns.l] %}{% set ns.k = [ns.k, ns.k] %}{% set ns.d = {1: ns.d, 2: ns.d} %}"
+        "{% set ns.e = {1: ns.e, 2: ns.e} %}{% endfor %}"
+        "{% for i in range(6) %}{% set ns.t = (ns.t,) * 30 %}{% endfor %}";
+    static const struct {
+        const char *setup, *template;
+    } known[] = {
+        {twice, "{{ ns.l == ns.k }}"},
+        {twice, "{{ ns.d == ns.e }}"},
+        {twice, "{{ [ns.l, ns.l] | sort | length }}"},
+        {twice, "{{ {ns.t: 1} | length }}"},
+        {"{% set l = range(100000) | list %}",
+         "{% for i in range(2000) %}{% if -1 in l %}{% endif %}{% endfor %}"},
+        {"{% set b = 'b' * 40000 %}{% set t = 'a' * 40000 ~ 'b' %}", "{{ b.strip(t) }}"},
+        {"{% set b = 'a' * 80000 %}{% set t = 'a' * 40000 ~ 'b' %}", "{{ b.rfind(t) }}"},
+    };
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        char text[2048];
+        snprintf(text, sizeof text, "%s%s", known[i].setup, known[i].template);
+        refused(text, ERR_LIMIT, "steps");
+    }
+}
+
+/* The steps of a template that begins with N as a name for this number. */
+static uint64_t steps_of(size_t n, const char *setup, const char *template, struct err *e) {
+    char text[2048];
+    struct jinja_text out = {0};
+    snprintf(
+        text, sizeof text,
+        "{%% set N = %zu %%}{%% set b = 'a' * N %%}{%% set l = range(N) | list %%}%s{%% if 1 %%}%s"
+        "{%% endif %%}",
+        n, setup, template);
+    uint64_t steps = render(text, &out, e) ? out.steps : 0;
+    jinja_text_free(&out);
+    return steps;
+}
+
+/* What is done to a text of N bytes or a list of N items costs a step for every 32 of them at least,
+ * and how often it is done is what counts: nothing is rounded away. */
+static void test_prices(void) {
+    static const struct {
+        const char *setup, *work;
+    } known[] = {
+        {"{% set c = b ~ '' %}", "b == c"},
+        {"{% set c = b ~ '' %}", "b < c"},
+        {"{% set c = b ~ '' %}", "b.startswith(c)"},
+        {"{% set c = b ~ '' %}", "b.removesuffix(c)"},
+        {"{% set c = b ~ '' %}", "{c: 1}[b]"},
+        {"{% set c = (b ~ 'b') %}", "b in c"},
+        {"", "b | length"},
+        {"", "b[99999999]"},
+        {"", "b[-1]"},
+        {"", "b[1:]"},
+        {"", "b[::2]"},
+        {"", "b | trim('a')"},
+        {"{% set b = ' ' * N %}", "b | trim"},
+        {"{% set b = ' ' * N %}", "b | int"},
+        {"{% set b = ' ' * N %}", "b | float"},
+        {"{% set b = ' ' * N %}", "b.isspace()"},
+        {"{% set b = 'a ' * N %}", "b.split()"},
+        {"", "b.rsplit()"},
+        {"", "b.split('b')"},
+        {"", "b.rsplit('ab')"},
+        {"", "b.partition('b')"},
+        {"", "b.rpartition('b')"},
+        {"", "b.splitlines()"},
+        {"", "b.find('b')"},
+        {"", "b.rfind('b')"},
+        {"", "b.count('b')"},
+        {"", "b.count('')"},
+        {"", "b.isalpha()"},
+        {"", "b is lower"},
+        {"", "b is upper"},
+        {"", "b | upper"},
+        {"", "b | title"},
+        {"", "b | escape"},
+        {"", "b | urlencode"},
+        {"", "b | indent"},
+        {"", "b | truncate(9)"},
+        {"", "b | wordcount"},
+        {"", "b | center(9)"},
+        {"", "b | replace('a', '')"},
+        {"", "b | list"},
+        {"", "b | reverse"},
+        {"", "b | tojson"},
+        {"", "[b] | string"},
+        {"", "b ~ b"},
+        {"", "b + b"},
+        {"", "'x' * N"},
+        {"", "[1] * N"},
+        {"", "' ' | center(N)"},
+        {"", "b % ()"},
+        {"", "b.format()"},
+        {"", "strftime_now(b)"},
+        {"{% set b = '%Z' * N %}", "strftime_now(b)"},
+        {"{% set b = '%' ~ '-' * N ~ 'd' %}", "b % 1"},
+        {"{% set b = '{:' ~ '0' * N ~ 'd}' %}", "b.format(1)"},
+        {"{% set k = l[:] %}", "l == k"},
+        {"{% set k = l[:] %}", "l < k"},
+        {"{% set k = l[:] %}", "l + k"},
+        {"", "l[::-1]"},
+        {"", "-1 in l"},
+        {"", "l.count(-1)"},
+        {"", "l | sort"},
+        {"", "l | max"},
+        {"", "l | sum"},
+        {"", "l | unique"},
+        {"", "l | reverse"},
+        {"", "l | join"},
+        {"", "l | map('abs')"},
+        {"", "l | select('none')"},
+        {"", "l | batch(3)"},
+        {"", "l | tojson"},
+        {"", "l | string"},
+        {"", "l | groupby('x', 0)"},
+        {"", "dict(b=l) | tojson"},
+        {"{% set ns = namespace() %}{% set ns.a = ns %}{% set p = 'a' ~ '.a' * N %}",
+         "[ns] | map(attribute=p)"},
+        {"{% set t = (1,) * N %}", "{t: 1}"},
+        {"{% set t = ('b',) * N %}", "b.startswith(t)"},
+        {"{% set d = dict(l | map('string') | batch(2)) %}", "dict(d)"},
+        {"{% set d = dict(l | map('string') | batch(2)) %}", "d.copy()"},
+        {"{% set d = dict(l | map('string') | batch(2)) %}", "d == d.copy()"},
+        {"{% set d = dict(l | map('string') | batch(2)) %}", "dict(**d)"},
+        {"{% set d = dict(l | map('string') | batch(2)) %}", "d | dictsort"},
+        {"{% set d = dict(l | map('string') | batch(2)) %}", "d.items()"},
+    };
+    enum { SMALL = 500, LARGE = 8500 };
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        char work[512];
+        struct err e = {0};
+        uint64_t steps[2][2];
+        snprintf(work, sizeof work, "{%% if %s %%}{%% endif %%}", known[i].work);
+        for (int k = 0; k < 2; k++) {
+            size_t n = k ? LARGE : SMALL;
+            steps[k][0] = steps_of(n, known[i].setup, "", &e);
+            steps[k][1] = steps_of(n, known[i].setup, work, &e);
+        }
+        uint64_t small = steps[0][1] - steps[0][0], large = steps[1][1] - steps[1][0];
+        bool has_all = steps[0][1] && steps[1][1];
+        tap_ok(has_all && large >= small + (LARGE - SMALL) / 32, "%s: %llu steps, %llu %s",
+               known[i].work, (unsigned long long)small, (unsigned long long)large, e.text);
+    }
+}
+
+/* Arithmetic that takes a while takes steps too. */
+static void test_floats_cost(void) {
+    static const struct {
+        const char *setup, *work;
+    } known[] = {
+        {"", "1e308 % 5e-324"},
+        {"", "1.5 | round(300)"},
+        {"", "8.9884656743115795e307 | tojson"},
+        {"", "5e-324 | string"},
+        {"", "'%.100f' % 1e308"},
+        {"{% set s = '1' * 390 %}", "s | float"},
+        {"{% set s = '1' * 390 %}", "s | int"},
+    };
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        char work[512];
+        struct err e = {0};
+        snprintf(work, sizeof work, "{%% if %s %%}{%% endif %%}", known[i].work);
+        uint64_t without = steps_of(1, known[i].setup, "", &e);
+        uint64_t with = steps_of(1, known[i].setup, work, &e);
+        tap_ok(with >= without + 100, "%s: %llu steps %s", known[i].work,
+               (unsigned long long)(with - without), e.text);
+    }
+}
+
+/* Values nested far deeper than a stack of calls may grow: refused wherever one goes through them. */
+static void test_deep_values(void) {
+    static const char lists[] = "{% set ns = namespace(l=[], k=[]) %}{% for i in range(30000) %}"
+                                "{% set ns.l = [ns.l] %}{% set ns.k = [ns.k] %}{% endfor %}",
+                      dicts[] = "{% set ns = namespace(l={}, k={}) %}{% for i in range(30000) %}"
+                                "{% set ns.l = {1: ns.l} %}{% set ns.k = {1: ns.k} %}{% endfor %}",
+                      tuples[] = "{% set ns = namespace(l=(), k=()) %}{% for i in range(30000) %}"
+                                 "{% set ns.l = (ns.l,) %}{% set ns.k = (ns.k,) %}{% endfor %}",
+                      itself[] = "{% set ns = namespace() %}{% set ns.l = ns %}";
+    static const struct {
+        const char *setup, *work;
+    } known[] = {
+        {lists, "ns.l == ns.k"},
+        {lists, "ns.l < ns.k"},
+        {lists, "ns.l in [ns.k]"},
+        {lists, "[ns.k].count(ns.l)"},
+        {lists, "[ns.l, ns.k] | sort"},
+        {lists, "[ns.l, ns.k] | min"},
+        {lists, "[ns.l] | select('lt', ns.k) | list"},
+        {lists, "ns.l"},
+        {lists, "ns.l ~ ''"},
+        {lists, "ns.l | upper"},
+        {lists, "ns.l | tojson"},
+        {lists, "[ns.l] | join"},
+        {lists, "'%s' % [ns.l]"},
+        {lists, "'{!r}'.format(ns.l)"},
+        {dicts, "ns.l == ns.k"},
+        {dicts, "ns.l"},
+        {dicts, "ns.l | tojson"},
+        {tuples, "ns.l == ns.k"},
+        {tuples, "{ns.l: 1}"},
+        {tuples, "[ns.l] | unique | list"},
+        {itself, "ns"},
+    };
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        char text[512];
+        snprintf(text, sizeof text, "%s{{ %s }}", known[i].setup, known[i].work);
+        refused(text, ERR_LIMIT, "deep");
+    }
+}
+
+static void test_floats(void) {
+    gives("{{ [5e-324, 1.5e-323, 2.2250738585072014e-308, 4.35e-310, 1.7976931348623157e308] }}",
+          "[5e-324, 1.5e-323, 2.2250738585072014e-308, 4.35e-310, 1.7976931348623157e+308]");
+    gives("{{ [1e22, 1e23, 100.0, 0.1, 9007199254740993.0, 123456789012345680.0, 0.3, -0.0] }}",
+          "[1e+22, 1e+23, 100.0, 0.1, 9007199254740992.0, 1.2345678901234568e+17, 0.3, -0.0]");
+    gives(
+        "{{ [1e-5, 0.0001, 1e15, 1e16, 12345.678e-9, 5.0, 2.0 ** 0.5, 0.0] }}",
+        "[1e-05, 0.0001, 1000000000000000.0, 1e+16, 1.2345678e-05, 5.0, 1.4142135623730951, 0.0]");
+}
+
 int main(void) {
     struct err e = {0};
     if (!tap_ok(json_read(&doc, variables, strlen(variables), 1 << 20, &e), "variables %s",
@@ -217,6 +443,11 @@ int main(void) {
     test_marks();
     test_refusals();
     test_nesting();
+    test_hostile();
+    test_prices();
+    test_floats_cost();
+    test_deep_values();
+    test_floats();
     json_free(doc);
     return tap_done();
 }

@@ -26,7 +26,7 @@ enum {
     JINJA_DEPTH = 500,        // expressions, blocks and macros under way at a time
     JINJA_VALUE_DEPTH = 100,  // lists in lists, as they are compared and printed
     JINJA_RANGE = 100000,     // items of range()
-    JINJA_STEPS = 20 << 20,   // nodes evaluated, and every 32 bytes that are looked at
+    JINJA_STEPS = 20 << 20,   // nodes evaluated, and what else takes about as long
     JINJA_MEMORY = 64 << 20,  // bytes of values, for compiling and for rendering
     JINJA_OUTPUT = 16 << 20,  // bytes of the text
 };

@@ -29,10 +29,7 @@ bool vm_limit(struct vm *vm, const char *fmt, ...) {
     return false;
 }
 
-MUST vm_charge(struct vm *vm, size_t bytes) {
-    enum { BYTES_A_STEP = 32 };
-    vm->steps += bytes / BYTES_A_STEP;
-    if (vm->steps <= JINJA_STEPS) return true;
+bool vm_spent(struct vm *vm) {
     return vm_limit(vm, "it takes more than %d steps", JINJA_STEPS);
 }
 
@@ -50,19 +47,21 @@ void vm_leave(struct vm *vm) {
 
 /* --- variables --- */
 
-bool vm_lookup(const struct vm *vm, uint32_t sym, struct value *out) {
+MUST vm_lookup(struct vm *vm, uint32_t sym, struct value *out) {
+    *out = value_of(V_MISSING);
     for (const struct scope *s = vm->scope; s; s = s->up) {
         if (s->is_root) {
             *out = vm->global[sym];
-            return out->kind != V_MISSING;
+            return true;
         }
         for (const struct var *v = s->first; v; v = v->next) {
+            if (!vm_charge(vm, COST_ITEM)) return false;
             if (v->sym != sym) continue;
             *out = v->v;
             return true;
         }
     }
-    return false;
+    return true;
 }
 
 MUST vm_assign(struct vm *vm, uint32_t sym, struct value v) {
@@ -72,6 +71,7 @@ MUST vm_assign(struct vm *vm, uint32_t sym, struct value v) {
         return true;
     }
     for (struct var *at = s->first; at; at = at->next) {
+        if (!vm_charge(vm, COST_ITEM)) return false;
         if (at->sym != sym) continue;
         at->v = v;
         return true;
@@ -89,7 +89,8 @@ MUST vm_assign(struct vm *vm, uint32_t sym, struct value v) {
 
 static MUST eval_name(struct vm *vm, const struct node *n, struct value *out) {
     const struct value *name = &vm->t->symbols.name[n->sym];
-    if (vm_lookup(vm, n->sym, out)) return true;
+    if (!vm_lookup(vm, n->sym, out)) return false;
+    if (out->kind != V_MISSING) return true;
     const struct builtin *fn = global_find(name);
     *out = value_undefined(name);
     if (fn) {
@@ -104,9 +105,9 @@ static MUST eval_name(struct vm *vm, const struct node *n, struct value *out) {
 static MUST add_keyword(struct vm *vm, struct args *a, size_t *cap, struct keyword k) {
     for (size_t i = 0; i < a->n_kw; i++) {
         const struct value *name = &a->kw[i].name;
-        if (name->len == k.name.len && !memcmp(name->s, k.name.s, name->len)) {
-            return vm_fail(vm, "argument %.*s is given twice", (int)name->len, name->s);
-        }
+        bool same;
+        if (!value_same(vm, name, &k.name, &same)) return false;
+        if (same) return vm_fail(vm, "argument %.*s is given twice", (int)name->len, name->s);
     }
     if (a->n_kw == *cap) {
         struct keyword *more;
@@ -123,7 +124,6 @@ static MUST add_stars(struct vm *vm, struct args *a, size_t *cap, const struct v
     if (v->kind != V_DICT) return vm_fail(vm, "** takes a dict, not a %s", value_type(v));
     for (uint32_t i = 0; i < v->dict->n; i++) {
         if (v->dict->key[i].kind != V_STR) return vm_fail(vm, "** takes keys that are names");
-        if (!vm_charge(vm, 8 * a->n_kw)) return false;
         if (!add_keyword(vm, a, cap, (struct keyword){v->dict->key[i], v->dict->val[i]})) {
             return false;
         }
@@ -146,7 +146,7 @@ MUST eval_args(struct vm *vm, const struct node *list, struct args *out) {
         } else if (n->kind == N_STAR) {
             if (!value_items(vm, &v, &items)) return false;
             for (size_t i = 0; i < items->n; i++) {
-                if (!vm_charge(vm, 8) || !list_add(vm, &pos, items->item[i])) return false;
+                if (!list_add(vm, &pos, items->item[i])) return false;
             }
         } else if (!list_add(vm, &pos, v)) {
             return false;
@@ -176,6 +176,7 @@ static MUST bind_args(struct vm *vm, const struct builtin *fn, struct call *c) {
     for (; next_param(&at, &name, &len, &is_needed); i++) {
         bool has = i < a->n_pos;
         if (has) c->arg[i] = a->pos[i];
+        if (!vm_charge(vm, COST_ITEM * a->n_kw)) return false;
         for (size_t k = 0; k < a->n_kw; k++) {
             const struct keyword *kw = &a->kw[k];
             if (*name == '_' || kw->name.len != len || memcmp(kw->name.s, name, len) != 0) continue;
@@ -198,8 +199,8 @@ MUST call_builtin(struct vm *vm, const struct builtin *fn, const struct value *s
                   const struct args *a, struct value *out) {
     struct call c = {.args = a, .name = fn->name};
     if (self) c.self = *self;
+    if (!vm_charge(vm, COST_STEP)) return false;
     if (*fn->params != '*' && !bind_args(vm, fn, &c)) return false;
-    if (self && self->kind == V_STR && !vm_charge(vm, self->len)) return false;
     return fn->fn(vm, &c, out);
 }
 
@@ -412,8 +413,7 @@ static MUST eval_node(struct vm *vm, const struct node *n, struct value *out) {
 
 MUST eval(struct vm *vm, const struct node *n, struct value *out) {
     vm->line = n->line;
-    if (++vm->steps > JINJA_STEPS && !vm_charge(vm, 0)) return false;
-    if (!vm_enter(vm) || !eval_node(vm, n, out)) return false;
+    if (!vm_charge(vm, COST_STEP) || !vm_enter(vm) || !eval_node(vm, n, out)) return false;
     vm_leave(vm);
     return true;
 }

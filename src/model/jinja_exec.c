@@ -55,10 +55,12 @@ static MUST assign_items(struct vm *vm, const struct node *target, const struct 
 MUST exec_assign(struct vm *vm, const struct node *target, struct value v) {
     struct value space;
     vm->line = target->line;
+    if (!vm_charge(vm, COST_ITEM)) return false;
     switch (target->kind) {
     case N_NAME: return vm_assign(vm, target->sym, v);
     case N_SPACE_ATTR:
-        if (!vm_lookup(vm, target->sym, &space) || space.kind != V_SPACE) {
+        if (!vm_lookup(vm, target->sym, &space)) return false;
+        if (space.kind != V_SPACE) {
             return vm_fail(vm, "an attribute can only be set on a namespace");
         }
         return dict_put(vm, space.dict, &target->v, v);
@@ -118,7 +120,7 @@ static MUST is_wanted(struct vm *vm, const struct loop *l, const struct value *i
 static MUST look_ahead(struct vm *vm, struct loop *l) {
     while (!l->has_next && l->at < l->all->n) {
         const struct value *item = &l->all->item[l->at++];
-        if (!vm_charge(vm, 32) || !is_wanted(vm, l, item, &l->has_next)) return false;
+        if (!vm_charge(vm, COST_STEP) || !is_wanted(vm, l, item, &l->has_next)) return false;
         l->next = *item;
     }
     return true;
@@ -131,6 +133,7 @@ static MUST loop_rest(struct vm *vm, struct loop *l, int64_t *n) {
         if (!list_new(vm, 0, &rest)) return false;
         for (; l->at < l->all->n; l->at++) {
             bool yes;
+            if (!vm_charge(vm, COST_STEP)) return false;
             if (!is_wanted(vm, l, &l->all->item[l->at], &yes)) return false;
             if (yes && !list_add(vm, rest, l->all->item[l->at])) return false;
         }
@@ -272,13 +275,14 @@ static MUST make_macro(struct vm *vm, const struct node *n, struct value *out) {
     return true;
 }
 
-static bool keyword_for(const struct vm *vm, const struct args *a, uint32_t sym, size_t *at) {
-    const struct value *name = &vm->t->symbols.name[sym];
+/* The keyword argument of this name. *at: a->n_kw when there is none. */
+static MUST keyword_for(struct vm *vm, const struct args *a, uint32_t sym, size_t *at) {
+    bool same = false;
     for (*at = 0; *at < a->n_kw; ++*at) {
-        const struct value *k = &a->kw[*at].name;
-        if (k->len == name->len && !memcmp(k->s, name->s, k->len)) return true;
+        if (!value_same(vm, &a->kw[*at].name, &vm->t->symbols.name[sym], &same)) return false;
+        if (same) break;
     }
-    return false;
+    return true;
 }
 
 static MUST bind_params(struct vm *vm, const struct macro *m, const struct args *a, size_t *n_pos,
@@ -286,7 +290,8 @@ static MUST bind_params(struct vm *vm, const struct macro *m, const struct args 
     size_t at;
     for (const struct node *p = m->node->a; p; p = p->next) {
         struct value v = value_undefined(&vm->t->symbols.name[p->sym]);
-        bool has_kw = keyword_for(vm, a, p->sym, &at);
+        if (!vm_charge(vm, COST_ITEM) || !keyword_for(vm, a, p->sym, &at)) return false;
+        bool has_kw = at < a->n_kw;
         if (*n_pos < a->n_pos) {
             if (has_kw) return vm_fail(vm, "a macro's argument is given twice");
             v = a->pos[(*n_pos)++];
@@ -306,7 +311,8 @@ static MUST bind_rest(struct vm *vm, const struct macro *m, const struct args *a
                       size_t n_kw) {
     struct value v;
     size_t at;
-    if (keyword_for(vm, a, vm->t->sym_caller, &at)) {
+    if (!keyword_for(vm, a, vm->t->sym_caller, &at)) return false;
+    if (at < a->n_kw) {
         n_kw++;
         if (!vm_assign(vm, vm->t->sym_caller, a->kw[at].v)) return false;
     }
@@ -322,7 +328,8 @@ static MUST bind_rest(struct vm *vm, const struct macro *m, const struct args *a
         for (size_t i = 0; i < a->n_kw; i++) {
             bool taken = value_is(&a->kw[i].name, "caller");
             for (const struct node *p = m->node->a; p && !taken; p = p->next) {
-                taken = keyword_for(vm, a, p->sym, &at) && at == i;
+                if (!vm_charge(vm, COST_ITEM) || !keyword_for(vm, a, p->sym, &at)) return false;
+                taken = at == i;
             }
             if (!taken && !dict_put(vm, v.dict, &a->kw[i].name, a->kw[i].v)) return false;
         }
@@ -428,7 +435,7 @@ static MUST exec_one(struct vm *vm, const struct node *n) {
 MUST exec(struct vm *vm, const struct node *list) {
     if (!vm_enter(vm)) return false;
     for (const struct node *n = list; n && vm->flow == FLOW_ON; n = n->next) {
-        if (!vm_charge(vm, 32) || !exec_one(vm, n)) return false;
+        if (!vm_charge(vm, COST_STEP) || !exec_one(vm, n)) return false;
     }
     vm_leave(vm);
     return true;
@@ -486,7 +493,7 @@ MUST jinja_render(const struct jinja *t, const struct jinja_var *var, size_t n_v
     vm.scope = &vm.root;
     bool ok = set_variables(&vm, var, n_var) && exec(&vm, t->body) && take_text(&text, out, e);
     out->n_dict = vm.n_dict;
-    out->steps = vm.steps;
+    out->steps = vm.work / COST_STEP;
     pool_free(&vm.pool);
     return ok;
 }

@@ -12,7 +12,9 @@
 const struct builtin *builtin_find(const struct builtin *table, size_t n,
                                    const struct value *name) {
     for (size_t i = 0; i < n; i++) {
-        if (value_is(name, table[i].name)) return &table[i];
+        if (name->len && *name->s == *table[i].name && value_is(name, table[i].name)) {
+            return &table[i];
+        }
     }
     return NULL;
 }
@@ -56,8 +58,7 @@ static MUST filter_trim(struct vm *vm, struct call *c, struct value *out) {
     bool has = given(&c->arg[0]) && c->arg[0].kind != V_NONE;
     if (has && c->arg[0].kind != V_STR) return vm_fail(vm, "trim takes a string");
     if (!to_str(vm, &c->self, &text)) return false;
-    *out = str_strip(&text, has ? &c->arg[0] : NULL, true, true);
-    return true;
+    return str_strip(vm, &text, has ? &c->arg[0] : NULL, true, true, out);
 }
 
 static MUST filter_replace(struct vm *vm, struct call *c, struct value *out) {
@@ -76,7 +77,8 @@ static MUST filter_title(struct vm *vm, struct call *c, struct value *out) {
     struct text t = {0};
     bool is_start = true;
     char letter[4];
-    if (!to_str(vm, &c->self, &text) || !vm_charge(vm, text.len)) return false;
+    if (!to_str(vm, &c->self, &text)) return false;
+    if (!vm_charge(vm, COST_CHAR * (size_t)text.len)) return false;
     for (size_t i = 0, n; i < text.len; i += n) {
         int32_t cp;
         n = utf8_step(text.s + i, text.len - i, &cp);
@@ -103,7 +105,7 @@ static MUST filter_indent(struct vm *vm, struct call *c, struct value *out) {
     if (!to_str(vm, &c->self, &text)) return false;
     if (first && !text_add(vm, &t, &pad)) return false;
     for (size_t at = 0; at < text.len;) {
-        const char *end = memchr(text.s + at, '\n', text.len - at);
+        const char *end = memchr(text.s + at, '\n', text.len - at);  // paid for as it is added
         size_t len = end ? (size_t)(end - (text.s + at)) : text.len - at;
         struct value line = value_part(&text, at, len);
         if (at && (len || blank) && !text_add(vm, &t, &pad)) return false;
@@ -126,14 +128,15 @@ static MUST filter_escape(struct vm *vm, struct call *c, struct value *out) {
 }
 
 static MUST filter_urlencode(struct vm *vm, struct call *c, struct value *out) {
+    static const char hex[] = "0123456789ABCDEF";
     struct value text;
     struct text t = {0};
-    if (!to_str(vm, &c->self, &text) || !vm_charge(vm, text.len)) return false;
+    if (!to_str(vm, &c->self, &text)) return false;
+    if (!vm_charge(vm, COST_CHAR * (size_t)text.len)) return false;
     for (size_t i = 0; i < text.len; i++) {
         uint8_t b = (uint8_t)text.s[i];
         bool plain = (b | 32) >= 'a' ? (b | 32) <= 'z' : b >= '0' && b <= '9';
-        char escape[4];
-        snprintf(escape, sizeof escape, "%%%02X", b);
+        const char escape[3] = {'%', hex[b >> 4], hex[b & 15]};
         plain = plain || (b && strchr("/_.-~", b));
         if (!text_bytes_add(vm, &t, plain ? text.s + i : escape, plain ? 1 : 3, false))
             return false;
@@ -146,14 +149,17 @@ static MUST filter_truncate(struct vm *vm, struct call *c, struct value *out) {
     struct value text, end = given(&c->arg[2]) ? c->arg[2] : value_text("...");
     struct text t = {0};
     int64_t length, leeway;
+    size_t n_end, n_text, n_keep;
     if (!number_arg(vm, c, 0, 255, &length) || !number_arg(vm, c, 3, 5, &leeway)) return false;
     if (!to_str(vm, &c->self, &text)) return false;
     if (end.kind != V_STR) return vm_fail(vm, "truncate takes a string as end");
-    int64_t keep = length - (int64_t)utf8_count(&end);
+    if (!utf8_count(vm, &end, &n_end) || !utf8_count(vm, &text, &n_text)) return false;
+    int64_t keep = length - (int64_t)n_end;
     *out = text;
-    if ((int64_t)utf8_count(&text) <= length + leeway) return true;
+    if ((int64_t)n_text <= length + leeway) return true;
     if (keep < 0) return vm_fail(vm, "truncate: the end is longer than the text may be");
-    struct value cut = value_part(&text, 0, utf8_offset(&text, (size_t)keep));
+    if (!utf8_offset(vm, &text, (size_t)keep, &n_keep)) return false;
+    struct value cut = value_part(&text, 0, n_keep);
     if (!flag(&c->arg[1], false)) {  // not within a word
         uint32_t len = cut.len;
         while (len && cut.s[len - 1] != ' ') len--;
@@ -168,6 +174,7 @@ static MUST filter_wordcount(struct vm *vm, struct call *c, struct value *out) {
     struct value text;
     bool in_word = false;
     if (!to_str(vm, &c->self, &text)) return false;
+    if (!vm_charge(vm, COST_CHAR * (size_t)text.len)) return false;
     *out = value_int(0);
     for (size_t i = 0; i < text.len;) {
         int32_t cp;
@@ -200,13 +207,20 @@ static MUST filter_format(struct vm *vm, struct call *c, struct value *out) {
 
 /* --- numbers --- */
 
-static bool parse_whole(const struct value *text, int base, int64_t *out) {
-    struct value s = str_strip(text, NULL, true, true);
+enum { MOST_DIGITS = 400 };  // of what is read as a number
+
+/* *out: without the white space around it; what reading it takes is paid for. */
+static MUST number_text(struct vm *vm, const struct value *v, struct value *out) {
+    if (!str_strip(vm, v, NULL, true, true, out)) return false;
+    return vm_charge(vm, out->len < MOST_DIGITS ? COST_REAL + COST_STEP * (size_t)out->len : 0);
+}
+
+static bool parse_whole(const struct value *s, int base, int64_t *out) {
     char digits[80], *end;
     size_t n = 0;
-    if (!s.len || s.len >= sizeof digits) return false;
-    for (uint32_t i = 0; i < s.len; i++) {
-        if (s.s[i] != '_') digits[n++] = s.s[i];
+    if (!s->len || s->len >= sizeof digits) return false;
+    for (uint32_t i = 0; i < s->len; i++) {
+        if (s->s[i] != '_') digits[n++] = s->s[i];
     }
     digits[n] = '\0';
     const char *at = digits + (*digits == '-' || *digits == '+');
@@ -221,22 +235,22 @@ static bool parse_whole(const struct value *text, int base, int64_t *out) {
     return !*end && *out != INT64_MAX && *out != INT64_MIN;
 }
 
-static bool parse_float(const struct value *text, double *out) {
-    struct value s = str_strip(text, NULL, true, true);
-    char digits[400], *end;
-    if (!s.len || s.len >= sizeof digits) return false;
-    for (uint32_t i = 0; i < s.len; i++) {
-        if ((s.s[i] | 32) == 'x' || s.s[i] == '(' || !s.s[i])
+static bool parse_float(const struct value *s, double *out) {
+    char digits[MOST_DIGITS], *end;
+    if (!s->len || s->len >= sizeof digits) return false;
+    for (uint32_t i = 0; i < s->len; i++) {
+        if ((s->s[i] | 32) == 'x' || s->s[i] == '(' || !s->s[i])
             return false;  // C knows more than Python
-        digits[i] = s.s[i];
+        digits[i] = s->s[i];
     }
-    digits[s.len] = '\0';
+    digits[s->len] = '\0';
     *out = strtod(digits, &end);
     return end != digits && !*end;
 }
 
 static MUST filter_int(struct vm *vm, struct call *c, struct value *out) {
     const struct value *v = &c->self;
+    struct value text;
     int64_t base, whole;
     double d = NAN;
     if (v->kind == V_UNDEFINED) return vm_fail(vm, "int: the value is undefined");
@@ -247,12 +261,13 @@ static MUST filter_int(struct vm *vm, struct call *c, struct value *out) {
         *out = value_int(v->kind == V_INT ? v->i : v->yes);
         return true;
     }
-    if (v->kind == V_STR && parse_whole(v, (int)base, &whole)) {
+    if (v->kind == V_STR && !number_text(vm, v, &text)) return false;
+    if (v->kind == V_STR && parse_whole(&text, (int)base, &whole)) {
         *out = value_int(whole);
         return true;
     }
     if (v->kind == V_REAL) d = v->d;
-    if (v->kind == V_STR && !parse_float(v, &d)) return true;
+    if (v->kind == V_STR && !parse_float(&text, &d)) return true;
     if (fabs(d) < 9e18) *out = value_int((int64_t)d);
     return true;
 }
@@ -262,7 +277,9 @@ static MUST filter_float(struct vm *vm, struct call *c, struct value *out) {
     if (c->self.kind == V_UNDEFINED) return vm_fail(vm, "float: the value is undefined");
     *out = given(&c->arg[0]) ? c->arg[0] : value_real(0);
     if (value_is_number(&c->self)) *out = value_real(value_number(&c->self));
-    if (c->self.kind == V_STR && parse_float(&c->self, &d)) *out = value_real(d);
+    struct value text = c->self;
+    if (text.kind == V_STR && !number_text(vm, &c->self, &text)) return false;
+    if (text.kind == V_STR && parse_float(&text, &d)) *out = value_real(d);
     return true;
 }
 
@@ -277,6 +294,7 @@ static MUST filter_round(struct vm *vm, struct call *c, struct value *out) {
         return vm_fail(vm, "a %s cannot be rounded", value_type(&c->self));
     }
     if (!number_arg(vm, c, 0, 0, &places)) return false;
+    if (!vm_charge(vm, 2 * COST_REAL)) return false;  // there and back
     if (places < -300 || places > 300) return vm_fail(vm, "round takes places from -300 to 300");
     double d = value_number(&c->self), scale = pow(10, (double)places);
     if (given(&c->arg[1]) && value_is(&c->arg[1], "ceil")) {
@@ -419,7 +437,7 @@ static MUST global_range(struct vm *vm, struct call *c, struct value *out) {
         if (__builtin_add_overflow(i, n[2], &i)) break;
     }
     *out = value_list(V_LIST, l);
-    return vm_charge(vm, 8 * l->n);
+    return true;
 }
 
 /* dict() and namespace(): a mapping or pairs, and names. */
@@ -527,6 +545,7 @@ static MUST global_strftime(struct vm *vm, struct call *c, struct value *out) {
                     ? put_date(date, sizeof date, fmt.s[at], &tm, is_bare)
                     : -1;
         struct value one = value_part(&fmt, i, 1);
+        if (!vm_charge(vm, n < 0 ? COST_CHAR : 4 * COST_STEP)) return false;
         if (n < 0 ? !text_add(vm, &t, &one) : !text_bytes_add(vm, &t, date, (size_t)n, false))
             return false;
         if (n >= 0) i = at;

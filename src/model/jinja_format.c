@@ -48,6 +48,7 @@ static MUST whole_digits(struct vm *vm, const struct value *v, const struct spec
 static MUST real_digits(struct vm *vm, double d, const struct spec *s, char *out, size_t cap) {
     int digits = (int)(s->digits < 0 ? 6 : s->digits);
     d = fabs(d);
+    if (!vm_charge(vm, COST_REAL)) return false;
     switch (s->type) {
     case 'e': snprintf(out, cap, "%.*e", digits, d); return true;
     case 'E': snprintf(out, cap, "%.*E", digits, d); return true;
@@ -58,7 +59,7 @@ static MUST real_digits(struct vm *vm, double d, const struct spec *s, char *out
     case '%': snprintf(out, cap, "%.*f%%", digits, d * 100); return true;
     case 0:
         if (s->digits < 0) {
-            print_real(out, d);
+            if (!print_real(vm, out, d)) return false;
         } else {
             snprintf(out, cap, "%.*g", digits ? digits : 1, d);
         }
@@ -81,8 +82,10 @@ static void put_commas(char *s, size_t cap) {
 
 static MUST put_padded(struct vm *vm, struct text *t, const struct value *body, const char *sign,
                        const struct spec *s, char align) {
+    size_t n_body;
     if (s->align) align = s->align;
-    int64_t more = s->width - (int64_t)utf8_count(body) - (int64_t)strlen(sign);
+    if (!utf8_count(vm, body, &n_body)) return false;
+    int64_t more = s->width - (int64_t)n_body - (int64_t)strlen(sign);
     if (more < 0) more = 0;
     int64_t left = align == '>' || align == '=' ? more : align == '^' ? more / 2 : 0;
     if (align == '=' && !text_chars(vm, t, sign)) return false;
@@ -106,7 +109,11 @@ static MUST put_number(struct vm *vm, struct text *t, const struct value *v, con
 
 static MUST put_string(struct vm *vm, struct text *t, const struct value *v, const struct spec *s) {
     struct value cut = *v;
-    if (s->digits >= 0) cut = value_part(v, 0, utf8_offset(v, (size_t)s->digits));
+    size_t n_cut;
+    if (s->digits >= 0) {
+        if (!utf8_offset(vm, v, (size_t)s->digits, &n_cut)) return false;
+        cut = value_part(v, 0, n_cut);
+    }
     return put_padded(vm, t, &cut, "", s, '<');
 }
 
@@ -205,9 +212,10 @@ static MUST field_value(struct vm *vm, const struct value *field, const struct a
     } else {
         at = 0;
         while (at < len && s[at] != '.' && s[at] != '[') at++;
+        struct value name = value_part(field, 0, at);
         bool found = false;
         for (size_t i = 0; i < a->n_kw && !found; i++) {
-            found = a->kw[i].name.len == at && !memcmp(a->kw[i].name.s, s, at);
+            if (!value_same(vm, &a->kw[i].name, &name, &found)) return false;
             if (found) *out = a->kw[i].v;
         }
         if (!found) return vm_fail(vm, "format has no value \"%.*s\"", (int)(at < 60 ? at : 60), s);
@@ -215,6 +223,7 @@ static MUST field_value(struct vm *vm, const struct value *field, const struct a
     while (at < len) {
         bool is_item = s[at++] == '[';
         size_t from = at;
+        if (!vm_charge(vm, COST_STEP)) return false;
         while (at < len && (is_item ? s[at] != ']' : s[at] != '.' && s[at] != '[')) at++;
         struct value name = value_part(field, from, at - from), of = *out, key = name;
         size_t digits = from;
@@ -251,6 +260,7 @@ MUST format_braces(struct vm *vm, const struct value *fmt, const struct args *a,
                    struct value *out) {
     struct text t = {0};
     struct counting n = {0};
+    if (!vm_charge(vm, COST_CHAR * (size_t)fmt->len)) return false;
     for (size_t i = 0; i < fmt->len;) {
         char c = fmt->s[i];
         bool is_double = i + 1 < fmt->len && fmt->s[i + 1] == c;
@@ -263,7 +273,7 @@ MUST format_braces(struct vm *vm, const struct value *fmt, const struct args *a,
         const char *end = c == '{' ? memchr(fmt->s + i, '}', fmt->len - i) : NULL;
         if (!end) return vm_fail(vm, "format: a single \"%c\"", c);
         struct value field = value_part(fmt, i + 1, (size_t)(end - (fmt->s + i)) - 1);
-        if (!vm_charge(vm, 32) || !put_field(vm, &t, &field, a, &n)) return false;
+        if (!vm_charge(vm, COST_STEP) || !put_field(vm, &t, &field, a, &n)) return false;
         i = (size_t)(end - fmt->s) + 1;
     }
     *out = text_value(&t);
@@ -371,6 +381,7 @@ MUST format_percent(struct vm *vm, const struct value *fmt, const struct value *
                     struct value *out) {
     struct text t = {0};
     struct source from = {.args = args};
+    if (!vm_charge(vm, COST_CHAR * (size_t)fmt->len)) return false;
     for (size_t i = 0; i < fmt->len;) {
         if (fmt->s[i] != '%') {
             struct value one = value_part(fmt, i++, 1);
@@ -378,7 +389,7 @@ MUST format_percent(struct vm *vm, const struct value *fmt, const struct value *
             continue;
         }
         i++;
-        if (!vm_charge(vm, 32) || !convert(vm, &t, fmt, &i, &from)) return false;
+        if (!vm_charge(vm, COST_STEP) || !convert(vm, &t, fmt, &i, &from)) return false;
     }
     if (args->kind == V_TUPLE && from.next < args->list->n) {
         return vm_fail(vm, "%% has more values than places");

@@ -61,8 +61,7 @@ static size_t tag_end(const struct lexer *x, size_t at, const char *end, bool tr
 static size_t cut_before(const char *s, size_t len, char sign, bool is_block, bool is_line_start) {
     size_t n = len;
     if (sign == '-') {
-        struct value text = {.kind = V_STR, .s = s, .len = (uint32_t)len};
-        return str_strip(&text, NULL, false, true).len;
+        return space_end(s, len);
     }
     if (sign == '+' || !is_block) return len;
     size_t line = len;

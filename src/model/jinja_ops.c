@@ -82,6 +82,7 @@ static MUST equal_dicts(struct vm *vm, const struct dict *a, const struct dict *
 MUST value_equal(struct vm *vm, const struct value *a, const struct value *b, bool *yes) {
     bool ok = true;
     *yes = false;
+    if (!vm_charge(vm, COST_ITEM)) return false;
     if (value_is_number(a) && value_is_number(b)) {
         *yes =
             is_whole(a) && is_whole(b) ? whole(a) == whole(b) : value_number(a) == value_number(b);
@@ -91,9 +92,7 @@ MUST value_equal(struct vm *vm, const struct value *a, const struct value *b, bo
     switch (a->kind) {
     case V_UNDEFINED:
     case V_NONE: *yes = true; return true;
-    case V_STR:
-        *yes = a->len == b->len && !memcmp(a->s, b->s, a->len);
-        return a->len != b->len || vm_charge(vm, a->len);
+    case V_STR: return value_same(vm, a, b, yes);
     case V_LIST:
     case V_TUPLE:
         if (!vm_enter(vm)) return false;
@@ -115,6 +114,7 @@ static int compare(double a, double b) {
 
 MUST value_order(struct vm *vm, const struct value *a, const struct value *b, const char *op,
                  int *order) {
+    if (!vm_charge(vm, COST_ITEM)) return false;
     if (value_is_number(a) && value_is_number(b)) {
         *order = is_whole(a) && is_whole(b) ? (whole(a) > whole(b)) - (whole(a) < whole(b))
                                             : compare(value_number(a), value_number(b));
@@ -122,9 +122,10 @@ MUST value_order(struct vm *vm, const struct value *a, const struct value *b, co
     }
     if (a->kind == V_STR && b->kind == V_STR) {
         size_t n = a->len < b->len ? a->len : b->len;
+        if (!vm_charge(vm, n)) return false;
         *order = memcmp(a->s, b->s, n);  // UTF-8 sorts as its code points do
         if (!*order) *order = (a->len > b->len) - (a->len < b->len);
-        return vm_charge(vm, n);
+        return true;
     }
     if (a->kind == b->kind && is_sequence(a)) {
         size_t n = a->list->n < b->list->n ? a->list->n : b->list->n;
@@ -147,14 +148,16 @@ MUST value_order(struct vm *vm, const struct value *a, const struct value *b, co
 MUST value_in(struct vm *vm, const struct value *item, const struct value *in, bool *yes) {
     struct value *found;
     struct list *l = NULL;
+    int64_t at;
     *yes = false;
     switch (in->kind) {
     case V_STR:
         if (item->kind != V_STR) {
             return vm_fail(vm, "only a string can be in a string, not %s", value_type(item));
         }
-        *yes = str_find(in, 0, in->len, item) >= 0;
-        return vm_charge(vm, in->len);
+        if (!str_find(vm, in, 0, in->len, item, &at)) return false;
+        *yes = at >= 0;
+        return true;
     case V_DICT:
         if (!dict_find(vm, in->dict, item, &found)) return false;
         *yes = found != NULL;
@@ -162,7 +165,7 @@ MUST value_in(struct vm *vm, const struct value *item, const struct value *in, b
     default:
         if (!value_items(vm, in, &l) || !l) return false;
         for (size_t i = 0; i < l->n && !*yes; i++) {
-            if (!vm_charge(vm, 8) || !value_equal(vm, item, &l->item[i], yes)) return false;
+            if (!value_equal(vm, item, &l->item[i], yes)) return false;
         }
         return true;
     }
@@ -171,9 +174,13 @@ MUST value_in(struct vm *vm, const struct value *item, const struct value *in, b
 /* --- items --- */
 
 MUST value_length(struct vm *vm, const struct value *v, int64_t *n) {
+    size_t chars;
     switch (v->kind) {
     case V_UNDEFINED: *n = 0; return true;
-    case V_STR: *n = (int64_t)utf8_count(v); return vm_charge(vm, v->len);
+    case V_STR:
+        if (!utf8_count(vm, v, &chars)) return false;
+        *n = (int64_t)chars;
+        return true;
     case V_LIST:
     case V_TUPLE:
     case V_VIEW: *n = (int64_t)v->list->n; return true;
@@ -186,11 +193,12 @@ static MUST chars_of(struct vm *vm, const struct value *s, struct list *l) {
     struct value plain = *s;
     int32_t cp;
     plain.is_safe = false;
+    if (!vm_charge(vm, COST_SCAN * (size_t)s->len)) return false;
     for (size_t i = 0, n; i < s->len; i += n) {
         n = utf8_step(s->s + i, s->len - i, &cp);
         if (!list_add(vm, l, value_part(&plain, i, n))) return false;
     }
-    return vm_charge(vm, 8 * (size_t)s->len);
+    return true;
 }
 
 MUST value_items(struct vm *vm, const struct value *v, struct list **out) {
@@ -256,9 +264,14 @@ static MUST macro_attr(struct vm *vm, const struct macro *m, const struct value 
 static MUST own_attr(struct vm *vm, const struct value *v, const struct value *name,
                      struct value *out, bool *found) {
     const struct builtin *fn;
+    struct value *at;
     *found = true;
     switch (v->kind) {
-    case V_SPACE: *found = dict_text(v->dict, name->s, name->len, out); return true;
+    case V_SPACE:
+        if (!dict_find(vm, v->dict, name, &at)) return false;
+        *found = at != NULL;
+        if (at) *out = *at;
+        return true;
     case V_LOOP:
         if (!loop_attr(vm, v->loop, name, out)) return false;
         if (out->kind != V_MISSING) return true;
@@ -312,7 +325,7 @@ static bool index_of(const struct value *at, size_t n, size_t *i) {
 }
 
 MUST value_item(struct vm *vm, const struct value *v, const struct value *at, struct value *out) {
-    size_t i;
+    size_t i, n;
     bool found = false;
     static const struct value subscript = {.kind = V_STR, .s = "item", .len = 4};
     if (v->kind == V_UNDEFINED) return undefined_has_none(vm, v, &subscript);
@@ -320,11 +333,14 @@ MUST value_item(struct vm *vm, const struct value *v, const struct value *at, st
         *out = v->list->item[i];
         return true;
     }
-    if (v->kind == V_STR && is_whole(at) && index_of(at, utf8_count(v), &i)) {
+    if (v->kind == V_STR && is_whole(at)) {
         int32_t cp;
-        size_t from = utf8_offset(v, i);
-        *out = value_part(v, from, utf8_step(v->s + from, v->len - from, &cp));
-        return vm_charge(vm, v->len);
+        if (!utf8_count(vm, v, &n)) return false;
+        if (index_of(at, n, &i)) {
+            if (!utf8_offset(vm, v, i, &n)) return false;
+            *out = value_part(v, n, utf8_step(v->s + n, v->len - n, &cp));
+            return true;
+        }
     }
     bool is_key = at->kind < V_LIST || at->kind == V_TUPLE;  // others are in no dictionary
     if (v->kind == V_DICT && is_key) {
@@ -369,7 +385,9 @@ static MUST slice_str(struct vm *vm, const struct value *s, const int64_t r[3], 
     struct list *l;
     struct text t = {0};
     if (r[2] == 1) {
-        size_t from = utf8_offset(s, (size_t)r[0]), to = utf8_offset(s, (size_t)r[1]);
+        size_t from, to;
+        if (!utf8_offset(vm, s, (size_t)r[0], &from)) return false;
+        if (!utf8_offset(vm, s, (size_t)r[1], &to)) return false;
         *out = value_part(s, from, to > from ? to - from : 0);
         return true;
     }
@@ -392,7 +410,7 @@ MUST value_slice(struct vm *vm, const struct value *v, const struct value at[3],
     if (v->kind == V_STR) return slice_str(vm, v, r, out);
     if (!list_new(vm, 0, &l)) return false;
     for (int64_t i = r[0]; r[2] > 0 ? i < r[1] : i > r[1]; i += r[2]) {
-        if (!vm_charge(vm, 8) || !list_add(vm, l, v->list->item[i])) return false;
+        if (!list_add(vm, l, v->list->item[i])) return false;
     }
     *out = value_list(v->kind, l);
     return true;
@@ -442,6 +460,7 @@ static MUST whole_binary(struct vm *vm, uint16_t op, int64_t a, int64_t b, struc
 static MUST real_binary(struct vm *vm, uint16_t op, double a, double b, struct value *out) {
     double r = 0;
     if (strchr("/%", op & 0xff) && b == 0) return vm_fail(vm, "division by zero");
+    if ((op == '%' || op == OP_POW) && !vm_charge(vm, COST_REAL)) return false;
     switch (op) {
     case '+': r = a + b; break;
     case '-': r = a - b; break;
@@ -475,7 +494,7 @@ static MUST repeat(struct vm *vm, const struct value *v, int64_t n, struct value
     if (!list_new(vm, 0, &l)) return false;
     for (int64_t k = 0; v->list->n && k < n; k++) {
         for (size_t i = 0; i < v->list->n; i++) {
-            if (!vm_charge(vm, 8) || !list_add(vm, l, v->list->item[i])) return false;
+            if (!list_add(vm, l, v->list->item[i])) return false;
         }
     }
     *out = value_list(v->kind, l);
@@ -486,7 +505,7 @@ MUST value_escape(struct vm *vm, const struct value *s, struct value *out) {
     static const char special[] = "&<>'\"", *const spelled[] = {"&amp;", "&lt;", "&gt;", "&#39;",
                                                                 "&#34;"};
     struct text t = {0};
-    if (!vm_charge(vm, s->len)) return false;
+    if (!vm_charge(vm, COST_CHAR * (size_t)s->len)) return false;
     for (size_t i = 0; i < s->len; i++) {
         const char *at = s->s[i] ? strchr(special, s->s[i]) : NULL;
         const char *to = at ? spelled[at - special] : s->s + i;
@@ -518,7 +537,6 @@ static MUST join_two(struct vm *vm, const struct value *a, const struct value *b
                      struct value *out) {
     struct list *l;
     if (a->kind == V_STR) return join_strings(vm, a, b, out);
-    if (!vm_charge(vm, 8 * (a->list->n + b->list->n))) return false;
     if (!list_new(vm, a->list->n + b->list->n, &l)) return false;
     for (size_t i = 0; i < a->list->n; i++) l->item[l->n++] = a->list->item[i];
     for (size_t i = 0; i < b->list->n; i++) l->item[l->n++] = b->list->item[i];

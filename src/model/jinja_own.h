@@ -169,9 +169,12 @@ struct node {
 };
 
 /* Names that variables have, each once. */
+enum { MOST_SYMBOLS = 4096 };
+
 struct symbols {
     struct value *name;
     uint32_t n, cap;
+    uint16_t order[MOST_SYMBOLS];  // [n]: by length, then bytes
 };
 
 struct jinja {
@@ -291,7 +294,7 @@ struct vm {
     const struct jinja *t;
     struct pool pool;
     struct err *e;
-    uint64_t steps;
+    uint64_t work;  // as vm_charge() counts it
     unsigned depth;
     uint32_t line;
     enum flow flow;
@@ -340,11 +343,26 @@ struct builtin {
 
 bool vm_fail(struct vm *vm, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 bool vm_limit(struct vm *vm, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-MUST vm_charge(struct vm *vm, size_t bytes);  // for looking at so many
+bool vm_spent(struct vm *vm);
+
+/* Every loop whose length a template or a message chooses pays for itself here, before or as it runs,
+ * in bytes of memcpy(); COST_STEP of them are a step. Prices are what the dearest case was measured to
+ * take, so that no template makes a step last much longer than another does. */
+enum {
+    COST_STEP = 32,    // a node, a statement, a call
+    COST_ITEM = 8,     // an item looked at, or a piece added to a text
+    COST_CHAR = 6,     // a byte taken as part of a character with a class or a case
+    COST_SCAN = 3,     // a byte searched, or counted as part of a character
+    COST_REAL = 4096,  // a float to or from decimal, or its remainder
+};
+static inline MUST vm_charge(struct vm *vm, size_t cost) {
+    vm->work += cost;
+    return vm->work <= (uint64_t)JINJA_STEPS * COST_STEP || vm_spent(vm);
+}
 MUST vm_push(struct vm *vm, size_t n, void *out);
 MUST vm_enter(struct vm *vm);
 void vm_leave(struct vm *vm);
-bool vm_lookup(const struct vm *vm, uint32_t sym, struct value *out);
+MUST vm_lookup(struct vm *vm, uint32_t sym, struct value *out);  // V_MISSING: there is none
 MUST vm_assign(struct vm *vm, uint32_t sym, struct value v);
 
 MUST eval(struct vm *vm, const struct node *n, struct value *out);
@@ -398,8 +416,10 @@ struct value value_undefined(const struct value *name);
 /* Bytes from..from + len of a string. */
 struct value value_part(const struct value *s, size_t from, size_t len);
 bool value_is(const struct value *v, const char *text);  // a string of this content
-bool value_is_number(const struct value *v);             // bool, int or float
-const char *value_type(const struct value *v);           // Python's name of it
+/* Whether two strings have the same bytes. */
+MUST value_same(struct vm *vm, const struct value *a, const struct value *b, bool *yes);
+bool value_is_number(const struct value *v);    // bool, int or float
+const char *value_type(const struct value *v);  // Python's name of it
 double value_number(const struct value *v);
 bool value_truth(const struct value *v);
 MUST value_escape(struct vm *vm, const struct value *s, struct value *out);  // for HTML
@@ -425,7 +445,6 @@ MUST list_add(struct vm *vm, struct list *l, struct value v);
 MUST dict_new(struct vm *vm, struct dict **out);
 MUST dict_find(struct vm *vm, const struct dict *d, const struct value *key, struct value **out);
 MUST dict_put(struct vm *vm, struct dict *d, const struct value *key, struct value v);
-bool dict_text(const struct dict *d, const char *key, size_t len, struct value *out);
 
 /* --- texts --- */
 
@@ -439,7 +458,7 @@ struct value text_value(struct text *t);
 MUST print_str(struct vm *vm, struct text *t, const struct value *v);
 MUST print_repr(struct vm *vm, struct text *t, const struct value *v);
 MUST to_str(struct vm *vm, const struct value *v, struct value *out);  // str()
-void print_real(char out[static 40], double d);
+MUST print_real(struct vm *vm, char out[static 40], double d);
 
 struct json_style {
     bool is_ascii, is_sorted;
@@ -456,12 +475,18 @@ MUST format_one(struct vm *vm, const struct value *v, const struct value *spec, 
 
 /* --- strings by code point --- */
 
-size_t utf8_count(const struct value *s);
-size_t utf8_offset(const struct value *s, size_t index);  // of a code point, len past the end
+MUST utf8_count(struct vm *vm, const struct value *s, size_t *n);
+/* Of a code point; len past the end. */
+MUST utf8_offset(struct vm *vm, const struct value *s, size_t index, size_t *at);
 size_t utf8_step(const char *s, size_t len, int32_t *cp);
 size_t utf8_write(int32_t cp, char out[static 4]);
 bool py_is_space(int32_t cp);
-int64_t str_find(const struct value *s, size_t from, size_t to, const struct value *what);
-struct value str_strip(const struct value *s, const struct value *chars, bool left, bool right);
+/* *at: where it stands, -1: nowhere. */
+MUST str_find(struct vm *vm, const struct value *s, size_t from, size_t to,
+              const struct value *what, int64_t *at);
+/* Without these characters (NULL: white space) at its ends. */
+MUST str_strip(struct vm *vm, const struct value *s, const struct value *chars, bool left,
+               bool right, struct value *out);
+size_t space_end(const char *s, size_t len);  // the length without white space behind it
 
 #endif

@@ -65,15 +65,31 @@ MUST parse_node(struct parser *p, enum node_kind kind, struct node **out) {
     return true;
 }
 
-MUST parse_symbol(struct parser *p, const struct value *name, uint32_t *sym) {
-    enum { SYMBOLS = 4096 };
-    struct symbols *s = &p->t->symbols;
-    for (*sym = 0; *sym < s->n; ++*sym) {
-        const struct value *v = &s->name[*sym];
-        if (v->len == name->len && !memcmp(v->s, name->s, v->len)) return true;
+/* The place in s->order of the name, or of the first behind it. Halving, so that no choice of names
+ * makes a template of many slow to read. */
+static uint32_t symbol_place(const struct symbols *s, const struct value *name, bool *is_known) {
+    uint32_t from = 0, to = s->n;
+    *is_known = false;
+    while (from < to && !*is_known) {
+        uint32_t mid = (from + to) / 2;
+        const struct value *v = &s->name[s->order[mid]];
+        int cmp = (v->len > name->len) - (v->len < name->len);
+        if (!cmp) cmp = memcmp(v->s, name->s, v->len);
+        if (!cmp) *is_known = true;
+        if (cmp < 0) from = mid + 1;
+        if (cmp >= 0) to = mid;
     }
-    if (s->n == SYMBOLS) {
-        return err_set(p->e, ERR_LIMIT, "line %u: more than %d names", p->now.line, SYMBOLS);
+    return to;
+}
+
+MUST parse_symbol(struct parser *p, const struct value *name, uint32_t *sym) {
+    struct symbols *s = &p->t->symbols;
+    bool is_known;
+    uint32_t place = symbol_place(s, name, &is_known);
+    *sym = is_known ? s->order[place] : s->n;
+    if (is_known) return true;
+    if (s->n == MOST_SYMBOLS) {
+        return err_set(p->e, ERR_LIMIT, "line %u: more than %d names", p->now.line, MOST_SYMBOLS);
     }
     if (s->n == s->cap) {
         uint32_t cap = s->cap ? 2 * s->cap : 32;
@@ -83,6 +99,8 @@ MUST parse_symbol(struct parser *p, const struct value *name, uint32_t *sym) {
         s->name = more;
         s->cap = cap;
     }
+    memmove(s->order + place + 1, s->order + place, (s->n - place) * sizeof *s->order);
+    s->order[place] = (uint16_t)s->n;
     s->name[s->n++] = *name;
     return true;
 }

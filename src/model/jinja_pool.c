@@ -40,6 +40,7 @@ void pool_free(struct pool *p) {
 }
 
 MUST vm_push(struct vm *vm, size_t n, void *out) {
+    if (!vm_charge(vm, n)) return false;  // it is cleared
     void *p = pool_push(&vm->pool, n);
     if (!p) return vm_limit(vm, "it needs more than %d MiB of memory", JINJA_MEMORY >> 20);
     memcpy(out, &p, sizeof p);

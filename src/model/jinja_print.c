@@ -3,25 +3,40 @@
 
 #include "base/unicode.h"
 
+#include <float.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
+/* Writes the fewest digits that read back as d, as d.ddde[-]dd; their number. What has no more than
+ * DBL_DIG of them comes out with all of them, and zeros behind; numbers too small for that are tried. */
+static MUST fewest_digits(struct vm *vm, double d, char out[static 40], int *n) {
+    enum { MOST = 17 };
+    for (*n = fabs(d) < DBL_MIN ? 1 : DBL_DIG; *n <= MOST; ++*n) {
+        if (!vm_charge(vm, COST_REAL)) return false;
+        snprintf(out, 40, "%.*e", *n - 1, d);
+        if (*n == MOST || strtod(out, NULL) == d) break;
+    }
+    char *e = strchr(out, 'e'), *end = e;
+    if (!e) return true;  // not for a finite number
+    while (*n > 1 && end[-1] == '0') end--, --*n;
+    if (*n == 1 && end[-1] == '.') end--;
+    memmove(end, e, strlen(e) + 1);
+    return true;
+}
+
 /* The shortest decimal that reads back as the same number; plain between 1e-4 and 1e16. */
-void print_real(char out[static 40], double d) {
+MUST print_real(struct vm *vm, char out[static 40], double d) {
     char digits[40];
+    int n;
     if (!isfinite(d)) {
         snprintf(out, 40, "%s", isnan(d) ? "nan" : d < 0 ? "-inf" : "inf");
-        return;
+        return true;
     }
-    int n = 1;
-    for (; n <= 17; n++) {
-        snprintf(digits, sizeof digits, "%.*e", n - 1, d);
-        if (strtod(digits, NULL) == d) break;
-    }
+    if (!fewest_digits(vm, d, digits, &n)) return false;
     const char *e = strchr(digits, 'e');
-    int exponent = e ? atoi(e + 1) : 0;
+    int exponent = e ? (int)strtol(e + 1, NULL, 10) : 0;
     if (exponent >= -4 && exponent < 16) {
         int places = n - 1 - exponent;
         snprintf(out, 40, "%.*f", places > 1 ? places : 1, d);
@@ -29,6 +44,7 @@ void print_real(char out[static 40], double d) {
         snprintf(out, 40, "%.*se%c%02d", (int)(e ? e - digits : 0), digits,
                  exponent < 0 ? '-' : '+', abs(exponent));
     }
+    return true;
 }
 
 static bool is_data_at(const struct value *s, size_t i) {
@@ -60,7 +76,7 @@ static MUST repr_str(struct vm *vm, struct text *t, const struct value *s) {
     char quote[2] = {has_single && !has_double ? '"' : '\'', '\0'}, escape[16];
     int32_t cp;
     if (s->is_safe && !text_chars(vm, t, "Markup(")) return false;
-    if (!vm_charge(vm, s->len) || !text_chars(vm, t, quote)) return false;
+    if (!vm_charge(vm, COST_CHAR * (size_t)s->len) || !text_chars(vm, t, quote)) return false;
     for (size_t i = 0, n; i < s->len; i += n) {
         n = utf8_step(s->s + i, s->len - i, &cp);
         bool is_escape = repr_escape(cp, (uint8_t)s->s[i], *quote, escape);
@@ -115,12 +131,13 @@ static void leave_value(struct vm *vm) {
 MUST print_repr(struct vm *vm, struct text *t, const struct value *v) {
     char out[64];
     bool ok;
+    if (!vm_charge(vm, COST_ITEM)) return false;
     switch (v->kind) {
     case V_UNDEFINED: return text_chars(vm, t, "Undefined");
     case V_NONE: return text_chars(vm, t, "None");
     case V_BOOL: return text_chars(vm, t, v->yes ? "True" : "False");
     case V_INT: snprintf(out, sizeof out, "%" PRId64, v->i); return text_chars(vm, t, out);
-    case V_REAL: print_real(out, v->d); return text_chars(vm, t, out);
+    case V_REAL: return print_real(vm, out, v->d) && text_chars(vm, t, out);
     case V_STR: return repr_str(vm, t, v);
     case V_LIST:
     case V_TUPLE:
@@ -175,7 +192,7 @@ static bool json_escape(int32_t cp, bool is_ascii, char out[static 16]) {
 static MUST json_str(struct vm *vm, struct text *t, const struct value *s, bool is_ascii) {
     char escape[16];
     int32_t cp;
-    if (!vm_charge(vm, s->len) || !text_chars(vm, t, "\"")) return false;
+    if (!vm_charge(vm, COST_CHAR * (size_t)s->len) || !text_chars(vm, t, "\"")) return false;
     for (size_t i = 0, n; i < s->len; i += n) {
         n = utf8_step(s->s + i, s->len - i, &cp);
         bool is_escape = json_escape(cp, is_ascii, escape);
@@ -223,14 +240,13 @@ static MUST json_key_of(struct vm *vm, struct text *t, const struct value *k,
     return json_str(vm, t, &text, s->is_ascii);
 }
 
-/* The order of d's items: as they are, or by key (an insertion sort costs steps, so it is bounded). */
+/* The order of d's items: as they are, or by key (by insertion: dicts are small, and steps bound it). */
 static MUST json_order(struct vm *vm, const struct dict *d, bool is_sorted, uint32_t **out) {
     if (!vm_push(vm, (d->n + 1) * sizeof **out, out)) return false;
     for (uint32_t i = 0; i < d->n; i++) {
         uint32_t at = i;
         while (is_sorted && at) {
             int order;
-            if (!vm_charge(vm, 8)) return false;
             if (!value_order(vm, &d->key[(*out)[at - 1]], &d->key[i], "tojson", &order))
                 return false;
             if (order <= 0) break;
@@ -261,16 +277,16 @@ static MUST json_value(struct vm *vm, struct text *t, const struct value *v,
                        const struct json_style *s, unsigned level) {
     char out[40];
     bool ok;
+    if (!vm_charge(vm, COST_ITEM)) return false;
     switch (v->kind) {
     case V_NONE: return text_chars(vm, t, "null");
     case V_BOOL: return text_chars(vm, t, v->yes ? "true" : "false");
     case V_INT: return print_repr(vm, t, v);
     case V_REAL:
-        print_real(out, v->d);
         if (!isfinite(v->d)) {
             return text_chars(vm, t, isnan(v->d) ? "NaN" : v->d < 0 ? "-Infinity" : "Infinity");
         }
-        return text_chars(vm, t, out);
+        return print_real(vm, out, v->d) && text_chars(vm, t, out);
     case V_STR: return json_str(vm, t, v, s->is_ascii);
     case V_LIST:
     case V_TUPLE:

@@ -26,8 +26,7 @@ static MUST as_iter(struct vm *vm, struct list *l, struct value *out) {
 /* The items of what is filtered, copied. */
 static MUST copy_items(struct vm *vm, const struct value *v, struct list **out) {
     struct list *l;
-    if (!value_items(vm, v, &l) || !vm_charge(vm, 8 * l->n) || !list_new(vm, l->n, out))
-        return false;
+    if (!value_items(vm, v, &l) || !list_new(vm, l->n, out)) return false;
     for (size_t i = 0; i < l->n; i++) (*out)->item[(*out)->n++] = l->item[i];
     return true;
 }
@@ -40,6 +39,7 @@ static MUST dotted_attr(struct vm *vm, const struct value *item, const struct va
     *out = *item;
     if (path->kind != V_STR) return value_item(vm, item, path, out);
     for (uint32_t at = 0; at <= path->len;) {
+        if (!vm_charge(vm, COST_STEP)) return false;
         const char *dot = memchr(path->s + at, '.', path->len - at);
         uint32_t len = dot ? (uint32_t)(dot - (path->s + at)) : path->len - at;
         struct value name = value_part(path, at, len), of = *out, index;
@@ -117,12 +117,13 @@ static MUST merge_sort(struct vm *vm, const struct list *key, bool is_reversed, 
                 int cmp = a < mid ? 0 : 1;
                 if (a < mid && b < end) {
                     const struct value *x = &key->item[order[a]], *y = &key->item[order[b]];
-                    if (!vm_charge(vm, 32) || !value_order(vm, x, y, "sort", &cmp)) return false;
+                    if (!value_order(vm, x, y, "sort", &cmp)) return false;
                     if (is_reversed) cmp = -cmp;
                 }
                 spare[k] = order[cmp > 0 ? b++ : a++];
             }
         }
+        if (!vm_charge(vm, COST_ITEM * n)) return false;  // they have moved twice
         memcpy(order, spare, n * sizeof *order);
     }
     return true;
@@ -231,7 +232,7 @@ static MUST filter_join(struct vm *vm, struct call *c, struct value *out) {
         bool has = given(&c->arg[1]) && c->arg[1].kind != V_NONE;
         if (has && !dotted_attr(vm, &l->item[i], &c->arg[1], NULL, &item)) return false;
         if (i && !text_add(vm, &t, &sep)) return false;
-        if (!vm_charge(vm, 32) || !print_str(vm, &t, &item)) return false;
+        if (!vm_charge(vm, COST_ITEM) || !print_str(vm, &t, &item)) return false;
     }
     *out = text_value(&t);
     return true;
@@ -245,6 +246,7 @@ static MUST filter_sum(struct vm *vm, struct call *c, struct value *out) {
     if (!value_items(vm, &c->self, &l)) return false;
     for (size_t i = 0; i < l->n; i++) {
         struct value item = l->item[i], before = *out;
+        if (!vm_charge(vm, COST_STEP)) return false;
         if (has && !dotted_attr(vm, &l->item[i], &c->arg[0], NULL, &item)) return false;
         if (!value_binary(vm, '+', &before, &item, out)) return false;
     }
@@ -306,7 +308,7 @@ static MUST filter_rows(struct vm *vm, struct call *c, struct value *out) {
     size_t count = is_batch ? (l->n + n - 1) / n : n;
     for (size_t k = 0; k < count; k++) {
         size_t want = is_batch ? n : each + (k < longer);
-        if (!vm_charge(vm, 32) || !list_new(vm, want + 1, &row)) return false;
+        if (!list_new(vm, want + 1, &row)) return false;
         for (size_t i = 0; i < want && at < l->n; i++) row->item[row->n++] = l->item[at++];
         bool is_short = is_batch ? row->n < n : longer && k >= longer;
         while (has_fill && is_short) {
@@ -351,7 +353,7 @@ static MUST filter_map(struct vm *vm, struct call *c, struct value *out) {
     struct args rest = fn ? rest_of(a, 1) : (struct args){0};
     for (size_t i = 0; i < l->n; i++) {
         struct value v;
-        if (!vm_enter(vm) || !vm_charge(vm, 32)) return false;
+        if (!vm_enter(vm) || !vm_charge(vm, COST_STEP)) return false;
         if (fn ? !call_builtin(vm, fn, &l->item[i], &rest, &v)
                : !dotted_attr(vm, &l->item[i], attribute, otherwise, &v)) {
             return false;
@@ -380,7 +382,7 @@ static MUST filter_select(struct vm *vm, struct call *c, struct value *out) {
     if (!value_items(vm, &c->self, &l) || !list_new(vm, 0, &kept)) return false;
     for (size_t i = 0; i < l->n; i++) {
         struct value v = l->item[i];
-        if (!vm_charge(vm, 32)) return false;
+        if (!vm_charge(vm, COST_STEP)) return false;
         if (by_attr && !dotted_attr(vm, &l->item[i], &a->pos[0], NULL, &v)) return false;
         bool yes = value_truth(&v);
         if (test && !test_holds(vm, test, &v, &rest, &yes)) return false;

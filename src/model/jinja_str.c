@@ -33,13 +33,12 @@ static bool ends_with(const struct value *s, const struct value *what, bool at_s
 static MUST str_strips(struct vm *vm, struct call *c, struct value *out) {
     bool left = c->name[0] != 'r', right = c->name[0] != 'l';
     if (given(&c->arg[0]) && !want_str(vm, c, 0)) return false;
-    *out = str_strip(&c->self, given(&c->arg[0]) ? &c->arg[0] : NULL, left, right);
-    return true;
+    return str_strip(vm, &c->self, given(&c->arg[0]) ? &c->arg[0] : NULL, left, right, out);
 }
 
 static MUST str_remove(struct vm *vm, struct call *c, struct value *out) {
     bool is_prefix = c->name[6] == 'p';
-    if (!want_str(vm, c, 0)) return false;
+    if (!want_str(vm, c, 0) || !vm_charge(vm, c->arg[0].len)) return false;
     *out = c->self;
     if (!ends_with(&c->self, &c->arg[0], is_prefix)) return true;
     *out = value_part(&c->self, is_prefix ? c->arg[0].len : 0, c->self.len - c->arg[0].len);
@@ -48,7 +47,8 @@ static MUST str_remove(struct vm *vm, struct call *c, struct value *out) {
 
 /* Words between white space; what remains after `most` cuts is the last. */
 static MUST split_words(struct vm *vm, const struct value *s, int64_t most, struct list *l) {
-    struct value rest = str_strip(s, NULL, true, false);
+    struct value rest;
+    if (!str_strip(vm, s, NULL, true, false, &rest)) return false;
     for (int64_t n = 0; rest.len; n++) {
         size_t len = 0;
         int32_t cp;
@@ -58,16 +58,18 @@ static MUST split_words(struct vm *vm, const struct value *s, int64_t most, stru
             if (py_is_space(cp)) break;
             len += step;
         }
+        if (!vm_charge(vm, COST_CHAR * len)) return false;
         if (!list_add(vm, l, value_part(&rest, 0, len))) return false;
         struct value after = value_part(&rest, len, rest.len - len);
-        rest = str_strip(&after, NULL, true, false);
+        if (!str_strip(vm, &after, NULL, true, false, &rest)) return false;
     }
     return true;
 }
 
 /* The same from the right, in reverse order. */
 static MUST split_words_right(struct vm *vm, const struct value *s, int64_t most, struct list *l) {
-    struct value rest = str_strip(s, NULL, false, true);
+    struct value rest;
+    if (!str_strip(vm, s, NULL, false, true, &rest)) return false;
     for (int64_t n = 0; rest.len; n++) {
         size_t from = rest.len;
         if (n == most) return list_add(vm, l, rest);
@@ -79,9 +81,10 @@ static MUST split_words_right(struct vm *vm, const struct value *s, int64_t most
             if (py_is_space(cp)) break;
             from = at;
         }
+        if (!vm_charge(vm, COST_CHAR * (rest.len - from))) return false;
         if (!list_add(vm, l, value_part(&rest, from, rest.len - from))) return false;
         struct value before = value_part(&rest, 0, from);
-        rest = str_strip(&before, NULL, false, true);
+        if (!str_strip(vm, &before, NULL, false, true, &rest)) return false;
     }
     return true;
 }
@@ -90,7 +93,8 @@ static MUST split_at(struct vm *vm, const struct value *s, const struct value *s
                      struct list *l) {
     size_t at = 0;
     for (int64_t n = 0; n != most; n++) {
-        int64_t end = str_find(s, at, s->len, sep);
+        int64_t end;
+        if (!str_find(vm, s, at, s->len, sep, &end)) return false;
         if (end < 0) break;
         if (!list_add(vm, l, value_part(s, at, (size_t)end - at))) return false;
         at = (size_t)end + sep->len;
@@ -98,19 +102,25 @@ static MUST split_at(struct vm *vm, const struct value *s, const struct value *s
     return list_add(vm, l, value_part(s, at, s->len - at));
 }
 
-static int64_t find_last(const struct value *s, size_t from, size_t to, const struct value *what) {
-    if (from > to || what->len > to - from) return -1;
-    for (size_t at = to - what->len + 1; at-- > from;) {
-        if (!memcmp(s->s + at, what->s, what->len)) return (int64_t)at;
+/* *found: -1 when it stands nowhere. */
+static MUST find_last(struct vm *vm, const struct value *s, size_t from, size_t to,
+                      const struct value *what, int64_t *found) {
+    *found = -1;
+    if (from > to || what->len > to - from) return true;
+    for (size_t at = to - what->len + 1; *found < 0 && at-- > from;) {
+        bool begins = !what->len || s->s[at] == *what->s;
+        if (!vm_charge(vm, begins ? COST_ITEM + what->len : COST_SCAN)) return false;
+        if (begins && !memcmp(s->s + at, what->s, what->len)) *found = (int64_t)at;
     }
-    return -1;
+    return true;
 }
 
 static MUST split_at_right(struct vm *vm, const struct value *s, const struct value *sep,
                            int64_t most, struct list *l) {
     size_t end = s->len;
     for (int64_t n = 0; n != most; n++) {
-        int64_t at = find_last(s, 0, end, sep);
+        int64_t at;
+        if (!find_last(vm, s, 0, end, sep, &at)) return false;
         if (at < 0) break;
         size_t from = (size_t)at + sep->len;
         if (!list_add(vm, l, value_part(s, from, end - from))) return false;
@@ -135,7 +145,6 @@ static MUST str_splits(struct vm *vm, struct call *c, struct value *out) {
     if (!want_int(vm, c, 1, -1, &most) || !list_new(vm, 0, &l)) return false;
     if (given(&c->arg[0])) {
         if (!c->arg[0].len) return vm_fail(vm, "%s cannot split at nothing", c->name);
-        if (from_right && !vm_charge(vm, (size_t)c->self.len * c->arg[0].len)) return false;
         ok = from_right ? split_at_right(vm, &c->self, &c->arg[0], most, l)
                         : split_at(vm, &c->self, &c->arg[0], most, l);
     } else {
@@ -151,7 +160,7 @@ static MUST str_splitlines(struct vm *vm, struct call *c, struct value *out) {
     const struct value *s = &c->self;
     bool keep = given(&c->arg[0]) && value_truth(&c->arg[0]);
     struct list *l;
-    if (!list_new(vm, 0, &l)) return false;
+    if (!vm_charge(vm, COST_CHAR * (size_t)s->len) || !list_new(vm, 0, &l)) return false;
     for (size_t at = 0; at < s->len;) {
         size_t end = at, next;
         int32_t cp = 0;
@@ -176,10 +185,13 @@ static MUST str_partition(struct vm *vm, struct call *c, struct value *out) {
     const struct value *s = &c->self, *sep = &c->arg[0];
     bool from_right = c->name[0] == 'r';
     struct list *l;
+    int64_t found;
     if (!want_str(vm, c, 0) || !list_new(vm, 3, &l)) return false;
     if (!sep->len) return vm_fail(vm, "%s cannot split at nothing", c->name);
-    if (from_right && !vm_charge(vm, (size_t)s->len * sep->len)) return false;
-    int64_t found = from_right ? find_last(s, 0, s->len, sep) : str_find(s, 0, s->len, sep);
+    if (from_right ? !find_last(vm, s, 0, s->len, sep, &found)
+                   : !str_find(vm, s, 0, s->len, sep, &found)) {
+        return false;
+    }
     size_t at = found < 0 ? (from_right ? 0 : s->len) : (size_t)found;
     size_t len = found < 0 ? 0 : sep->len;
     l->item[0] = value_part(s, 0, at);
@@ -194,43 +206,46 @@ static MUST str_partition(struct vm *vm, struct call *c, struct value *out) {
 
 /* Bytes from..to for the code points that arguments i and i + 1 give. */
 static MUST bounds(struct vm *vm, const struct call *c, int i, size_t *from, size_t *to) {
-    int64_t n = (int64_t)utf8_count(&c->self), a, b;
+    int64_t n, a, b;
+    if (!value_length(vm, &c->self, &n)) return false;
     if (!want_int(vm, c, i, 0, &a) || !want_int(vm, c, i + 1, n, &b)) return false;
     a = a < 0 ? (a + n < 0 ? 0 : a + n) : a;
     b = b < 0 ? (b + n < 0 ? 0 : b + n) : b > n ? n : b;
-    *from = a > n ? c->self.len + 1U : utf8_offset(&c->self, (size_t)a);
-    *to = utf8_offset(&c->self, (size_t)b);
-    return true;
+    *from = c->self.len + 1U;
+    return (a > n || utf8_offset(vm, &c->self, (size_t)a, from)) &&
+           utf8_offset(vm, &c->self, (size_t)b, to);
 }
 
 static MUST str_finds(struct vm *vm, struct call *c, struct value *out) {
     bool from_right = c->name[0] == 'r', must = strchr(c->name, 'x') != NULL;
-    size_t from, to;
+    size_t from, to, n;
     int64_t at = -1;
     if (!want_str(vm, c, 0) || !bounds(vm, c, 1, &from, &to)) return false;
-    if (from_right && !vm_charge(vm, (size_t)c->self.len * c->arg[0].len)) return false;
-    if (from <= to) {
-        at = from_right ? find_last(&c->self, from, to, &c->arg[0])
-                        : str_find(&c->self, from, to, &c->arg[0]);
+    if (from_right ? !find_last(vm, &c->self, from, to, &c->arg[0], &at)
+                   : !str_find(vm, &c->self, from, to, &c->arg[0], &at)) {
+        return false;
     }
     if (at < 0 && must) return vm_fail(vm, "%s: it is not in the string", c->name);
     struct value before = value_part(&c->self, 0, at < 0 ? 0 : (size_t)at);
-    *out = value_int(at < 0 ? -1 : (int64_t)utf8_count(&before));
+    if (!utf8_count(vm, &before, &n)) return false;
+    *out = value_int(at < 0 ? -1 : (int64_t)n);
     return true;
 }
 
 static MUST str_count(struct vm *vm, struct call *c, struct value *out) {
-    size_t from, to;
+    size_t from, to, n;
+    int64_t at;
     *out = value_int(0);
     if (!want_str(vm, c, 0) || !bounds(vm, c, 1, &from, &to)) return false;
     if (!c->arg[0].len) {
         if (from > to) return true;
         struct value part = value_part(&c->self, from, to - from);
-        *out = value_int((int64_t)utf8_count(&part) + 1);
+        if (!utf8_count(vm, &part, &n)) return false;
+        *out = value_int((int64_t)n + 1);
         return true;
     }
     for (;; out->i++) {
-        int64_t at = from <= to ? str_find(&c->self, from, to, &c->arg[0]) : -1;
+        if (!str_find(vm, &c->self, from, to, &c->arg[0], &at)) return false;
         if (at < 0) return true;
         from = (size_t)at + c->arg[0].len;
     }
@@ -249,6 +264,7 @@ static MUST str_starts(struct vm *vm, struct call *c, struct value *out) {
         if (l->item[i].kind != V_STR) {
             return vm_fail(vm, "%s takes a string, not %s", c->name, value_type(&l->item[i]));
         }
+        if (!vm_charge(vm, COST_ITEM + l->item[i].len)) return false;
         out->yes = out->yes || ends_with(&part, &l->item[i], at_start);
     }
     return true;
@@ -281,7 +297,7 @@ static MUST str_is(struct vm *vm, struct call *c, struct value *out) {
                  {"isnumeric", is_digit, false}, {"isdecimal", is_digit, false},
                  {"isalnum", is_alnum, false},   {"isspace", py_is_space, false},
                  {"isascii", is_ascii, true}};
-    (void)vm;
+    if (!vm_charge(vm, COST_CHAR * (size_t)c->self.len)) return false;
     for (size_t k = 0; k < sizeof known / sizeof *known; k++) {
         if (strcmp(known[k].name, c->name) != 0) continue;
         bool yes = c->self.len || known[k].when_empty;
@@ -317,6 +333,7 @@ static int32_t change_case(int32_t cp, enum letter_case how, bool is_start) {
 static MUST recase(struct vm *vm, const struct value *s, enum letter_case how, struct value *out) {
     struct text t = {0};
     bool is_start = true;
+    if (!vm_charge(vm, COST_CHAR * (size_t)s->len)) return false;
     for (size_t i = 0, n; i < s->len; i += n) {
         int32_t cp;
         char letter[4];
@@ -358,7 +375,8 @@ static MUST str_replace(struct vm *vm, struct call *c, struct value *out) {
     size_t at = 0;
     if (!want_str(vm, c, 0) || !want_str(vm, c, 1) || !want_int(vm, c, 2, -1, &most)) return false;
     for (int64_t n = 0; n != most; n++) {
-        int64_t end = str_find(s, at, s->len, old);
+        int64_t end;
+        if (!str_find(vm, s, at, s->len, old, &end)) return false;
         if (end < 0) break;
         if (!old->len) {  // between all characters
             int32_t cp;
@@ -367,7 +385,7 @@ static MUST str_replace(struct vm *vm, struct call *c, struct value *out) {
             end = (int64_t)(at + utf8_step(s->s + at, s->len - at, &cp));
         }
         struct value part = value_part(s, at, (size_t)end - at);
-        if (!vm_charge(vm, 8) || !text_add(vm, &t, &part)) return false;
+        if (!text_add(vm, &t, &part)) return false;
         if (old->len && !text_add(vm, &t, &c->arg[1])) return false;
         at = (size_t)end + old->len;
     }
@@ -386,7 +404,7 @@ static MUST str_join(struct vm *vm, struct call *c, struct value *out) {
             return vm_fail(vm, "join takes strings, not %s", value_type(&l->item[i]));
         }
         if (i && !text_add(vm, &t, &c->self)) return false;
-        if (!vm_charge(vm, 8) || !text_add(vm, &t, &l->item[i])) return false;
+        if (!text_add(vm, &t, &l->item[i])) return false;
     }
     *out = text_value(&t);
     return true;
@@ -396,12 +414,12 @@ static MUST str_join(struct vm *vm, struct call *c, struct value *out) {
 static MUST str_pad(struct vm *vm, struct call *c, struct value *out) {
     struct value fill = given(&c->arg[1]) ? c->arg[1] : value_text(c->name[0] == 'z' ? "0" : " ");
     struct text t = {0};
-    int64_t width;
+    int64_t width, n = 0;
     if (!want_int(vm, c, 0, c->name[0] == 'c' ? 80 : 0, &width)) return false;
-    if (fill.kind != V_STR || utf8_count(&fill) != 1) {
-        return vm_fail(vm, "%s fills with one character", c->name);
-    }
-    int64_t more = width - (int64_t)utf8_count(&c->self);
+    if (fill.kind == V_STR && !value_length(vm, &fill, &n)) return false;
+    if (n != 1) return vm_fail(vm, "%s fills with one character", c->name);
+    if (!value_length(vm, &c->self, &n)) return false;
+    int64_t more = width - n;
     if (more < 0) more = 0;
     int64_t left = c->name[0] == 'l' ? 0 : more;
     if (c->name[0] == 'c') left = more / 2 + (more & width & 1);
@@ -475,7 +493,7 @@ static MUST dict_get(struct vm *vm, struct call *c, struct value *out) {
 static MUST dict_views(struct vm *vm, struct call *c, struct value *out) {
     const struct dict *d = c->self.dict;
     struct list *l, *pair;
-    if (!list_new(vm, d->n, &l) || !vm_charge(vm, 16 * (size_t)d->n)) return false;
+    if (!list_new(vm, d->n, &l)) return false;
     for (uint32_t i = 0; i < d->n; i++) {
         struct value v = c->name[0] == 'k' ? d->key[i] : d->val[i];
         if (c->name[0] == 'i') {
@@ -505,7 +523,7 @@ static MUST list_search(struct vm *vm, struct call *c, struct value *out) {
     int64_t n = 0;
     for (size_t i = 0; i < l->n; i++) {
         bool same;
-        if (!vm_charge(vm, 32) || !value_equal(vm, &l->item[i], &c->arg[0], &same)) return false;
+        if (!value_equal(vm, &l->item[i], &c->arg[0], &same)) return false;
         n += same;
         if (!same || c->name[0] == 'c') continue;
         *out = value_int((int64_t)i);

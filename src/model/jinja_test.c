@@ -93,26 +93,31 @@ static MUST is_escaped(struct vm *vm, struct call *c, struct value *out) {
 }
 
 /* Letters of the one case, and none of the other. */
-static bool has_case(const struct value *v, bool is_upper) {
+static MUST has_case(struct vm *vm, const struct value *v, bool is_upper, bool *yes) {
     bool any = false;
+    *yes = false;
+    if (!vm_charge(vm, COST_CHAR * (size_t)v->len)) return false;
     for (size_t i = 0; i < v->len;) {
         int32_t cp;
         i += utf8_step(v->s + i, v->len - i, &cp);
         if (cp < 0) continue;
-        if (is_upper ? unicode_is_lower(cp) : unicode_is_upper(cp)) return false;
+        if (is_upper ? unicode_is_lower(cp) : unicode_is_upper(cp)) return true;
         any = any || (is_upper ? unicode_is_upper(cp) : unicode_is_lower(cp));
     }
-    return any;
+    *yes = any;
+    return true;
 }
 
 static MUST is_lower(struct vm *vm, struct call *c, struct value *out) {
     struct value text;
-    return to_str(vm, &c->self, &text) && answer(out, has_case(&text, false));
+    bool yes;
+    return to_str(vm, &c->self, &text) && has_case(vm, &text, false, &yes) && answer(out, yes);
 }
 
 static MUST is_upper(struct vm *vm, struct call *c, struct value *out) {
     struct value text;
-    return to_str(vm, &c->self, &text) && answer(out, has_case(&text, true));
+    bool yes;
+    return to_str(vm, &c->self, &text) && has_case(vm, &text, true, &yes) && answer(out, yes);
 }
 
 static MUST remainder_is(struct vm *vm, const struct value *v, int64_t by, int64_t want,

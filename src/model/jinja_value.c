@@ -9,18 +9,19 @@ size_t utf8_step(const char *s, size_t len, int32_t *cp) {
     return unicode_decode((const uint8_t *)s, len, cp);
 }
 
-size_t utf8_count(const struct value *s) {
-    size_t n = 0;
+MUST utf8_count(struct vm *vm, const struct value *s, size_t *n) {
     int32_t cp;
-    for (size_t i = 0; i < s->len; n++) i += utf8_step(s->s + i, s->len - i, &cp);
-    return n;
+    *n = 0;
+    if (!vm_charge(vm, COST_SCAN * (size_t)s->len)) return false;
+    for (size_t i = 0; i < s->len; ++*n) i += utf8_step(s->s + i, s->len - i, &cp);
+    return true;
 }
 
-size_t utf8_offset(const struct value *s, size_t index) {
-    size_t i = 0;
+MUST utf8_offset(struct vm *vm, const struct value *s, size_t index, size_t *at) {
     int32_t cp;
-    for (; index && i < s->len; index--) i += utf8_step(s->s + i, s->len - i, &cp);
-    return i;
+    *at = 0;
+    for (; index && *at < s->len; index--) *at += utf8_step(s->s + *at, s->len - *at, &cp);
+    return vm_charge(vm, COST_SCAN * *at);
 }
 
 size_t utf8_write(int32_t cp, char out[static 4]) {
@@ -50,38 +51,64 @@ bool py_is_space(int32_t cp) {
     return (cp >= 0x1c && cp <= 0x1f) || unicode_is_space(cp);
 }
 
-static bool is_stripped(int32_t cp, const struct value *chars) {
-    if (!chars) return py_is_space(cp);
-    for (size_t i = 0; i < chars->len;) {
+/* The last character of s [len > 0]: its length, 0 when the bytes there are none. */
+static size_t last_char(const char *s, size_t len, int32_t *cp) {
+    enum { LONGEST = 4 };
+    size_t n = 1;
+    while (n < len && n < LONGEST && ((uint8_t)s[len - n] & 0xc0) == 0x80) n++;
+    return utf8_step(s + len - n, n, cp) == n ? n : 0;
+}
+
+size_t space_end(const char *s, size_t len) {
+    int32_t cp;
+    for (size_t n; len; len -= n) {
+        n = last_char(s, len, &cp);
+        if (!n || !py_is_space(cp)) break;
+    }
+    return len;
+}
+
+static MUST is_stripped(struct vm *vm, int32_t cp, const struct value *chars, bool *yes) {
+    size_t i = 0;
+    *yes = !chars && py_is_space(cp);
+    while (chars && !*yes && i < chars->len) {
         int32_t c;
         i += utf8_step(chars->s + i, chars->len - i, &c);
-        if (c == cp) return true;
+        *yes = c == cp;
     }
-    return false;
+    return vm_charge(vm, COST_ITEM + COST_SCAN * i);
 }
 
-struct value str_strip(const struct value *s, const struct value *chars, bool left, bool right) {
-    size_t from = 0, to = s->len;
+MUST str_strip(struct vm *vm, const struct value *s, const struct value *chars, bool left,
+               bool right, struct value *out) {
+    size_t from = 0, to = s->len, n;
     int32_t cp;
-    while (left && from < to) {
-        size_t n = utf8_step(s->s + from, to - from, &cp);
-        if (!is_stripped(cp, chars)) break;
-        from += n;
+    bool yes = true;
+    for (; left && from < to; from += n) {
+        n = utf8_step(s->s + from, to - from, &cp);
+        if (!is_stripped(vm, cp, chars, &yes)) return false;
+        if (!yes) break;
     }
-    while (right && to > from) {
-        size_t at = to - 1;
-        while (at > from && ((uint8_t)s->s[at] & 0xc0) == 0x80) at--;
-        if (utf8_step(s->s + at, to - at, &cp) != to - at || !is_stripped(cp, chars)) break;
-        to = at;
+    for (; right && to > from; to -= n) {
+        n = last_char(s->s + from, to - from, &cp);
+        yes = false;
+        if (n && !is_stripped(vm, cp, chars, &yes)) return false;
+        if (!yes) break;
     }
-    return value_part(s, from, to - from);
+    *out = value_part(s, from, to - from);
+    return true;
 }
 
-int64_t str_find(const struct value *s, size_t from, size_t to, const struct value *what) {
-    if (from > to) return -1;
-    if (!what->len) return (int64_t)from;
-    const char *at = memmem(s->s + from, to - from, what->s, what->len);
-    return at ? at - s->s : -1;
+MUST str_find(struct vm *vm, const struct value *s, size_t from, size_t to,
+              const struct value *what, int64_t *at) {
+    *at = what->len || from > to ? -1 : (int64_t)from;
+    if (!what->len || from > to) return vm_charge(vm, COST_ITEM);
+    const char *found = memmem(s->s + from, to - from, what->s, what->len);
+    if (found) {
+        *at = found - s->s;
+        to = (size_t)*at;
+    }
+    return vm_charge(vm, COST_ITEM + COST_SCAN * (to - from + what->len));
 }
 
 struct value value_part(const struct value *s, size_t from, size_t len) {
@@ -99,6 +126,14 @@ struct value value_undefined(const struct value *name) {
         v.len = name->len;
     }
     return v;
+}
+
+MUST value_same(struct vm *vm, const struct value *a, const struct value *b, bool *yes) {
+    *yes = false;
+    if (a->len != b->len) return vm_charge(vm, COST_ITEM);
+    if (!vm_charge(vm, COST_ITEM + a->len)) return false;
+    *yes = !memcmp(a->s, b->s, a->len);
+    return true;
 }
 
 bool value_is(const struct value *v, const char *text) {
@@ -135,6 +170,7 @@ static MUST text_room(struct vm *vm, struct text *t, size_t more) {
 }
 
 MUST text_bytes_add(struct vm *vm, struct text *t, const char *s, size_t len, bool is_data) {
+    if (!vm_charge(vm, COST_ITEM + len)) return false;
     if (!len) return true;
     if (!text_room(vm, t, len)) return false;
     memcpy(t->s + t->len, s, len);
@@ -147,7 +183,6 @@ MUST text_bytes_add(struct vm *vm, struct text *t, const char *s, size_t len, bo
 
 MUST text_add(struct vm *vm, struct text *t, const struct value *s) {
     size_t at = t->len;
-    if (!vm_charge(vm, s->len)) return false;
     if (!text_bytes_add(vm, t, s->s, s->len, s->is_data)) return false;
     if (s->mark && s->len) {
         memcpy(t->mark + at, s->mark, s->len);
@@ -162,7 +197,7 @@ MUST text_chars(struct vm *vm, struct text *t, const char *s) {
 
 MUST text_pad(struct vm *vm, struct text *t, const char *s, size_t len, int64_t n) {
     for (; n > 0; n--) {
-        if (!vm_charge(vm, len) || !text_bytes_add(vm, t, s, len, false)) return false;
+        if (!text_bytes_add(vm, t, s, len, false)) return false;
     }
     return true;
 }
@@ -183,6 +218,7 @@ MUST list_new(struct vm *vm, size_t cap, struct list **out) {
 }
 
 MUST list_add(struct vm *vm, struct list *l, struct value v) {
+    if (!vm_charge(vm, COST_ITEM)) return false;
     if (l->n == l->cap) {
         size_t cap = l->cap ? 2 * l->cap : 4;
         struct value *item;
@@ -207,6 +243,7 @@ MUST dict_new(struct vm *vm, struct dict **out) {
 static MUST hash_key(struct vm *vm, const struct value *k, unsigned depth, uint64_t *h) {
     enum { TUPLE_DEPTH = 8 };
     *h = (*h ^ 0x9e37) * 0xff51afd7ed558ccd;
+    if (!vm_charge(vm, COST_ITEM + (k->kind == V_STR ? k->len : 0))) return false;
     switch (k->kind) {
     case V_NONE:
     case V_UNDEFINED: return true;
@@ -217,14 +254,14 @@ static MUST hash_key(struct vm *vm, const struct value *k, unsigned depth, uint6
         uint64_t bits;
         if (d == 0) d = 0;
         memcpy(&bits, &d, sizeof bits);
-        *h = (*h ^ bits) * 0xff51afd7ed558ccd;
-        *h ^= *h >> 32;
+        *h = (*h ^ bits ^ bits >> 33) * 0xff51afd7ed558ccd;  // small numbers differ in high bits
+        *h ^= *h >> 29;
         return true;
     }
     case V_STR:
         for (uint32_t i = 0; i < k->len; i++) *h = (*h ^ (uint8_t)k->s[i]) * 0x100000001b3;
         *h ^= *h >> 29;
-        return vm_charge(vm, k->len);
+        return true;
     case V_TUPLE:
         if (depth == TUPLE_DEPTH) return vm_limit(vm, "a key is nested too deep");
         for (size_t i = 0; k->list->item && i < k->list->n; i++) {
@@ -245,7 +282,8 @@ static MUST dict_slot(struct vm *vm, const struct dict *d, const struct value *k
         *out = &d->slot[i];
         if (!**out) return true;
         bool same;
-        if (!vm_charge(vm, 32) || !value_equal(vm, &d->key[**out - 1], key, &same)) return false;
+        if (!vm_charge(vm, COST_ITEM)) return false;
+        if (!value_equal(vm, &d->key[**out - 1], key, &same)) return false;
         if (same) return true;
     }
 }
@@ -307,16 +345,6 @@ MUST dict_put(struct vm *vm, struct dict *d, const struct value *key, struct val
     d->key[d->n] = *key;
     d->val[d->n++] = v;
     return true;
-}
-
-bool dict_text(const struct dict *d, const char *key, size_t len, struct value *out) {
-    for (uint32_t i = 0; i < d->n; i++) {
-        if (d->key[i].kind != V_STR || d->key[i].len != len) continue;
-        if (memcmp(d->key[i].s, key, len) != 0) continue;
-        *out = d->val[i];
-        return true;
-    }
-    return false;
 }
 
 /* --- from JSON --- */
