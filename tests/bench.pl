@@ -280,7 +280,7 @@ sub guess {
 
 # What was foretold beside what came, and what was allowed beside what was used, over budgets. The bounds: never
 # a byte over; no more than 3 % slower than with less memory, which is noise; forecasts within 15 %. A step that
-# misses them is run twice more, and the median counts.
+# misses them is run four times more, and the median counts.
 sub memory {
     my $temp = tempdir('memory-XXXXXX', DIR => $dir, CLEANUP => 1);
     for (['llama-3.2-1b,layers=8', 'q4_0'], ['llama-3.2-1b,layers=8', 'q8_0'], ['llama-3.2-1b,layers=8', 'q4_k'],
@@ -296,7 +296,7 @@ sub memory {
             my @r = dair_json(answer(@run));
             my $off = sub { return abs(log($_[0]{decode_tps} / $_[0]{forecast_tps})) > log 1.15 };
             my $slow = sub { return $_[0]{decode_tps} < 0.97 * $best };
-            push @r, dair_json(answer(@run)) for 1 .. ($r[0]{failed} || !$off->($r[0]) && !$slow->($r[0]) ? 0 : 2);
+            push @r, dair_json(answer(@run)) for 1 .. ($r[0]{failed} || !$off->($r[0]) && !$slow->($r[0]) ? 0 : 4);
             $n++;
             if (grep { $_->{failed} } @r) { row("$shape $type, $part of it", 'FAILED', ''); $bad{failed}++; next }
             my ($r) = (sort { $a->{decode_tps} <=> $b->{decode_tps} } @r)[@r / 2];
@@ -307,7 +307,7 @@ sub memory {
             $best = max($best, $r->{decode_tps});
             row("$shape $type, $part of it", sprintf('%.2f tokens/s', $r->{decode_tps}),
                 sprintf('%.2f x the forecast (%s), %.0f of %d MiB%s', $ratio, $r->{limited_by}, $r->{peak_rss_bytes} / 1048576,
-                    $mib, @r > 1 ? ', median of 3' : ''));
+                    $mib, @r > 1 ? ', median of 5' : ''));
         }
         row("$shape $type", %bad ? 'NOT' : 'yes', %bad ? join(', ', map { "$_ $bad{$_} times of $n" } sort keys %bad)
             : "$n budgets kept, speed monotone, forecasts within 15 %");
