@@ -526,7 +526,9 @@ static MUST chat(void *conf, const char *path, struct setup *s, struct err *e) {
     bool ok = sampling_make(&c->sampling, &t->sampler, &t->stop, e) &&
               held_open(&t->held, &c->sampling, e) &&
               setup_open(s, path, c->tokenizer, MODEL_ALL, e) && setup_tok(s, e) &&
-              sampling_draft(s, &c->machine, c->draft, e) && held_vocabulary(&t->held, s->tok, e) &&
+              sampling_draft(s, &c->machine, c->draft, e) &&
+              sampler_check_ids(&t->sampler, tok_count(s->tok), e) &&
+              held_vocabulary(&t->held, s->tok, e) &&
               chat_open(&t->chat, &s->model, s->tok, NULL, 0, e) && prepare(t, s, e) &&
               open_engine(t, s, e) && converse(t, e);
     engine_close(t->engine);

@@ -37,9 +37,11 @@ is(answer('--logit-bias', "$first:-inf"), answer('--logit-bias', "$first:-1000")
 for my $case (['99999999:1', qr/99999999, and the vocabulary has/], ['5:inf', qr/--logit-bias takes/], ['5:nan', qr/--logit-bias takes/],
     ['5:-1e39', qr/out of range/], ['5:1001', qr/out of range/]) {
     my ($bias, $says) = @$case;
-    my $refused = dair(['run', @prompt, '--logit-bias', $bias], seconds => 60);
-    is($refused->{status}, 2, "--logit-bias $bias is refused");
-    like($refused->{err}, $says, 'and how it is said') or diag($refused->{err});
+    for my $verb ('run', 'chat') {
+        my $refused = dair([$verb, @prompt, '--logit-bias', $bias], seconds => 60, from => '/dev/null');
+        is($refused->{status}, 2, "$verb --logit-bias $bias is refused");
+        like($refused->{err}, $says, 'and how it is said') or diag($refused->{err});
+    }
 }
 isnt(answer('--logit-bias', "$first:-1000"), $plain, 'a token that is banned is not chosen');
 is(answer('--logit-bias', "$second:1000", '-n', 3, '--raw', '--json') =~ s/.*"id":(\d+).*\n|.+\n?/$1 ? "$1 " : ''/ger,
