@@ -174,7 +174,7 @@ sub beside {
     my @ratio = map { my $i = $_; my $best = max(map { $rate{$_->[0]}[$i] } @peers); $best ? $rate{us}[$i] / $best : () }
         @peers ? 0 .. $#{$rate{us}} : ();
     my $others = join ', ', map { sprintf '%s %.1f', $_->[0], median(@{$rate{$_->[0]}}) } @peers;
-    row($name, sprintf('%.1f tokens/s', median(@{$rate{us}})), !@ratio ? 'no peer is here (BENCH_PEERS)'
+    row($name, sprintf('%.1f tokens/s', median(@{$rate{us}})), !@peers ? 'no peer is here (BENCH_PEERS)' : !@ratio ? 'no peer gave a figure'
         : sprintf('%.2f x the better (%s)', median(@ratio), $others) . goal(median(@ratio), '>=', $limit));
 }
 
@@ -188,17 +188,18 @@ sub ram {
         my $prompt = prompt_of($file, 256);
         my (%decode, %prefill, @read);
         for (1 .. $rounds) {
-            my $before = read_memory();
+            my $loop = read_memory();
             my $r = dair_json(answer($file, 64, '--spec', 'off'));
-            push @read, 1e-9 * $r->{token_bytes} * $r->{decode_tps} / (($before + read_memory()) / 2);
+            $loop = ($loop + read_memory()) / 2;
+            push @read, 1e-9 * $r->{token_bytes} * $r->{decode_tps} / $loop if $loop;
             push @{$decode{us}}, $r->{decode_tps};
             push @{$decode{$_->[0]}}, peer_rate($_, $file, 0, 64) for @peers;
             push @{$prefill{us}}, dair_json(answer($file, 1, '-p', $prompt))->{prefill_tps};
             push @{$prefill{$_->[0]}}, peer_rate($_, $file, 256, 0) for @peers;
         }
         beside("$shape $type in RAM, decode, $threads threads", 1.05, %decode);
-        row('  beside a loop that only reads', sprintf('%.2f', median(@read)), sprintf('%.2f to %.2f', min(@read), max(@read))
-            . goal(median(@read), '>=', 0.93)) if $shape !~ /a3b/;
+        row('  beside a loop that only reads', @read ? (sprintf('%.2f', median(@read)),
+            sprintf('%.2f to %.2f', min(@read), max(@read)) . goal(median(@read), '>=', 0.93)) : ('FAILED', '')) if $shape !~ /a3b/;
         beside('  prompt of 256', $narrow ? 1 : 1.3, %prefill);
     }
 }

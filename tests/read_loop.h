@@ -17,7 +17,7 @@ enum { LINE_WORDS = 8 };
 enum { N_AHEAD = 5 };
 static const size_t read_aheads[N_AHEAD] = {32, 64, 144, 288, 576};
 
-/* The sum of bytes (a multiple of 256) at p, so that none can be left unread. */
+/* All words of `bytes` (a multiple of 256) at p, by exclusive or: none can be left unread. */
 READ_WIDE static uint64_t read_loop(const char *p, size_t bytes, size_t ahead) {
     const uint64_t *word = (const uint64_t *)(const void *)p;
     uint64_t a[4 * LINE_WORDS] = {0};
