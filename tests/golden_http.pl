@@ -6,7 +6,7 @@
 # their usage; of refusals that there is a sentence. A path that the node does not have counts as unsupported,
 # unless tests/supported.txt lists it (`http /health`), and so does a request for what it says it cannot do. Where
 # it is right to differ: a request without Host is refused (RFC 9112), who recorded answered 5xx to a wrong request
-# (ours: 4xx) and left `echo` out; and whoever is cut off for nonsense may miss the reply.
+# (ours: 4xx), left `echo` out and took an empty prompt (ours: 400); and whoever is cut off for nonsense may miss the reply.
 use strict;
 use warnings;
 use FindBin;
@@ -16,6 +16,7 @@ use File::Temp qw(tempdir);
 use IO::Select;
 use IO::Socket::INET;
 use JSON::PP;
+use POSIX qw(WNOHANG);
 use Time::HiRes qw(sleep time);
 
 my $dir = shift or die "usage: golden_http.pl DIR\n";
@@ -86,17 +87,24 @@ sub begin {
         exec $dair, 'node', $model // (), qw(--interface lo --discovery off --threads 1 --kv f32 --cluster-port 0 --ctx), $ctx,
           '--state', "$tmp/state", '--port', $port or exit 127;
     }
-    for (my $until = time + 60; time < $until && !waitpid($pid, 1); sleep 0.05) {
+    for (my $until = time + 60; time < $until && !has_ended(); sleep 0.05) {
         return 1 if (get('/health'))[0] == 200;
     }
+    end();
     return 0;
+}
+
+# Its number may be another's from then on.
+sub has_ended {
+    $pid = 0 if $pid && waitpid($pid, WNOHANG);
+    return !$pid;
 }
 
 sub end {
     local $?;
     return if !$pid;
     kill 'TERM', $pid;
-    for (my $until = time + 10; time < $until && !waitpid($pid, 1);) { sleep 0.05 }
+    for (my $until = time + 10; time < $until; sleep 0.05) { return if has_ended() }
     kill 'KILL', $pid;
     waitpid $pid, 0;
     $pid = 0;
