@@ -555,9 +555,9 @@ const struct verb verb_chat = {
     .summary = "A conversation on the terminal; what was said is not computed again",
     .notes =
         "Lines from standard input, a turn each, after that of -p; answers go to standard output,\n"
-        "thoughts and all else to standard error. /help lists the commands. A line has at most 16 bytes\n"
-        "for each token of --ctx, which may always be 16 KiB, and fewer where --memory is tight. From a\n"
-        "file or a pipe all lines are taken; the exit status is 1 if a turn failed.\n",
+        "thoughts and all else to standard error. /help lists the commands. A line may have 16 KiB, and\n"
+        "more where --ctx is large: 16 bytes for each of its tokens, or what --memory leaves. From a file\n"
+        "or a pipe all lines are taken; the exit status is 1 if a turn failed.\n",
     .opt = chat_opt,
     .n_opt = sizeof chat_opt / sizeof *chat_opt,
     .max_word = 1,
