@@ -39,9 +39,9 @@ static MUST dotted_attr(struct vm *vm, const struct value *item, const struct va
     *out = *item;
     if (path->kind != V_STR) return value_item(vm, item, path, out);
     for (uint32_t at = 0; at <= path->len;) {
-        if (!vm_charge(vm, COST_STEP)) return false;
         const char *dot = memchr(path->s + at, '.', path->len - at);
         uint32_t len = dot ? (uint32_t)(dot - (path->s + at)) : path->len - at;
+        if (!vm_charge(vm, COST_STEP + COST_SCAN * (size_t)len)) return false;
         struct value name = value_part(path, at, len), of = *out, index;
         bool is_index = len > 0 && len < 10;
         int64_t n = 0;
