@@ -1,6 +1,7 @@
 /* avx512_one.c - one token with AVX-512's VNNI in registers of 256 bits: Zen 4 works on 512 in two halves, and
  * what takes a whole register to spread activations over (avx512.c) costs it a quarter of its speed (Q4_0 in
- * L2 41 GB/s a core, here 52; Q4_K 31 and 37; its memory gives 30). Same bits as scalar.c. */
+ * L2 41 GB/s a core, here 53; Q4_K 31 and 41; its memory gives 30). For all but Zen 5, measured on Zen 4 only.
+ * Same bits as scalar.c. */
 #include "avx512.h"
 #include "kernels.h"
 #include "x86.h"

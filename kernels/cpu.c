@@ -16,12 +16,14 @@
 enum { BIT_AVXVNNI = 1 << 4, FAMILY_ZEN5 = 0x1a };
 enum { XCR0_AVX = 0x06, XCR0_AVX512 = 0xe6 };  // xmm and ymm state; also masks, zmm, zmm16-31
 
-/* AMD APM vol. 3, CPUID: the family is that of leaf 1's eax, bits 8 and up plus bits 20 and up. */
+/* AMD APM vol. 3, CPUID: the family is bits 8 and up plus bits 20 and up of leaf 1's eax, the model bits 4 and
+ * up with bits 16 and up before them. Server and desktop parts only: others work on 512 bits in two halves. */
 static bool is_zen5(void) {
     unsigned a, b, c, d;
     if (!__get_cpuid(0, &a, &b, &c, &d) || b != signature_AMD_ebx) return false;
     if (!__get_cpuid(1, &a, &b, &c, &d)) return false;
-    return (a >> 8 & 15) + (a >> 20 & 255) == FAMILY_ZEN5;
+    unsigned family = (a >> 8 & 15) + (a >> 20 & 255), model = (a >> 4 & 15) | (a >> 12 & 0xf0);
+    return family == FAMILY_ZEN5 && (model < 0x20 || model >> 4 == 4);
 }
 
 /* AVX registers must be enabled by the OS as well as present in silicon: Intel SDM vol. 1, 14.3. */
