@@ -17,6 +17,7 @@ my ($arch) = `uname -m` =~ /(\w+)/;
 our $dair  = abs_path($ENV{DAIR_BIN} || $ENV{DAIR} || "build/$arch/dair") // '';
 our $build = abs_path($ENV{DAIR_BUILD} || "build/$arch") // '.';
 plan skip_all => 'dair is not built' unless -x $dair;
+Test::More->builder->failure_output(\*STDOUT);  # where prove.pl can repeat it at the end
 
 # Ended from outside: leave by exit, so that everything is tidied up.
 $SIG{$_} = sub { exit 130 } for qw(INT TERM HUP);
