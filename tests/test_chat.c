@@ -579,6 +579,7 @@ static void test_parts(const struct tok *b) {
     "{{ m.role }}:{% if m.content is string %}{{ m.content }}{% else %}{% for p in m.content %}"   \
     "({{ p.text if p.type == 'text' else p.type }}){% endfor %}{% endif %};"
 #define EACH(body) "{% for m in messages %}" body "{% endfor %}"
+#define LONG       "0123456789abcdef"
     static const char lists[] = EACH(LISTS), prints[] = EACH("{{ m.content }};"),
                       json[] = EACH("{{ m.content | tojson if m.content is not string else "
                                     "m.content }};"),
@@ -592,6 +593,11 @@ static void test_parts(const struct tok *b) {
                       marks[] = EACH("{{ m.content | join('') if m.content is string }}"),
                       never[] = "{{ raise_exception('never') }}";
     static const char two[] = "[" SAY("user", "[" TEXT("\"a <|end|>\"") "," TEXT("\"b\"") "]") "]",
+                      digits[] =
+                          "[" SAY("user", "\"3584190726 90712600000000 90712600000001\"") "," SAY(
+                              "user", "[" TEXT("\"a\"") "," TEXT("\"b\"") "]") "]",
+                      odd[] = "[" SAY("user", "[{\"type\":\"\\u001b[1m\\u00e4" LONG LONG LONG LONG
+                                              "\"}]") "]",
                       image[] = "[" SAY("user", "\"x\"") "," SAY(
                           "user", "[" TEXT("\"a\"") ",{\"type\":"
                                                     "\"image_url\"}]") "]";
@@ -618,12 +624,20 @@ static void test_parts(const struct tok *b) {
         {"of tools, which are something else", json, "[" SAY("tool", "[{\"type\":\"x\"}]") "]",
          "[{\"type\": \"x\"}];", NULL},
         {"that are no parts", json, "[" SAY("user", "[{\"a\":1}]") "]", "[{\"a\": 1}];", NULL},
+        {"beside digits that mark texts elsewhere, taken", lists, digits,
+         "user:3584190726 90712600000000 90712600000001;user:(a)(b);", NULL},
+        {"beside such digits, printed", prints, digits,
+         "3584190726 90712600000000 90712600000001;a\nb;", NULL},
+        {"beside such digits, left out", drops, digits,
+         "3584190726 90712600000000 90712600000001;a\nb;", NULL},
         {"marked where nothing can be told", marks, two, "a <|end|>\nb", NULL},
         {"an image, taken", lists, image, "user:x;user:(a)(image_url);", "no text"},
         {"an image, printed", prints, image, NULL,
          "message 2 has a part that is no text (of type "
          "\"image_url\")"},
         {"an image, refused", joins, image, NULL, "texts alone"},
+        {"something else, with a name that no terminal shall see", joins, odd, NULL,
+         "(of type \"?[1m??" LONG LONG LONG "012345...\")"},
         {"an image, left out with the text", drops, image, NULL, "texts alone"},
         {"an image, and another reason", never, image, NULL, "never"},
         {"another reason", never, two, NULL, "never"},
@@ -643,6 +657,7 @@ static void test_parts(const struct tok *b) {
 #undef SAY
 #undef LISTS
 #undef EACH
+#undef LONG
 }
 
 /* Calls beside which nothing is said. */
@@ -711,6 +726,37 @@ static void test_long(const struct tok *b) {
     tools = NULL;
 }
 
+/* Whether all parts are said takes a rendering, which may fail by itself. */
+static void test_long_parts(const struct tok *b) {
+#define SLOW                                                                                       \
+    "{% set l = range(100) %}{% for i in range(100000) %}{% for j in l %}{% endfor %}{% endfor %}"
+#define SLOWER                                                                                     \
+    "{% set l = range(1000) %}{% for i in range(100000) %}{% for j in l %}{% endfor %}{% endfor %}"
+#define PART(role) "{\"role\":\"" role "\",\"content\":[{\"type\":\"text\",\"text\":\"a\"}]}"
+    static const struct {
+        const char *name, *template, *messages, *want;
+    } c[] = {
+        {"and all are said", SLOW "{% for m in messages %}{{ m.content[0].text }}{% endfor %}",
+         "[" PART("user") "," PART("tool") "]", "aa"},
+        {"and none is", SLOW "{{ messages[0].content if messages[0].content is string }}",
+         "[" PART("user") "]", NULL},
+        {"too long to tell what is said",
+         "{% if messages[0].content[0] | length > 2 %}" SLOWER "{% endif %}", "[" PART("user") "]",
+         NULL},
+    };
+    struct turn u;
+    for (size_t i = 0; i < sizeof c / sizeof *c; i++) {
+        bool ok = take(&u, &bpe, b, c[i].template, c[i].messages, NULL, CHAT_THINK_AUTO);
+        tap_ok(c[i].want ? ok && is_text(&u, c[i].want) : !ok && u.err.code == ERR_LIMIT,
+               "parts that take long, %s: %s, %s", c[i].name, ok ? u.prompt.text.text : "none",
+               u.err.text);
+        drop(&u);
+    }
+#undef SLOW
+#undef SLOWER
+#undef PART
+}
+
 static void test_refusals(const struct tok *b) {
     static const char *const wrong[] = {"{}", "[]", "[1]", "[{\"content\":\"a\"}]",
                                         "[{\"role\":1}]"};
@@ -768,6 +814,7 @@ int main(void) {
         test_system(b);
         test_results(b);
         test_parts(b);
+        test_long_parts(b);
         test_bare(b);
         test_long(b);
         test_refusals(b);

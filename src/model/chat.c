@@ -2,6 +2,7 @@
 
 #include "model/chat_fit.h"
 #include "model/chat_parts.h"
+#include "model/gguf.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -53,7 +54,7 @@ static MUST read_switches(struct chat *c, struct err *e) {
 }
 
 /* Adds the file to what is wrong with its template. */
-static MUST in_file(const struct chat *c, struct err *e) {
+static bool in_file(const struct chat *c, struct err *e) {
     return c->where ? err_in(e, c->where) : false;
 }
 
@@ -81,7 +82,7 @@ static MUST open_format(struct chat *c, const struct model *m, const char *text,
     /* Most requests have no tools, and can do without. */
     if (n_tools && !jinja_compile(&c->tool_jinja, tools, n_tools, &c->tool_err)) {
         (void)err_in(&c->tool_err, "tool_use, the model's template for tools");
-        (void)!in_file(c, &c->tool_err);
+        (void)in_file(c, &c->tool_err);
     }
     return (jinja_compile(&c->jinja, text, len, e) || in_file(c, e)) && read_switches(c, e);
 }
@@ -451,32 +452,41 @@ static void drop_cast(struct cast *c) {
     *c = (struct cast){0};
 }
 
-/* Of a prompt with marks in the place of what parts say. A template that refuses it tells them apart. */
-static size_t count_unsaid(struct job job, unsigned cast, const struct chat_parts *parts) {
+/* Texts of parts that are not in a prompt: marks in their place tell. A template that refuses these tells them
+ * apart. What the other renderings took is not held against this one, without which a text could be lost. */
+static MUST count_unsaid(struct job job, const struct cast *c, struct chat_parts *parts, size_t *n,
+                         struct err *e) {
     struct json_doc *d = NULL;
     struct chat_prompt p = {0};
     struct chat_facts ignored;
-    struct err e;
-    size_t n = 0;
-    if (!chat_cast(&d, job.r.messages, cast | CHAT_MARKED, &e)) return 0;
+    const struct jinja_text *t = &c->prompt.text;
+    uint64_t spent = 0, *before = job.spent;
+    if (!chat_mark(parts, job.r.messages, t->text, t->len, e) ||
+        !chat_cast(&d, job.r.messages, c->cast | CHAT_MARKED, parts, e)) {
+        return false;
+    }
     job.r.messages = json_root(d);
-    if (render(&job, &ignored, &p, &e)) n = chat_unmarked(parts, p.text.text, p.text.len);
+    job.spent = &spent;
+    bool ok = render(&job, &ignored, &p, e);
+    *before += spent;
+    ok = ok ? chat_unmarked(parts, p.text.text, p.text.len, n, e)
+            : e->code == ERR_FORMAT || e->code == ERR_UNSUPPORTED;
     chat_prompt_free(&p);
     json_free(d);
-    return n;
+    return ok;
 }
 
 /* The messages that are given anew as cast says, which is with what they are. */
-static void try_cast(const struct job *job, unsigned cast, const struct chat_parts *parts,
+static void try_cast(const struct job *job, unsigned cast, struct chat_parts *parts,
                      struct cast *c) {
     *c = (struct cast){.cast = cast, .job = *job};
-    if (cast && !chat_cast(&c->doc, job->r.messages, cast, &c->err)) return;
+    if (cast && !chat_cast(&c->doc, job->r.messages, cast, parts, &c->err)) return;
     if (c->doc) c->job.r.messages = json_root(c->doc);
     c->any = find_way(&c->job, &c->prompt, &c->err);
     if (!c->any || !parts->n_list) return;
     struct job marked = c->job;
     marked.r.messages = job->r.messages;
-    c->n_unsaid = count_unsaid(marked, cast, parts);
+    c->any = count_unsaid(marked, c, parts, &c->n_unsaid, &c->err);
 }
 
 static bool is_refused(const struct cast *c) {
@@ -502,11 +512,11 @@ static bool is_better(const struct cast *a, const struct cast *b) {
 }
 
 static MUST refuse_part(const struct chat_parts *parts, struct err *e) {
-    int len = parts->kind.len < 40 ? (int)parts->kind.len : 40;
+    char kind[64];
     return err_set(e, ERR_UNSUPPORTED,
-                   "message %zu has a part that is no text (of type \"%.*s\"): the model's chat "
+                   "message %zu has a part that is no text (of type \"%s\"): the model's chat "
                    "template takes texts alone",
-                   parts->odd, len, parts->kind.s ? parts->kind.s : "");
+                   parts->odd, gguf_show(kind, parts->kind.s ? parts->kind.s : ""));
 }
 
 /* Whether a cast may do better than those before it. A content is put for a template that refuses none, null
@@ -543,6 +553,9 @@ static MUST find_cast(struct job *job, struct cast *best, struct err *e) {
             struct cast worse = *best;
             *best = c;
             c = worse;
+        } else if (is_over && best->n_unsaid) {
+            best->any = false;  // nobody knows whether another says all
+            best->err = c.err;
         }
         drop_cast(&c);
         if (is_over || is_right(best)) break;

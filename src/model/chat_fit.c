@@ -1,5 +1,7 @@
 #include "model/chat_fit.h"
 
+#include "model/chat_parts.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -108,10 +110,6 @@ static MUST fit_object(struct chat_fit *f, const struct json_value *v, unsigned 
     return ok;
 }
 
-static bool is_key(struct json_chars key, const char *name) {
-    return key.len == strlen(name) && !memcmp(key.s, name, key.len);
-}
-
 /* Of a function; CHAT_RECALLED: another one. */
 static MUST fit_name(struct chat_fit *f, const struct json_value *v, unsigned form, struct err *e) {
     struct json_chars name = {0};
@@ -131,11 +129,11 @@ static MUST fit_call(struct chat_fit *f, const struct json_value *call, unsigned
     bool ok = true;
     if (json_kind(call) != JSON_OBJECT) return true;
     for (json_members(&at, call); ok && json_next(&at, &key, &v);) {
-        if (is_key(key, "arguments")) {
+        if (chat_is_word(key, "arguments")) {
             ok = json_kind(v) == JSON_OBJECT ? fit_object(f, v, form, e) : fit_text(f, v, form, e);
-        } else if (is_key(key, "name")) {
+        } else if (chat_is_word(key, "name")) {
             ok = fit_name(f, v, form, e);
-        } else if (!depth && is_key(key, "function")) {
+        } else if (!depth && chat_is_word(key, "function")) {
             ok = fit_call(f, v, form, 1, e);
         }
     }
@@ -154,11 +152,6 @@ static MUST fit_calls(struct chat_fit *f, const struct json_value *calls, unsign
 }
 
 /* --- texts --- */
-
-static bool has_role(const struct json_value *m, const char *role) {
-    struct json_chars c = {0};
-    return json_chars_of(json_find(m, "role"), &c) && is_key(c, role);
-}
 
 /* The text of a part of a content, which may be nothing but a text. */
 static bool part_text(const struct json_value *part, const struct json_value **at,
@@ -179,20 +172,15 @@ static bool first_text(const struct json_value *m, const struct json_value **at,
     return false;
 }
 
-static bool is_blank(struct json_chars c) {
-    while (c.len && strchr(" \t\r\n", *c.s)) c.s++, c.len--;
-    return !c.len;
-}
-
 static bool has_text(const struct json_value *m) {
     const struct json_value *where;
     struct json_chars text = {0};
-    return first_text(m, &where, &text) && !is_blank(text);
+    return first_text(m, &where, &text) && !chat_is_blank(text);
 }
 
 /* OpenAI's name for who speaks before the user has changed. */
 static bool is_system(const struct json_value *m) {
-    return has_role(m, "system") || has_role(m, "developer");
+    return chat_has_role(m, "system") || chat_has_role(m, "developer");
 }
 
 static MUST add_text(struct chat_fit *f, struct json_chars text, struct err *e) {
@@ -213,10 +201,10 @@ static MUST add_system(struct chat_fit *f, const struct json_value *m, struct er
     struct json_iter i;
     struct json_chars text = {0};
     if (json_kind(content) != JSON_ARRAY) {
-        return !part_text(content, &where, &text) || is_blank(text) || add_text(f, text, e);
+        return !part_text(content, &where, &text) || chat_is_blank(text) || add_text(f, text, e);
     }
     for (json_members(&i, content); json_next(&i, NULL, &part);) {
-        if (part_text(part, &where, &text) && !is_blank(text) && !add_text(f, text, e))
+        if (part_text(part, &where, &text) && !chat_is_blank(text) && !add_text(f, text, e))
             return false;
     }
     return true;
@@ -289,8 +277,8 @@ static change *change_of(const struct chat_fit *f, const struct json_value *m,
     if (form & CHAT_ALTERED && is_system(m) && has_text(m) && w->n_system == w->way->altered) {
         return alter;
     }
-    if (form & CHAT_RETOLD && has_role(m, "tool") && has_text(m)) return alter;
-    bool takes = form & CHAT_MERGED && has_role(m, "user") && (f->len || m == w->last);
+    if (form & CHAT_RETOLD && chat_has_role(m, "tool") && has_text(m)) return alter;
+    bool takes = form & CHAT_MERGED && chat_has_role(m, "user") && (f->len || m == w->last);
     return takes && first_text(m, &where, &text) ? merge : NULL;
 }
 
@@ -300,12 +288,12 @@ static MUST fit_message(struct chat_fit *f, const struct json_value *m, const st
     change *to = change_of(f, m, w);
     const struct json_value *v, *content = to ? json_find(m, "content") : NULL;
     const struct json_value *role =
-        w->way->form & CHAT_RENAMED && has_role(m, "developer") ? json_find(m, "role") : NULL;
+        w->way->form & CHAT_RENAMED && chat_has_role(m, "developer") ? json_find(m, "role") : NULL;
     struct json_iter at;
     struct json_chars key = {0};
     bool ok = true;
     for (json_members(&at, m); ok && json_next(&at, &key, &v);) {
-        if (is_key(key, "tool_calls")) ok = fit_calls(f, v, w->way->form, e);
+        if (chat_is_word(key, "tool_calls")) ok = fit_calls(f, v, w->way->form, e);
         if (v == role) ok = swap_text(f, v, (struct json_chars){"system", 6}, e);
         if (v == content) ok = to(f, m, w, e);
     }
@@ -317,7 +305,7 @@ static const struct json_value *last_user(const struct json_value *messages) {
     struct json_chars text;
     struct json_iter it;
     for (json_members(&it, messages); json_next(&it, NULL, &m);) {
-        if (has_role(m, "user") && first_text(m, &where, &text)) last = m;
+        if (chat_has_role(m, "user") && first_text(m, &where, &text)) last = m;
     }
     return last;
 }
@@ -337,8 +325,8 @@ MUST chat_fit(struct chat_fit *f, const struct json_value *messages, const struc
         }
         is_behind = is_behind || m == w.last;
         w.n_system += is_system(m) && has_text(m);
-        f->facts.has_results = f->facts.has_results || (has_role(m, "tool") && has_text(m));
-        f->facts.has_developer = f->facts.has_developer || has_role(m, "developer");
+        f->facts.has_results = f->facts.has_results || (chat_has_role(m, "tool") && has_text(m));
+        f->facts.has_developer = f->facts.has_developer || chat_has_role(m, "developer");
     }
     f->facts.n_system = w.n_system;
     return ok;

@@ -4,24 +4,24 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Digits go through a template unchanged, whatever it does to letters and spaces. */
-#define MARK     "907126"
-#define MARK_KEY "3584190726"
+/* Digits go through a template unchanged, whatever it does to letters and spaces. The one 9 is the first: what
+ * stands ahead of a mark makes no other with its beginning. */
+#define MARK "907126"
 
-enum { MARK_DIGITS = 8, MARK_ROOM = 32 };
+enum { NUMBER_DIGITS = 8, MARK_ROOM = CHAT_MARK + NUMBER_DIGITS };
 
-static bool is_blank(struct json_chars c) {
+bool chat_is_blank(struct json_chars c) {
     while (c.len && strchr(" \t\r\n", *c.s)) c.s++, c.len--;
     return !c.len;
 }
 
-static bool is_word(struct json_chars c, const char *word) {
+bool chat_is_word(struct json_chars c, const char *word) {
     return c.len == strlen(word) && !memcmp(c.s, word, c.len);
 }
 
-static bool has_role(const struct json_value *m, const char *role) {
+bool chat_has_role(const struct json_value *m, const char *role) {
     struct json_chars c = {0};
-    return json_chars_of(json_find(m, "role"), &c) && is_word(c, role);
+    return json_chars_of(json_find(m, "role"), &c) && chat_is_word(c, role);
 }
 
 /* --- what there is --- */
@@ -35,7 +35,7 @@ static bool is_part(const struct json_value *v, bool of_tool) {
 /* The content of a message, if it is a list of parts, else NULL. */
 static const struct json_value *parts_of(const struct json_value *m) {
     const struct json_value *content = json_find(m, "content"), *part;
-    bool of_tool = has_role(m, "tool");
+    bool of_tool = chat_has_role(m, "tool");
     struct json_iter it;
     if (json_kind(content) != JSON_ARRAY) return NULL;
     for (json_members(&it, content); json_next(&it, NULL, &part);) {
@@ -45,7 +45,7 @@ static const struct json_value *parts_of(const struct json_value *m) {
 }
 
 static bool is_bare(const struct json_value *m) {
-    return has_role(m, "assistant") && json_size(json_find(m, "tool_calls")) &&
+    return chat_has_role(m, "assistant") && json_size(json_find(m, "tool_calls")) &&
            !json_find(m, "content");
 }
 
@@ -62,7 +62,7 @@ void chat_parts(struct chat_parts *p, const struct json_value *messages) {
         for (json_members(&in, list); json_next(&in, NULL, &part);) {
             struct json_chars text = {0};
             bool is_text = json_chars_of(json_find(part, "text"), &text);
-            p->n_text += is_text && !is_blank(text);
+            p->n_text += is_text && !chat_is_blank(text);
             if (is_text || p->odd) continue;
             p->odd = n;
             (void)json_chars_of(json_find(part, "type"), &p->kind);
@@ -70,14 +70,53 @@ void chat_parts(struct chat_parts *p, const struct json_value *messages) {
     }
 }
 
+/* --- marks --- */
+
+/* Counts where a mark stands, and adds by what digit is behind it. */
+static size_t count_mark(const char *mark, const char *text, size_t len, size_t next[9]) {
+    const char *s = text, *end = text + len;
+    size_t n = 0, n_mark = strlen(mark);
+    for (; (s = memmem(s, (size_t)(end - s), mark, n_mark)); n++) {
+        s += n_mark;
+        if (s < end && *s >= '0' && *s < '9') next[*s - '0']++;
+    }
+    return n;
+}
+
+/* With the rarest digit behind it each time, a mark stands in a ninth of the places at most. */
+MUST chat_mark(struct chat_parts *p, const struct json_value *messages, const char *prompt,
+               size_t len, struct err *e) {
+    char *text;
+    size_t n_text;
+    if (!json_print(messages, &text, &n_text, e)) return false;
+    snprintf(p->mark, sizeof p->mark, MARK);
+    for (size_t n = strlen(MARK); n + 1 < sizeof p->mark; n++) {
+        size_t next[9] = {0}, least = 0;
+        size_t found = count_mark(p->mark, text, n_text, next);
+        found += count_mark(p->mark, prompt, len, next);
+        if (!found) break;
+        for (size_t i = 1; i < 9; i++) least = next[i] < next[least] ? i : least;
+        p->mark[n] = (char)('0' + least);
+        p->mark[n + 1] = '\0';
+    }
+    free(text);
+    return true;
+}
+
 /* --- written anew --- */
 
 struct caster {
     FILE *to;
     unsigned cast;
+    const struct chat_parts *parts;
     size_t n_text;  // so far
     bool is_ok;     // there was memory for all
 };
+
+static struct json_chars numbered(const struct caster *c, size_t i, char room[MARK_ROOM]) {
+    int n = snprintf(room, MARK_ROOM, "%s%0*zu", c->parts->mark, NUMBER_DIGITS, i);
+    return (struct json_chars){room, (size_t)n};
+}
 
 static void put_text(struct caster *c, struct json_chars text) {
     struct json j;
@@ -106,9 +145,8 @@ static void put_value(struct caster *c, const struct json_value *v) {
 
 /* A text, or the mark in its place, which lies in room. */
 static struct json_chars said(struct caster *c, struct json_chars text, char room[MARK_ROOM]) {
-    if (!(c->cast & CHAT_MARKED) || is_blank(text)) return text;
-    int n = snprintf(room, MARK_ROOM, MARK "%0*zu", MARK_DIGITS, c->n_text++);
-    return (struct json_chars){room, (size_t)n};
+    if (!(c->cast & CHAT_MARKED) || chat_is_blank(text)) return text;
+    return numbered(c, c->n_text++, room);
 }
 
 static void put_joined(struct caster *c, const struct json_value *list) {
@@ -149,7 +187,7 @@ static void put_part(struct caster *c, const struct json_value *part) {
             put_value(c, v);
         }
     }
-    put_key(c, (struct json_chars){MARK_KEY, strlen(MARK_KEY)}, &is_more);
+    put_key(c, numbered(c, c->parts->n_text, room), &is_more);
     fputs("0}", c->to);
 }
 
@@ -173,7 +211,7 @@ static void put_message(struct caster *c, const struct json_value *m) {
     bool is_filled = c->cast & (CHAT_FILLED | CHAT_NULLED) && is_bare(m), is_more = false;
     fputc('{', c->to);
     for (json_members(&it, m); json_next(&it, &key, &v);) {
-        if (is_filled && is_word(key, "content")) continue;
+        if (is_filled && chat_is_word(key, "content")) continue;
         put_key(c, key, &is_more);
         if (v != list) {
             put_value(c, v);
@@ -190,12 +228,13 @@ static void put_message(struct caster *c, const struct json_value *m) {
 }
 
 MUST chat_cast(struct json_doc **d, const struct json_value *messages, unsigned cast,
-               struct err *e) {
+               const struct chat_parts *parts, struct err *e) {
     char *text = NULL;
     size_t len = 0;
     const struct json_value *m;
     struct json_iter it;
-    struct caster c = {.to = open_memstream(&text, &len), .cast = cast, .is_ok = true};
+    struct caster c = {
+        .to = open_memstream(&text, &len), .cast = cast, .parts = parts, .is_ok = true};
     bool is_more = false;
     if (!c.to) return err_set(e, ERR_MEMORY, "no memory to write the messages anew");
     fputc('[', c.to);
@@ -213,29 +252,31 @@ MUST chat_cast(struct json_doc **d, const struct json_value *messages, unsigned 
     return ok;
 }
 
-/* The number at s, of MARK_DIGITS digits; SIZE_MAX: there is none. */
+/* The number at s, of NUMBER_DIGITS digits; SIZE_MAX: there is none. */
 static size_t digits(const char *s) {
     size_t n = 0;
-    for (int i = 0; i < MARK_DIGITS; i++) {
+    for (int i = 0; i < NUMBER_DIGITS; i++) {
         if (s[i] < '0' || s[i] > '9') return SIZE_MAX;
         n = 10 * n + (size_t)(s[i] - '0');
     }
     return n;
 }
 
-size_t chat_unmarked(const struct chat_parts *p, const char *prompt, size_t len) {
+MUST chat_unmarked(const struct chat_parts *p, const char *prompt, size_t len, size_t *n,
+                   struct err *e) {
     const char *s = prompt, *end = prompt + len;
     bool *is_seen = calloc(p->n_text + 1, 1);
-    size_t left = p->n_text;
-    if (!is_seen) return 0;
-    if (memmem(prompt, len, MARK_KEY, strlen(MARK_KEY))) left++;
-    while (left <= p->n_text && (s = memmem(s, (size_t)(end - s), MARK, strlen(MARK)))) {
-        s += strlen(MARK);
-        size_t i = (size_t)(end - s) < MARK_DIGITS ? SIZE_MAX : digits(s);
-        if (i >= p->n_text || is_seen[i]) continue;
+    if (!is_seen) return err_set(e, ERR_MEMORY, "no memory to look for what parts say");
+    *n = p->n_text;
+    while ((s = memmem(s, (size_t)(end - s), p->mark, strlen(p->mark)))) {
+        s += strlen(p->mark);
+        size_t i = (size_t)(end - s) < NUMBER_DIGITS ? SIZE_MAX : digits(s);
+        if (i > p->n_text) continue;
+        s += NUMBER_DIGITS;
+        *n -= i < p->n_text && !is_seen[i];
         is_seen[i] = true;
-        left--;
     }
+    if (is_seen[p->n_text]) *n = p->n_text + 1;
     free(is_seen);
-    return left;
+    return true;
 }

@@ -9,6 +9,8 @@
 
 #include "base/json.h"
 
+enum { CHAT_MARK = 24 };  // bytes of what marks begin with
+
 /* What there is in the messages. */
 struct chat_parts {
     size_t n_list;           // contents that are lists of parts
@@ -16,6 +18,7 @@ struct chat_parts {
     size_t n_bare;           // assistants with calls and no content, or null
     size_t odd;              // the first message, from 1, with a part that is no text; 0: none has
     struct json_chars kind;  // its type
+    char mark[CHAT_MARK];    // what the marks of CHAT_MARKED begin with
 };
 
 enum chat_cast {
@@ -27,14 +30,23 @@ enum chat_cast {
     CHAT_MARKED = 1 << 3,  // texts of parts are marks to be looked for, and parts have one, too
 };
 
+bool chat_is_blank(struct json_chars c);
+bool chat_is_word(struct json_chars c, const char *word);
+bool chat_has_role(const struct json_value *m, const char *role);
+
 void chat_parts(struct chat_parts *p, const struct json_value *messages);
 
-/* messages: a list of objects. *d is owned. Fails: ERR_MEMORY. */
+/* Chooses marks that are neither in the messages nor in the prompt that was made of them. Fails: ERR_MEMORY. */
+MUST chat_mark(struct chat_parts *p, const struct json_value *messages, const char *prompt,
+               size_t len, struct err *e);
+
+/* messages: a list of objects, of which parts tells; with CHAT_MARKED after chat_mark(). *d is owned. Fails: ERR_MEMORY. */
 MUST chat_cast(struct json_doc **d, const struct json_value *messages, unsigned cast,
-               struct err *e);
+               const struct chat_parts *parts, struct err *e);
 
 /* How many texts are not in a prompt that was made with CHAT_MARKED; all and one where it has parts with all
- * their names. */
-size_t chat_unmarked(const struct chat_parts *p, const char *prompt, size_t len);
+ * their names. Fails: ERR_MEMORY. */
+MUST chat_unmarked(const struct chat_parts *p, const char *prompt, size_t len, size_t *n,
+                   struct err *e);
 
 #endif
