@@ -250,7 +250,8 @@ static void test_refusals(void) {
         size_t n = strlen(deep_rules);
         snprintf(deep_rules + n, sizeof deep_rules - n, "r%d ::= r%d? r%d?\\n", i, i + 1, i + 1);
     }
-    strcat(deep_rules, "r30 ::= \\\"a\\\"\"}");
+    size_t len = strlen(deep_rules);
+    snprintf(deep_rules + len, sizeof deep_rules - len, "r30 ::= \\\"a\\\"\"}");
     refused(deep_rules, 400, "in more than 2048 ways");
     tap_ok(has("\"code\":null"), "like other grammars that are refused");
     refused("{\"prompt\":5}", 400, "prompt");

@@ -610,8 +610,7 @@ const char *chat_prompt_note(const struct chat_prompt *p, int i) {
         "a system text is not in the prompt: the model's chat template leaves it out",
         "what tools returned is not in the prompt: the model's chat template leaves it out",
         "calls of tools are not in the prompt: the model's chat template leaves them out",
-        "a message has a part that is no text: the model gets no more of it than its chat template "
-        "writes"};
+        "a message has a part that is no text: the model gets what its chat template writes of it"};
     const bool is_so[CHAT_NOTES] = {p->is_unswitched, p->is_toolless,   p->is_merged,
                                     p->is_systemless, p->is_resultless, p->is_callless,
                                     p->is_partial};

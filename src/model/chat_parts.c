@@ -213,11 +213,9 @@ static void put_message(struct caster *c, const struct json_value *m) {
     for (json_members(&it, m); json_next(&it, &key, &v);) {
         if (is_filled && chat_is_word(key, "content")) continue;
         put_key(c, key, &is_more);
-        if (v != list) {
-            put_value(c, v);
-        } else if (c->cast & CHAT_JOINED) {
+        if (v == list && c->cast & CHAT_JOINED) {
             put_joined(c, v);
-        } else if (c->cast & CHAT_MARKED) {
+        } else if (v == list && c->cast & CHAT_MARKED) {
             put_marked(c, v);
         } else {
             put_value(c, v);
