@@ -1,6 +1,7 @@
 /* bench_read MIB SECONDS THREADS - GB/s at which threads that do nothing else read memory, each its part of
- * MIB in huge pages, over and over: what bench.pl puts beside a model's tokens. Each distance of prefetching
- * has a share of the time, and the best counts. */
+ * MIB in huge pages, over and over: what bench.pl puts beside a model's tokens, which last too: not
+ * host_read_speed(), which forecasts by the best of a few passes. Each distance of prefetching has a share of
+ * the time, and the best counts. */
 #include "base/clock.h"
 #include "base/par.h"
 #include "read_loop.h"

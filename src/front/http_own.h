@@ -1,7 +1,7 @@
-/* http_own.h - what the files of the HTTP service share; private to http*.c. The door to libmicrohttpd.
+/* http_own.h - what the files of the HTTP service share; private to http*.c.
  *
- * http_watch.c lets clients in, and out again; http.c takes their requests to a handler; http_reply.c is what
- * handlers and jobs call: replies, waiting, streams. limits.c says how much of it all there may be.
+ * http_watch.c lets clients in, and out again; http.c takes their requests to a handler, and what that and
+ * jobs reply to them. limits.c says how much of it all there may be.
  *
  * Ownership: a struct conn lasts from accept() until the library tells of its end, a request from its
  * head until the library tells that it is over; it owns its texts. Sockets are the library's.
@@ -15,8 +15,8 @@
 #include "base/listen.h"
 #include "front/limits.h"
 
-#include <microhttpd.h>
 #include <pthread.h>
+#include <sys/socket.h>
 
 /* A connection, as the watch knows it. */
 struct conn {
@@ -77,14 +77,14 @@ static inline uint64_t in_ms(unsigned ms) {
 MUST http_watch_start(struct http *h, struct err *e);
 void http_watch_stop(struct http *h);        // from now on nothing waits
 void http_watch_poke(const struct http *h);  // something is new that it looks at
-/* The library's news of a connection. */
-void http_on_connection(void *ctx, struct MHD_Connection *c, void **slot,
-                        enum MHD_ConnectionNotificationCode what);
+/* The library has taken up the connection of this socket: its slot, NULL if there is none. */
+struct conn *http_conn_begun(struct http *h, int fd);
+void http_conn_over(struct http *h, struct conn *k);
 
-/* ---- http_reply.c */
+/* ---- http.c */
 
-/* Lets its job go on until there is a reply, or nothing to do: then it is paused. MHD_NO: it ends. */
-enum MHD_Result http_step(struct http_request *q);
+/* A socket to the library, from the watch's thread; false: it closed it. */
+bool http_hand_over(struct http *h, int fd, const struct sockaddr *from, socklen_t len);
 /* It is looked at again. Under the lock, from any thread. */
 void http_unpause(struct http_request *q);
 

@@ -1,7 +1,7 @@
 /* http_watch.c - connections: who is let in, who has gone, who takes too long.
  *
  * The watch, a thread of its own, accepts clients into slots and hands them to the library, whose thread
- * tells of their begin and end (http_on_connection). A slot has its socket until then; all in it is under the
+ * tells of their begin and end (http_conn_begun, http_conn_over). A slot has its socket until then; all in it is under the
  * lock. Where no more can be accepted, or interfaces cannot be followed, that is tried again later. */
 #include "base/log.h"
 #include "front/http_own.h"
@@ -45,20 +45,18 @@ static void free_conn(struct http *h, struct conn *k) {
     h->n_conn--;
 }
 
-void http_on_connection(void *ctx, struct MHD_Connection *c, void **slot,
-                        enum MHD_ConnectionNotificationCode what) {
-    struct http *h = ctx;
-    const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD);
+struct conn *http_conn_begun(struct http *h, int fd) {
+    pthread_mutex_lock(&h->lock);
+    struct conn *k = conn_of(h, fd);
+    if (k) k->is_known = true;
+    pthread_mutex_unlock(&h->lock);
+    return k;
+}
+
+void http_conn_over(struct http *h, struct conn *k) {
     pthread_mutex_lock(&h->lock);
     bool was_full = h->n_conn >= h->limits.conns;
-    if (what == MHD_CONNECTION_NOTIFY_STARTED) {
-        struct conn *k = info ? conn_of(h, info->connect_fd) : NULL;
-        if (k) k->is_known = true;
-        *slot = k;
-    } else if (*slot) {
-        free_conn(h, *slot);  // the library closes the socket after this
-    }
+    free_conn(h, k);
     pthread_mutex_unlock(&h->lock);
     if (was_full) http_watch_poke(h);  // others may wait to get in
 }
@@ -106,7 +104,7 @@ static void let_in(struct http *h, int listener) {
             return;
         }
         claim(h, fd);
-        if (MHD_add_connection(h->daemon, fd, at, len) != MHD_YES) unclaim(h, fd);
+        if (!http_hand_over(h, fd, at, len)) unclaim(h, fd);
     }
 }
 
