@@ -1,12 +1,8 @@
 /* Conversations: rendered by a template, encoded as the rendered text would be, and nothing that people
  * write becomes a control token; what thinks and what ends an answer. */
-#include "model/chat.h"
-#include "tap.h"
-#include "toy_vocab.h"
+#include "chat_turn.h"
 
 #include <stdlib.h>
-
-enum { CAP = 1024 };
 
 static const char llama[] =
     "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n"
@@ -15,47 +11,6 @@ static const char llama[] =
 
 static struct toy bpe, spm;
 
-struct turn {
-    struct json_doc *doc, *more, *tools;
-    struct chat *chat;
-    struct chat_prompt prompt;
-    int32_t id[CAP];
-    size_t n;
-    struct err err;
-};
-
-/* For requests with tools: the model's own template for them, and the tools. */
-static const char *tool_template, *tools;
-
-/* messages and extra are JSON; the template NULL: none. */
-static bool take(struct turn *u, const struct toy *y, const struct tok *t, const char *template,
-                 const char *messages, const char *extra, enum chat_think think) {
-    struct model m = {.chat_template = template, .tool_template = tool_template, .vocab = y->v};
-    struct chat_request r = {.add_generation_prompt = true, .think = think};
-    *u = (struct turn){0};
-    if (!json_read(&u->doc, messages, strlen(messages), 8 << 20, &u->err)) return false;
-    if (extra && !json_read(&u->more, extra, strlen(extra), 1 << 20, &u->err)) return false;
-    if (tools && !json_read(&u->tools, tools, strlen(tools), 1 << 20, &u->err)) return false;
-    r.messages = json_root(u->doc);
-    r.tools = u->tools ? json_root(u->tools) : NULL;
-    r.extra = u->more ? json_root(u->more) : NULL;
-    return chat_open(&u->chat, &m, t, NULL, 0, &u->err) &&
-           chat_render(u->chat, &r, &u->prompt, &u->err) &&
-           chat_encode(u->chat, &u->prompt, u->id, CAP, &u->n, &u->err);
-}
-
-static void drop(struct turn *u) {
-    chat_prompt_free(&u->prompt);
-    chat_close(u->chat);
-    json_free(u->doc);
-    json_free(u->more);
-    json_free(u->tools);
-}
-
-static bool is_text(const struct turn *u, const char *want) {
-    return u->prompt.text.text && !strcmp(u->prompt.text.text, want);
-}
-
 /* Whether the ids are those of a text in which all control tokens count. */
 static bool same_ids(const struct turn *u, const struct tok *t, const char *rendered) {
     int32_t want[CAP];
@@ -63,12 +18,6 @@ static bool same_ids(const struct turn *u, const struct tok *t, const char *rend
     struct err e;
     return tok_encode(t, rendered, strlen(rendered), TOK_BOS | TOK_SPECIAL, want, CAP, &n, &e) &&
            n == u->n && !memcmp(want, u->id, n * sizeof *want);
-}
-
-static int count(const struct turn *u, const struct tok *t, const char *name) {
-    int k = 0;
-    for (size_t i = 0; i < u->n; i++) k += u->id[i] == tok_find(t, name, strlen(name));
-    return k;
 }
 
 static void test_rendered(const struct tok *b) {
@@ -571,145 +520,6 @@ static void test_results(const struct tok *b) {
 #undef RESULT
 }
 
-/* Contents that are lists of parts, which some templates take. */
-static void test_parts(const struct tok *b) {
-#define TEXT(t)         "{\"type\":\"text\",\"text\":" t "}"
-#define SAY(role, list) "{\"role\":\"" role "\",\"content\":" list "}"
-#define LISTS                                                                                      \
-    "{{ m.role }}:{% if m.content is string %}{{ m.content }}{% else %}{% for p in m.content %}"   \
-    "({{ p.text if p.type == 'text' else p.type }}){% endfor %}{% endif %};"
-#define EACH(body) "{% for m in messages %}" body "{% endfor %}"
-#define LONG       "0123456789abcdef"
-    static const char lists[] = EACH(LISTS), prints[] = EACH("{{ m.content }};"),
-                      json[] = EACH("{{ m.content | tojson if m.content is not string else "
-                                    "m.content }};"),
-                      joins[] = EACH("{{ m.role + ':' + m.content }};"),
-                      drops[] = EACH("{{ m.content if m.content is string }};"),
-                      one[] =
-                          EACH("{{ m.content if m.content is string else m.content[0].text }};"),
-                      upper[] = EACH("{{ m.content[0].text | upper }};"),
-                      users[] = EACH("{% if m.role == 'user' %}" LISTS
-                                     "{% else %}{{ m.role + ':' + m.content }};{% endif %}"),
-                      marks[] = EACH("{{ m.content | join('') if m.content is string }}"),
-                      never[] = "{{ raise_exception('never') }}";
-    static const char two[] = "[" SAY("user", "[" TEXT("\"a <|end|>\"") "," TEXT("\"b\"") "]") "]",
-                      digits[] =
-                          "[" SAY("user", "\"3584190726 90712600000000 90712600000001\"") "," SAY(
-                              "user", "[" TEXT("\"a\"") "," TEXT("\"b\"") "]") "]",
-                      odd[] = "[" SAY("user", "[{\"type\":\"\\u001b[1m\\u00e4" LONG LONG LONG LONG
-                                              "\"}]") "]",
-                      image[] = "[" SAY("user", "\"x\"") "," SAY(
-                          "user", "[" TEXT("\"a\"") ",{\"type\":"
-                                                    "\"image_url\"}]") "]";
-    static const struct {
-        const char *name, *template, *messages, *want;  // NULL: refused
-        const char *note;                               // or reason
-    } c[] = {
-        {"taken", lists, two, "user:(a <|end|>)(b);", NULL},
-        {"printed as Python does", prints, two, "a <|end|>\nb;", NULL},
-        {"printed as JSON", json, two, "a <|end|>\nb;", NULL},
-        {"refused", joins, two, "user:a <|end|>\nb;", NULL},
-        {"left out", drops, two, "a <|end|>\nb;", NULL},
-        {"of which one is left out", one, two, "a <|end|>\nb;", NULL},
-        {"changed", upper, "[" SAY("user", "[" TEXT("\"a\"") "]") "]", "A;", NULL},
-        {"that say nothing", drops, "[" SAY("user", "[" TEXT("\" \"") "]") "]", ";", NULL},
-        {"none of them", joins, "[" SAY("user", "[]") "]", "user:;", NULL},
-        {"taken from users, refused from the system", users,
-         "[" SAY("system", "[" TEXT("\"S\"") "]") "," SAY("user", "[" TEXT("\"a\"") "]") "]",
-         "system:S;user:a;", NULL},
-        {"beside texts", joins,
-         "[" SAY("user", "\"x\"") "," SAY("assistant", "[" TEXT("\"a\"") "," TEXT("\"\"") "]") "]",
-         "user:x;assistant:a\n;", NULL},
-        {"of tools", joins, "[" SAY("tool", "[" TEXT("\"a\"") "]") "]", "tool:a;", NULL},
-        {"of tools, which are something else", json, "[" SAY("tool", "[{\"type\":\"x\"}]") "]",
-         "[{\"type\": \"x\"}];", NULL},
-        {"that are no parts", json, "[" SAY("user", "[{\"a\":1}]") "]", "[{\"a\": 1}];", NULL},
-        {"beside digits that mark texts elsewhere, taken", lists, digits,
-         "user:3584190726 90712600000000 90712600000001;user:(a)(b);", NULL},
-        {"beside such digits, printed", prints, digits,
-         "3584190726 90712600000000 90712600000001;a\nb;", NULL},
-        {"beside such digits, left out", drops, digits,
-         "3584190726 90712600000000 90712600000001;a\nb;", NULL},
-        {"marked where nothing can be told", marks, two, "a <|end|>\nb", NULL},
-        {"an image, taken", lists, image, "user:x;user:(a)(image_url);", "no text"},
-        {"an image, printed", prints, image, NULL,
-         "message 2 has a part that is no text (of type "
-         "\"image_url\")"},
-        {"an image, refused", joins, image, NULL, "texts alone"},
-        {"something else, with a name that no terminal shall see", joins, odd, NULL,
-         "(of type \"?[1m??" LONG LONG LONG "012345...\")"},
-        {"an image, left out with the text", drops, image, NULL, "texts alone"},
-        {"an image, and another reason", never, image, NULL, "never"},
-        {"another reason", never, two, NULL, "never"},
-    };
-    struct turn u;
-    for (size_t i = 0; i < sizeof c / sizeof *c; i++) {
-        bool ok = take(&u, &bpe, b, c[i].template, c[i].messages, NULL, CHAT_THINK_AUTO);
-        const char *said = ok ? chat_prompt_note(&u.prompt, 6) : u.err.text;
-        bool is_said = c[i].note ? said && strstr(said, c[i].note) : !said;
-        tap_ok(ok == !!c[i].want && is_said && (!ok || is_text(&u, c[i].want)) &&
-                   !count(&u, b, "<|end|>"),
-               "parts, %s: %s, %s", c[i].name, ok ? u.prompt.text.text : "none",
-               said ? said : "no note");
-        drop(&u);
-    }
-#undef TEXT
-#undef SAY
-#undef LISTS
-#undef EACH
-#undef LONG
-}
-
-/* Calls beside which nothing is said. */
-static void test_bare(const struct tok *b) {
-#define BARE(content)                                                                              \
-    "[{\"role\":\"user\",\"content\":\"q\"},{\"role\":\"assistant\"," content                      \
-    "\"tool_calls\":[{\"function\":{\"name\":\"f\",\"arguments\":\"{}\"}}]}]"
-#define NAME "{{ m.tool_calls[0].function.name if m.tool_calls }}"
-    static const char
-        absent[] = BARE(""),
-        null[] = BARE("\"content\":null,"),
-        list[] = "[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"q\"}]},"
-                 "{\"role\":\"assistant\",\"tool_calls\":[{\"function\":{\"name\":\"f\"}}]}]",
-        calm[] = "[{\"role\":\"user\",\"content\":\"q\"},{\"role\":\"assistant\"}]";
-    static const char joins[] = "{% for m in messages %}{{ ':' + m.content }}" NAME "{% endfor %}",
-                      prints[] = "{% for m in messages %}{{ m.content }}" NAME "{% endfor %}",
-                      checks[] = "{% for m in messages %}{{ ':' + m.content }}"
-                                 "{% if m.content == '' %}" NAME "{% endif %}{% endfor %}",
-                      none[] = "{% for m in messages %}{% if m.content is none %}" NAME
-                               "{% else %}{{ ':' + m.content }}{% endif %}{% endfor %}",
-                      texts[] = "{% for m in messages %}{{ ':' + m.content }}{% endfor %}",
-                      refuses[] = "{{ raise_exception('no calls') if messages[1].tool_calls and "
-                                  "messages[1].content is string }}{{ '' + messages[1].content }}";
-    static const struct {
-        const char *name, *template, *messages, *want;
-        bool has_note;
-    } c[] = {
-        {"no content", joins, absent, ":q:f", false},
-        {"null", joins, null, ":q:f", false},
-        {"no content, which is taken", prints, absent, "qf", false},
-        {"null, which is printed", prints, null, "qNonef", false},
-        {"no content, where it must be empty", checks, absent, ":q:f", false},
-        {"no content, where it must be null", none, absent, ":qf", false},
-        {"null, where it must be that", none, null, ":qf", false},
-        {"calls that are left out", texts, absent, ":q:", true},
-        {"beside a list of parts", joins, list, ":q:f", false},
-        {"another reason", refuses, absent, NULL, false},
-        {"no calls", joins, calm, NULL, false},
-    };
-    struct turn u;
-    for (size_t i = 0; i < sizeof c / sizeof *c; i++) {
-        bool ok = take(&u, &bpe, b, c[i].template, c[i].messages, NULL, CHAT_THINK_AUTO);
-        const char *note = chat_prompt_note(&u.prompt, 5);
-        tap_ok(ok == !!c[i].want && !note == !c[i].has_note && (!ok || is_text(&u, c[i].want)),
-               "calls, %s: %s%s, %s", c[i].name, ok ? u.prompt.text.text : "", u.err.text,
-               note ? note : "no note");
-        drop(&u);
-    }
-#undef BARE
-#undef NAME
-}
-
 /* A template that takes nearly all the steps there are is not rendered for every note. */
 static void test_long(const struct tok *b) {
     static const char slow[] =
@@ -724,37 +534,6 @@ static void test_long(const struct tok *b) {
            u.err.text);
     drop(&u);
     tools = NULL;
-}
-
-/* Whether all parts are said takes a rendering, which may fail by itself. */
-static void test_long_parts(const struct tok *b) {
-#define SLOW                                                                                       \
-    "{% set l = range(100) %}{% for i in range(100000) %}{% for j in l %}{% endfor %}{% endfor %}"
-#define SLOWER                                                                                     \
-    "{% set l = range(1000) %}{% for i in range(100000) %}{% for j in l %}{% endfor %}{% endfor %}"
-#define PART(role) "{\"role\":\"" role "\",\"content\":[{\"type\":\"text\",\"text\":\"a\"}]}"
-    static const struct {
-        const char *name, *template, *messages, *want;
-    } c[] = {
-        {"and all are said", SLOW "{% for m in messages %}{{ m.content[0].text }}{% endfor %}",
-         "[" PART("user") "," PART("tool") "]", "aa"},
-        {"and none is", SLOW "{{ messages[0].content if messages[0].content is string }}",
-         "[" PART("user") "]", NULL},
-        {"too long to tell what is said",
-         "{% if messages[0].content[0] | length > 2 %}" SLOWER "{% endif %}", "[" PART("user") "]",
-         NULL},
-    };
-    struct turn u;
-    for (size_t i = 0; i < sizeof c / sizeof *c; i++) {
-        bool ok = take(&u, &bpe, b, c[i].template, c[i].messages, NULL, CHAT_THINK_AUTO);
-        tap_ok(c[i].want ? ok && is_text(&u, c[i].want) : !ok && u.err.code == ERR_LIMIT,
-               "parts that take long, %s: %s, %s", c[i].name, ok ? u.prompt.text.text : "none",
-               u.err.text);
-        drop(&u);
-    }
-#undef SLOW
-#undef SLOWER
-#undef PART
 }
 
 static void test_refusals(const struct tok *b) {
@@ -813,9 +592,6 @@ int main(void) {
         test_argument_bounds(b);
         test_system(b);
         test_results(b);
-        test_parts(b);
-        test_long_parts(b);
-        test_bare(b);
         test_long(b);
         test_refusals(b);
     }
