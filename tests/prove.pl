@@ -7,7 +7,7 @@ use strict;
 use warnings;
 use TAP::Harness;
 
-use constant SAY_LINES => 8;    # of what one failed test says
+use constant {SAY_FIRST => 8, SAY_LAST => 16};    # lines of what one failed test says
 
 my $jobs = 1;
 if (@ARGV && $ARGV[0] eq '-j') { shift; $jobs = shift; }
@@ -41,17 +41,19 @@ my $harness = TAP::Harness->new({
 });
 
 # What a failed test said of itself is told again at the end, where whoever has only that can read it.
-my (%says, @failures);
+my (%says, @failures);    # by name what the failed test at hand says; [what failed, lines..]
 $harness->callback(made_parser => sub {
     my ($parser, $job) = @_;
     my $name = $job->[1];
     $parser->callback(test => sub {
         my $t = shift;
-        $says{$name} = $t->is_ok ? 0 : SAY_LINES;
-        push @failures, "$name: " . $t->as_string if !$t->is_ok;
+        push @failures, ["$name: " . $t->as_string] if !$t->is_ok;
+        $says{$name} = $t->is_ok ? undef : $failures[-1];
     });
     $parser->callback(comment => sub {
-        push @failures, '    ' . $_[0]->as_string if $says{$name} && $says{$name}-- > 0;
+        my $said = $says{$name} or return;
+        push @$said, '    ' . $_[0]->as_string;
+        splice @$said, 1 + SAY_FIRST, 2, '    ..' if @$said > 2 + SAY_FIRST + SAY_LAST;
     });
 });
 my $all = $harness->runtests(@ARGV);
@@ -68,6 +70,6 @@ for my $p ($all->parsers) {
     $failed++ if !$bad && ($p->parse_errors || $p->exit || $p->wait);
 }
 print "skipped: $_\n" for @why;
-print "$_\n" for @failures;
+print "$_\n" for map { @$_ } @failures;
 print "$passed passed, $failed failed, $skipped skipped\n";
 exit($failed || !$all->all_passed ? 1 : 0);

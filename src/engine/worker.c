@@ -207,11 +207,13 @@ static MUST check_step(struct worker *w, const struct step *s, size_t len, struc
     return ok || err_set(e, ERR_FORMAT, "the leader asked for a step that cannot be");
 }
 
+/* Who waits for the leader's word does not rest: the mesh's pulse goes on, so that a thread that hangs
+ * here is seen as well. */
 static MUST follow(struct worker *w, struct err *e) {
     while (!is_over(w)) {
         size_t len, n;
         struct candidate *c;
-        rests(w);
+        moves(w);
         if (!mesh_hear(w->now->mesh, &w->step, sizeof w->step, &len, e)) return false;
         if (!check_step(w, &w->step, len, e)) {
             w->is_leaders_fault = true;
