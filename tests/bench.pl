@@ -5,8 +5,8 @@
 # llama-completion (llama.cpp) are measured beside us when they are on the PATH, other programs that take
 # llama-bench's options by BENCH_PEERS='NAME=COMMAND;NAME=COMMAND'; the streaming part
 # needs root for a memory group and a disk throttle (cgroup v1 or v2). What cannot be measured is said.
-# BENCH_PARTS=kernels,ram,store,stream,throttle,guess,memory,grammar,gather,cluster chooses parts, BENCH_MODELS=REGEX
-# models of `ram` and `memory`, BENCH_ROUNDS how often `ram` takes its turns; the machine should be otherwise idle.
+# BENCH_PARTS=kernels,ram,store,stream,experts,throttle,guess,memory,grammar,gather,cluster chooses parts, BENCH_MODELS=REGEX
+# models of `ram` and `memory`, BENCH_ROUNDS how often `ram` and `stream` take their turns; the machine should be otherwise idle.
 use strict;
 use warnings;
 use JSON::PP;
@@ -16,7 +16,7 @@ use List::Util qw(max min);
 
 my $dair = $ENV{DAIR_BIN} || 'build/x86_64/dair';
 my $dir = $ENV{DAIR_BENCH_DIR} || 'build/bench';
-my %part = map { $_ => 1 } split /,/, $ENV{BENCH_PARTS} || 'kernels,ram,store,stream,throttle,guess,memory,grammar,gather,cluster';
+my %part = map { $_ => 1 } split /,/, $ENV{BENCH_PARTS} || 'kernels,ram,store,stream,experts,throttle,guess,memory,grammar,gather,cluster';
 my $threads = $ENV{BENCH_THREADS} || 2;
 my $rounds = $ENV{BENCH_ROUNDS} || 5;
 my $build = $ENV{DAIR_BUILD} || 'build/x86_64';
@@ -119,12 +119,13 @@ sub answer {
 my @peers = map { my ($name, $cmd) = split /=/, $_, 2; [$name, split ' ', $cmd] }
     split /;/, $ENV{BENCH_PEERS} // (on_path('llama-bench') ? 'llama.cpp=llama-bench' : '');
 
-# A peer's rate with weights in RAM: of a prompt of n_prompt tokens, or of n_new written ones.
+# A peer's rate: of a prompt of n_prompt tokens, or of n_new written ones; in a memory group where one is given.
 sub peer_rate {
-    my ($peer, $file, $n_prompt, $n_new) = @_;
-    my (undef, @cmd) = @$peer;
-    open my $out, '-|', 'sh', '-c', 'exec "$@" 2>/dev/null', 'sh', @cmd, '-m', $file,
-        '-t', $threads, '-p', $n_prompt, '-n', $n_new, '-r', 1, '-o', 'json' or return 0;
+    my ($peer, $file, $n_prompt, $n_new, $g) = @_;
+    my (undef, @words) = @$peer;
+    my @cmd = ('timeout', 300, 'sh', '-c', 'exec "$@" 2>/dev/null', 'sh', @words, '-m', $file,
+        '-t', $threads, '-p', $n_prompt, '-n', $n_new, '-r', 1, '-o', 'json');
+    open my $out, '-|', $g ? in_group($g, @cmd) : @cmd or return 0;
     local $/;
     my $j = eval { decode_json(<$out> // '') };
     close $out;
@@ -178,7 +179,16 @@ sub beside {
         : sprintf('%.2f x the better (%s)', median(@ratio), $others) . goal(median(@ratio), '>=', $limit));
 }
 
-# Each round takes everything in turn; a decode stands between two runs of the loop that only reads.
+# What the loop that only reads gives around a measurement, GB/s, from one such look to the next.
+sub around {
+    my ($before, $measure) = @_;
+    my $rate = $measure->();
+    my $after = read_memory();
+    return ($rate, ($$before + $after) / 2, $$before = $after);
+}
+
+# Each round takes everything in turn; a decode stands between two runs of the loop that only reads. A peer's
+# part of that loop, taken as if it read what we do, says how much faster than it anyone could be.
 sub ram {
     my $narrow = ($ENV{DAIR_CPU} // '') eq 'avx2' || get('/proc/cpuinfo') !~ /avx512/;
     for (['llama-3.2-1b', 'q4_0'], ['llama-3.2-1b', 'q8_0'], ['llama-3.2-1b', 'q4_k'], ['qwen3-30b-a3b,layers=12', 'q4_0']) {
@@ -186,20 +196,28 @@ sub ram {
         next if $ENV{BENCH_MODELS} && "$shape $type" !~ /$ENV{BENCH_MODELS}/;
         my $file = model($shape, $type);
         my $prompt = prompt_of($file, 256);
-        my (%decode, %prefill, @read);
+        my (%decode, %prefill, %part);
         for (1 .. $rounds) {
-            my $loop = read_memory();
-            my $r = dair_json(answer($file, 64, '--spec', 'off'));
-            $loop = ($loop + read_memory()) / 2;
-            push @read, 1e-9 * $r->{token_bytes} * $r->{decode_tps} / $loop if $loop;
-            push @{$decode{us}}, $r->{decode_tps};
-            push @{$decode{$_->[0]}}, peer_rate($_, $file, 0, 64) for @peers;
+            my ($look, $bytes) = read_memory();
+            my $note = sub {
+                my ($name, $rate, $loop) = @_;
+                push @{$decode{$name}}, $rate;
+                push @{$part{$name}}, 1e-9 * $bytes * $rate / $loop if $loop;
+            };
+            $note->('us', around(\$look, sub {
+                my $r = dair_json(answer($file, 64, '--spec', 'off'));
+                $bytes = $r->{token_bytes};
+                return $r->{decode_tps};
+            }));
+            for my $peer (@peers) { $note->($peer->[0], around(\$look, sub { peer_rate($peer, $file, 0, 64) })) }
             push @{$prefill{us}}, dair_json(answer($file, 1, '-p', $prompt))->{prefill_tps};
             push @{$prefill{$_->[0]}}, peer_rate($_, $file, 256, 0) for @peers;
         }
         beside("$shape $type in RAM, decode, $threads threads", 1.05, %decode);
-        row('  beside a loop that only reads', @read ? (sprintf('%.2f', median(@read)),
-            sprintf('%.2f to %.2f', min(@read), max(@read)) . goal(median(@read), '>=', 0.93)) : ('FAILED', '')) if $shape !~ /a3b/;
+        my @us = @{$part{us} // []};
+        my $others = join '', map { sprintf ', %s %.2f', $_->[0], median(@{$part{$_->[0]} // []}) } @peers;
+        row('  beside a loop that only reads', @us ? (sprintf('%.2f', median(@us)), sprintf('%.2f to %.2f', min(@us), max(@us))
+            . ($shape !~ /a3b/ ? goal(median(@us), '>=', 0.93) : '') . $others) : ('FAILED', ''));
         beside('  prompt of 256', $narrow ? 1 : 1.3, %prefill);
     }
 }
@@ -218,26 +236,35 @@ sub report_memory {
         sprintf('limit %.0f MiB, failcnt %d', $budget / 1048576, $fails));
     row('  pinned', sprintf('%.1f MiB', $r->{pinned_bytes} / 1048576),
         sprintf('>= %.1f MiB (budget - KV - scratch - ring - 64)', $room / 1048576));
-    my $swept = $r->{sweep_bytes} - $r->{pinned_bytes};
-    row('  streamed a token', sprintf('%.1f MB', $r->{streamed_bytes_per_token} / 1e6),
-        sprintf('%.3f x (swept - pinned)', $r->{streamed_bytes_per_token} / $swept));
 }
 
+# Each round stands between two looks at what the disk gives.
 sub stream {
     my ($bps, $n) = @_;
     my $file = model('llama-3.1-8b', 'q4_0');
     my $g = group(memory => 2 * $GIB, bps => $bps);
     my $name = '8B q4_0 in 2 GiB' . ($bps ? ', disk at 400 MB/s' : '');
     return row($name, 'skipped', 'no right to make a control group (root)') unless $g;
-    evict($file);
-    my $before = raw_disk($g, $file);
-    my $r = dair_json(in_group($g, answer($file, $n, '--memory', '2G')));
-    return row($name, 'FAILED', '') if $r->{failed};
-    my $raw = $bps ? $bps / 1e9 : max($before, raw_disk($g, $file));
-    row("$name, decode", sprintf('%.3f tokens/s', $r->{decode_tps}), same_tokens($file, $r->{ids}));
-    row('  disk', sprintf('%.3f GB/s', $r->{io_gbps}), sprintf('%.3f x %s (%.3f)', $r->{io_gbps} / $raw,
-        $bps ? 'the throttle' : 'a raw huge-page reader', $raw) . ($bps ? '' : goal($r->{io_gbps} / $raw, '>=', 0.88)));
+    my ($r, @tps, @gbps, @raw, @share);
+    my $look = $bps ? $bps / 1e9 : raw_disk($g, $file);
+    for (1 .. ($bps ? 1 : $rounds)) {
+        evict($file);
+        $r = dair_json(in_group($g, answer($file, $n, '--memory', '2G')));
+        return row($name, 'FAILED', '') if $r->{failed};
+        my $after = $bps ? $look : raw_disk($g, $file);
+        push @tps, $r->{decode_tps};
+        push @gbps, $r->{io_gbps};
+        push @raw, ($look + $after) / 2;
+        push @share, $r->{io_gbps} / $raw[-1];
+        $look = $after;
+    }
+    row("$name, decode", sprintf('%.3f tokens/s', median(@tps)), same_tokens($file, $r->{ids}));
+    row('  disk', sprintf('%.3f GB/s', median(@gbps)), sprintf('%.3f (%.3f to %.3f) x %s (%.3f)', median(@share), min(@share), max(@share),
+        $bps ? 'the throttle' : 'a raw huge-page reader', median(@raw)) . ($bps ? '' : goal(median(@share), '>=', 0.88)));
     report_memory($r, $g, 2 * $GIB);
+    my $swept = $r->{sweep_bytes} - $r->{pinned_bytes};
+    row('  streamed a token', sprintf('%.1f MB', $r->{streamed_bytes_per_token} / 1e6),
+        sprintf('%.3f x (swept - pinned)', $r->{streamed_bytes_per_token} / $swept));
     return unless on_path('llama-completion');
     # Its ways to load: mapped, with and without re-laying, and past the page cache. The slow disk keeps
     # to the first, which the fast one has shown to be the best.
@@ -249,7 +276,28 @@ sub stream {
         row("  llama.cpp in the same group, $way", $rate ? sprintf('%.3f tokens/s', $rate) : 'no token', '');
         ($best, $how) = ($rate, $way) if $rate > $best;
     }
-    row('  beside the best of them', $how, $best ? sprintf('we are %.2f x', $r->{decode_tps} / $best) : '');
+    row('  beside the best of them', $how, $best ? sprintf('we are %.2f x', median(@tps) / $best) : '');
+}
+
+# Experts on demand, beside the peers in the same group (their commands say how they load; ik_llama.cpp: --defer-experts).
+sub experts {
+    my $file = model('qwen3-30b-a3b,layers=12', 'q4_0');
+    my $name = '30B-A3B of 12 layers q4_0 in 2 GiB';
+    my $g = group(memory => 2 * $GIB);
+    return row($name, 'skipped', 'no right to make a control group (root)') unless $g;
+    my $r = dair_json(in_group($g, answer($file, 64, '--memory', '2G')));
+    return row($name, 'FAILED', '') if $r->{failed};
+    row("$name, decode", sprintf('%.2f tokens/s', $r->{decode_tps}), same_tokens($file, $r->{ids}));
+    my $hits = $r->{expert_hits} / ($r->{expert_hits} + $r->{expert_misses});
+    row('  experts that were in memory', sprintf('%.3f', $hits), sprintf('room for %.3f of them', $r->{expert_hit_share})
+        . goal($hits, '>=', $r->{expert_hit_share}));
+    report_memory($r, $g, 2 * $GIB);
+    for my $peer (@peers) {
+        evict($file);
+        my $rate = peer_rate($peer, $file, 0, 4, $g);
+        row("  $peer->[0] in the same group", $rate ? sprintf('%.2f tokens/s', $rate) : 'no token', $rate
+            ? sprintf('we are %.1f x', $r->{decode_tps} / $rate) . goal($r->{decode_tps} / $rate, '>=', 2) : 'killed, or nothing within 5 minutes');
+    }
 }
 
 # Guessing ahead: a model that repeats itself streamed, and one that does not in RAM and streamed. Off and on take turns.
@@ -405,6 +453,7 @@ row('-' x 44, '-' x 14, '-' x 40);
 ram() if $part{ram};
 store() if $part{store};
 stream(0, 12) if $part{stream};
+experts() if $part{experts};
 stream(400e6, 12) if $part{throttle};
 guess() if $part{guess};
 memory() if $part{memory};
