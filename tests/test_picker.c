@@ -179,6 +179,10 @@ static void test_banned(void) {
     tap_ok(picker_begin(&p, seen, 0, 0, &e) && !picker_next(&p, c, 2, 3, 0, &id, &e) &&
                e.code == ERR_FORMAT && strstr(e.text, "banned"),
            "nothing else: %s", e.text);
+    s.bias[0].value = s.bias[2].value = -1000;
+    tap_ok(picker_begin(&p, seen, 0, 0, &e) && !picker_next(&p, c, 0, 3, 0, &id, &e) &&
+               e.code == ERR_FORMAT && !strstr(e.text, "banned"),
+           "a bias that bans nothing is no ban: %s", e.text);
 }
 
 /* --- with a grammar: a vocabulary with more words than can be asked for by name --- */
@@ -265,6 +269,37 @@ static int32_t by_picker_held(struct picker *p, size_t n_seen, int *asked) {
     return id;
 }
 
+/* The grammar would go on, and a ban leaves nothing to go on with. */
+static void test_held_banned(const struct lexicon *lex) {
+    static const char text[] = "root ::= \"\\x41\"";
+    static struct picker p;
+    static struct candidate c[HELD + WANT_IDS];
+    struct sampler s = {.top_p = 1, .n_bias = 1, .bias = {{3 + 'A', -INFINITY}}};
+    struct grammar *g;
+    struct grammar_run *r;
+    struct err e = {0};
+    int32_t id = PICK_MORE;
+    bool ok = true;
+    if (!grammar_open(&g, GRAMMAR_GBNF, text, strlen(text), &e)) abort();
+    if (!grammar_run_open(&r, g, lex, &e)) abort();
+    for (int i = 0; i < HELD; i++) held_logit[i] = 1;
+    picker_init(&p, &s, r, HELD);
+    if (!picker_begin(&p, seen, 0, 0, &e)) abort();
+    while (ok && id == PICK_MORE) ok = picker_next(&p, c, bring_held(&p.want, c), 3, 0, &id, &e);
+    tap_ok(!ok && e.code == ERR_FORMAT && strstr(e.text, "banned"),
+           "all that the grammar allows is banned: %s", e.text);
+    s.bias[0].value = -1000;
+    held_logit[3 + 'A'] = NAN;
+    if (!picker_begin(&p, seen, 0, 0, &e)) abort();
+    for (ok = true, id = PICK_MORE; ok && id == PICK_MORE;) {
+        ok = picker_next(&p, c, bring_held(&p.want, c), 3, 0, &id, &e);
+    }
+    tap_ok(!ok && e.code == ERR_FORMAT && !strstr(e.text, "banned"),
+           "or has no number for its logit: %s", e.text);
+    grammar_run_close(r);
+    grammar_close(g);
+}
+
 static void test_held(const char *text, const struct tok *tok, const struct lexicon *lex) {
     static struct picker p;
     struct grammar *g;
@@ -339,6 +374,7 @@ static void test_grammars(void) {
     test_held("root ::= (\"ab\" [c-e]+ | [fgh]{2}){1,30}", tok, lex);
     test_held("root ::= (\"a\" | \"bcd\")+", tok, lex);
     test_held("root ::= \"abcdefgh\" [^a-h]{3}", tok, lex);
+    test_held_banned(lex);
     test_looks("root ::= (\"ab\" [c-e]+ | [fgh]{2}){1,30}", lex);
     test_looks("root ::= (\"a\" | \"bcd\")+", lex);
     lexicon_close(lex);

@@ -92,16 +92,26 @@ static size_t sift(struct picker *p, struct candidate *c, size_t n, size_t *n_su
     return kept;
 }
 
+/* Most biases ban nothing, and then nobody is to look for a ban. */
+static bool has_banned(const struct picker *p) {
+    for (uint32_t i = 0; i < p->adjust.n; i++) {
+        if (p->adjust.at[i].bias == -INFINITY) return true;
+    }
+    return false;
+}
+
 static MUST nothing_left(const struct picker *p, int32_t *id, struct err *e) {
+    bool is_some_banned = has_banned(p);
     if (!p->run) {
         return err_set(e, ERR_FORMAT, "the model's output is not a number at any token%s",
-                       p->sampler->n_bias ? " that is not banned" : "");
+                       is_some_banned ? " that is not banned" : "");
     }
     *id = PICK_END;
     return grammar_is_whole(p->run) ||
-           err_set(
-               e, ERR_FORMAT,
-               "no token of the vocabulary with a number for its logit goes on with the grammar");
+           err_set(e, ERR_FORMAT,
+                   "no token of the vocabulary with a number for its logit goes on with the "
+                   "grammar%s",
+                   is_some_banned ? ", but for banned ones" : "");
 }
 
 MUST picker_next(struct picker *p, struct candidate *c, size_t n, uint64_t sequence,
