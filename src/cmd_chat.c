@@ -75,7 +75,7 @@ struct talk {
     char *text;  // [room]: what may yet become a stop string, the newest piece at the end
     size_t room, n_text;
     bool is_stop, has_thought;
-    bool has_failed;  // a turn
+    bool has_failed;  // a turn or a command
     bool is_told[CHAT_NOTES];
     int write_errno;
 };
@@ -364,17 +364,19 @@ static void clear(struct talk *t) {
     drop_messages(t, 0);
 }
 
-static void set_think(struct talk *t, const char *word) {
+/* False: it was said why not. */
+static bool set_think(struct talk *t, const char *word) {
     static const char *const words[] = {"auto", "on", "off"};
     for (int i = 0; i < 3; i++) {
         if (strcmp(words[i], word) != 0) continue;
         t->think = (enum chat_think)i;
         memset(t->is_told, 0, sizeof t->is_told);
-        return;
+        return true;
     }
     fputs("/think takes auto, on or off", stderr);
     if (*word) fprintf(stderr, ", not \"%.40s\"", word);
     fputc('\n', stderr);
+    return false;
 }
 
 /* Making tokens of a text takes memory, of which so much is kept. */
@@ -387,25 +389,24 @@ static MUST check_line(const struct talk *t, size_t len, struct err *e) {
                    len, most);
 }
 
-static void set_system(struct talk *t, const char *text) {
+static bool set_system(struct talk *t, const char *text) {
     struct err e;
     char *copy = NULL;
     if (!*text) {
         fputs("/system takes a text: what the model is told about its part\n", stderr);
-        return;
+        return false;
     }
-    if (!check_line(t, strlen(text), &e)) {
+    bool ok = check_line(t, strlen(text), &e);
+    if (ok) copy = strdup(text);
+    if (ok && !copy) ok = err_set(&e, ERR_MEMORY, "no memory for the text");
+    if (!ok) {
         fprintf(stderr, "dair chat: %s\n", e.text);
-        return;
-    }
-    copy = strdup(text);
-    if (!copy) {
-        fputs("dair chat: no memory for the text\n", stderr);
-        return;
+        return false;
     }
     free(t->own_system);
     t->system = t->own_system = copy;
     clear(t);
+    return true;
 }
 
 /* What stands behind a command's name, which ends there; "": nothing. */
@@ -421,15 +422,17 @@ static char *argument(char *line) {
 static MUST command(struct talk *t, char *line) {
     const char *word = argument(line);
     bool is_help = !strcmp(line, "/help"), is_clear = !strcmp(line, "/clear");
-    bool is_quit = !strcmp(line, "/quit") || !strcmp(line, "/exit");
+    bool is_quit = !strcmp(line, "/quit") || !strcmp(line, "/exit"), ok = true;
     if (!strcmp(line, "/think")) {
-        set_think(t, word);
+        ok = set_think(t, word);
     } else if (!strcmp(line, "/system")) {
-        set_system(t, word);
+        ok = set_system(t, word);
     } else if (!is_help && !is_clear && !is_quit) {
         fprintf(stderr, "there is no command \"%.40s\"; /help lists them\n", line);
+        ok = false;
     } else if (*word) {
         fprintf(stderr, "%s takes nothing, not \"%.40s\"\n", line, word);
+        ok = false;
     } else if (is_help) {
         fputs(help_text, stderr);
     } else if (is_clear) {
@@ -437,6 +440,7 @@ static MUST command(struct talk *t, char *line) {
     } else {
         return false;
     }
+    t->has_failed |= !ok;
     return true;
 }
 
@@ -460,7 +464,8 @@ static MUST say(struct talk *t, const char *text, size_t len, struct err *e) {
     return true;
 }
 
-/* A person has seen which turns failed; who else gives the lines has the exit status. */
+/* A person has seen which turns failed and which commands were refused; who else gives the lines has the
+ * exit status. */
 static MUST converse(struct talk *t, struct err *e) {
     const char *first = t->conf->prompt;
     char *line = NULL;
@@ -557,7 +562,7 @@ const struct verb verb_chat = {
         "Lines from standard input, a turn each, after that of -p; answers go to standard output,\n"
         "thoughts and all else to standard error. /help lists the commands. A line may have 16 KiB, and\n"
         "more where --ctx is large: 16 bytes for each of its tokens, or what --memory leaves. From a file\n"
-        "or a pipe all lines are taken; the exit status is 1 if a turn failed.\n",
+        "or a pipe all lines are taken; the exit status is 1 if a turn failed or a command was refused.\n",
     .opt = chat_opt,
     .n_opt = sizeof chat_opt / sizeof *chat_opt,
     .max_word = 1,

@@ -87,12 +87,16 @@ for (['/system', qr{^/system takes a text}m], ['/system  ', qr{^/system takes a 
      ['/think maybe', qr{^/think takes auto, on or off, not "maybe"}m], ['/clear all', qr{^/clear takes nothing, not "all"}m],
      ['/quit now', qr{^/quit takes nothing}m], ['/systems x', qr{^there is no command "/systems"}m], ['/', qr{^there is no command "/"}m]) {
     my ($line, $want) = @$_;
-    $c = talk("$line\n", '--quiet');
+    $c = talk("$line\nWhat are you?\n", '--quiet');
     like($c->{err}, $want, "'$line': what it takes");
-    is($c->{status}, 0, 'and the conversation goes on');
+    is($c->{out}, "$one->{out}\n", 'and the conversation goes on');
+    is($c->{status}, 1, 'but its exit status says that a line was refused');
 }
 unlike($c->{err}, qr/takes/, 'no more than that of what is no command');
-is(talk("/think on\n/think auto \n/system Be brief.\n/clear\n", '--quiet')->{err}, '', 'commands with what they take');
+is(talk("/nothing\n/quit\n", '--quiet')->{status}, 1, '/quit after one leaves with that exit status');
+$c = talk("/think on\n/think auto \n/system Be brief.\n/clear\n", '--quiet');
+is($c->{err}, '', 'commands with what they take');
+is($c->{status}, 0, 'and exit status 0');
 is(talk("/system $_\nWhat are you?\n", '--quiet')->{out}, talk("What are you?\n", '--quiet', '--system', $_)->{out}, '/system ' . length . ' bytes: as --system')
   for 'Be brief.', 'Be brief. ' x 20;
 $c = talk('/system ' . 'be brief ' x 700 . "\nWhat are you?\n/system short\nWhat are you?\n", '--ctx', 128);
