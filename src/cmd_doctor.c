@@ -238,8 +238,10 @@ static void read_settings(struct doctor *d, const char *file) {
     d->config.warning_ctx = d;
     bool ok = config_load(&d->config, file, &e);
     if (d->config.n_warning > WARNINGS) {
+        /* Not so many lines, nor all of them ignored: one that sets a key again counts, and may be bad too. */
         unsigned n = d->config.n_warning - WARNINGS;
-        say(d, "config", mend, "%u more line%s ignored", n, n > 1 ? "s are" : " is");
+        say(d, "config", "mend those above, then look again", "%u more warning%s not shown", n,
+            n > 1 ? "s are" : " is");
     }
     if (ok) return;
     d->is_key_bad = e.code != ERR_IO;  // of the environment

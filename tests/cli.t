@@ -485,8 +485,23 @@ like($out, qr/^config +WRONG \S*odd.conf:2: ports is not a known key, ignored; \
 like($out, qr/^config +WRONG \S*odd.conf:4: kv takes .*; the default is used; \S/m, 'doctor: a bad value too');
 like($out, qr/^config +WRONG \S*odd.conf:5: .*not key = value/m, 'doctor: and what is no setting');
 unlike($out, qr/\e/, 'doctor: nothing of a file steers the terminal');
-is(scalar(() = $out =~ /^config +WRONG/mg), 17, 'doctor: sixteen lines, and a last one');
-like($out, qr/^config +WRONG 8 more lines are ignored; /m, 'doctor: which counts the rest');
+is(scalar(() = $out =~ /^config +WRONG/mg), 17, 'doctor: sixteen of them, and a last one');
+like($out, qr/^config +WRONG 8 more warnings are not shown; /m, 'doctor: which counts the rest');
+for ([1], [16], [17, '1 more warning is not shown'], [18, '2 more warnings are not shown'], [500, '484 more warnings are not shown']) {
+    my ($n, $more) = @$_;
+    # What was set before counts all the same, and may be wrong as well: a line that is warned of twice.
+    for my $lines (['unknown', map { "x$_ = 1\n" } 1 .. $n], ['set again', "port = 9\n" x ($n + 1)], ['twice a line', "kv = f16\n", "kv = q5\n" x ($n / 2), "x = 1\n" x ($n % 2)]) {
+        my ($name, @line) = @$lines;
+        write_file("$dir/many.conf", join '', @line);
+        my @words = ('doctor', $cut, '--config', "$dir/many.conf");
+        my $plain = (dair(\@words))[1];
+        my @told  = $plain =~ /^config +WRONG ([^;]*);/mg;
+        is(scalar @told, $more ? 17 : $n, "doctor: $n warnings, $name: so many lines of it") or diag($plain);
+        is($told[16], $more, 'doctor: and how many more');
+        my @object = grep { $_->{what} eq 'config' } map { decode_json($_) } split /\n/, (dair([@words, '--json']))[1];
+        is_deeply([map { $_->{text} =~ s/;.*//r } @object], \@told, 'doctor: with --json the same');
+    }
+}
 ($status, $out) = dair(['doctor', $cut]);
 is($status, 1, 'doctor: a bad file is wrong');
 like($out, qr/^model +WRONG .*; .*inspect/m, 'doctor: and says what to do');
