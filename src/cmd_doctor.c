@@ -21,7 +21,7 @@
 
 #define MIB ((uint64_t)1 << 20)
 
-enum { SENTENCE = 320, ASK_MS = 3000, PATH_CAP = 4096, WARNINGS = 16 };
+enum { SENTENCE = ERR_TEXT, ASK_MS = 3000, PATH_CAP = 4096, WARNINGS = 16 };
 static const uint32_t MDNS_GROUP = 0xe00000fb;  // 224.0.0.251
 static const uint64_t MEMORY_LEAST = 256 * MIB;
 static const time_t CLOCK_LEAST = 1735689600;  // 2025: no board that boots this is older

@@ -4,6 +4,7 @@
  * the command line ends it, unless we are the machine's first process, which never gives up. */
 #include "base/ifaces.h"
 #include "base/log.h"
+#include "base/text.h"
 #include "cluster/msg.h"
 #include "front/front.h"
 #include "front/status_json.h"
@@ -257,17 +258,17 @@ static void log_banner(const struct service *s) {
     log_info("node", "dair %s: %s, %s%s%s, %d core%s, %s of memory", DAIR_VERSION, s->ident.name,
              u.machine, *c->board ? ", " : "", c->board, t->n_core, t->n_core == 1 ? "" : "s",
              BYTES_TEXT(t->mem.total));
-    char threads[256];
+    char threads[256], file[128];
     log_info("node", "budget %s, of it %s for weights and context; kernels %s, %u thread%s",
              BYTES_TEXT(c->budget), BYTES_TEXT(c->pool), t->kernels.name, c->n_thread,
              c->n_thread == 1 ? "" : "s");
     if (!c->model) return;
     setup_threads(t, threads, sizeof threads);
     log_info("node", "threads that write: %s", threads);
-    log_info("node", "model %.60s: %s, %u layer%s, %s in %s; weights %s, disk %s", c->model_file,
-             c->model->arch_name, c->model->n_layer, c->model->n_layer == 1 ? "" : "s",
-             BYTES_TEXT(c->model->data_len), setup_type(c->model), RATE_TEXT(c->speed),
-             RATE_TEXT(c->disk_bps));
+    log_info("node", "model %s: %s, %u layer%s, %s in %s; weights %s, disk %s",
+             text_shorten(file, sizeof file, c->model_file, 0), c->model->arch_name,
+             c->model->n_layer, c->model->n_layer == 1 ? "" : "s", BYTES_TEXT(c->model->data_len),
+             setup_type(c->model), RATE_TEXT(c->speed), RATE_TEXT(c->disk_bps));
 }
 
 static MUST start_front(struct service *s, struct err *e) {

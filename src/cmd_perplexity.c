@@ -74,7 +74,7 @@ static MUST read_text(const struct ppl_conf *c, const struct setup *s, struct te
         if (exact) t->id = exact;
         return true;
     }
-    return err_set(e, ERR_USAGE, "%.120s has %zu tokens; two are the least", c->file, t->n);
+    return err_set(e, ERR_USAGE, "%s has %zu tokens; two are the least", c->file, t->n);
 }
 
 static bool on_scored(void *ctx, uint64_t done, uint64_t total) {

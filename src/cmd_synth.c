@@ -59,7 +59,7 @@ static MUST synth(const struct synth_conf *c, struct err *e) {
     progress_end(&p);
     struct stat st;
     if (!ok) return false;
-    if (stat(s->out, &st) != 0) return err_sys(e, "%.200s", s->out);
+    if (stat(s->out, &st) != 0) return err_sys(e, "%s", s->out);
     if (c->is_json) {
         struct json j;
         json_file(&j, stdout);

@@ -52,7 +52,7 @@ static MUST read_stream(FILE *f, const char *name, size_t limit, char **text, si
             char *more = realloc(all, cap);
             if (!more) {
                 free(all);
-                return err_set(e, ERR_MEMORY, "%.120s: no memory for %zu bytes", name, cap);
+                return err_set(e, ERR_MEMORY, "%s: no memory for %zu bytes", name, cap);
             }
             all = more;
         }
@@ -62,8 +62,8 @@ static MUST read_stream(FILE *f, const char *name, size_t limit, char **text, si
     *len = n;
     all[n] = '\0';
     if (!ferror(f) && n <= limit) return true;
-    bool ok = ferror(f) ? err_sys(e, "cannot read %.120s", name)
-                        : err_set(e, ERR_LIMIT, "%.120s is longer than %zu bytes", name, limit);
+    bool ok = ferror(f) ? err_sys(e, "cannot read %s", name)
+                        : err_set(e, ERR_LIMIT, "%s is longer than %zu bytes", name, limit);
     free(all);
     *text = NULL;
     return ok;
@@ -73,7 +73,7 @@ MUST verb_read_all(const char *name, size_t limit, char **text, size_t *len, str
     *text = NULL;
     if (strcmp(name, "-") == 0) return read_stream(stdin, "standard input", limit, text, len, e);
     FILE *f = fopen(name, "re");
-    if (!f) return err_sys(e, "cannot open %.120s", name);
+    if (!f) return err_sys(e, "cannot open %s", name);
     bool ok = read_stream(f, name, limit, text, len, e);
     fclose(f);
     return ok;

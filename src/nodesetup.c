@@ -68,7 +68,7 @@ static MUST check_room(const struct setup *s, const struct node_conf *c, struct 
     if (!plan_least(&s->model, &s->kernels, &self, &wish, &least, e)) return false;
     if (s->pool >= least) return true;
     return err_set(e, ERR_MEMORY,
-                   "%.150s needs at least %llu MiB on a node of its own, the memory budget is %s; "
+                   "%s needs at least %llu MiB on a node of its own, the memory budget is %s; "
                    "give more --memory",
                    s->is_demo ? "the demo model" : s->model.file[0].path,
                    (unsigned long long)(setup_whole(s, least) >> 20), BYTES_TEXT(s->budget));

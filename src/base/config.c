@@ -1,6 +1,7 @@
 #include "base/config.h"
 
 #include "base/log.h"
+#include "base/text.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -353,8 +354,9 @@ static void tell(struct config *c, const char *text) {
 }
 
 static void warn(struct config *c, const struct source *s, const char *text) {
-    char line[LOG_LINE];
-    snprintf(line, sizeof line, "%.60s:%u: %s", s->name, s->line, text);
+    char line[LOG_LINE], name[64];
+    snprintf(line, sizeof line, "%s:%u: %s", text_shorten(name, sizeof name, s->name, 0), s->line,
+             text);
     tell(c, line);
 }
 
@@ -449,7 +451,7 @@ void config_parse(struct config *c, const char *name, const char *text, size_t l
 
 MUST config_read(struct config *c, const char *path, struct err *e) {
     FILE *f = fopen(path, "re");
-    if (!f) return err_sys(e, "cannot open the config file %.120s", path);
+    if (!f) return err_sys(e, "cannot open the config file %s", path);
     char *text = malloc(CONFIG_FILE + 1);
     errno = ENOMEM;
     size_t len = text ? fread(text, 1, CONFIG_FILE + 1, f) : 0;
@@ -457,7 +459,7 @@ MUST config_read(struct config *c, const char *path, struct err *e) {
     if (ok) {
         config_parse(c, path, text, len);
     } else {
-        (void)err_sys(e, "cannot read the config file %.120s", path);
+        (void)err_sys(e, "cannot read the config file %s", path);
     }
     free(text);
     fclose(f);

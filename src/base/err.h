@@ -22,7 +22,7 @@ enum err_code {
 };
 
 /* Bytes of a sentence, whatever it is handed on in: an err, an alert, the end of a request, a message. It ends
- * with the remedy, which one cut shorter would lose. */
+ * with the remedy, which one cut shorter would lose: of what is too long the middle goes, part of a path. */
 enum { ERR_TEXT = 400 };
 
 struct err {
@@ -40,7 +40,8 @@ bool err_set(struct err *e, enum err_code code, const char *fmt, ...)
 /* As err_set with ERR_IO, appending ": " and the text of errno. */
 bool err_sys(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-/* Prepend "what: " to a failure already recorded; returns false. */
+/* Prepend "what: " to a failure already recorded; returns false. Of what, where both are too long, its end is
+ * kept: of a path the file. */
 bool err_in(struct err *e, const char *what);
 
 /* The exit status of the contract: 1 failed, 2 usage, 3 bad input file, 4 cannot run here. */

@@ -134,6 +134,25 @@ const char *text_printable(char *out, size_t cap, const char *s) {
     return out;
 }
 
+static bool is_inner(char c) {  // of a sequence of UTF-8
+    return ((uint8_t)c & 0xc0) == 0x80;
+}
+
+const char *text_shorten(char *out, size_t cap, const char *s, size_t head) {
+    static const char dots[] = "...";
+    size_t len = strlen(s), room = cap - 1;
+    if (len <= room) return memcpy(out, s, len + 1);
+    size_t n_dot = room < sizeof dots - 1 ? 0 : sizeof dots - 1, most = room - n_dot;
+    if (head > most || !n_dot) head = most;
+    size_t from = len - (most - head);
+    while (head && is_inner(s[head])) head--;
+    while (is_inner(s[from])) from++;
+    memcpy(out, s, head);
+    memcpy(out + head, dots, n_dot);
+    memcpy(out + head + n_dot, s + from, len - from + 1);
+    return out;
+}
+
 const char *text_bar(char *out, size_t width, double whole, const struct bar_part *part,
                      size_t n_part) {
     size_t at = 0;

@@ -43,6 +43,10 @@ const char *text_time(char out[static TEXT_MAX], double seconds);      // "45 s"
  * steer the terminal. NULL gives "". */
 const char *text_printable(char *out, size_t cap, const char *s);
 
+/* s, or with "..." in the place of its middle where it has more than cap - 1 bytes: at most `head` bytes of
+ * its beginning, and of its end as much as there is room for. Sequences of UTF-8 stay whole. */
+const char *text_shorten(char *out, size_t cap, const char *s, size_t head);
+
 /* One part of a bar: how much of the whole, drawn with which character. */
 struct bar_part {
     double amount;

@@ -60,7 +60,7 @@ static MUST look(const char *dir, char *found, size_t cap, uint32_t *n, struct e
     const struct dirent *d;
     *n = 0;
     DIR *at = opendir(dir);
-    if (!at) return err_sys(e, "cannot look for its tokenizer in %.120s", dir);
+    if (!at) return err_sys(e, "cannot look for its tokenizer in %s", dir);
     while ((d = readdir(at))) {
         if (is_tok(d->d_name) && !(*n)++) snprintf(found, cap, "%s/%s", dir, d->d_name);
     }

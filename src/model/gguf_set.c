@@ -106,9 +106,9 @@ static MUST read_part(struct part *p, uint32_t no, uint32_t n, uint8_t *window, 
         close(fd);
     }
     if (ok) return true;
-    char what[160];
+    char what[320];
     const char *name = strrchr(p->path, '/');
-    snprintf(what, sizeof what, "file %" PRIu32 " of %" PRIu32 ", %.90s", no + 1, n,
+    snprintf(what, sizeof what, "file %" PRIu32 " of %" PRIu32 ", %s", no + 1, n,
              name ? name + 1 : p->path);
     return err_in(e, what);
 }

@@ -591,7 +591,7 @@ static MUST flush(struct writer *w, size_t n, struct err *e) {
         (void)posix_fadvise(w->fd, old, CHUNK, POSIX_FADV_DONTNEED);
     }
     if (!w->progress || w->progress(w->ctx, w->written, w->total)) return true;
-    return err_set(e, ERR_STOPPED, "stopped; what was written of %.300s is removed", w->s->out);
+    return err_set(e, ERR_STOPPED, "stopped; what was written of %s is removed", w->s->out);
 }
 
 /* n <= BLOCK_MAX bytes at the buffer's end are filled now. */
@@ -682,7 +682,7 @@ static MUST reserve(const struct writer *w, struct err *e) {
 static MUST want_file(const char *path, struct err *e) {
     struct stat st;
     if (stat(path, &st) != 0 || S_ISREG(st.st_mode)) return true;
-    return err_set(e, ERR_USAGE, "%.300s is no file; give -o the name of a file to write", path);
+    return err_set(e, ERR_USAGE, "%s is no file; give -o the name of a file to write", path);
 }
 
 static MUST write_file(struct writer *w, struct err *e) {
@@ -691,10 +691,10 @@ static MUST write_file(struct writer *w, struct err *e) {
     if (n < 0 || (size_t)n >= sizeof part) return err_set(e, ERR_USAGE, "the path is too long");
     if (!want_file(w->s->out, e) || !want_file(part, e)) return false;
     w->fd = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    if (w->fd < 0) return err_sys(e, "cannot write %.300s", w->s->out);
+    if (w->fd < 0) return err_sys(e, "cannot write %s", w->s->out);
     bool ok = reserve(w, e) && write_whole(w, e);
-    if (close(w->fd) != 0 && ok) ok = err_sys(e, "cannot write %.300s", w->s->out);
-    if (ok && rename(part, w->s->out) != 0) ok = err_sys(e, "cannot write %.300s", w->s->out);
+    if (close(w->fd) != 0 && ok) ok = err_sys(e, "cannot write %s", w->s->out);
+    if (ok && rename(part, w->s->out) != 0) ok = err_sys(e, "cannot write %s", w->s->out);
     if (!ok) unlink(part);
     return ok;
 }

@@ -43,9 +43,8 @@ static MUST draw(void *out, size_t n, struct err *e) {
 
 static MUST write_all(int fd, const char *text, size_t len, const char *path, struct err *e) {
     ssize_t n = write(fd, text, len);
-    if (n < 0 || fsync(fd)) return err_sys(e, "cannot keep the node's id in %.200s", path);
-    return (size_t)n == len ||
-           err_set(e, ERR_IO, "cannot keep the node's id in %.200s: full", path);
+    if (n < 0 || fsync(fd)) return err_sys(e, "cannot keep the node's id in %s", path);
+    return (size_t)n == len || err_set(e, ERR_IO, "cannot keep the node's id in %s: full", path);
 }
 
 /* After a power cut there is the old id or the new one, whole. */
@@ -60,12 +59,12 @@ static MUST keep(const struct ident *i, struct err *e) {
     if (fd < 0) {
         return err_sys(e,
                        "cannot write the node's id: give a folder that can be written as "
-                       "state_dir, not %.200s",
+                       "state_dir, not %s",
                        dir);
     }
     bool ok = write_all(fd, text, ID_HEX, aside, e);
-    if (close(fd) && ok) ok = err_sys(e, "cannot keep the node's id in %.200s", aside);
-    if (ok && rename(aside, i->path)) ok = err_sys(e, "cannot rename %.200s", aside);
+    if (close(fd) && ok) ok = err_sys(e, "cannot keep the node's id in %s", aside);
+    if (ok && rename(aside, i->path)) ok = err_sys(e, "cannot rename %s", aside);
     if (!ok) {
         unlink(aside);
         return false;
@@ -87,7 +86,7 @@ static MUST make_folder(const char *dir, struct err *e) {
         char was = *p;
         *p = '\0';
         if (mkdir(path, 0755) && errno != EEXIST) {
-            return err_sys(e, "cannot make the state folder %.200s", path);
+            return err_sys(e, "cannot make the state folder %s", path);
         }
         if (!(*p = was)) return true;
     }
@@ -99,10 +98,10 @@ static MUST read_id(struct ident *i, bool *found, struct err *e) {
     *found = false;
     int fd = open(i->path, O_RDONLY | O_CLOEXEC);
     if (fd < 0 && errno == ENOENT) return true;
-    if (fd < 0) return err_sys(e, "cannot read the node's id in %.200s", i->path);
+    if (fd < 0) return err_sys(e, "cannot read the node's id in %s", i->path);
     ssize_t n = read(fd, text, sizeof text);
     if (n < 0) {
-        err_sys(e, "cannot read the node's id in %.200s", i->path);
+        err_sys(e, "cannot read the node's id in %s", i->path);
         close(fd);
         return false;
     }
