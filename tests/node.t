@@ -93,6 +93,7 @@ sub refused {
     my ($got, $body) = post($port, '/v1/completions', {prompt => 'a'});
     is($got, $status, "$name: $status") or diag($body);
     like($body, $why, "$name: and why");
+    unlike($body, qr{\Q$dir}, "$name: without a folder of ours");
     cmp_ok(time - $began, '<', 2 * $slow, "$name: at once");
 }
 
@@ -206,6 +207,20 @@ my $most = $least{alone} + 1;
 my $enough = node("$dir/small.gguf", '--memory', "${most}M");
 ok(says($enough, qr/ALONE: this node serves/), "alone, $most MiB are enough") or diag(log_of($enough));
 leave($enough, 'the least');
+
+# ---- a weight that is no number: who asks is told the file, and not where it lies
+my ($scale) = map { $_->{offset} } grep { $_->{name} eq 'blk.3.ffn_down.weight' }
+  map { @{$_->{tensors}} } objects(dair(['inspect', "$dir/small.gguf", '--json', '--tensors'])->{out});
+my $bytes = read_file("$dir/small.gguf");
+substr($bytes, $scale, 2) = pack 'v', 0x7c00;
+write_file("$dir/wrong.gguf", $bytes);
+my $wrong = node("$dir/wrong.gguf");
+ok(says($wrong, qr/does not take part any more: .*blk\.3\.ffn_down\.weight/), 'a weight that is no number: it gives up the model') or diag(log_of($wrong));
+my ($told, $why) = post($wrong->{port}, '/v1/completions', {prompt => 'a'});
+is($told, 503, 'a request to it: 503') or diag($why);
+like($why, qr/"wrong\.gguf: tensor blk\.3\.ffn_down\.weight holds a number/, 'with the file and the tensor');
+unlike(join('', $why, map { (get($wrong->{port}, $_))[1] } qw(/health /metrics)), qr{\Q$dir}, 'and no folder');
+leave($wrong, 'no number');
 
 # ---- with a key there may be others who take the most of it; until they come requests are refused
 my $too_small = $least{'with a key'} - 2;

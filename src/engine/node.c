@@ -393,9 +393,23 @@ static void on_loaded(void *ctx, uint64_t epoch, const struct nn_memory *m) {
     cluster_loaded(n->cluster, epoch);
 }
 
+/* Files without their folders: who asks for an answer, or looks at the page, is told why there is none. */
+static void hide_folders(const struct model *m, char *text) {
+    for (uint32_t i = 0; i < m->n_file; i++) {
+        const char *path = m->file[i].path, *slash = strrchr(path, '/');
+        size_t n = slash ? (size_t)(slash + 1 - path) : 0;
+        for (char *at; n && (at = strstr(text, path)) != NULL;) {
+            memmove(at, at + n, strlen(at + n) + 1);
+        }
+    }
+}
+
 static void on_broke(void *ctx, uint64_t epoch, int suspect, const char *why) {
     const struct node *n = ctx;
-    cluster_broke(n->cluster, epoch, suspect, why);
+    char text[ERR_TEXT];
+    snprintf(text, sizeof text, "%s", why);
+    hide_folders(n->conf.model, text);
+    cluster_broke(n->cluster, epoch, suspect, text);
 }
 
 static void on_paused(void *ctx, uint64_t epoch) {
