@@ -8,10 +8,11 @@ enum {
     CTX = 512,     // positions of its context, at most
     TOKENS = 4,    // timed at least
     MOST = 32,     // and at most
+    ROUTED = 96,   // where a router chooses: few experts tell little of how many are missed
     HALVINGS = 14  // of the range in which the budget is looked for
 };
 static const uint64_t LAYERS_LEAST = 64 * MIB;  // so much of the layers
-static const double SECONDS = 0.4, SECONDS_MOST = 1.5;
+static const double SECONDS = 0.4, SECONDS_ROUTED = 1, SECONDS_MOST = 1.5;
 
 /* Without the part of the weights that is no layer's. */
 static uint32_t layers_of(const struct model *m) {
@@ -83,8 +84,9 @@ static uint32_t tokens_timed(const struct engine_conf *c, const struct nn_memory
     uint32_t n_skip = tokens_ahead(m), least = 1 + n_skip + TOKENS;
     double kept = (double)(m->tiles.pinned_bytes + m->tiles.cached_bytes + m->ring_bytes);
     if (c->n_ctx < least || kept / r->disk_bps + least * token_s > SECONDS_MOST) return 0;
-    double n = SECONDS / token_s;
-    uint32_t most = c->n_ctx - 1 - n_skip < MOST ? c->n_ctx - 1 - n_skip : MOST;
+    double n = (c->model->n_expert ? SECONDS_ROUTED : SECONDS) / token_s;
+    uint32_t room = c->n_ctx - 1 - n_skip, most = c->model->n_expert ? ROUTED : MOST;
+    if (room < most) most = room;
     return n < TOKENS ? TOKENS : n > most ? most : (uint32_t)n;
 }
 

@@ -9,8 +9,8 @@
 
 /* *times: how many times as long a token took as engine_forecast() says of such a run. 1 where that would
  * take too long to try, as then the disk alone decides, and in a context of a few tokens. whole: what `c`
- * comes to, or would with a smaller budget. It takes no more memory than c->budget, and half a second, at
- * most some two. Fails: as engine_open, engine_load, engine_generate. */
+ * comes to, or would with a smaller budget. It takes no more memory than c->budget, and half a second, one
+ * where experts are chosen, at most some two. Fails: as engine_open, engine_load, engine_generate. */
 MUST rehearse(const struct engine_conf *c, const struct nn_memory *whole, const struct rates *r,
               double *times, struct err *e);
 
