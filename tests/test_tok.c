@@ -327,15 +327,19 @@ static void test_default(void) {
     tok_close(t);
 }
 
-/* Whether the token `text` ends an answer in a vocabulary that has it as a word, and is hidden then. */
-static void check_end(const char *text, bool is_end) {
+enum role { WORD, GAP, END };
+
+/* What the token `text` is in a vocabulary that has it as a word: a word, or hidden, and then it may end an
+ * answer. */
+static void check_role(const char *text, enum role role) {
+    static const char *const says[] = {"is a word", "marks a gap", "ends an answer"};
     static struct toy y;
     toy_bpe(&y, "gpt-2");
     toy_add(&y, text, 0, TOKEN_NORMAL);
     struct tok *t = open_toy(&y);
     int32_t id = t ? tok_find(t, text, strlen(text)) : -1;
-    tap_ok(t && tok_is_end(t, id) == is_end && tok_is_control(t, id) == is_end, "%s %s", text,
-           is_end ? "ends an answer" : "is a word");
+    tap_ok(t && tok_is_end(t, id) == (role == END) && tok_is_control(t, id) == (role != WORD),
+           "%s %s", text, says[role]);
     tok_close(t);
 }
 
@@ -392,17 +396,18 @@ static void test_ends(void) {
         "<reponame>",
         "<|file_sep|>",
     };
-    static const char *const words[] = {"<|fim_prefix|>",
-                                        "<|fim_middle|>",
-                                        "<|fim_suffix|>",
-                                        "<|im_start|>x",
-                                        "<pad>",
-                                        "<|start|>",
-                                        "[e~",
-                                        "</s",
-                                        "<EOS>"};
-    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) check_end(ends[i], true);
-    for (size_t i = 0; i < sizeof words / sizeof *words; i++) check_end(words[i], false);
+    static const char *const gaps[] = {
+        "<|fim_prefix|>", "<fim-prefix>", "<fim_prefix>",    "<｜fim▁begin｜>",
+        "<PRE>",          "▁<PRE>",       "<|code_prefix|>", "<|prefix|>",
+        "<|fim_suffix|>", "<fim-suffix>", "<fim_suffix>",    "<｜fim▁hole｜>",
+        "<SUF>",          "▁<SUF>",       "<|code_suffix|>", "<|suffix|>",
+        "<|fim_middle|>", "<fim-middle>", "<fim_middle>",    "<｜fim▁end｜>",
+        "<MID>",          "▁<MID>",       "<|code_middle|>", "<|middle|>"};
+    static const char *const words[] = {"<|im_start|>x", "<pad>",    "<|start|>", "[e~", "</s",
+                                        "<EOS>",         "<|fim_|>", "<pre>",     "PRE"};
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) check_role(ends[i], END);
+    for (size_t i = 0; i < sizeof gaps / sizeof *gaps; i++) check_role(gaps[i], GAP);
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) check_role(words[i], WORD);
     check_messages((const char *[]){"<|return|>", "<|call|>", NULL}, false);
     check_messages((const char *[]){"<|return|>", "<|calls|>", NULL}, false);
     check_messages((const char *[]){"<|flush|>", "<|calls|>", NULL}, false);

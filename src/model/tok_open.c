@@ -43,14 +43,28 @@ static const char *const end_names[] = {
     "<|file_sep|>",
 };
 
+/* Names of the marks around a gap that a model fills in. Files call some of them ordinary words, and
+ * what a user writes would become them. */
+static const char *const gap_names[] = {
+    "<|fim_prefix|>", "<fim-prefix>",    "<fim_prefix>",    "<｜fim▁begin｜>", "<PRE>",
+    "▁<PRE>",         "<|code_prefix|>", "<|prefix|>",      "<|fim_suffix|>",  "<fim-suffix>",
+    "<fim_suffix>",   "<｜fim▁hole｜>",  "<SUF>",           "▁<SUF>",          "<|code_suffix|>",
+    "<|suffix|>",     "<|fim_middle|>",  "<fim-middle>",    "<fim_middle>",    "<｜fim▁end｜>",
+    "<MID>",          "▁<MID>",          "<|code_middle|>", "<|middle|>",
+};
+
 static void mark_end(struct tok *t, int32_t id) {
     if (id >= 0) t->attr[id] |= ATTR_END;
 }
 
 /* One that the file may have called a word. */
+static void mark_control(struct tok *t, int32_t id) {
+    if (id >= 0) t->attr[id] = (uint8_t)((t->attr[id] & ~ATTR_TYPE) | TOKEN_CONTROL);
+}
+
 static void mark_control_end(struct tok *t, int32_t id) {
-    if (id < 0) return;
-    t->attr[id] = (uint8_t)((t->attr[id] & ~ATTR_TYPE) | ATTR_END | TOKEN_CONTROL);
+    mark_control(t, id);
+    mark_end(t, id);
 }
 
 static int32_t in_range(const struct vocab *v, int32_t id) {
@@ -75,9 +89,12 @@ static void keep_messages(struct tok *t) {
     }
 }
 
-static void mark_ends(struct tok *t, const struct vocab *v) {
+static void mark_names(struct tok *t, const struct vocab *v) {
     for (size_t i = 0; i < sizeof end_names / sizeof *end_names; i++) {
         mark_control_end(t, find_name(t, end_names[i]));
+    }
+    for (size_t i = 0; i < sizeof gap_names / sizeof *gap_names; i++) {
+        mark_control(t, find_name(t, gap_names[i]));
     }
     /* SentencePiece's own is one of its first three tokens; another is an HTML tag. */
     int32_t s = find_name(t, "</s>");
@@ -250,7 +267,7 @@ static MUST build(struct tok *t, const struct vocab *v, struct err *e) {
     t->byte_letters = t->kind == TOK_BPE && !t->pre.marks;
     t->marks = t->kind == TOK_SPM || t->pre.marks;
     if (!build_texts(t, v, e)) return false;
-    mark_ends(t, v);
+    mark_names(t, v);
     if (t->kind == TOK_SPM) mark_strips(t);
     if (!t->byte_letters) spm_mark_bytes(t);
     if (!build_pieces(t, e)) return false;
