@@ -144,6 +144,14 @@ static void test_steps(void) {
     sample_temp(c, 4, 0);
     tap_ok(c[0].p == 1 && c[1].p == 0, "temperature 0 leaves the first");
     memcpy(c, base, sizeof c);
+    sample_temp_dynamic(c, 4, 1, 0.5F, 1);
+    double entropy = log(15) - (8 * 3 + 4 * 2 + 2) / 15.0 * log(2), t = 0.5 + entropy / log(4);
+    tap_ok(fabs((double)c[0].logit - 3 * log(2) / t) < 1e-6,
+           "a dynamic temperature follows the entropy");
+    memcpy(c, base, sizeof c);
+    sample_temp_dynamic(c, 1, 1, 0.5F, 1);
+    tap_ok(c[0].logit == base[0].logit && c[0].p == 1, "and leaves the only one as it is");
+    memcpy(c, base, sizeof c);
     tap_ok(sample_top_k(c, 4, 0) == 4 && c[0].id == 7, "top-k 0 keeps all");
 }
 

@@ -291,7 +291,11 @@ void sample_top_n_sigma(struct candidate *c, size_t n, float sigmas) {
 }
 
 void sample_temp_dynamic(struct candidate *c, size_t n, float temp, float range, float exponent) {
-    if (range > 0 && n > 1 && isfinite(c[0].logit)) {
+    if (range > 0 && n == 1) {  // no entropy to follow, and nothing to choose
+        sample_softmax(c, n);
+        return;
+    }
+    if (range > 0 && isfinite(c[0].logit)) {
         double low = temp > range ? (double)temp - (double)range : 0,
                high = (double)temp + (double)range;
         sample_softmax(c, n);
