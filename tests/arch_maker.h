@@ -20,7 +20,7 @@ struct made {
     double factor, attn_factor, softcap, final_cap, embd_scale;
     uint32_t n_ctx_orig;
     bool halves, qkv_bias, all_bias, qk_norm, post_norms, sinks, fused, layer_norm, parallel;
-    bool route_all;
+    bool route_all, ffn_bias;
     enum { MADE_SILU, MADE_GELU, MADE_OAI } gate;
     bool ungated;
     /* filled in by the maker */
@@ -69,8 +69,9 @@ static inline void made_ffn(struct made *m, uint32_t type, int i) {
         if (!m->ungated && !m->fused) made_add(m, type, d, ff, 0, i, "ffn_gate.weight");
         made_add(m, type, d, m->fused && !m->ungated ? 2 * ff : ff, 0, i, "ffn_up.weight");
         made_add(m, type, ff, d, 0, i, "ffn_down.weight");
-        if (m->all_bias) made_add(m, W_F32, ff, 0, 0, i, "ffn_up.bias");
-        if (m->all_bias) made_add(m, W_F32, d, 0, 0, i, "ffn_down.bias");
+        if (m->ffn_bias) made_add(m, W_F32, ff, 0, 0, i, "ffn_gate.bias");
+        if (m->ffn_bias || m->all_bias) made_add(m, W_F32, ff, 0, 0, i, "ffn_up.bias");
+        if (m->ffn_bias || m->all_bias) made_add(m, W_F32, d, 0, 0, i, "ffn_down.bias");
         return;
     }
     made_add(m, W_F32, d, n, 0, i, "ffn_gate_inp.weight");

@@ -6,6 +6,11 @@
 
 static const struct made models[] = {
     {.what = "llama", .arch = "llama", .base = 10000},
+    {.what = "llama with biases",
+     .arch = "llama",
+     .base = 10000,
+     .qkv_bias = true,
+     .ffn_bias = true},
     {.what = "llama, YaRN",
      .arch = "llama",
      .base = 10000,

@@ -6,7 +6,7 @@
 #include <string.h>
 
 static const struct arch archs[] = {
-    {.name = "llama", .flags = ARCH_MAY_EXPERTS},
+    {.name = "llama", .flags = ARCH_MAY_EXPERTS | ARCH_MAY_FFN_BIAS},
     {.name = "qwen2", .traits = {.pairs = ROPE_HALVES}, .flags = ARCH_QKV_BIAS},
     {.name = "qwen2moe",
      .traits = {.pairs = ROPE_HALVES, .routing = ROUTE_ALL},

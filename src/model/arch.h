@@ -11,16 +11,17 @@
 /* What tensors a layer must have (or, where it says so, may), and what is done besides. Biases of
  * attention may be there in any architecture. */
 enum arch_flag {
-    ARCH_QKV_BIAS = 1 << 0,     // of queries, keys and values
-    ARCH_ALL_BIAS = 1 << 1,     // of the output of attention and of the feed-forward part
-    ARCH_QK_NORM = 1 << 2,      // of queries and keys, head by head
-    ARCH_POST_NORMS = 1 << 3,   // of both branches' outputs
-    ARCH_SINKS = 1 << 4,        // a score for each head that takes weight off its positions
-    ARCH_EXPERTS = 1 << 5,      // a router and experts
-    ARCH_MAY_EXPERTS = 1 << 6,  // either
-    ARCH_SHARED = 1 << 7,       // an expert for all tokens besides
-    ARCH_GATE_IN_UP = 1 << 8,   // one tensor: gate's rows, then up's
-    ARCH_SCALE_EMBD = 1 << 9,   // embeddings are multiplied by the root of their length
+    ARCH_QKV_BIAS = 1 << 0,       // of queries, keys and values
+    ARCH_ALL_BIAS = 1 << 1,       // of the output of attention and of the feed-forward part
+    ARCH_QK_NORM = 1 << 2,        // of queries and keys, head by head
+    ARCH_POST_NORMS = 1 << 3,     // of both branches' outputs
+    ARCH_SINKS = 1 << 4,          // a score for each head that takes weight off its positions
+    ARCH_EXPERTS = 1 << 5,        // a router and experts
+    ARCH_MAY_EXPERTS = 1 << 6,    // either
+    ARCH_SHARED = 1 << 7,         // an expert for all tokens besides
+    ARCH_GATE_IN_UP = 1 << 8,     // one tensor: gate's rows, then up's
+    ARCH_SCALE_EMBD = 1 << 9,     // embeddings are multiplied by the root of their length
+    ARCH_MAY_FFN_BIAS = 1 << 10,  // of a feed-forward part without experts
 };
 
 struct arch {

@@ -399,15 +399,17 @@ static MUST read_dense(struct reader *r, uint32_t i, struct layer_tensors *l, st
     uint64_t d = m->n_embd, ff = m->n_ff;
     bool is_one = r->arch->flags & ARCH_GATE_IN_UP;
     bool has_gate = !m->traits.is_ungated && !is_one;
+    bool may = r->arch->flags & ARCH_MAY_FFN_BIAS, all = r->arch->flags & ARCH_ALL_BIAS;
     const struct layer_want want[] = {
         {"ffn_up", {d, is_one ? 2 * ff : ff, 1}, &l->up, false, false},
         {"ffn_down", {ff, d, 1}, &l->down, false, false},
-        {"ffn_up", {ff, 0, 1}, &l->up_bias, true, false},
-        {"ffn_down", {d, 0, 1}, &l->down_bias, true, false},
+        {"ffn_up", {ff, 0, 1}, &l->up_bias, true, may},
+        {"ffn_down", {d, 0, 1}, &l->down_bias, true, may},
     };
-    const struct layer_want gate = {"ffn_gate", {d, ff, 1}, &l->gate, false, false};
-    if (has_gate && !need_all(r, i, &gate, 1, e)) return false;
-    if (!need_all(r, i, want, r->arch->flags & ARCH_ALL_BIAS ? 4 : 2, e)) return false;
+    const struct layer_want gate[] = {{"ffn_gate", {d, ff, 1}, &l->gate, false, false},
+                                      {"ffn_gate", {ff, 0, 1}, &l->gate_bias, true, may}};
+    if (has_gate && !need_all(r, i, gate, may ? 2 : 1, e)) return false;
+    if (!need_all(r, i, want, may || all ? 4 : 2, e)) return false;
     if (!is_one) return true;
     l->gate = l->up;
     l->up_row = (uint32_t)ff;
