@@ -69,7 +69,7 @@ sub bits {
 sub conversions {
     my %listed = listed('conversion');
     my @n = (0, 0, 0);
-    for my $file (sort glob "$dir/D-quant/F16_all65536_to_F32.f32 $dir/D-quant/conv_F32_to_*.u16") {
+    for my $file (grep { -e } sort glob "$dir/D-quant/F16_all65536_to_F32.f32 $dir/D-quant/conv_F32_to_*.u16") {
         my ($from, $to) = basename($file) =~ /(F16|F32)(?:_all65536)?_to_([A-Z0-9]+)\./ or next;
         my $temp = File::Temp->new;
         print $temp $from eq 'F16' ? pack('v*', 0 .. 65535) : slurp("$dir/D-quant/conv_input.u32") // '';
