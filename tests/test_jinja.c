@@ -433,6 +433,65 @@ static void test_floats(void) {
         "[1e-05, 0.0001, 1000000000000000.0, 1e+16, 1.2345678e-05, 5.0, 1.4142135623730951, 0.0]");
 }
 
+/* A loop's else stands for what no round came to its end of, whether there were rounds or not. */
+static void test_loop_else(void) {
+    gives("{% for i in l %}{% if i == 3 %}{% break %}{% endif %}{{ i }}{% else %}E{% endfor %}",
+          "E");
+    gives("{% for i in l %}{% continue %}{% else %}E{% endfor %}", "E");
+    gives("{% for i in l %}{% if i == 1 %}{% break %}{% endif %}{{ i }}{% else %}E{% endfor %}",
+          "3");
+    gives("{% for i in [] %}{{ i }}{% else %}E{% endfor %}", "E");
+}
+
+/* What jinja2 refuses, too. */
+static void test_python_refuses(void) {
+    refused("{% macro f() %}a{% endmacro %}{% call f() %}b{% endcall %}", ERR_FORMAT, "caller");
+    gives(
+        "{% macro f(caller=none) %}a{{ caller() if caller }}{% endmacro %}{% call f() %}b{% endcall %}{{ f() }}",
+        "aba");
+    refused("{% filter length %}abc{% endfilter %}", ERR_FORMAT, "text");
+    refused("{{ n | indent }}", ERR_FORMAT, "indent");
+    refused("{{ none | indent }}", ERR_FORMAT, "indent");
+    refused("{{ n | truncate(9) }}", ERR_FORMAT, "length");
+    refused("{{ '{:+}'.format('a') }}", ERR_FORMAT, "sign");
+    refused("{{ '%x' % 2.0 }}", ERR_FORMAT, "whole");
+    refused("{{ 1_ }}", ERR_FORMAT, "}}");
+    refused("{{ dict(nothing) }}", ERR_FORMAT, "undefined");
+    refused("{% for i in [] %}{{ i | nosuch }}{% endfor %}", ERR_FORMAT,
+            "line 1: there is no filter \"nosuch\"");
+    refused("{% macro f() %}\n{{ 1 is nosuch }}{% endmacro %}", ERR_FORMAT,
+            "line 2: there is no test \"nosuch\"");
+    refused("{{ n or (n | nosuch) }}", ERR_FORMAT, "nosuch");
+    refused("{% if not n %}{% for i in l %}{{ i | nosuch }}{% endfor %}{% endif %}", ERR_FORMAT,
+            "nosuch");
+    gives("{% if not n %}{{ l | nosuch }}{% elif n == 4 and 0 is nosuch %}{% endif %}", "");
+    gives("{{ n | nosuch if not n }}{{ 'a' if n else n | nosuch }}", "a");
+}
+
+static void test_methods(void) {
+    gives("{{ 'a\r\nb\n\n c\u2028d\n' | indent }}|{{ 'a\n' | indent(2, true, true) }}|",
+          "a\n    b\n\n     c\n    d\n|  a\n  |");
+    gives(
+        "{{ l.copy() }}{{ l.index(1, 1) }}{{ (1, 2, 1).index(1, -1) }}{{ [1, 2].index(2, 1, 9) }}",
+        "[3, 1, 2]121");
+    refused("{{ l.index(3, 1) }}", ERR_FORMAT, "not in the list");
+    gives("{{ 'Ab C'.istitle() }}{{ 'ab'.istitle() }}{{ ''.istitle() }}{{ 'AB'.istitle() }}",
+          "TrueFalseFalseFalse");
+    gives(
+        "{{ 'a_1'.isidentifier() }}{{ '1a'.isidentifier() }}{{ ''.isidentifier() }}{{ '\u00e9'.isidentifier() }}",
+        "TrueFalseFalseTrue");
+    gives("{{ -0.0 | abs }}{{ -3 | abs }}{{ true | abs }}", "0.031");
+    gives("{{ 'a b'.isprintable() }}{{ 'a\n'.isprintable() }}{{ ''.isprintable() }}",
+          "TrueFalseTrue");
+    gives("{{ 'a\tb\n\tc'.expandtabs() }}|{{ '\ta\t'.expandtabs(4) }}|{{ 'a\tb'.expandtabs(0) }}",
+          "a       b\n        c|    a   |ab");
+    gives("{{ '{:>5}|{:,}'.format(true, false) }}", "    1|0");
+    gives("{{ '{:#b} {:#o} {:#x}'.format(5, 8, 255) }}", "0b101 0o10 0xff");
+    gives("{{ [1, 2, 3, 4] | slice(2, 'x') | list }}", "[[1, 2, 'x'], [3, 4, 'x']]");
+    gives("{{ [{'o': {'p': 1}}, {}] | groupby('o.p', default=0) }}",
+          "[(0, [{}]), (1, [{'o': {'p': 1}}])]");
+}
+
 int main(void) {
     struct err e = {0};
     if (!tap_ok(json_read(&doc, variables, strlen(variables), 1 << 20, &e), "variables %s",
@@ -451,6 +510,9 @@ int main(void) {
     test_floats_cost();
     test_deep_values();
     test_floats();
+    test_loop_else();
+    test_python_refuses();
+    test_methods();
     json_free(doc);
     return tap_done();
 }

@@ -205,7 +205,7 @@ static MUST run_loop(struct vm *vm, struct loop *l) {
     struct scope *outer = vm->scope;
     struct value self = value_of(V_LOOP);
     struct scope *own = NULL;
-    bool any = false;
+    bool any = false, is_through = false;  // a round: begun, come to its end
     self.loop = l;
     for (;;) {
         if (!look_ahead(vm, l)) return false;
@@ -223,9 +223,10 @@ static MUST run_loop(struct vm *vm, struct loop *l) {
         enum flow flow = vm->flow;
         vm->flow = FLOW_ON;
         if (flow == FLOW_BREAK) break;
+        is_through = is_through || flow == FLOW_ON;
     }
     vm->scope = outer;
-    if (any || !l->node->d) return true;
+    if (is_through || !l->node->d) return true;
     if (!push_scope(vm, l->scope, &own) || !exec(vm, l->node->d)) return false;
     vm->scope = outer;
     return true;
@@ -312,7 +313,11 @@ static MUST bind_rest(struct vm *vm, const struct macro *m, const struct args *a
     struct value v;
     size_t at;
     if (!keyword_for(vm, a, vm->t->sym_caller, &at)) return false;
-    if (at < a->n_kw) {
+    bool has_caller = at < a->n_kw;
+    for (const struct node *p = m->node->a; p; p = p->next) {
+        has_caller = has_caller && p->sym != vm->t->sym_caller;  // a parameter took it
+    }
+    if (has_caller && m->node->op & MACRO_CALLER) {
         n_kw++;
         if (!vm_assign(vm, vm->t->sym_caller, a->kw[at].v)) return false;
     }
@@ -338,7 +343,9 @@ static MUST bind_rest(struct vm *vm, const struct macro *m, const struct args *a
     }
     if (n_pos == a->n_pos && n_kw == a->n_kw) return true;
     return vm_fail(vm, "macro %.*s does not take %s", (int)m->name.len, m->name.s,
-                   n_pos < a->n_pos ? "so many arguments" : "an argument of this name");
+                   n_pos < a->n_pos ? "so many arguments"
+                   : has_caller     ? "a caller"
+                                    : "an argument of this name");
 }
 
 MUST exec_macro(struct vm *vm, const struct macro *m, const struct args *a, struct value *out) {
@@ -408,7 +415,9 @@ static MUST exec_with(struct vm *vm, const struct node *n) {
 static MUST exec_scope(struct vm *vm, const struct node *n) {
     struct value text;
     if (!capture_scoped(vm, n->c, n->b, &text)) return false;
-    return print_str(vm, vm->out, &text);
+    if (text.kind != V_STR)
+        return vm_fail(vm, "a block's filters make a %s of its text", value_type(&text));
+    return text_add(vm, vm->out, &text);
 }
 
 static MUST exec_one(struct vm *vm, const struct node *n) {

@@ -140,6 +140,7 @@ MUST parse_filters(struct parser *p, struct node *input, bool is_inline, struct 
         n->a = *out;
         if (!parse_dotted(p, &n->v)) return false;
         n->fn = filter_find(&n->v);
+        if (!n->fn) p->unknown = n;
         if (parse_is_op(p, '(') && !parse_args(p, &n->b)) return false;
         *out = n;
         is_inline = false;
@@ -169,6 +170,7 @@ static MUST parse_test(struct parser *p, struct node *of, struct node **out) {
     n->a = of;
     if (!parse_dotted(p, &n->v)) return false;
     n->fn = test_find(&n->v);
+    if (!n->fn) p->unknown = n;
     if (parse_is_op(p, '(')) {
         if (!parse_args(p, &n->b)) return false;
     } else if (begins_argument(p)) {
@@ -409,6 +411,7 @@ static MUST parse_logic(struct parser *p, bool is_or, struct node **out) {
 }
 
 MUST parse_expression(struct parser *p, bool with_cond, struct node **out) {
+    const struct node *unknown = p->unknown;
     if (!parse_enter(p) || !parse_logic(p, true, out)) return false;
     while (with_cond && parse_is_name(p, "if")) {
         struct node *n;
@@ -416,8 +419,9 @@ MUST parse_expression(struct parser *p, bool with_cond, struct node **out) {
         n->b = *out;
         *out = n;
         if (!parse_logic(p, true, &n->a)) return false;
-        if (!parse_is_name(p, "else")) continue;
-        if (!parse_next(p) || !parse_expression(p, true, &n->c)) return false;
+        bool has_else = parse_is_name(p, "else");
+        if (has_else && !(parse_next(p) && parse_expression(p, true, &n->c))) return false;
+        p->unknown = unknown;
     }
     parse_leave(p);
     return true;

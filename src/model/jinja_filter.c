@@ -93,27 +93,29 @@ static MUST filter_title(struct vm *vm, struct call *c, struct value *out) {
     return true;
 }
 
+/* Every line end becomes a plain one. The last opens a line of its own, which is indented when blank ones
+ * are. */
 static MUST filter_indent(struct vm *vm, struct call *c, struct value *out) {
-    struct value text, pad = c->arg[0];
+    const struct value *text = &c->self;
+    struct value pad = c->arg[0];
     struct text t = {0}, blanks = {0};
     int64_t width;
     bool first = flag(&c->arg[1], false), blank = flag(&c->arg[2], false);
+    if (text->kind != V_STR) return vm_fail(vm, "a %s cannot be indented", value_type(text));
     if (pad.kind != V_STR) {
         if (!number_arg(vm, c, 0, 4, &width) || !text_pad(vm, &blanks, " ", 1, width)) return false;
         pad = text_value(&blanks);
     }
-    if (!to_str(vm, &c->self, &text)) return false;
+    if (!vm_charge(vm, COST_CHAR * (size_t)text->len)) return false;
     if (first && !text_add(vm, &t, &pad)) return false;
-    for (size_t at = 0; at < text.len;) {
-        const char *end = memchr(text.s + at, '\n', text.len - at);  // paid for as it is added
-        size_t len = end ? (size_t)(end - (text.s + at)) : text.len - at;
-        struct value line = value_part(&text, at, len);
-        if (at && (len || blank) && !text_add(vm, &t, &pad)) return false;
+    for (size_t at = 0, next; at < text->len; at = next) {
+        size_t end = str_line(text, at, &next);
+        struct value line = value_part(text, at, end - at);
+        if (at && (end > at || blank) && !text_add(vm, &t, &pad)) return false;
         if (!text_add(vm, &t, &line)) return false;
-        at += len + (end != NULL);
-        if (end && !text_chars(vm, &t, "\n")) return false;
-        /* The last line end opens a line of its own, which is indented when blank ones are. */
-        if (end && at == text.len && blank && !text_add(vm, &t, &pad)) return false;
+        if (end == next || (next == text->len && text->s[end] == '\r' && next == end + 1)) continue;
+        if (!text_chars(vm, &t, "\n")) return false;
+        if (next == text->len && blank && !text_add(vm, &t, &pad)) return false;
     }
     *out = text_value(&t);
     return true;
@@ -146,18 +148,18 @@ static MUST filter_urlencode(struct vm *vm, struct call *c, struct value *out) {
 }
 
 static MUST filter_truncate(struct vm *vm, struct call *c, struct value *out) {
-    struct value text, end = given(&c->arg[2]) ? c->arg[2] : value_text("...");
+    struct value text = c->self, end = given(&c->arg[2]) ? c->arg[2] : value_text("...");
     struct text t = {0};
-    int64_t length, leeway;
-    size_t n_end, n_text, n_keep;
+    int64_t length, leeway, n_text;
+    size_t n_end, n_keep;
     if (!number_arg(vm, c, 0, 255, &length) || !number_arg(vm, c, 3, 5, &leeway)) return false;
-    if (!to_str(vm, &c->self, &text)) return false;
     if (end.kind != V_STR) return vm_fail(vm, "truncate takes a string as end");
-    if (!utf8_count(vm, &end, &n_end) || !utf8_count(vm, &text, &n_text)) return false;
+    if (!utf8_count(vm, &end, &n_end) || !value_length(vm, &text, &n_text)) return false;
     int64_t keep = length - (int64_t)n_end;
     *out = text;
-    if ((int64_t)n_text <= length + leeway) return true;
     if (keep < 0) return vm_fail(vm, "truncate: the end is longer than the text may be");
+    if (n_text <= length + leeway) return true;
+    if (text.kind != V_STR) return vm_fail(vm, "a %s cannot be truncated", value_type(&text));
     if (!utf8_offset(vm, &text, (size_t)keep, &n_keep)) return false;
     struct value cut = value_part(&text, 0, n_keep);
     if (!flag(&c->arg[1], false)) {  // not within a word
@@ -285,7 +287,7 @@ static MUST filter_float(struct vm *vm, struct call *c, struct value *out) {
 
 static MUST filter_abs(struct vm *vm, struct call *c, struct value *out) {
     if (!value_is_number(&c->self)) return vm_fail(vm, "a %s has no sign", value_type(&c->self));
-    return value_negate(vm, &c->self, value_number(&c->self) < 0, out);
+    return value_negate(vm, &c->self, signbit(value_number(&c->self)), out);
 }
 
 static MUST filter_round(struct vm *vm, struct call *c, struct value *out) {
@@ -448,6 +450,8 @@ static MUST fill_dict(struct vm *vm, struct call *c, struct value *out) {
     if (a->n_pos > 1) return vm_fail(vm, "%s takes one mapping and names", c->name);
     if (!dict_new(vm, &out->dict)) return false;
     const struct value *from = a->n_pos ? a->pos : NULL;
+    if (from && from->kind == V_UNDEFINED)
+        return vm_fail(vm, "%s: the value is undefined", c->name);
     for (uint32_t i = 0; from && from->kind == V_DICT && i < from->dict->n; i++) {
         if (!dict_put(vm, out->dict, &from->dict->key[i], from->dict->val[i])) return false;
     }

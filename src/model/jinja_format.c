@@ -26,13 +26,16 @@ static MUST whole_digits(struct vm *vm, const struct value *v, const struct spec
     int64_t i = v->kind == V_BOOL ? v->yes : v->i;
     uint64_t u = i < 0 ? 0 - (uint64_t)i : (uint64_t)i;
     size_t n = 0;
+    bool any = false;
     switch (s->type) {
     case 'x': snprintf(out, cap, "%s%" PRIx64, s->is_alternate ? "0x" : "", u); return true;
     case 'X': snprintf(out, cap, "%s%" PRIX64, s->is_alternate ? "0X" : "", u); return true;
     case 'o': snprintf(out, cap, "%s%" PRIo64, s->is_alternate ? "0o" : "", u); return true;
     case 'b':
+        if (s->is_alternate) n = (size_t)snprintf(out, cap, "0b");
         for (int bit = 63; bit >= 0; bit--) {
-            if (n || u >> bit & 1 || !bit) out[n++] = (char)('0' + (u >> bit & 1));
+            any = any || u >> bit & 1;
+            if (any || !bit) out[n++] = (char)('0' + (u >> bit & 1));
         }
         out[n] = '\0';
         return true;
@@ -174,13 +177,11 @@ MUST format_one(struct vm *vm, const struct value *v, const struct value *spec, 
     struct value text = *v;
     if (!spec->len) return to_str(vm, v, out);
     if (!read_spec(vm, spec, &s)) return false;
-    bool is_number = value_is_number(v) && !(v->kind == V_BOOL && !s.type);
-    if (is_number) {
+    if (value_is_number(v)) {
         if (!put_number(vm, &t, v, &s)) return false;
     } else {
-        if (v->kind != V_STR && v->kind != V_BOOL) {
-            return vm_fail(vm, "a %s takes no format", value_type(v));
-        }
+        if (v->kind != V_STR) return vm_fail(vm, "a %s takes no format", value_type(v));
+        if (s.sign || s.has_comma) return vm_fail(vm, "a text takes no sign and no commas");
         if (s.type && s.type != 's') return vm_fail(vm, "a text has no format \"%c\"", s.type);
         if (s.align == '=') s.align = '<';
         if (!to_str(vm, v, &text) || !put_string(vm, &t, &text, &s)) return false;
@@ -346,7 +347,10 @@ static MUST put_percent(struct vm *vm, struct text *t, const struct value *v, st
     if (!value_is_number(v))
         return vm_fail(vm, "%%%c takes a number, not %s", s->type, value_type(v));
     struct value whole = *v;
-    if (v->kind == V_REAL && strchr("diuxXo", s->type)) {
+    if (v->kind == V_REAL && strchr("xXo", s->type)) {
+        return vm_fail(vm, "%%%c takes a whole number, not a float", s->type);
+    }
+    if (v->kind == V_REAL && strchr("diu", s->type)) {
         if (!(fabs(v->d) < 9e18)) return vm_fail(vm, "%%%c: the number is too large", s->type);
         whole = value_int((int64_t)v->d);
     }

@@ -168,16 +168,17 @@ static bool is_digit(char c) {
     return c >= '0' && c <= '9';
 }
 
+static int digit_of(char c) {
+    return is_digit(c) ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : 99;
+}
+
 /* Digits of a base with single underscores between, appended to out. */
 static size_t take_digits(const struct lexer *x, size_t at, int base, char *out, size_t *n,
                           size_t cap) {
     for (;; at++) {
         char c = at < x->len ? x->s[at] : '\0';
-        if (c == '_' && *n && at + 1 < x->len && x->s[at + 1] != '_') continue;
-        int digit = is_digit(c)                          ? c - '0'
-                    : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10
-                                                         : 99;
-        if (digit >= base) return at;
+        if (c == '_' && *n && at + 1 < x->len && digit_of(x->s[at + 1]) < base) continue;
+        if (digit_of(c) >= base) return at;
         if (*n + 1 < cap) out[*n] = c;
         ++*n;
     }

@@ -231,7 +231,8 @@ struct parser {
     struct token now, ahead;
     bool has_ahead;
     unsigned nest, n_loop;
-    uint16_t spoken;  // MACRO_ bits of the names seen in the macro under way
+    uint16_t spoken;             // MACRO_ bits of the names seen in the macro under way
+    const struct node *unknown;  // a filter or test that there is none of, the latest
     struct jinja *t;
     struct err *e;
 };
@@ -247,6 +248,9 @@ MUST parse_symbol(struct parser *p, const struct value *name, uint32_t *sym);
 /* Each construct within another goes through here; parse_leave() after success. */
 MUST parse_enter(struct parser *p);
 void parse_leave(struct parser *p);
+/* Fails where a filter or test of an unknown name was seen since p->unknown was `before`. What an `if` may
+ * leave out may have such, but for the blocks within. */
+MUST parse_known(struct parser *p, const struct node *before);
 
 enum tuple_flags {
     TUPLE_PLAIN = 0,
@@ -487,6 +491,8 @@ MUST str_find(struct vm *vm, const struct value *s, size_t from, size_t to,
 /* Without these characters (NULL: white space) at its ends. */
 MUST str_strip(struct vm *vm, const struct value *s, const struct value *chars, bool left,
                bool right, struct value *out);
+/* Where the line at `at` ends; *next: behind its line end, whichever Python knows. */
+size_t str_line(const struct value *s, size_t at, size_t *next);
 size_t space_end(const char *s, size_t len);  // the length without white space behind it
 
 #endif

@@ -115,6 +115,14 @@ void parse_leave(struct parser *p) {
     p->nest--;
 }
 
+MUST parse_known(struct parser *p, const struct node *before) {
+    const struct node *n = p->unknown;
+    if (n == before) return true;
+    return err_set(p->e, ERR_FORMAT, "line %u: there is no %s \"%.*s\"", n->line,
+                   n->kind == N_TEST ? "test" : "filter", (int)(n->v.len < 60 ? n->v.len : 60),
+                   n->v.s);
+}
+
 static MUST word(struct parser *p, const char *name) {
     if (parse_is_name(p, name)) return parse_next(p);
     return parse_fail(p, "\"%s\" is missing", name);
@@ -180,7 +188,7 @@ static MUST parse_block(struct parser *p, const char *end, struct node **out) {
 
 /* --- statements --- */
 
-static MUST parse_if(struct parser *p, struct node **out) {
+static MUST parse_branches(struct parser *p, struct node **out) {
     static const char *const ends[] = {"endif", "elif", "else", NULL};
     for (;;) {
         if (!parse_node(p, N_IF, out) || !parse_next(p)) return false;
@@ -196,12 +204,20 @@ static MUST parse_if(struct parser *p, struct node **out) {
     }
 }
 
+static MUST parse_if(struct parser *p, struct node **out) {
+    const struct node *unknown = p->unknown;
+    bool ok = parse_branches(p, out);
+    p->unknown = unknown;
+    return ok;
+}
+
 static MUST parse_for(struct parser *p, struct node **out) {
     static const char *const ends[] = {"endfor", "else", NULL};
     if (!parse_node(p, N_FOR, out) || !parse_next(p)) return false;
     struct node *n = *out;
     if (!parse_target(p, TUPLE_IN, &n->a) || !word(p, "in")) return false;
     if (!parse_tuple(p, TUPLE_NO_COND | TUPLE_RECURSIVE, &n->b)) return false;
+    const struct node *unknown = p->unknown;
     if (parse_is_name(p, "if")) {
         if (!parse_next(p) || !parse_expression(p, true, &n->e)) return false;
     }
@@ -213,8 +229,8 @@ static MUST parse_for(struct parser *p, struct node **out) {
     if (!block_end(p) || !parse_until(p, ends, &n->c)) return false;
     p->n_loop--;
     bool has_else = parse_is_name(p, "else");
-    if (!parse_next(p)) return false;
-    return !has_else || parse_block(p, "endfor", &n->d);
+    if (!parse_next(p) || (has_else && !parse_block(p, "endfor", &n->d))) return false;
+    return parse_known(p, unknown);
 }
 
 static MUST parse_set(struct parser *p, struct node **out) {
@@ -223,7 +239,9 @@ static MUST parse_set(struct parser *p, struct node **out) {
     if (!parse_target(p, TUPLE_SPACE, &n->a)) return false;
     if (parse_is_op(p, '=')) return parse_next(p) && parse_tuple(p, TUPLE_PLAIN, &n->b);
     n->kind = N_CAPTURE;
-    return parse_filters(p, NULL, false, &n->b) && parse_block(p, "endset", &n->c);
+    const struct node *unknown = p->unknown;
+    return parse_filters(p, NULL, false, &n->b) && parse_block(p, "endset", &n->c) &&
+           parse_known(p, unknown);
 }
 
 static MUST parse_params(struct parser *p, struct node **out) {
@@ -252,12 +270,13 @@ static MUST parse_params(struct parser *p, struct node **out) {
 static MUST parse_function(struct parser *p, const char *end, struct node *n) {
     unsigned n_loop = p->n_loop;
     uint16_t spoken = p->spoken;
+    const struct node *unknown = p->unknown;
     p->n_loop = 0;
     p->spoken = 0;
-    bool ok = parse_block(p, end, &n->c);
+    bool ok = parse_block(p, end, &n->c) && parse_known(p, unknown);
     n->op = p->spoken;
     p->n_loop = n_loop;
-    p->spoken = spoken;
+    p->spoken |= spoken;
     return ok;
 }
 
@@ -281,8 +300,10 @@ static MUST parse_caller(struct parser *p, struct node **out) {
 }
 
 static MUST parse_filtered(struct parser *p, struct node **out) {
+    const struct node *unknown = p->unknown;
     if (!parse_node(p, N_FILTERED, out) || !parse_next(p)) return false;
-    return parse_filters(p, NULL, true, &(*out)->b) && parse_block(p, "endfilter", &(*out)->c);
+    return parse_filters(p, NULL, true, &(*out)->b) && parse_block(p, "endfilter", &(*out)->c) &&
+           parse_known(p, unknown);
 }
 
 static MUST parse_with(struct parser *p, struct node **out) {
@@ -295,7 +316,8 @@ static MUST parse_with(struct parser *p, struct node **out) {
         target = &(*target)->next;
         value = &(*value)->next;
     }
-    return parse_block(p, "endwith", &n->c);
+    const struct node *unknown = p->unknown;
+    return parse_block(p, "endwith", &n->c) && parse_known(p, unknown);
 }
 
 static MUST parse_scope(struct parser *p, struct node **out, bool is_block) {
@@ -376,6 +398,7 @@ static MUST compile(struct parser *p, const char *text, size_t len) {
         if (!parse_symbol(p, &name, sym)) return false;
     }
     if (!lex_open(&p->lex, &p->t->pool, text, len, p->e) || !parse_body(p, &body)) return false;
+    if (!parse_known(p, NULL)) return false;
     p->t->body = body;
     return true;
 }

@@ -57,25 +57,26 @@ static MUST dotted_attr(struct vm *vm, const struct value *item, const struct va
     return true;
 }
 
-/* What an item is compared by: itself or an attribute, in small letters unless case matters. */
+/* What an item is compared by: itself or an attribute, in small letters unless case matters. otherwise: as
+ * for dotted_attr(). */
 static MUST sort_key(struct vm *vm, const struct value *item, const struct value *attribute,
-                     bool is_cased, struct value *out) {
+                     const struct value *otherwise, bool is_cased, struct value *out) {
     struct args none = {0};
     struct value name = value_text("lower");
     bool has = given(attribute) && attribute->kind != V_NONE;
     *out = *item;
-    if (has && !dotted_attr(vm, item, attribute, NULL, out)) return false;
+    if (has && !dotted_attr(vm, item, attribute, otherwise, out)) return false;
     if (is_cased || out->kind != V_STR) return true;
     struct value text = *out;
     return call_builtin(vm, str_method_find(&name), &text, &none, out);
 }
 
 static MUST item_keys(struct vm *vm, const struct list *l, const struct value *attribute,
-                      bool is_cased, struct list **out) {
+                      const struct value *otherwise, bool is_cased, struct list **out) {
     if (!list_new(vm, l->n, out)) return false;
     for (size_t i = 0; i < l->n; i++) {
         struct value key;
-        if (!sort_key(vm, &l->item[i], attribute, is_cased, &key)) return false;
+        if (!sort_key(vm, &l->item[i], attribute, otherwise, is_cased, &key)) return false;
         if (!list_add(vm, *out, key)) return false;
     }
     return true;
@@ -97,7 +98,7 @@ static MUST item_tuples(struct vm *vm, const struct list *l, const struct value 
                 part = value_part(attribute, at, end - at);
                 at = end;
             }
-            if (!sort_key(vm, &l->item[i], &part, is_cased, &key)) return false;
+            if (!sort_key(vm, &l->item[i], &part, NULL, is_cased, &key)) return false;
             if (!list_add(vm, parts, key)) return false;
             at++;
         }
@@ -179,7 +180,7 @@ static MUST filter_dictsort(struct vm *vm, struct call *c, struct value *out) {
             return false;
         if (!list_add(vm, by, by_value ? d->val[i] : d->key[i])) return false;
     }
-    if (!item_keys(vm, by, &none, flag(&c->arg[0], false), &key)) return false;
+    if (!item_keys(vm, by, &none, NULL, flag(&c->arg[0], false), &key)) return false;
     *out = value_list(V_LIST, l);
     return sort_list(vm, l, key, flag(&c->arg[2], false));
 }
@@ -258,7 +259,7 @@ static MUST filter_extreme(struct vm *vm, struct call *c, struct value *out) {
     size_t best = 0;
     int sign = c->name[1] == 'a' ? 1 : -1;  // max, min
     if (!copy_items(vm, &c->self, &l)) return false;
-    if (!item_keys(vm, l, &c->arg[1], flag(&c->arg[0], false), &key)) return false;
+    if (!item_keys(vm, l, &c->arg[1], NULL, flag(&c->arg[0], false), &key)) return false;
     for (size_t i = 1; i < l->n; i++) {
         int order;
         if (!value_order(vm, &key->item[i], &key->item[best], c->name, &order)) return false;
@@ -273,7 +274,7 @@ static MUST filter_unique(struct vm *vm, struct call *c, struct value *out) {
     struct dict *seen;
     if (!copy_items(vm, &c->self, &l) || !list_new(vm, 0, &kept) || !dict_new(vm, &seen))
         return false;
-    if (!item_keys(vm, l, &c->arg[1], flag(&c->arg[0], false), &key)) return false;
+    if (!item_keys(vm, l, &c->arg[1], NULL, flag(&c->arg[0], false), &key)) return false;
     for (size_t i = 0; i < l->n; i++) {
         struct value *before;
         if (!dict_find(vm, seen, &key->item[i], &before)) return false;
@@ -310,7 +311,8 @@ static MUST filter_rows(struct vm *vm, struct call *c, struct value *out) {
         size_t want = is_batch ? n : each + (k < longer);
         if (!list_new(vm, want + 1, &row)) return false;
         for (size_t i = 0; i < want && at < l->n; i++) row->item[row->n++] = l->item[at++];
-        bool is_short = is_batch ? row->n < n : longer && k >= longer;
+        bool is_short =
+            is_batch ? row->n < n : k >= longer;  // of rows alike each, as jinja2 has it
         while (has_fill && is_short) {
             if (!list_add(vm, row, c->arg[1])) return false;
             is_short = is_batch && row->n < n;
@@ -394,21 +396,18 @@ static MUST filter_select(struct vm *vm, struct call *c, struct value *out) {
 /* Groups in the order of their keys: (grouper, list). */
 static MUST filter_groupby(struct vm *vm, struct call *c, struct value *out) {
     struct list *l, *key, *groups, *members = NULL;
-    bool is_cased = flag(&c->arg[2], false);
-    if (!copy_items(vm, &c->self, &l) || !item_keys(vm, l, &c->arg[0], is_cased, &key))
-        return false;
-    for (size_t i = 0; i < l->n && given(&c->arg[1]); i++) {
-        if (key->item[i].kind == V_UNDEFINED) key->item[i] = c->arg[1];
-    }
+    bool is_cased = flag(&c->arg[2], false), has = given(&c->arg[1]) && c->arg[1].kind != V_NONE;
+    const struct value *otherwise = has ? &c->arg[1] : NULL;
+    if (!copy_items(vm, &c->self, &l)) return false;
+    if (!item_keys(vm, l, &c->arg[0], otherwise, is_cased, &key)) return false;
     if (!sort_list(vm, l, key, false) || !list_new(vm, 0, &groups)) return false;
     struct value last = value_of(V_MISSING);
     for (size_t i = 0; i < l->n; i++) {
         struct value k, shown;
         struct list *pair;
         bool same = false;
-        if (!sort_key(vm, &l->item[i], &c->arg[0], is_cased, &k)) return false;
-        if (!sort_key(vm, &l->item[i], &c->arg[0], true, &shown)) return false;
-        if (k.kind == V_UNDEFINED && given(&c->arg[1])) k = shown = c->arg[1];
+        if (!sort_key(vm, &l->item[i], &c->arg[0], otherwise, is_cased, &k)) return false;
+        if (!sort_key(vm, &l->item[i], &c->arg[0], otherwise, true, &shown)) return false;
         if (members && !value_equal(vm, &last, &k, &same)) return false;
         if (!same) {
             if (!list_new(vm, 2, &pair) || !list_new(vm, 0, &members)) return false;

@@ -156,26 +156,29 @@ static MUST str_splits(struct vm *vm, struct call *c, struct value *out) {
     return ok;
 }
 
+size_t str_line(const struct value *s, size_t at, size_t *next) {
+    int32_t cp;
+    for (size_t n; at < s->len; at += n) {
+        n = utf8_step(s->s + at, s->len - at, &cp);
+        bool is_end = (cp >= '\n' && cp <= '\r') || (cp >= 0x1c && cp <= 0x1e) || cp == 0x85 ||
+                      cp == 0x2028 || cp == 0x2029;
+        if (!is_end) continue;
+        *next = at + n;
+        if (cp == '\r' && *next < s->len && s->s[*next] == '\n') ++*next;
+        return at;
+    }
+    *next = at;
+    return at;
+}
+
 static MUST str_splitlines(struct vm *vm, struct call *c, struct value *out) {
     const struct value *s = &c->self;
     bool keep = given(&c->arg[0]) && value_truth(&c->arg[0]);
     struct list *l;
     if (!vm_charge(vm, COST_CHAR * (size_t)s->len) || !list_new(vm, 0, &l)) return false;
-    for (size_t at = 0; at < s->len;) {
-        size_t end = at, next;
-        int32_t cp = 0;
-        for (next = at; next < s->len; end = next) {
-            next += utf8_step(s->s + next, s->len - next, &cp);
-            if ((cp >= '\n' && cp <= '\r') || (cp >= 0x1c && cp <= 0x1e) || cp == 0x85 ||
-                cp == 0x2028 || cp == 0x2029) {
-                break;
-            }
-            cp = 0;
-        }
-        if (cp == '\r' && next < s->len && s->s[next] == '\n') next++;
-        size_t len = keep || !cp ? next - at : end - at;
-        if (!list_add(vm, l, value_part(s, at, len))) return false;
-        at = next;
+    for (size_t at = 0, next; at < s->len; at = next) {
+        size_t end = str_line(s, at, &next);
+        if (!list_add(vm, l, value_part(s, at, (keep ? next : end) - at))) return false;
     }
     *out = value_list(V_LIST, l);
     return true;
@@ -288,6 +291,10 @@ static bool is_ascii(int32_t cp) {
     return cp >= 0 && cp < 0x80;
 }
 
+static bool is_printable(int32_t cp) {
+    return cp >= 0 && unicode_is_printable(cp);
+}
+
 static MUST str_is(struct vm *vm, struct call *c, struct value *out) {
     static const struct {
         const char *name;
@@ -296,7 +303,7 @@ static MUST str_is(struct vm *vm, struct call *c, struct value *out) {
     } known[] = {{"isalpha", is_alpha, false},   {"isdigit", is_digit, false},
                  {"isnumeric", is_digit, false}, {"isdecimal", is_digit, false},
                  {"isalnum", is_alnum, false},   {"isspace", py_is_space, false},
-                 {"isascii", is_ascii, true}};
+                 {"isascii", is_ascii, true},    {"isprintable", is_printable, true}};
     if (!vm_charge(vm, COST_CHAR * (size_t)c->self.len)) return false;
     for (size_t k = 0; k < sizeof known / sizeof *known; k++) {
         if (strcmp(known[k].name, c->name) != 0) continue;
@@ -308,6 +315,34 @@ static MUST str_is(struct vm *vm, struct call *c, struct value *out) {
         }
         *out = value_bool(yes);
     }
+    return true;
+}
+
+static MUST str_is_title(struct vm *vm, struct call *c, struct value *out) {
+    bool is_within = false, any = false, yes = true;
+    if (!vm_charge(vm, COST_CHAR * (size_t)c->self.len)) return false;
+    for (size_t i = 0; i < c->self.len && yes;) {
+        int32_t cp;
+        i += utf8_step(c->self.s + i, c->self.len - i, &cp);
+        bool is_upper = cp >= 0 && unicode_is_upper(cp), is_lower = cp >= 0 && unicode_is_lower(cp);
+        yes = is_within ? !is_upper : !is_lower;
+        is_within = is_upper || is_lower;
+        any = any || is_within;
+    }
+    *out = value_bool(yes && any);
+    return true;
+}
+
+static MUST str_is_identifier(struct vm *vm, struct call *c, struct value *out) {
+    const struct value *s = &c->self;
+    bool yes = s->len && !(s->s[0] >= '0' && s->s[0] <= '9');
+    if (!vm_charge(vm, COST_CHAR * (size_t)s->len)) return false;
+    for (size_t i = 0; i < s->len && yes;) {
+        int32_t cp;
+        i += utf8_step(s->s + i, s->len - i, &cp);
+        yes = cp == '_' || is_alnum(cp);
+    }
+    *out = value_bool(yes);
     return true;
 }
 
@@ -432,6 +467,23 @@ static MUST str_pad(struct vm *vm, struct call *c, struct value *out) {
     return true;
 }
 
+static MUST str_expand(struct vm *vm, struct call *c, struct value *out) {
+    const struct value *s = &c->self;
+    struct text t = {0};
+    int64_t size, column = 0;
+    if (!want_int(vm, c, 0, 8, &size) || !vm_charge(vm, COST_CHAR * (size_t)s->len)) return false;
+    for (size_t i = 0, n; i < s->len; i += n) {
+        int32_t cp;
+        n = utf8_step(s->s + i, s->len - i, &cp);
+        struct value one = value_part(s, i, n);
+        int64_t pad = size > 0 ? size - column % size : 0;
+        column = cp == '\n' || cp == '\r' ? 0 : column + (cp == '\t' ? pad : 1);
+        if (cp == '\t' ? !text_pad(vm, &t, " ", 1, pad) : !text_add(vm, &t, &one)) return false;
+    }
+    *out = text_value(&t);
+    return true;
+}
+
 static MUST str_format(struct vm *vm, struct call *c, struct value *out) {
     return format_braces(vm, &c->self, c->args, out);
 }
@@ -443,6 +495,7 @@ const struct builtin *str_method_find(const struct value *name) {
         {"center", "width _fill", str_pad},
         {"count", "!_sub _start _end", str_count},
         {"endswith", "!_suffix _start _end", str_starts},
+        {"expandtabs", "tabsize", str_expand},
         {"find", "!_sub _start _end", str_finds},
         {"format", "*", str_format},
         {"index", "!_sub _start _end", str_finds},
@@ -451,9 +504,12 @@ const struct builtin *str_method_find(const struct value *name) {
         {"isascii", "", str_is},
         {"isdecimal", "", str_is},
         {"isdigit", "", str_is},
+        {"isidentifier", "", str_is_identifier},
         {"islower", "", str_is_case},
         {"isnumeric", "", str_is},
+        {"isprintable", "", str_is},
         {"isspace", "", str_is},
+        {"istitle", "", str_is_title},
         {"isupper", "", str_is_case},
         {"join", "!_items", str_join},
         {"ljust", "!_width _fill", str_pad},
@@ -518,10 +574,24 @@ static MUST dict_copy(struct vm *vm, struct call *c, struct value *out) {
     return true;
 }
 
+static MUST list_copy(struct vm *vm, struct call *c, struct value *out) {
+    struct list *l;
+    if (!list_new(vm, c->self.list->n, &l)) return false;
+    for (size_t i = 0; i < c->self.list->n; i++) {
+        if (!list_add(vm, l, c->self.list->item[i])) return false;
+    }
+    *out = value_list(V_LIST, l);
+    return true;
+}
+
+/* index and count; the former between two places, from the end where they are negative. */
 static MUST list_search(struct vm *vm, struct call *c, struct value *out) {
     const struct list *l = c->self.list;
-    int64_t n = 0;
-    for (size_t i = 0; i < l->n; i++) {
+    int64_t n = 0, size = (int64_t)l->n, from, to;
+    if (!want_int(vm, c, 1, 0, &from) || !want_int(vm, c, 2, size, &to)) return false;
+    if (from < 0) from = from < -size ? 0 : from + size;
+    if (to < 0) to = to < -size ? 0 : to + size;
+    for (size_t i = (size_t)from; i < l->n && (int64_t)i < to; i++) {
         bool same;
         if (!value_equal(vm, &l->item[i], &c->arg[0], &same)) return false;
         n += same;
@@ -562,8 +632,9 @@ static const struct builtin dict_table[] = {
 };
 
 static const struct builtin list_table[] = {
-    {"index", "!_value", list_search},
+    {"index", "!_value _start _end", list_search},
     {"count", "!_value", list_search},
+    {"copy", "", list_copy},
     {"append", "*", refuse},
     {"extend", "*", refuse},
     {"insert", "*", refuse},
