@@ -24,9 +24,10 @@ sub json { my $raw = slurp(shift); return defined $raw ? decode_json($raw) : und
 sub hex_of { my $s = shift; utf8::encode($s) if utf8::is_utf8($s); return unpack 'H*', $s }
 sub brief { my $s = shift; return length $s > 70 ? substr($s, 0, 70) . '...' : $s }
 
-# The checks of one vocabulary: [name, command, answer wanted, other answer allowed or undef].
+# The checks of one vocabulary: [name, command, answer wanted, other answer allowed or undef]. lost: bytes that it has no
+# token for.
 sub expected_checks {
-    my ($name, $texts, $spm) = @_;
+    my ($name, $texts, $marks, $lost) = @_;
     my $j = json("$data/$name.expected.json") or return;
     my @checks;
     for my $c (@{$j->{cases}}) {
@@ -36,8 +37,10 @@ sub expected_checks {
         push @checks, ["$c->{tag} plain", "encode - $hex", "@{$c->{plain}}"],
             ["$c->{tag} special", "encode bs $hex", "@{$c->{special}}"],
             ["$c->{tag} detok", "decode t @{$c->{plain}}", $back];
-        # Untidied, the bytes of the text itself come back; SentencePiece cannot tell U+2581 from a space.
-        push @checks, ["$c->{tag} raw", "decode - @{$c->{plain}}", $hex, $spm ? $back : undef];
+        # Untidied, the bytes of the text itself come back, of those that there are; where U+2581 stands for a space the
+        # two cannot be told apart.
+        my $raw = join '', grep { !$lost->{$_} } $hex =~ /../g;
+        push @checks, ["$c->{tag} raw", "decode - @{$c->{plain}}", $hex, $marks ? $back : $raw];
     }
     return @checks;
 }
@@ -64,6 +67,18 @@ sub hf_checks {
     return @checks;
 }
 
+# The bytes that a vocabulary of letters for bytes has no token for: ids cannot say them.
+sub lost_bytes {
+    my ($to, $from) = @_;
+    my %lost;
+    for my $byte (map { sprintf '%02x', $_ } 0 .. 255) {
+        print $to "encode - $byte\n";
+        $to->flush;
+        $lost{$byte} = 1 if (<$from> // '') eq "\n";
+    }
+    return \%lost;
+}
+
 # Run the commands of all checks through one driver; the verdict of each check.
 sub run {
     my ($name, $texts, $hf) = @_;
@@ -71,10 +86,11 @@ sub run {
     my $hello = <$from> // '';
     my ($kind, $bos) = $hello =~ /^tokenizer (\S+) bos=(-?\d+)/;
     $kind //= '?';
-    my @checks = (expected_checks($name, $texts, $kind eq 'llama'), pair_checks($name),
+    local $SIG{PIPE} = 'IGNORE';
+    my $lost = $kind =~ /^gpt2/ ? lost_bytes($to, $from) : {};
+    my @checks = (expected_checks($name, $texts, $kind !~ /^gpt2/, $lost), pair_checks($name),
                   hf_checks($name, $hf, $bos // -1));
     my @wrong;
-    local $SIG{PIPE} = 'IGNORE';
     for my $c (@checks) {
         print $to "$c->[1]\n";
         $to->flush;

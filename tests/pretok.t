@@ -35,6 +35,8 @@ my %cut = (
     'smollm'    => [qr/\p{N}/, $gpt2],
     'default'   => [qr/[\p{P}\$\+<=>\^~\|]+/, $gpt2, qr/\p{N}+/, qr/[0-9][0-9][0-9]/],
     'gemma4'    => [qr/[^\n]+|[\n]+/],
+    'bloom'     => [qr/ ?[^(\s|.,!?…。，、।۔،)]+/],
+    'viking'    => [qr/ ?[^(\s|.,!?…。，、।۔،)]+/, qr/\p{N}/],
     'falcon'    => [qr/[\p{P}\$\+<=>\^~\|`]+/, $gpt2, qr/[0-9][0-9][0-9]/],
     'deepseek-llm' => [qr/[\r\n]/, qr/\s?[\p{Lu}\p{Ll}\p{Lt}]+/, qr/\s?[!-\/:-~！-／：-～‘-‟　-。]+/, qr/\s+\z/, $han, qr/\p{N}+/],
     'deepseek-coder' => [qr/[\r\n]/, qr/\s?\p{L}+/, qr/\s?\p{P}+/, $han, qr/\p{N}/],
@@ -66,7 +68,7 @@ sub words {
 
 # Characters of every class that a pattern tells apart, all of them old enough for any Unicode table.
 my @plain = (split("", "aAzZsStTmMdDrRvVlLeE019 .,!?/+<=>^~|`_-("), q('), q("), q($), q( ), q( ), "\n", "\r", "\t", "\n");
-my @rare = (split('', 'éÉßǅλΩжЖʰªא中文日ー世がカ한글ࠀԱეⅧ½²३٣１ＡａʼⅣ’“—…。、！～€£©°÷×☃'), "\x{301}", "\x{93f}", "\x{20dd}", "\x{200b}", "\x{ad}",
+my @rare = (split('', 'éÉßǅλΩжЖʰªא中文日ー世がカ한글ࠀԱეⅧ½²३٣１ＡａʼⅣ’“—…。，、।۔،！～€£©°÷×☃'), "\x{301}", "\x{93f}", "\x{20dd}", "\x{200b}", "\x{ad}",
     "\x{0}", "\x{1}", "\x{7f}", "\x{a0}", "\x{85}", "\x{2003}", "\x{3000}", "\x{2028}", "\x{1680}", "\x{feff}", "\x{e000}", "\x{1f600}",
     "\x{10400}", "\x{10428}", "\x{20000}", "\x{1f1e9}", "\x{200d}", "\x{b}");
 srand 20261129;

@@ -44,6 +44,8 @@ static void check_words(void) {
     check("gpt-4o", "DON'T stopNow'LL", "DON'T| stop|Now'LL");
     check("smollm", "in 1984  x1", "in| |1|9|8|4| | x|1");
     check("falcon", "a+b == 12345  (x)", "a|+|b| |==| |123|45|  |(|x|)");
+    check("bloom", "Hei, a1'b  12 (x)…\n!", "Hei|,| a1'b| | 12| (|x|)…\n!");
+    check("viking", "x12, 3", "x|1|2|,| |3");
     check("default", "a+b `x` it's 12345\t\n c (y)",
           "a|+|b| `|x|`| it|'|s| |123|45|\t\n| c| |(|y|)");
     check("gemma4", "a b\n\n c!\r\n", "a b|\n\n| c!\r|\n");
@@ -68,18 +70,23 @@ static const struct {
      "gpt-2 phi-2 mpt olmo jais gigachat a.x-4.0 mellum exaone4"},
     {{.cut = PRETOK_GPT2}, "trillion granite-docling"},
     {{.cut = PRETOK_QWEN2},
-     "qwen2 deepseek-r1-qwen kormo hunyuan grok-2 bailingmoe bailingmoe2 llada-moe"},
+     "qwen2 deepseek-r1-qwen kormo hunyuan grok-2 bailingmoe bailingmoe2 llada-moe "
+     "solar-open"},
     {{.cut = PRETOK_QWEN2, .tidy = true}, "megrez stablelm2"},
     {{.cut = PRETOK_QWEN35}, "qwen35"},
     {{.cut = PRETOK_SEED}, "seed-coder"},
-    {{.cut = PRETOK_GPT4O}, "gpt-4o llama4 kanana2 minimax-m2"},
+    {{.cut = PRETOK_GPT4O}, "gpt-4o llama4 kanana2 minimax-m2 talkie"},
     {{.cut = PRETOK_DIGITS_GPT2}, "smollm command-r"},
-    {{.cut = PRETOK_DIGITS_GPT2, .tidy = true}, "starcoder refact codeshell exaone minerva-7b"},
+    {{.cut = PRETOK_DIGITS_GPT2, .tidy = true},
+     "starcoder refact codeshell exaone minerva-7b mellum2"},
+    {{.cut = PRETOK_BLOOM}, "poro-chat"},
+    {{.cut = PRETOK_BLOOM, .tidy = true}, "bloom gpt3-finnish"},
+    {{.cut = PRETOK_VIKING}, "viking"},
     {{.cut = PRETOK_FALCON, .tidy = true}, "falcon"},
     {{.cut = PRETOK_DEFAULT, .tidy = true}, "default"},
     {{.cut = PRETOK_DEEPSEEK}, "deepseek-llm"},
     {{.cut = PRETOK_DEEPSEEK_CODER}, "deepseek-coder"},
-    {{.cut = PRETOK_DEEPSEEK3}, "deepseek-v3 hunyuan-dense joyai-llm"},
+    {{.cut = PRETOK_DEEPSEEK3}, "deepseek-v3 hunyuan-dense joyai-llm hy_v4"},
     {{.cut = PRETOK_LINES, .tidy = true, .bos = true, .marks = true}, "gemma4"},
 };
 

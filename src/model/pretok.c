@@ -242,6 +242,20 @@ static size_t marks_but(const uint8_t *s, size_t len, int32_t left_out) {
     }
 }
 
+/* ?[^(\s|.,!?…。，、।۔،)]+ , with the space: all but what ends sentences and their parts */
+static size_t bloom_words(const uint8_t *s, size_t len) {
+    static const int32_t ends[] = {'(',    ')',    '|',    '.',    ',',   '!',   '?',
+                                   0x2026, 0x3001, 0x3002, 0xff0c, 0x964, 0x6d4, 0x60c};
+    size_t from = s[0] == ' ', at = from;
+    for (;;) {
+        struct step p = peek(s, len, at);
+        bool is_end = !p.len || p.is & SPACES;
+        for (size_t i = 0; i < sizeof ends / sizeof *ends && !is_end; i++) is_end = p.cp == ends[i];
+        if (is_end) return at > from ? at : 0;
+        at += p.len;
+    }
+}
+
 /* [\p{P}\$\+<=>\^~\|`]+ */
 static size_t falcon_marks(const uint8_t *s, size_t len) {
     return marks_but(s, len, -1);
@@ -403,6 +417,8 @@ static const struct stage stages[N_PRETOK_CUT][PRETOK_STAGES] = {
     [PRETOK_TEKKEN] = {{next_tekken, 0}},
     [PRETOK_GPT4O] = {{next_gpt4o, 0}},
     [PRETOK_DIGITS_GPT2] = {{a_number, APART}, {next_gpt2, 0}},
+    [PRETOK_BLOOM] = {{bloom_words, APART}},
+    [PRETOK_VIKING] = {{bloom_words, APART}, {a_number, APART}},
     [PRETOK_FALCON] = {{falcon_marks, APART}, {next_gpt2, 0}, {three_digits, APART}},
     [PRETOK_DEFAULT] = {{default_marks, APART},
                         {next_gpt2, 0},
