@@ -11,7 +11,7 @@ enum { FILE_MOST = 64 << 20 };
 struct render_conf {
     const char *tokenizer, *messages, *template, *tools;
     int think;
-    bool is_bare, is_json;
+    bool is_bare, is_exact, is_json;
 };
 
 #define AT(field) offsetof(struct render_conf, field)
@@ -25,6 +25,9 @@ static const struct opt render_opt[] = {
     {"--tools", OPT_TEXT, AT(tools), "FILE.json", "the tools that the model may call", 0, 0, NULL},
     {"--no-generation-prompt", OPT_FLAG, AT(is_bare), NULL, "without the beginning of an answer", 0,
      0, NULL},
+    {"--as-given", OPT_FLAG, AT(is_exact), NULL,
+     "the messages reach the template as they are, also in forms that it does not take", 0, 0,
+     NULL},
     {"--think", OPT_CHOICE, AT(think), "auto|on|off",
      "whether a thinking model thinks first (auto: as its template does)", 0, 0, NULL},
     {"--json", OPT_FLAG, AT(is_json), NULL, "one JSON object: text, ids, count", 0, 0, NULL},
@@ -90,7 +93,8 @@ static MUST render_input(const struct render_conf *c, const struct setup *s,
                                                   : NULL,
                              .extra = is_object ? root : NULL,
                              .add_generation_prompt = true,
-                             .think = (enum chat_think)c->think};
+                             .think = (enum chat_think)c->think,
+                             .is_exact = c->is_exact};
     struct chat *chat = NULL;
     struct chat_prompt p = {0};
     if (is_object && !json_want_bool(root, "add_generation_prompt", &r.add_generation_prompt, e)) {

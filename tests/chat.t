@@ -49,6 +49,13 @@ $r = render('--messages', $messages, '--template', file('no.jinja', "{{ raise_ex
          '--tools', "$dir/tools.json");
 is($r->{out}, "Be brief.\n\nHi <|im_end|>", 'a system text on a template without that role');
 like($r->{err}, qr/tools are not in the prompt.*no system role/s, 'which is said, and that there are no tools');
+my @parts = ('--messages', file('parts.json', '[{"role":"user","content":[{"type":"text","text":"a"},{"type":"text","text":"b"}]}]'),
+             '--template', file('prints.jinja', '{{ messages[0].content }}'));
+is(render(@parts)->{out}, "a\nb", 'parts are texts for a template that would print them as they are');
+is(render(@parts, '--as-given')->{out}, "[{'type': 'text', 'text': 'a'}, {'type': 'text', 'text': 'b'}]", '--as-given: as they are');
+$r = render('--messages', $messages, '--as-given', '--template', file('no.jinja', "{{ raise_exception('no such role') if messages[0].role == 'system' }}"));
+is($r->{status}, 4, '--as-given: what a template refuses');
+like($r->{err}, qr/no such role/, 'and says so');
 $r = render('--messages', file('tools.o.json', '{"messages":[{"role":"user","content":"a"}],"tools":[{"name":"g"}]}'), '--template', $template);
 like($r->{out}, qr/"name": "g"/, 'tools beside the messages');
 is($r->{err}, '', 'and nothing to be said');

@@ -3,10 +3,13 @@
  * {now, defaults, cases}. Every case prints a line, "ok NAME" or "not ok NAME: ..". Exit 3: a file that
  * cannot be read.
  *
- * A prompt must be jinja2's. Where it is another one, and says so, it must have reason to: a system text
- * stands in a user's turn only where jinja2's prompt has none of it, or there is none; arguments of calls are
- * JSON only where jinja2 fails on the object, or prints it as Python does. OpenAI's other forms are tried,
- * too, and must give the same: calls with arguments as a text, contents as a list of one part. */
+ * With the messages as they are given, a prompt must be jinja2's to the byte. As users get it, too, but for
+ * what it has reason to: a system text stands in a user's turn only where jinja2's prompt has none of it, or
+ * there is none; arguments of calls are JSON only where jinja2 fails on the object, or prints it as Python
+ * does. OpenAI's other forms are tried, too, and must give the same: calls with arguments as a text, contents
+ * as a list of one part.
+ * Messages that are given in such forms, which many templates print as Python's lists, leave out or refuse,
+ * must give what the template makes of them in the plain form, or say as much. */
 #include "golden_json.h"
 #include "model/chat.h"
 #include "toy_vocab.h"
@@ -28,11 +31,14 @@ static bool is_part(const char *s, const char *text, char next) {
     return (s > text && isalnum((unsigned char)s[-1])) || isalnum((unsigned char)next);
 }
 
+enum { LEAST = 3 };  // bytes of a word that does not stand in a prompt by chance
+
 /* words: not as a part of longer ones. */
 static bool has(const char *text, struct json_chars what, bool words) {
     while (what.len && strchr(" \t\r\n", *what.s)) what.s++, what.len--;
     while (what.len && strchr(" \t\r\n", what.s[what.len - 1])) what.len--;
     const char *s = text, *end = text + strlen(text);
+    if (words && what.len < LEAST) return false;
     while (what.len && (s = memmem(s, (size_t)(end - s), what.s, what.len)) && words &&
            is_part(s, text, s[what.len])) {
         s++;
@@ -68,53 +74,259 @@ static const char *fault(const struct chat_prompt *p, const struct json_value *m
                          struct json_chars want) {
     const char *text = p->text.text;
     if (p->is_merged) {
-        bool has_texts =
-            has_all(text, messages, "system", false) && has_all(text, messages, "user", false);
-        bool is_kept = want.s && has_all(want.s, messages, "system", true);
+        bool takes_texts = !want.s || has_all(want.s, messages, "user", false);
+        bool has_texts = has_all(text, messages, "system", false) &&
+                         (!takes_texts || has_all(text, messages, "user", false));
+        bool has_system = want.s && has_all(want.s, messages, "system", true);
         if (!has_texts) return "a text is not in it";
-        return is_kept ? "jinja2 has the system text" : NULL;
+        return has_system ? "jinja2 has the system text" : NULL;
     }
     if (want.s && !strstr(want.s, "{'")) return "another prompt";
     if (!has_calls(messages)) return "it should fail";
-    return strstr(text, "{\"") || strstr(text, "{\\\"") ? NULL : "no arguments";
+    bool has_arguments = strstr(text, "{\"") || strstr(text, "{\\\"") || strstr(text, "{}");
+    return has_arguments || p->is_callless ? NULL : "no arguments";
+}
+
+/* --- the plain form of messages --- */
+
+static void print(FILE *to, const struct json_value *v) {
+    char *text;
+    size_t len;
+    struct err e;
+    if (!json_print(v, &text, &len, &e)) exit(3);
+    fwrite(text, 1, len, to);
+    free(text);
+}
+
+static bool is_parts(const struct json_value *content) {
+    struct json_iter at;
+    const struct json_value *part;
+    bool all = json_kind(content) == JSON_ARRAY;
+    for (json_members(&at, all ? content : NULL); json_next(&at, NULL, &part);) {
+        all = all && json_kind(part) == JSON_OBJECT;
+    }
+    return all;
+}
+
+/* A list of parts as one text, a part a line; nothing, or null, as an empty one. */
+static void put_content(FILE *to, const struct json_value *content) {
+    static char joined[1 << 20];
+    struct json_iter at;
+    const struct json_value *part;
+    struct json_chars text;
+    struct json j;
+    size_t n = 0;
+    bool is_list = is_parts(content);
+    if (content && !is_list && json_kind(content) != JSON_NULL) {
+        print(to, content);
+        return;
+    }
+    for (json_members(&at, is_list ? content : NULL); json_next(&at, NULL, &part);) {
+        if (!json_chars_of(json_find(part, "text"), &text)) continue;
+        if (n + text.len + 1 >= sizeof joined) exit(3);
+        if (n) joined[n++] = '\n';
+        memcpy(joined + n, text.s, text.len);
+        n += text.len;
+    }
+    json_file(&j, to);
+    json_string(&j, joined, n);
+}
+
+/* Arguments that are JSON of an object as that object, wherever they stand. */
+static void put_plain(FILE *to, const struct json_value *v) {
+    struct json_iter at;
+    struct json_chars key, text;
+    const struct json_value *item;
+    struct json_doc *d = NULL;
+    struct err e;
+    char end = json_kind(v) == JSON_OBJECT ? '}' : ']';
+    bool is_more = false;
+    if (json_kind(v) != JSON_OBJECT && json_kind(v) != JSON_ARRAY) {
+        print(to, v);
+        return;
+    }
+    fputc(end == '}' ? '{' : '[', to);
+    for (json_members(&at, v); json_next(&at, &key, &item); is_more = true) {
+        struct json j;
+        if (is_more) fputc(',', to);
+        if (end == '}') {
+            json_file(&j, to);
+            json_string(&j, key.s, key.len);
+            fputc(':', to);
+        }
+        bool is_text = end == '}' && !strcmp(key.s, "arguments") && json_chars_of(item, &text);
+        if (is_text && json_read(&d, text.s, text.len, FILE_MOST, &e) &&
+            json_kind(json_root(d)) == JSON_OBJECT) {
+            fwrite(text.s, 1, text.len, to);
+        } else {
+            put_plain(to, item);
+        }
+        json_free(d);
+        d = NULL;
+    }
+    fputc(end, to);
+}
+
+static void put_plain_message(FILE *to, const struct json_value *m) {
+    struct json_iter at;
+    struct json_chars key;
+    const struct json_value *item;
+    fputs("{\"content\":", to);
+    put_content(to, json_find(m, "content"));
+    for (json_members(&at, m); json_next(&at, &key, &item);) {
+        bool is_developer = !strcmp(key.s, "role") && !strcmp(text_at(m, "role").s, "developer");
+        struct json j;
+        if (!strcmp(key.s, "content")) continue;
+        fputc(',', to);
+        json_file(&j, to);
+        json_string(&j, key.s, key.len);
+        fputc(':', to);
+        if (is_developer) {
+            fputs("\"system\"", to);
+        } else {
+            put_plain(to, item);
+        }
+    }
+    fputc('}', to);
+}
+
+static struct json_doc *plain_form(const struct json_value *messages) {
+    struct json_iter at;
+    const struct json_value *m;
+    char *text = NULL;
+    size_t len = 0;
+    struct json_doc *d = NULL;
+    struct err e;
+    bool is_more = false;
+    FILE *to = open_memstream(&text, &len);
+    if (!to) exit(3);
+    fputc('[', to);
+    for (json_members(&at, messages); json_next(&at, NULL, &m); is_more = true) {
+        if (is_more) fputc(',', to);
+        put_plain_message(to, m);
+    }
+    fputc(']', to);
+    if (fclose(to) != 0 || !json_read(&d, text, len, FILE_MOST, &e)) exit(3);
+    free(text);
+    return d;
+}
+
+/* Whether a call has arguments as a text. */
+static bool has_text_arguments(const struct json_value *m) {
+    struct json_iter at;
+    const struct json_value *call;
+    struct json_chars text;
+    bool any = false;
+    for (json_members(&at, json_find(m, "tool_calls")); json_next(&at, NULL, &call);) {
+        const struct json_value *f = json_find(call, "function");
+        any = any || json_chars_of(json_find(f ? f : call, "arguments"), &text);
+    }
+    return any;
+}
+
+/* Whether messages are in a form that not every template takes. */
+static bool is_odd(const struct json_value *messages) {
+    struct json_iter at;
+    const struct json_value *m;
+    bool any = false;
+    for (json_members(&at, messages); json_next(&at, NULL, &m);) {
+        any = any || json_kind(json_find(m, "content")) != JSON_STRING ||
+              !strcmp(text_at(m, "role").s, "developer") || has_text_arguments(m);
+    }
+    return any;
 }
 
 static const char parts_form[] = " (parts)";
 
+/* Whether a prompt has a text that another one has. */
+static bool is_kept(const char *prompt, const char *other, const struct json_value *text) {
+    struct json_chars c = {0};
+    return !json_chars_of(text, &c) || !has(other, c, true) || has(prompt, c, true);
+}
+
 /* A template may write a list otherwise than a text, but must say the same. */
 static bool is_said(const char *prompt, const struct json_value *messages, const char *want) {
-    struct json_iter at;
-    const struct json_value *m;
+    struct json_iter at, in;
+    const struct json_value *m, *part;
     if (strstr(prompt, "'type': 'text'") || strstr(prompt, "\"type\": \"text\"")) return false;
     for (json_members(&at, messages); json_next(&at, NULL, &m);) {
-        struct json_chars text = text_at(m, "content");
-        if (has(want, text, true) && !has(prompt, text, true)) return false;
+        const struct json_value *content = json_find(m, "content");
+        bool is_list = json_kind(content) == JSON_ARRAY;
+        if (!is_kept(prompt, want, content)) return false;
+        for (json_members(&in, is_list ? content : NULL); json_next(&in, NULL, &part);) {
+            if (!is_kept(prompt, want, json_find(part, "text"))) return false;
+        }
     }
     return true;
 }
 
-/* messages: as they were given to jinja2. */
+/* A case, and what jinja2 made of it. */
+struct given {
+    const struct json_value *messages;
+    const struct json_doc *plain;  // the messages in the form that every template takes
+    struct json_chars want;        // .s NULL: it fails
+    const struct jinja_text
+        *ref;  // of the plain ones, .text NULL: the template fails, or there are none
+};
+
+static bool is_same(const struct jinja_text *t, const char *text, size_t len) {
+    return text && t->len == len && !memcmp(t->text, text, len);
+}
+
+/* Why a prompt is wrong where the messages are not plain; NULL: it is right. */
+static const char *odd_fault(const struct jinja_text *t, const struct given *g) {
+    const struct jinja_text *ref = g->ref;
+    if (!ref->text) return "the plain messages are refused";
+    bool is_right = is_same(t, ref->text, ref->len) || is_said(t->text, g->messages, ref->text);
+    return is_right ? NULL : "another prompt than of plain messages";
+}
+
+/* There is nothing to say, or a part that the template cannot say. */
+static bool may_refuse(const struct given *g, const struct err *e) {
+    return !json_size(g->messages) ||
+           (e->code == ERR_UNSUPPORTED && strstr(e->text, "part that is no text"));
+}
+
+static void tell(const char *name, const char *form, const char *wrong, const char *other) {
+    printf("%s %s%s%s", wrong ? "not ok" : "ok", name, form, wrong ? "" : other);
+    if (wrong) printf(": %s", wrong);
+}
+
 static void check(const char *name, const char *form, const struct chat *chat,
-                  const struct chat_request *r, const struct json_value *messages,
-                  struct json_chars want, const struct err *why) {
+                  const struct chat_request *r, const struct given *g, const struct err *why) {
     struct chat_prompt p = {0};
     struct err e = why ? *why : (struct err){0};
     bool ok = chat && chat_render(chat, r, &p, &e);
     const struct jinja_text *t = &p.text;
     const char *wrong = NULL, *other = "";
     if (!ok) {
-        wrong = want.s ? e.text : NULL;
-    } else if (!want.s || t->len != want.len || memcmp(t->text, want.s, want.len) != 0) {
-        wrong = fault(&p, messages, want);
+        wrong = g->want.s && !may_refuse(g, &e) ? e.text : NULL;
+        other = g->want.s ? ", refused" : "";
+    } else if (!is_same(t, g->want.s, g->want.len)) {
+        wrong = fault(&p, json_root(g->plain), g->want);
         other = p.is_merged ? ", system text merged" : ", arguments as JSON";
-        if (wrong && !strcmp(form, parts_form) && want.s && is_said(t->text, messages, want.s)) {
-            wrong = NULL;
-            other = ", written otherwise";
-        }
+        bool may_differ = wrong && !strcmp(form, parts_form) && g->want.s;
+        if (may_differ && is_said(t->text, g->messages, g->want.s)) wrong = NULL;
+        if (wrong && is_odd(g->messages)) wrong = odd_fault(t, g);
+        if (!wrong) other = ", written otherwise";
     }
-    printf("%s %s%s%s", wrong ? "not ok" : "ok", name, form, wrong ? "" : other);
-    if (wrong) printf(": %s", wrong);
-    if (wrong && ok && want.s) show_parting(t->text, t->len, want.s, want.len);
+    tell(name, form, wrong, other);
+    if (wrong && ok && g->want.s) show_parting(t->text, t->len, g->want.s, g->want.len);
+    putchar('\n');
+    chat_prompt_free(&p);
+}
+
+/* As given: jinja2's, or none. */
+static void check_exact(const char *name, const struct chat *chat, struct chat_request r,
+                        const struct given *g, const struct err *why) {
+    struct chat_prompt p = {0};
+    struct err e = why ? *why : (struct err){0};
+    r.is_exact = true;
+    bool ok = chat && chat_render(chat, &r, &p, &e);
+    bool is_right = g->want.s ? ok && is_same(&p.text, g->want.s, g->want.len) : !ok;
+    if (!json_size(g->messages)) is_right = !ok;
+    tell(name, " (as given)", is_right ? NULL : ok ? "another prompt" : e.text, "");
+    if (!is_right && ok && g->want.s) show_parting(p.text.text, p.text.len, g->want.s, g->want.len);
     putchar('\n');
     chat_prompt_free(&p);
 }
@@ -250,19 +462,29 @@ static void check_case(const char *name, const struct chat *chat, const struct j
                              .tools = json_member(vars, "tools"),
                              .extra = vars,
                              .add_generation_prompt = false};
-    const struct json_value *given = r.messages;
+    struct json_doc *plain = plain_form(r.messages);
+    struct chat_request exact;
+    struct chat_prompt ref = {0};
+    struct given g = {.messages = r.messages, .plain = plain, .want = want, .ref = &ref.text};
     struct err e;
     if (!json_want_bool(vars, "add_generation_prompt", &r.add_generation_prompt, &e)) exit(3);
-    check(name, "", chat, &r, given, want, why);
-    struct json_doc *parts = with_parts(given), *texts = with_texts(given);
+    exact = r;
+    exact.is_exact = true;
+    exact.messages = json_root(plain);
+    if (chat && !chat_render(chat, &exact, &ref, &e)) ref = (struct chat_prompt){0};
+    check(name, "", chat, &r, &g, why);
+    check_exact(name, chat, r, &g, why);
+    struct json_doc *parts = with_parts(g.messages), *texts = with_texts(g.messages);
     if (texts) {
         r.messages = json_root(texts);
-        check(name, " (texts)", chat, &r, given, want, why);
+        check(name, " (texts)", chat, &r, &g, why);
     }
     r.messages = json_root(parts);
-    check(name, parts_form, chat, &r, given, want, why);
+    check(name, parts_form, chat, &r, &g, why);
+    chat_prompt_free(&ref);
     json_free(texts);
     json_free(parts);
+    json_free(plain);
 }
 
 static void check_file(const struct json_value *root, const struct json_value *cases) {

@@ -581,6 +581,7 @@ MUST chat_render(const struct chat *c, const struct chat_request *r, struct chat
     uint64_t spent = 0;
     bool has_tools = json_kind(r->tools) == JSON_ARRAY && json_size(r->tools);
     struct cast best = {0};
+    struct chat_facts ignored;
     struct job job = {.chat = c,
                       .r = *r,
                       .jinja = has_tools && c->tool_jinja ? c->tool_jinja : c->jinja,
@@ -592,7 +593,7 @@ MUST chat_render(const struct chat *c, const struct chat_request *r, struct chat
         return false;
     }
     if (!check_messages(r->messages, e)) return false;
-    bool ok = find_cast(&job, &best, e);
+    bool ok = r->is_exact ? render(&job, &ignored, &best.prompt, e) : find_cast(&job, &best, e);
     if (ok) {
         tell(&job, has_tools, &best.prompt);
         *out = best.prompt;

@@ -12,6 +12,7 @@
  * Where a template refuses or leaves out the texts of a content that is a list of parts, or prints the parts with
  * all their names, it gets them as one text, a part a line; other parts are refused then. Calls without
  * a content get an empty one where it refuses them, or null if it leaves them out beside that.
+ * None of this is done to a request that is exact: a template gets it, and refuses or prints it, as with jinja2.
  * Control tokens come from the template, never from what people write: look-alikes in messages and
  * tools stay plain text (see jinja.h). Roles that everybody uses and the texts of the vocabulary's own
  * tokens count as the template's.
@@ -54,6 +55,7 @@ struct chat_request {
                                         // its `messages` and `tools`
     bool add_generation_prompt;         // the model is to answer
     enum chat_think think;              // AUTO: as the template does by itself
+    bool is_exact;                      // the messages reach the template as they are
 };
 
 struct chat_prompt {
