@@ -45,7 +45,6 @@ static void penalise(const double *a, const int32_t *prev, size_t n_prev, struct
                         .presence = (float)a[3]};
     adjust_make(&adjust, &s, prev, n_prev);
     sample_adjust(&s, &adjust, c, n);
-    sample_softmax(c, n);
 }
 
 static bool apply(const char *line, const int32_t *prev, size_t n_prev, struct candidate *c,
@@ -58,10 +57,7 @@ static bool apply(const char *line, const int32_t *prev, size_t n_prev, struct c
     if (args < 2) return false;
     if (!strcmp(step, "top_k")) {
         *n = sample_top_k(c, *n, (int32_t)x);
-        return true;
-    }
-    sample_sort(c, *n);
-    if (!strcmp(step, "top_p")) {
+    } else if (!strcmp(step, "top_p")) {
         *n = sample_top_p(c, *n, x, keep);
     } else if (!strcmp(step, "min_p")) {
         *n = sample_min_p(c, *n, x, keep);
@@ -78,6 +74,7 @@ static bool apply(const char *line, const int32_t *prev, size_t n_prev, struct c
     } else {
         return false;
     }
+    sample_softmax(c, *n);
     return true;
 }
 

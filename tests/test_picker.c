@@ -36,19 +36,39 @@ static size_t without_banned(const struct sampler *s, struct candidate *c, size_
     return kept;
 }
 
+static int by_logit(const void *a, const void *b) {
+    const struct candidate *x = a, *y = b;
+    if (x->logit != y->logit) return x->logit > y->logit ? -1 : 1;
+    return x->id < y->id ? -1 : x->id > y->id;
+}
+
+static void sort(struct candidate *c, size_t n) {
+    qsort(c, n, sizeof *c, by_logit);
+}
+
+static void shuffle(struct candidate *c, size_t n) {
+    for (size_t i = n; i > 1; i--) {
+        size_t k = rnd() % i;
+        struct candidate t = c[k];
+        c[k] = c[i - 1];
+        c[i - 1] = t;
+    }
+}
+
 /* All, in order. */
 static size_t everything(struct candidate *c) {
     size_t n = 0;
     for (int32_t i = 0; i < VOCAB; i++) {
         if (!isnan(logit[i])) c[n++] = (struct candidate){.id = i, .logit = logit[i]};
     }
-    sample_sort(c, n);
+    sort(c, n);
     return n;
 }
 
 static size_t bring(const struct want *w, struct candidate *c) {
     size_t n = everything(c);
     if (w->k < n) n = w->k;
+    shuffle(c, n);
     for (uint32_t i = 0; i < w->n_id; i++) {
         c[n++] = (struct candidate){.id = w->id[i], .logit = logit[w->id[i]]};
     }
@@ -70,7 +90,7 @@ static int32_t by_all(const struct sampler *s, size_t n_seen, uint64_t position)
         c[i].logit = c[i].logit > 0 ? c[i].logit / s->repeat : c[i].logit * s->repeat;
         c[i].logit -= (float)count * s->frequency + s->presence;
     }
-    sample_sort(c, n);
+    sort(c, n);
     return sample(s, c, n, 3, position);
 }
 
@@ -234,8 +254,9 @@ static void make_vocabulary(void) {
 static size_t bring_held(const struct want *w, struct candidate *c) {
     size_t n = HELD;
     for (int32_t i = 0; i < HELD; i++) c[i] = (struct candidate){.id = i, .logit = held_logit[i]};
-    sample_sort(c, n);
+    sort(c, n);
     if (w->k < n) n = w->k;
+    shuffle(c, n);
     for (uint32_t i = 0; i < w->n_id; i++) {
         c[n++] = (struct candidate){.id = w->id[i], .logit = held_logit[w->id[i]]};
     }
@@ -252,7 +273,7 @@ static int32_t by_all_held(const struct sampler *s, struct grammar_run *r, size_
     }
     adjust_make(&a, s, seen, n_seen);
     n = without_banned(s, c, n);
-    sample_sort(c, n);
+    sort(c, n);
     sample_adjust(s, &a, c, n);
     return n ? sample(s, c, n, 3, n_seen) : PICK_END;
 }

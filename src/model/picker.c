@@ -127,11 +127,7 @@ MUST picker_next(struct picker *p, struct candidate *c, size_t n, uint64_t seque
         return true;
     }
     if (!n) return nothing_left(p, id, e);
-    if (p->adjust.n) {
-        sample_adjust(p->sampler, &p->adjust, c, n);
-    } else if (p->want.n_id) {
-        sample_sort(c, n);
-    }
+    sample_adjust(p->sampler, &p->adjust, c, n);
     *id = sample(p->sampler, c, n, sequence, position);
     return true;
 }

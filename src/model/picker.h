@@ -51,8 +51,8 @@ void picker_init(struct picker *p, const struct sampler *s, struct grammar_run *
  * Fails: as grammar_run_sync. */
 MUST picker_begin(struct picker *p, const int32_t *id, size_t n_prompt, size_t n, struct err *e);
 
-/* c [n]: the p->want.k best in descending order, ties to the lower id (fewer, when there are no more
- * numbers among the logits), then the p->want.n_id ones in their order. Overwritten. *id: the choice;
+/* c [n]: the p->want.k best in any order, of equal ones those of the lower ids (fewer, when there are no
+ * more numbers among the logits), then the p->want.n_id ones in their order. Overwritten. *id: the choice;
  * PICK_MORE: bring what p->want says now; PICK_END: the grammar's text is whole and the vocabulary has no
  * token to say so. sequence, position: of the token, for the random numbers.
  * Fails: ERR_FORMAT when no logit is a number, or no token of the vocabulary goes on with the grammar. */

@@ -6,17 +6,19 @@
 /* ---- numbers */
 
 /* e^x for x <= 0 in plain double arithmetic, so that every machine has the same bits: x = k ln 2 + r,
- * then the Taylor series of e^r, whose 14th term is below 2^-57 for |r| <= ln 2 / 2. */
+ * then the Taylor series of e^r, whose next term is below 2^-42 for |r| <= ln 2 / 2. */
 static double exp_neg(double x) {
     static const double ln2_hi = 0x1.62e42fee00000p-1, ln2_lo = 0x1.a39ef35793c76p-33;
+    static const double over[] = {1.0 / 3628800, 1.0 / 362880, 1.0 / 40320, 1.0 / 5040, 1.0 / 720,
+                                  1.0 / 120,     1.0 / 24,     1.0 / 6,     1.0 / 2,    1.0};
     if (!(x > -708.0)) return 0.0;  // subnormal from here on: nothing a probability needs
     int k = (int)(x * 0x1.71547652b82fep+0 - 0.5);
-    double r = (x - k * ln2_hi) - k * ln2_lo, y = 1.0;
-    for (int i = 13; i > 0; i--) y = 1.0 + y * r / i;
+    double r = (x - k * ln2_hi) - k * ln2_lo, y = 0;
+    for (size_t i = 0; i < sizeof over / sizeof *over; i++) y = (y + over[i]) * r;
     uint64_t bits = (uint64_t)(1023 + k) << 52;
     double scale;
     memcpy(&scale, &bits, sizeof scale);
-    return y * scale;
+    return (1.0 + y) * scale;
 }
 
 /* ln x for x > 0: x = 2^k m with m in [sqrt(1/2), sqrt(2)), then ln m = 2 atanh((m - 1) / (m + 1)), whose
@@ -59,251 +61,221 @@ double sample_uniform(uint64_t seed, uint64_t sequence, uint64_t position) {
     return (double)bits * 0x1p-53;
 }
 
-/* ---- order */
+/* ---- order and weights */
 
-/* Smaller is earlier: descending logit, ascending id. NaN ranks with -infinity, -0 with 0. */
-static uint64_t rank_of(const struct candidate *c) {
-    float logit = isnan(c->logit) ? -INFINITY : c->logit + 0.0F;
+/* What comes first: the larger logit or, where this is given, the surprise nearer to the mean. */
+struct typical {
+    float max;    // the largest logit
+    double mean;  // of how far the logits are below it
+};
+
+/* Smaller is earlier; equal ones by ascending id. NaN ranks with -infinity, -0 with 0. */
+static uint64_t rank_of(const struct candidate *c, const struct typical *t) {
+    float v = 0.0F - c->logit;
+    if (t) v = (float)fabs(((double)t->max - (double)c->logit) - t->mean);
+    if (isnan(v)) v = INFINITY;
     uint32_t u;
-    memcpy(&u, &logit, sizeof u);
-    u = u & 0x80000000 ? u : ~u & 0x7fffffff;  // ascending in -logit
+    memcpy(&u, &v, sizeof u);
+    u ^= -(u >> 31) | 0x80000000;
     return (uint64_t)u << 32 | (uint32_t)c->id;
 }
 
-static void swap(struct candidate *a, struct candidate *b) {
-    struct candidate t = *a;
-    *a = *b;
-    *b = t;
+/* Sums are of whole numbers: exact, so that they are the same in any order. A largest weight is 1, and
+ * 2^23 tokens have room. */
+static uint64_t units(double x) {
+    return (uint64_t)(int64_t)(x * 0x1p40);
 }
 
-/* Restore the heap (latest at the root) below i. */
-static void sift(struct candidate *c, size_t n, size_t i) {
-    struct candidate item = c[i];
-    uint64_t rank = rank_of(&item);
-    for (;;) {
-        size_t kid = 2 * i + 1;
-        if (kid >= n) break;
-        if (kid + 1 < n && rank_of(&c[kid + 1]) > rank_of(&c[kid])) kid++;
-        if (rank_of(&c[kid]) <= rank) break;
-        c[i] = c[kid];
-        i = kid;
-    }
-    c[i] = item;
-}
-
-static void heap_make(struct candidate *c, size_t n) {
-    for (size_t i = n / 2; i-- > 0;) sift(c, n, i);
-}
-
-static void heap_sort(struct candidate *c, size_t n) {
-    heap_make(c, n);
-    for (size_t i = n; i-- > 1;) {
-        swap(&c[0], &c[i]);
-        sift(c, i, 0);
-    }
-}
-
-static void insertion_sort(struct candidate *c, size_t n) {
-    for (size_t i = 1; i < n; i++) {
-        struct candidate item = c[i];
-        uint64_t rank = rank_of(&item);
-        size_t k = i;
-        for (; k && rank_of(&c[k - 1]) > rank; k--) c[k] = c[k - 1];
-        c[k] = item;
-    }
-}
-
-/* Hoare's partition around the median of three; returns the size of the first half. */
-static size_t partition(struct candidate *c, size_t n) {
-    if (rank_of(&c[n / 2]) < rank_of(&c[0])) swap(&c[n / 2], &c[0]);
-    if (rank_of(&c[n - 1]) < rank_of(&c[0])) swap(&c[n - 1], &c[0]);
-    if (rank_of(&c[n - 1]) < rank_of(&c[n / 2])) swap(&c[n - 1], &c[n / 2]);
-    uint64_t pivot = rank_of(&c[n / 2]);
-    size_t i = 0, j = n - 1;
-    for (;;) {
-        while (rank_of(&c[i]) < pivot) i++;
-        while (rank_of(&c[j]) > pivot) j--;
-        if (i >= j) return j + 1;
-        swap(&c[i++], &c[j--]);
-    }
-}
-
-/* Quicksort with the smaller half first, so that 64 ranges are room enough; a range that will not
- * halve in twice log2(n) steps is heap sorted. qsort(3) may allocate. */
-void sample_sort(struct candidate *c, size_t n) {
-    enum { SMALL = 16 };
-    struct {
-        struct candidate *c;
-        size_t n;
-        int depth;
-    } todo[64] = {{c, n, n > 1 ? 2 * (64 - __builtin_clzll(n)) : 0}};
-    for (int top = 1; top;) {
-        struct candidate *at = todo[--top].c;
-        size_t len = todo[top].n;
-        int depth = todo[top].depth;
-        if (len <= SMALL) {
-            insertion_sort(at, len);
-        } else if (!depth) {
-            heap_sort(at, len);
-        } else {
-            size_t half = partition(at, len), rest = len - half;
-            bool first = half > rest;  // the larger goes below, the smaller on top
-            todo[top].c = first ? at : at + half;
-            todo[top].n = first ? half : rest;
-            todo[top++].depth = depth - 1;
-            todo[top].c = first ? at + half : at;
-            todo[top].n = first ? rest : half;
-            todo[top++].depth = depth - 1;
-        }
-    }
-}
-
-/* ---- steps */
-
-static double weight(float logit, float max) {
-    return logit == max ? 1.0 : exp_neg((double)logit - (double)max);  // infinities too
-}
-
-void sample_softmax(struct candidate *c, size_t n) {
+/* And makes -infinity of NaN. */
+static float largest(struct candidate *c, size_t n) {
     float max = -INFINITY;
-    double sum = 0;
     for (size_t i = 0; i < n; i++) {
         if (isnan(c[i].logit)) c[i].logit = -INFINITY;
         if (c[i].logit > max) max = c[i].logit;
     }
-    for (size_t i = 0; i < n; i++) sum += weight(c[i].logit, max);
-    for (size_t i = 0; i < n; i++) c[i].p = (float)(weight(c[i].logit, max) / sum);
+    return max;
+}
+
+/* Makes p of all their weights at a temperature above 0: 1 for the largest logit, which it returns. */
+static float weigh(struct candidate *c, size_t n, float temp) {
+    float max = largest(c, n);
+    for (size_t i = 0; i < n; i++) {
+        double below = ((double)c[i].logit - (double)max) / (double)temp;
+        c[i].p = c[i].logit == max ? 1.0F : (float)exp_neg(below);  // infinities too
+    }
+    return max;
+}
+
+static uint64_t weight_of(const struct candidate *c, size_t n) {
+    uint64_t sum = 0;
+    for (size_t i = 0; i < n; i++) sum += units((double)c[i].p);
+    return sum;
+}
+
+enum { DIGIT = 8 };  // bits of a rank that are looked at at once
+
+/* The rank of the first with which those up to it have a weight of `want`, 1 to that of all; is_count: are so
+ * many. Nothing is sorted: the rank is found digit by digit, from the weights of all that share the digits
+ * before and have this one. */
+static uint64_t rank_where(const struct candidate *c, size_t n, const struct typical *t,
+                           bool is_count, uint64_t want) {
+    uint64_t found = 0;
+    for (int shift = 64 - DIGIT; shift >= 0; shift -= DIGIT) {
+        uint64_t sum[1 << DIGIT] = {0}, only = 0;
+        size_t n_alike = 0, digit = 0;
+        for (size_t i = 0; i < n; i++) {
+            uint64_t rank = rank_of(&c[i], t);
+            if ((rank ^ found) >> shift >> DIGIT) continue;
+            sum[rank >> shift & ((1 << DIGIT) - 1)] += is_count ? 1 : units((double)c[i].p);
+            only = rank;
+            n_alike++;
+        }
+        if (n_alike == 1) return only;
+        while (sum[digit] < want) want -= sum[digit++];
+        found |= (uint64_t)digit << shift;
+    }
+    return found;
+}
+
+static uint64_t first_of(const struct candidate *c, size_t n) {
+    uint64_t first = UINT64_MAX;
+    for (size_t i = 0; i < n; i++) {
+        uint64_t rank = rank_of(&c[i], NULL);
+        if (rank < first) first = rank;
+    }
+    return first;
+}
+
+static int32_t id_of(uint64_t rank) {
+    return (int32_t)(uint32_t)rank;
+}
+
+/* Leaves those up to this rank, and at least min_keep. */
+static size_t keep(struct candidate *c, size_t n, const struct typical *t, uint64_t last,
+                   size_t min_keep) {
+    size_t kept = 0;
+    if (min_keep > n) min_keep = n;
+    if (min_keep > 1) {
+        uint64_t least = rank_where(c, n, t, true, min_keep);
+        if (least > last) last = least;
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (rank_of(&c[i], t) <= last) c[kept++] = c[i];
+    }
+    return kept;
+}
+
+/* ---- steps */
+
+void sample_softmax(struct candidate *c, size_t n) {
+    double sum = 0;
+    weigh(c, n, 1);
+    for (size_t i = 0; i < n; i++) sum += (double)c[i].p;
+    for (size_t i = 0; i < n; i++) c[i].p = (float)((double)c[i].p / sum);
 }
 
 size_t sample_top_k(struct candidate *c, size_t n, int32_t k) {
-    if (k > 0 && (size_t)k < n) {
-        size_t keep = (size_t)k;
-        heap_make(c, keep);
-        uint64_t last = rank_of(&c[0]);
-        for (size_t i = keep; i < n; i++) {
-            if (rank_of(&c[i]) > last) continue;
-            c[0] = c[i];
-            sift(c, keep, 0);
-            last = rank_of(&c[0]);
-        }
-        n = keep;
-    }
-    if (k > 0) sample_sort(c, n);
-    sample_softmax(c, n);
-    return n;
+    if (k <= 0 || (size_t)k >= n) return n;
+    return keep(c, n, NULL, rank_where(c, n, NULL, true, (uint64_t)k), 1);
 }
 
 size_t sample_top_p(struct candidate *c, size_t n, float p, size_t min_keep) {
-    sample_softmax(c, n);
-    if (p >= 1) return n;
-    double sum = 0;
-    for (size_t i = 0; i < n; i++) {
-        sum += (double)c[i].p;
-        if (sum < (double)p || i + 1 < min_keep) continue;
-        n = i + 1;
-    }
-    sample_softmax(c, n);
-    return n;
+    if (p >= 1 || !n) return n;
+    weigh(c, n, 1);
+    double part = (double)p * (double)weight_of(c, n);
+    uint64_t want = (uint64_t)part;
+    if ((double)want < part || !want) want++;
+    return keep(c, n, NULL, rank_where(c, n, NULL, false, want), min_keep);
 }
 
 size_t sample_min_p(struct candidate *c, size_t n, float p, size_t min_keep) {
-    if (p > 0) {
-        size_t keep = n ? 1 : 0;
-        while (keep < n && (keep < min_keep || weight(c[keep].logit, c[0].logit) >= (double)p))
-            keep++;
-        n = keep;
+    if (p <= 0 || !n) return n;
+    uint64_t last = 0;
+    weigh(c, n, 1);
+    for (size_t i = 0; i < n; i++) {
+        uint64_t rank = rank_of(&c[i], NULL);
+        if (c[i].p >= p && rank > last) last = rank;
     }
-    sample_softmax(c, n);
-    return n;
+    return keep(c, n, NULL, last, min_keep);
 }
 
 void sample_temp(struct candidate *c, size_t n, float temp) {
+    uint64_t first = temp > 0 ? 0 : first_of(c, n);
     for (size_t i = 0; i < n; i++) {
         if (temp > 0) {
             c[i].logit /= temp;
-        } else if (i) {
+        } else if (c[i].id != id_of(first)) {
             c[i].logit = -INFINITY;
         }
     }
-    sample_softmax(c, n);
 }
 
-/* -ln p of candidate i, from the logits: c [n] has its softmax, log_sum is ln of the weights' sum. */
-static double surprise(const struct candidate *c, size_t i, double log_sum) {
-    return log_sum + ((double)c[0].logit - (double)c[i].logit);
-}
-
-static double log_of_sum(const struct candidate *c, size_t n) {
-    double sum = 0;
-    for (size_t i = 0; i < n; i++) sum += weight(c[i].logit, c[0].logit);
-    return log_pos(sum);
-}
-
-static double entropy_of(const struct candidate *c, size_t n, double log_sum) {
-    double entropy = 0;
+/* How far the logits are below the largest, in the mean; c [n] is weighed. */
+static double mean_below(const struct candidate *c, size_t n, float max) {
+    uint64_t sum = 0;
     for (size_t i = 0; i < n; i++) {
-        if (c[i].p > 0) entropy += (double)c[i].p * surprise(c, i, log_sum);
+        if (c[i].p > 0) sum += units((double)c[i].p * ((double)max - (double)c[i].logit));
     }
-    return entropy;
+    return (double)sum / (double)weight_of(c, n);
 }
 
-/* -ln p ascends along the list, so what is nearest to its mean is a run of it: grown from the place
- * where the mean would stand, to the nearer side each time. */
+/* -ln p is how far the logit is below the largest, and a number that is the same for all. */
 size_t sample_typical(struct candidate *c, size_t n, float p, size_t min_keep) {
-    sample_softmax(c, n);
-    if (p >= 1 || !n || !isfinite(c[0].logit)) return n;
-    double log_sum = log_of_sum(c, n), entropy = entropy_of(c, n, log_sum), sum = 0;
-    size_t from = 0, to;
-    while (from < n && surprise(c, from, log_sum) < entropy) from++;
-    to = from;
-    while (to - from < n) {
-        bool is_left = to == n;
-        if (from && to < n) {
-            double left = entropy - surprise(c, from - 1, log_sum);
-            is_left = left <= surprise(c, to, log_sum) - entropy;
-        }
-        sum += (double)(is_left ? c[--from].p : c[to++].p);
-        if (sum > (double)p && to - from >= min_keep) break;
+    float max = weigh(c, n, 1);
+    if (p >= 1 || !n || !isfinite(max)) return n;
+    struct typical t = {.max = max, .mean = mean_below(c, n, max)};
+    uint64_t want = (uint64_t)((double)p * (double)weight_of(c, n)) + 1;
+    return keep(c, n, &t, rank_where(c, n, &t, false, want), min_keep);
+}
+
+/* Of the finite logits: how many, the largest and the smallest. */
+static size_t span(const struct candidate *c, size_t n, double *max, double *min) {
+    size_t n_real = 0;
+    for (size_t i = 0; i < n; i++) {
+        double v = (double)c[i].logit;
+        if (!isfinite(v)) continue;
+        if (!n_real || v > *max) *max = v;
+        if (!n_real || v < *min) *min = v;
+        n_real++;
     }
-    memmove(c, c + from, (to - from) * sizeof *c);
-    sample_softmax(c, to - from);
-    return to - from;
+    return n_real;
 }
 
 void sample_top_n_sigma(struct candidate *c, size_t n, float sigmas) {
-    double sum = 0, off = 0;
-    size_t n_real = 0;
+    double max = 0, min = 0;
+    size_t n_real = span(c, n, &max, &min);
+    if (sigmas <= 0 || n_real < 2 || max <= min || largest(c, n) > max) return;
+    uint64_t sum = 0, off = 0;
+    double scale = 1 / (max - min);
     for (size_t i = 0; i < n; i++) {
-        if (isfinite(c[i].logit)) sum += (double)c[i].logit, n_real++;
+        if (isfinite(c[i].logit)) sum += units((max - (double)c[i].logit) * scale);
     }
-    if (sigmas > 0 && n_real > 1 && isfinite(c[0].logit)) {
-        double mean = sum / (double)n_real;
-        for (size_t i = 0; i < n; i++) {
-            double d = (double)c[i].logit - mean;
-            if (isfinite(c[i].logit)) off += d * d;
-        }
-        double least = (double)c[0].logit - (double)sigmas * sqrt(off / (double)n_real);
-        for (size_t i = 1; i < n; i++) {
-            if (!((double)c[i].logit >= least)) c[i].logit = -INFINITY;
-        }
+    double mean = (double)sum * 0x1p-40 / (double)n_real;
+    for (size_t i = 0; i < n; i++) {
+        double d = (max - (double)c[i].logit) * scale - mean;
+        if (isfinite(c[i].logit)) off += units(d * d);
     }
-    sample_softmax(c, n);
+    double least =
+        max - (double)sigmas * (max - min) * sqrt((double)off * 0x1p-40 / (double)n_real);
+    for (size_t i = 0; i < n; i++) {
+        if (!((double)c[i].logit >= least)) c[i].logit = -INFINITY;
+    }
+}
+
+static float dynamic_temp(struct candidate *c, size_t n, float temp, float range, float exponent) {
+    float max = range > 0 && n > 1 ? weigh(c, n, 1) : INFINITY;
+    if (!isfinite(max)) return temp;
+    double low = temp > range ? (double)temp - (double)range : 0,
+           high = (double)temp + (double)range;
+    double entropy = log_pos((double)weight_of(c, n) * 0x1p-40) + mean_below(c, n, max);
+    double part = entropy / log_pos((double)n);
+    if (part > 1) part = 1;
+    return (float)(low + (high - low) * pow_unit(part, (double)exponent));
 }
 
 void sample_temp_dynamic(struct candidate *c, size_t n, float temp, float range, float exponent) {
-    if (range > 0 && n == 1) {  // no entropy to follow, and nothing to choose
-        sample_softmax(c, n);
-        return;
-    }
-    if (range > 0 && isfinite(c[0].logit)) {
-        double low = temp > range ? (double)temp - (double)range : 0,
-               high = (double)temp + (double)range;
-        sample_softmax(c, n);
-        double part = entropy_of(c, n, log_of_sum(c, n)) / log_pos((double)n);
-        if (part > 1) part = 1;
-        temp = (float)(low + (high - low) * pow_unit(part, (double)exponent));
-    }
-    sample_temp(c, n, temp);
+    if (range > 0 && n == 1) return;  // no entropy to follow, and nothing to choose
+    sample_temp(c, n, dynamic_temp(c, n, temp, range, exponent));
 }
 
 /* ---- bias and penalties */
@@ -380,7 +352,6 @@ void sample_adjust(const struct sampler *s, const struct adjust *a, struct candi
         const struct adjusted *to = adjust_find(a, c[i].id);
         if (to) c[i].logit = sample_adjusted(s, to, c[i].logit);
     }
-    sample_sort(c, n);
 }
 
 /* ---- all of it */
@@ -470,22 +441,16 @@ size_t sampler_needs(const struct sampler *s, size_t n_vocab) {
 int32_t sample(const struct sampler *s, struct candidate *c, size_t n, uint64_t sequence,
                uint64_t position) {
     if (!n) return -1;
-    if (is_greedy(s)) return c[0].id;
+    if (is_greedy(s)) return id_of(first_of(c, n));
     if (s->top_n_sigma > 0) sample_top_n_sigma(c, n, s->top_n_sigma);
-    if (s->top_k > 0 && (size_t)s->top_k < n) n = (size_t)s->top_k;
+    n = sample_top_k(c, n, s->top_k);
     if (is_typical(s)) n = sample_typical(c, n, s->typical, 1);
-    if (s->top_p < 1) n = sample_top_p(c, n, s->top_p, 1);
-    if (s->min_p > 0) n = sample_min_p(c, n, s->min_p, 1);
-    /* From the largest down, so that a very low temperature cannot overflow them all. */
-    float max = c[0].logit;
-    for (size_t i = 0; i < n && isfinite(max); i++) c[i].logit -= max;
-    sample_temp_dynamic(c, n, s->temp, s->temp_range, s->temp_exponent);
-    double sum = 0, at;
-    for (size_t i = 0; i < n; i++) sum += (double)c[i].p;
-    at = sample_uniform(s->seed, sequence, position) * sum;
-    for (size_t i = 0; i + 1 < n; i++) {
-        at -= (double)c[i].p;
-        if (at < 0) return c[i].id;
-    }
-    return c[n - 1].id;
+    n = sample_top_p(c, n, s->top_p, 1);
+    n = sample_min_p(c, n, s->min_p, 1);
+    float temp = dynamic_temp(c, n, s->temp, s->temp_range, s->temp_exponent);
+    if (temp <= 0) return id_of(first_of(c, n));
+    weigh(c, n, temp);  // not sample_temp(): of its quotients some may be equal, or infinite
+    uint64_t sum = weight_of(c, n);
+    uint64_t at = (uint64_t)(sample_uniform(s->seed, sequence, position) * (double)sum);
+    return id_of(rank_where(c, n, NULL, false, at < sum ? at + 1 : sum));
 }

@@ -7,6 +7,10 @@
  * sequence continued on another node goes on with the same text. No allocation, no libm (own exp and
  * log in double arithmetic): the same choice on every machine.
  *
+ * Candidates come in any order, and what is chosen does not depend on it: sums are of whole numbers, and
+ * nothing is sorted, as for a draw, too, it is enough to know the one token at which the sum of the larger
+ * ones' weights passes a value, which some walks over all find.
+ *
  * In a struct of zeros everything but top_p is off and the choice greedy.
  */
 #ifndef MODEL_SAMPLER_H
@@ -50,7 +54,7 @@ struct sampler {
 struct candidate {
     int32_t id;
     float logit;
-    float p;  // filled by the steps
+    float p;  // the steps' own
 };
 
 /* A value out of range. Fails: ERR_USAGE naming the option; ERR_LIMIT for too many biases. */
@@ -62,17 +66,16 @@ MUST sampler_check_ids(const struct sampler *s, uint32_t n_vocab, struct err *e)
  * n_vocab. */
 size_t sampler_needs(const struct sampler *s, size_t n_vocab);
 
-/* The steps, each on c [n] in place, returning how many remain (at least min_keep >= 1). Except for
- * sample_top_k the candidates must be sorted by descending logit, ties by ascending id; NaN logits
- * count as -infinity. Probabilities are left normalised over what remains. */
-size_t sample_top_k(struct candidate *c, size_t n, int32_t k);  // sorts; k <= 0 keeps all, unsorted
-void sample_sort(struct candidate *c, size_t n);
-void sample_softmax(struct candidate *c, size_t n);
+/* The steps, each on c [n] in place, returning how many remain (at least min_keep >= 1), in the order in
+ * which they came. By their order is meant: by descending logit, ties by ascending id; ids are 0 or more,
+ * each there once. NaN logits count as -infinity. */
+void sample_softmax(struct candidate *c, size_t n);             // makes p the probabilities
+size_t sample_top_k(struct candidate *c, size_t n, int32_t k);  // k <= 0 keeps all
 size_t sample_top_p(struct candidate *c, size_t n, float p, size_t min_keep);
 size_t sample_min_p(struct candidate *c, size_t n, float p, size_t min_keep);
 void sample_temp(struct candidate *c, size_t n, float temp);  // <= 0: all but the first to -inf
 /* Locally typical sampling (Meister et al. 2022): what is nearest to the mean surprise, until its
- * probability is above p. */
+ * probability is above p; of what is as near, as a float, the lower id first. */
 size_t sample_typical(struct candidate *c, size_t n, float p, size_t min_keep);
 /* Those more than so many standard deviations of all logits below the largest to -inf. */
 void sample_top_n_sigma(struct candidate *c, size_t n, float sigmas);
@@ -92,10 +95,10 @@ struct adjust {
 void adjust_make(struct adjust *a, const struct sampler *s, const int32_t *seen, size_t n_seen);
 const struct adjusted *adjust_find(const struct adjust *a, int32_t id);  // NULL: unchanged
 float sample_adjusted(const struct sampler *s, const struct adjusted *a, float logit);
-/* Of all c [n]; sorts them anew. */
+/* Of all c [n]. */
 void sample_adjust(const struct sampler *s, const struct adjust *a, struct candidate *c, size_t n);
 
-/* The rest of the chain; c [n] sorted as above, is overwritten. */
+/* The rest of the chain; c [n] is overwritten. -1: there are none. */
 int32_t sample(const struct sampler *s, struct candidate *c, size_t n, uint64_t sequence,
                uint64_t position);
 

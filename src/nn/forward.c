@@ -200,7 +200,6 @@ MUST nn_candidates(struct nn *n, size_t k, struct candidate **out, size_t *n_out
     *out = n->cand;
     if (n->conf.n_slice == 1) {
         *n_out = own_candidates(n, k, n->cand);
-        if (k > TOPK_MAX) sample_sort(n->cand, *n_out);
         return true;
     }
     size_t at[SLICE_MAX + 1] = {0};
@@ -218,7 +217,6 @@ MUST nn_candidates(struct nn *n, size_t k, struct candidate **out, size_t *n_out
     } else {
         *n_out = at[n->conf.n_slice] / sizeof *mine;
         memcpy(n->cand, n->cand_all, *n_out * sizeof *mine);
-        sample_sort(n->cand, *n_out);
     }
     return true;
 }

@@ -127,8 +127,8 @@ typedef bool nn_work(void *ctx, struct par *team, bool *did, struct err *e);
 void nn_meanwhile(struct nn *n, nn_work *work, void *ctx);
 
 /* The k best logits of the last step's last token over all slices, in descending order, ties to the
- * lower id: *out [*n_out], valid until the next call; for a k in the thousands it may be more of them,
- * in that order. Collective. k = 1..n_vocab. Fails: as gather, and with ERR_FORMAT for a slice that
+ * lower id: *out [*n_out], valid until the next call; for a k in the thousands it may be all of them,
+ * by ascending id. Collective. k = 1..n_vocab. Fails: as gather, and with ERR_FORMAT for a slice that
  * names tokens that are not its own. */
 MUST nn_candidates(struct nn *n, size_t k, struct candidate **out, size_t *n_out, struct err *e);
 

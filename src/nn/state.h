@@ -124,7 +124,7 @@ static inline size_t wire_block(enum wire_type type) {
                              : Q_BLOCK * sizeof(float);
 }
 
-enum { TOPK_MAX = WANT_TOP };  // above, all logits are handed on and the sampler sorts
+enum { TOPK_MAX = WANT_TOP };  // above, all logits are handed on
 
 static inline uint32_t round_up(uint32_t n, uint32_t to) {
     return (n + to - 1) / to * to;
