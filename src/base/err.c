@@ -14,7 +14,8 @@ enum {
 };
 
 /* fmt, and ": why" unless that is NULL. */
-static void put(struct err *e, const char *why, const char *fmt, va_list ap) {
+__attribute__((format(printf, 3, 0))) static void put(struct err *e, const char *why,
+                                                      const char *fmt, va_list ap) {
     char all[LONGEST];
     size_t n_why = why ? strlen(why) + 2 : 0;
     vsnprintf(all, sizeof all - n_why, fmt, ap);
