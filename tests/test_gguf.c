@@ -251,7 +251,9 @@ static void check_tensors(void) {
     s = (struct spec){.add_tensor = "blk.0.attn_q.bias"};
     expect("a bias that attention may have", &s, ERR_NONE, "");
     s = (struct spec){.add_tensor = "blk.0.ffn_down.bias"};
-    expect("a bias that it may not", &s, ERR_UNSUPPORTED, "blk.0.ffn_down.bias");
+    expect("and its feed-forward part", &s, ERR_NONE, "");
+    s = (struct spec){.add_tensor = "blk.0.attn_norm.bias"};
+    expect("a bias that its norms may not", &s, ERR_UNSUPPORTED, "blk.0.attn_norm.bias");
     s = (struct spec){.add_tensor = "blk.0.attn_q_norm.weight"};
     expect("a tensor of another architecture", &s, ERR_UNSUPPORTED, "attn_q_norm");
     s = (struct spec){.retype = "output_norm.weight", .type = TENSOR_F16};
