@@ -295,7 +295,7 @@ sub experts {
     for my $peer (@peers) {
         evict($file);
         my $rate = peer_rate($peer, $file, 0, 4, $g);
-        row("  $peer->[0] in the same group", $rate ? sprintf('%.2f tokens/s', $rate) : 'no token', $rate
+        row("  $peer->[0] in the same group, 4 tokens", $rate ? sprintf('%.2f tokens/s', $rate) : 'no token', $rate
             ? sprintf('we are %.1f x', $r->{decode_tps} / $rate) . goal($r->{decode_tps} / $rate, '>=', 2) : 'killed, or nothing within 5 minutes');
     }
 }

@@ -4,6 +4,7 @@
 use strict;
 use warnings;
 use File::Copy qw(copy);
+use File::Path qw(make_path);
 use FindBin;
 use lib $FindBin::Bin;
 use Dair;
@@ -213,14 +214,19 @@ my ($scale) = map { $_->{offset} } grep { $_->{name} eq 'blk.3.ffn_down.weight' 
   map { @{$_->{tensors}} } objects(dair(['inspect', "$dir/small.gguf", '--json', '--tensors'])->{out});
 my $bytes = read_file("$dir/small.gguf");
 substr($bytes, $scale, 2) = pack 'v', 0x7c00;
-write_file("$dir/wrong.gguf", $bytes);
-my $wrong = node("$dir/wrong.gguf");
-ok(says($wrong, qr/does not take part any more: .*blk\.3\.ffn_down\.weight/), 'a weight that is no number: it gives up the model') or diag(log_of($wrong));
-my ($told, $why) = post($wrong->{port}, '/v1/completions', {prompt => 'a'});
-is($told, 503, 'a request to it: 503') or diag($why);
-like($why, qr/"wrong\.gguf: tensor blk\.3\.ffn_down\.weight holds a number/, 'with the file and the tensor');
-unlike(join('', $why, map { (get($wrong->{port}, $_))[1] } qw(/health /metrics)), qr{\Q$dir}, 'and no folder');
-leave($wrong, 'no number');
+my $far = "$dir/" . join '/', ('a folder with a long name ' x 4) x 4;    # the sentence cannot hold all of it
+make_path($far);
+for my $path ("$dir/wrong.gguf", "$far/wrong.gguf") {
+    write_file($path, $bytes);
+    my $wrong = node($path);
+    ok(says($wrong, qr/does not take part any more: .*blk\.3\.ffn_down\.weight/), 'a weight that is no number: it gives up the model') or diag(log_of($wrong));
+    my ($told, $why) = post($wrong->{port}, '/v1/completions', {prompt => 'a'});
+    is($told, 503, 'a request to it: 503') or diag($why);
+    like($why, qr/"wrong\.gguf: tensor blk\.3\.ffn_down\.weight holds a number/, 'with the file and the tensor');
+    my ($status) = (get($wrong->{port}, '/status.json'))[1] =~ /^(.*),"log":/;    # the log has what the console has
+    unlike($why . $status . (get($wrong->{port}, '/health'))[1], qr{\Q$dir\E|folder}, 'and no folder');
+    leave($wrong, 'no number');
+}
 
 # ---- with a key there may be others who take the most of it; until they come requests are refused
 my $too_small = $least{'with a key'} - 2;

@@ -480,6 +480,11 @@ static void test_methods(void) {
     gives(
         "{{ 'a_1'.isidentifier() }}{{ '1a'.isidentifier() }}{{ ''.isidentifier() }}{{ '\u00e9'.isidentifier() }}",
         "TrueFalseFalseTrue");
+    gives("{{ '\u0663a'.isidentifier() }}{{ 'a\u0663'.isidentifier() }}", "FalseTrue");
+    gives("{{ 'abc' | truncate(9223372036854775807) }}", "abc");
+    refused("{{ 'abc' | truncate(3, leeway=-9223372036854775807) }}", ERR_FORMAT, "leeway");
+    refused("{% macro f() %}{{ caller() }}{% endmacro %}{% call f(x=1) %}b{% endcall %}",
+            ERR_FORMAT, "an argument of this name");
     gives("{{ -0.0 | abs }}{{ -3 | abs }}{{ true | abs }}", "0.031");
     gives("{{ 'a b'.isprintable() }}{{ 'a\n'.isprintable() }}{{ ''.isprintable() }}",
           "TrueFalseTrue");

@@ -536,6 +536,7 @@ static void test_speed(void) {
     struct candidate *a = calloc(BIG, sizeof *a);
     struct sampler s = {.temp = 1, .top_p = 1};
     double top = 1e9, all = 1e9;
+    bool is_drawn = true;
     for (int round = 0; round < 5; round++) {
         fill(a, BIG, 6);
         double from = cpu_ms();
@@ -544,13 +545,13 @@ static void test_speed(void) {
         if (took < top) top = took;
         fill(a, BIG, 6);
         from = cpu_ms();
-        all = sample(&s, a, BIG, 0, 0) < 0 ? INFINITY : all;
+        is_drawn = sample(&s, a, BIG, 0, 0) >= 0 && is_drawn;
         took = cpu_ms() - from;
         if (took < all) all = took;
     }
     /* The goals are 1 ms and 4 ms on a plain build; sanitizers and emulators get room. */
     tap_ok(top < 50, "top-k 40 of %d in %.2f ms", BIG, top);
-    tap_ok(all < 1000, "a draw from all %d in %.2f ms", BIG, all);
+    tap_ok(is_drawn && all < 1000, "a draw from all %d in %.2f ms", BIG, all);
     free(a);
 }
 

@@ -343,9 +343,9 @@ static MUST bind_rest(struct vm *vm, const struct macro *m, const struct args *a
     }
     if (n_pos == a->n_pos && n_kw == a->n_kw) return true;
     return vm_fail(vm, "macro %.*s does not take %s", (int)m->name.len, m->name.s,
-                   n_pos < a->n_pos ? "so many arguments"
-                   : has_caller     ? "a caller"
-                                    : "an argument of this name");
+                   n_pos < a->n_pos                              ? "so many arguments"
+                   : has_caller && !(m->node->op & MACRO_CALLER) ? "a caller"
+                                                                 : "an argument of this name");
 }
 
 MUST exec_macro(struct vm *vm, const struct macro *m, const struct args *a, struct value *out) {

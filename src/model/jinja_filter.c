@@ -155,10 +155,14 @@ static MUST filter_truncate(struct vm *vm, struct call *c, struct value *out) {
     if (!number_arg(vm, c, 0, 255, &length) || !number_arg(vm, c, 3, 5, &leeway)) return false;
     if (end.kind != V_STR) return vm_fail(vm, "truncate takes a string as end");
     if (!utf8_count(vm, &end, &n_end) || !value_length(vm, &text, &n_text)) return false;
-    int64_t keep = length - (int64_t)n_end;
+    if (length > INT32_MAX) length = INT32_MAX;  // no text is as long
+    if (leeway > INT32_MAX) leeway = INT32_MAX;
     *out = text;
-    if (keep < 0) return vm_fail(vm, "truncate: the end is longer than the text may be");
+    if (length < (int64_t)n_end)
+        return vm_fail(vm, "truncate: the end is longer than the text may be");
+    if (leeway < 0) return vm_fail(vm, "truncate: less than no leeway");
     if (n_text <= length + leeway) return true;
+    int64_t keep = length - (int64_t)n_end;
     if (text.kind != V_STR) return vm_fail(vm, "a %s cannot be truncated", value_type(&text));
     if (!utf8_offset(vm, &text, (size_t)keep, &n_keep)) return false;
     struct value cut = value_part(&text, 0, n_keep);

@@ -335,12 +335,13 @@ static MUST str_is_title(struct vm *vm, struct call *c, struct value *out) {
 
 static MUST str_is_identifier(struct vm *vm, struct call *c, struct value *out) {
     const struct value *s = &c->self;
-    bool yes = s->len && !(s->s[0] >= '0' && s->s[0] <= '9');
+    bool yes = s->len;
     if (!vm_charge(vm, COST_CHAR * (size_t)s->len)) return false;
     for (size_t i = 0; i < s->len && yes;) {
         int32_t cp;
+        bool is_first = !i;
         i += utf8_step(s->s + i, s->len - i, &cp);
-        yes = cp == '_' || is_alnum(cp);
+        yes = cp == '_' || (is_alnum(cp) && !(is_first && unicode_is_number(cp)));
     }
     *out = value_bool(yes);
     return true;

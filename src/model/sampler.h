@@ -7,9 +7,9 @@
  * sequence continued on another node goes on with the same text. No allocation, no libm (own exp and
  * log in double arithmetic): the same choice on every machine.
  *
- * Candidates come in any order, and what is chosen does not depend on it: sums are of whole numbers, and
- * nothing is sorted, as for a draw, too, it is enough to know the one token at which the sum of the larger
- * ones' weights passes a value, which some walks over all find.
+ * Candidates come in any order, and what is chosen does not depend on it, for sums are of whole numbers.
+ * Nothing is sorted: a draw, too, wants only the one token at which the sum of the larger ones' weights
+ * passes a value, and a few walks over all candidates find it.
  *
  * In a struct of zeros everything but top_p is off and the choice greedy.
  */

@@ -9,9 +9,10 @@
 
 #include "net/chan.h"
 
-/* PROTOCOL_VERSION is of everything that nodes say to each other, messages and steps too: it rises with each
- * change of any, so that nodes that would misread each other say so at the door. */
-enum { PREAMBLE_LEN = 64, PROTOCOL_VERSION = 8 };
+/* PROTOCOL_VERSION is of everything that nodes say to each other, messages and steps too, and of how a token is
+ * chosen, for another leader goes on with the same text: it rises with each change of any, so that nodes
+ * that would misread each other say so at the door. */
+enum { PREAMBLE_LEN = 64, PROTOCOL_VERSION = 9 };
 
 struct preamble {
     enum chan_kind kind;
