@@ -27,23 +27,34 @@ time_t time(time_t *t) {
 static struct toy toy;
 static struct tok *tok;
 
-static bool is_part(const char *s, const char *text, char next) {
-    return (s > text && isalnum((unsigned char)s[-1])) || isalnum((unsigned char)next);
+/* Whether a text at s is a part of a longer word. */
+static bool is_part(const char *s, const char *all, struct json_chars what) {
+    unsigned char before = s > all ? (unsigned char)s[-1] : ' ', next = (unsigned char)s[what.len];
+    return (isalnum((unsigned char)*s) && isalnum(before)) ||
+           (isalnum((unsigned char)s[what.len - 1]) && isalnum(next));
 }
 
 enum { LEAST = 3 };  // bytes of a word that does not stand in a prompt by chance
 
-/* words: not as a part of longer ones. */
-static bool has(const char *text, struct json_chars what, bool words) {
+static struct json_chars trimmed(struct json_chars what) {
     while (what.len && strchr(" \t\r\n", *what.s)) what.s++, what.len--;
     while (what.len && strchr(" \t\r\n", what.s[what.len - 1])) what.len--;
-    const char *s = text, *end = text + strlen(text);
-    if (words && what.len < LEAST) return false;
-    while (what.len && (s = memmem(s, (size_t)(end - s), what.s, what.len)) && words &&
-           is_part(s, text, s[what.len])) {
+    return what;
+}
+
+/* Where it stands from s on; words: not as a part of longer ones. */
+static const char *find(const char *all, const char *s, struct json_chars what, bool words) {
+    const char *end = all + strlen(all);
+    while ((s = memmem(s, (size_t)(end - s), what.s, what.len)) && words && is_part(s, all, what)) {
         s++;
     }
     return s;
+}
+
+static bool has(const char *text, struct json_chars what, bool words) {
+    what = trimmed(what);
+    if (words && what.len < LEAST) return false;
+    return !what.len || find(text, text, what, words);
 }
 
 /* Whether the texts of that role are all in the prompt. */
@@ -238,36 +249,111 @@ static bool is_odd(const struct json_value *messages) {
 
 static const char parts_form[] = " (parts)";
 
-/* Whether a prompt has a text that another one has. */
-static bool is_kept(const char *prompt, const char *other, const struct json_value *text) {
-    struct json_chars c = {0};
-    return !json_chars_of(text, &c) || !has(other, c, true) || has(prompt, c, true);
-}
-
-/* A template may write a list otherwise than a text, but must say the same. */
-static bool is_said(const char *prompt, const struct json_value *messages, const char *want) {
-    struct json_iter at, in;
-    const struct json_value *m, *part;
-    if (strstr(prompt, "'type': 'text'") || strstr(prompt, "\"type\": \"text\"")) return false;
-    for (json_members(&at, messages); json_next(&at, NULL, &m);) {
-        const struct json_value *content = json_find(m, "content");
-        bool is_list = json_kind(content) == JSON_ARRAY;
-        if (!is_kept(prompt, want, content)) return false;
-        for (json_members(&in, is_list ? content : NULL); json_next(&in, NULL, &part);) {
-            if (!is_kept(prompt, want, json_find(part, "text"))) return false;
-        }
-    }
-    return true;
-}
-
 /* A case, and what jinja2 made of it. */
 struct given {
     const struct json_value *messages;
     const struct json_doc *plain;  // the messages in the form that every template takes
     struct json_chars want;        // .s NULL: it fails
-    const struct jinja_text
-        *ref;  // of the plain ones, .text NULL: the template fails, or there are none
+    /* Of the plain ones; .text NULL: the template fails, or there are none. */
+    const struct jinja_text *ref;
 };
+
+/* How a prompt compares with another one that says the same. */
+struct said {
+    const char *prompt, *want;
+    const char *tail, *want_tail;  // behind the last of the texts so far
+    bool is_less, is_more;         // the prompt has a text less, or more often
+};
+
+/* Counts a text, and moves the tail behind its last place. */
+static size_t count(const char *all, struct json_chars text, bool words, const char **tail) {
+    size_t n = 0;
+    for (const char *s = all; (s = find(all, s, text, words)); n++) {
+        s += text.len;
+        if (s > *tail) *tail = s;
+    }
+    return n;
+}
+
+static void must_keep(struct said *s, struct json_chars text, bool words) {
+    text = trimmed(text);
+    if (!text.len) return;
+    size_t n = count(s->prompt, text, words, &s->tail);
+    size_t n_want = count(s->want, text, words, &s->want_tail);
+    s->is_less = s->is_less || n < n_want;
+    s->is_more = s->is_more || n > n_want;
+}
+
+/* All names, texts and numbers. */
+static void must_keep_value(struct said *s, const struct json_value *v) {
+    struct json_iter at;
+    struct json_chars key = {0}, text;
+    const struct json_value *item;
+    bool is_list = json_kind(v) == JSON_ARRAY || json_kind(v) == JSON_OBJECT;
+    for (json_members(&at, is_list ? v : NULL); json_next(&at, &key, &item);) {
+        if (json_kind(v) == JSON_OBJECT) must_keep(s, key, true);
+        must_keep_value(s, item);
+    }
+    if (json_chars_of(v, &text)) must_keep(s, text, true);
+    if (json_kind(v) != JSON_NUMBER) return;
+    char *number;
+    struct err e;
+    if (!json_print(v, &number, &text.len, &e)) exit(3);
+    must_keep(s, (struct json_chars){number, text.len}, true);
+    free(number);
+}
+
+/* Parts may stand without a space between them. */
+static void must_keep_content(struct said *s, const struct json_value *content) {
+    struct json_iter at;
+    struct json_chars text;
+    const struct json_value *part;
+    bool is_list = json_kind(content) == JSON_ARRAY;
+    if (json_chars_of(content, &text)) must_keep(s, text, true);
+    for (json_members(&at, is_list ? content : NULL); json_next(&at, NULL, &part);) {
+        if (json_chars_of(json_find(part, "text"), &text)) must_keep(s, text, false);
+    }
+}
+
+static void must_keep_calls(struct said *s, const struct json_value *calls) {
+    struct json_iter at;
+    struct json_chars name;
+    const struct json_value *call;
+    for (json_members(&at, calls); json_next(&at, NULL, &call);) {
+        const struct json_value *f = json_find(call, "function");
+        if (!f) f = call;
+        if (json_chars_of(json_find(f, "name"), &name)) must_keep(s, name, true);
+        must_keep_value(s, json_find(f, "arguments"));
+    }
+}
+
+static bool has_end(const char *text, const char *end) {
+    size_t n = strlen(text), n_end = strlen(end);
+    return n_end && n_end <= n && !strcmp(text + n - n_end, end);
+}
+
+/* Whether both end with the same. A text that only the prompt has is looked for in vain in the other one, whose
+ * tail begins ahead of it then. */
+static bool has_tail(const struct said *s) {
+    const char *tail = s->tail + strspn(s->tail, " \t\r\n");
+    if (has_end(s->prompt, s->want_tail)) return true;
+    return s->is_more && *tail ? has_end(s->want_tail, tail) : !strcmp(s->tail, s->want_tail);
+}
+
+/* A template may write a list otherwise than a text, but must say the same, and end with the same. */
+static bool is_said(const char *prompt, const struct given *g, const char *want) {
+    struct said s = {.prompt = prompt, .want = want, .tail = prompt, .want_tail = want};
+    struct json_iter at;
+    const struct json_value *m;
+    if (strstr(prompt, "'type': 'text'") || strstr(prompt, "\"type\": \"text\"")) return false;
+    for (json_members(&at, g->messages); json_next(&at, NULL, &m);) {
+        must_keep_content(&s, json_find(m, "content"));
+    }
+    for (json_members(&at, json_root(g->plain)); json_next(&at, NULL, &m);) {
+        must_keep_calls(&s, json_find(m, "tool_calls"));
+    }
+    return !s.is_less && has_tail(&s);
+}
 
 static bool is_same(const struct jinja_text *t, const char *text, size_t len) {
     return text && t->len == len && !memcmp(t->text, text, len);
@@ -277,14 +363,41 @@ static bool is_same(const struct jinja_text *t, const char *text, size_t len) {
 static const char *odd_fault(const struct jinja_text *t, const struct given *g) {
     const struct jinja_text *ref = g->ref;
     if (!ref->text) return "the plain messages are refused";
-    bool is_right = is_same(t, ref->text, ref->len) || is_said(t->text, g->messages, ref->text);
+    bool is_right = is_same(t, ref->text, ref->len) || is_said(t->text, g, ref->text);
     return is_right ? NULL : "another prompt than of plain messages";
+}
+
+static bool has_other_part(const struct json_value *messages) {
+    struct json_iter at, in;
+    struct json_chars text;
+    const struct json_value *m, *part;
+    bool any = false;
+    for (json_members(&at, messages); json_next(&at, NULL, &m);) {
+        const struct json_value *content = json_find(m, "content");
+        bool has_parts = is_parts(content);
+        for (json_members(&in, has_parts ? content : NULL); json_next(&in, NULL, &part);) {
+            any = any || !json_chars_of(json_find(part, "text"), &text);
+        }
+    }
+    return any;
 }
 
 /* There is nothing to say, or a part that the template cannot say. */
 static bool may_refuse(const struct given *g, const struct err *e) {
-    return !json_size(g->messages) ||
-           (e->code == ERR_UNSUPPORTED && strstr(e->text, "part that is no text"));
+    return !json_size(g->messages) || (has_other_part(g->messages) && e->code == ERR_UNSUPPORTED &&
+                                       strstr(e->text, "part that is no text"));
+}
+
+/* What is wrong about a prompt that is another one than jinja2's; NULL: nothing, and *other says why. */
+static const char *other_fault(const char *form, const struct chat_prompt *p, const struct given *g,
+                               const char **other) {
+    const char *wrong = fault(p, json_root(g->plain), g->want);
+    *other = p->is_merged ? ", system text merged" : ", arguments as JSON";
+    if (!wrong || p->is_merged) return wrong;
+    *other = ", written otherwise";
+    bool may_differ = !strcmp(form, parts_form) && g->want.s;
+    if (may_differ && is_said(p->text.text, g, g->want.s)) return NULL;
+    return is_odd(g->messages) ? odd_fault(&p->text, g) : wrong;
 }
 
 static void tell(const char *name, const char *form, const char *wrong, const char *other) {
@@ -303,12 +416,7 @@ static void check(const char *name, const char *form, const struct chat *chat,
         wrong = g->want.s && !may_refuse(g, &e) ? e.text : NULL;
         other = g->want.s ? ", refused" : "";
     } else if (!is_same(t, g->want.s, g->want.len)) {
-        wrong = fault(&p, json_root(g->plain), g->want);
-        other = p.is_merged ? ", system text merged" : ", arguments as JSON";
-        bool may_differ = wrong && !strcmp(form, parts_form) && g->want.s;
-        if (may_differ && is_said(t->text, g->messages, g->want.s)) wrong = NULL;
-        if (wrong && is_odd(g->messages)) wrong = odd_fault(t, g);
-        if (!wrong) other = ", written otherwise";
+        wrong = other_fault(form, &p, g, &other);
     }
     tell(name, form, wrong, other);
     if (wrong && ok && g->want.s) show_parting(t->text, t->len, g->want.s, g->want.len);
