@@ -218,7 +218,8 @@ for my $file (sort glob "$dir/C-models/*.gguf") {
     my @quants = grep { !/^(F32|F16|BF16)$/ } keys %{$g->{types}};
     my ($float, $all, $wide) = (!@quants, 0, 0);
     $all += $g->{types}{$_}, $wide += /_K$|^(IQ[1-3]|IQ4_XS|TQ)/ ? $g->{types}{$_} : 0 for @quants;
-    my ($ff) = map { unpack 'V', $_ } $head =~ /\.(?:expert_)?feed_forward_length.{4}(.{4})/s;
+    my @ff_keys = (('expert_feed_forward_length') x !!$experts, 'feed_forward_length');
+    my ($ff) = map { unpack 'V', $_ } map { $head =~ /\.$_.{4}(.{4})/s } @ff_keys;
     my $shared = $arch eq 'phi2' || ($ff // 0) % 256 ? 0.78 : 0.7;
     my $c = $float ? 1 : 1.02 * $shared ** ($wide / $all);
     my $pool = $pooled{$golden}++ ? {} : \%pool;    # the pieces of a file would count twice
