@@ -35,7 +35,7 @@ sub near {
 sub slack {
     my ($c, $logits, $got) = @_;
     my ($t, $range, $exponent, $n) = (@{$c->{params}}{qw(t delta exponent)}, scalar @$logits);
-    return 0 if $c->{sampler} ne 'temp_ext' || $range <= 0 || $n < 2;
+    return 0 if $c->{sampler} ne 'temp_ext' || $range <= 0 || !$exponent || $n < 2;    # exponent 0: whatever the entropy
     my ($largest) = sort { abs($b->[1]) <=> abs($a->[1]) } grep { abs($_->[1]) < 9**9**9 } @$got;
     return 0 if !$largest || !$largest->[1];
     my $low = $t > $range ? $t - $range : 0;
@@ -47,29 +47,36 @@ sub slack {
     return ($t + $range - $low) * (($part + $off) ** $exponent - $part ** $exponent) / $is;
 }
 
-# Top-p ends where a sum passes p, which the oracle adds up in float: n times rounds 24 bits of it. Where two answers are
-# of different length for that reason alone, the longer one is cut to the other's. By what share probabilities may be
-# off then, or 0.
+sub float { return unpack 'f', pack 'f', shift }
+
+# Whether top-p may end with the first n, to some digits; sum: of the first ones' probabilities.
+sub may_end {
+    my ($c, $sum, $n, $off) = @_;
+    my $p = float($c->{params}{p});
+    return $sum->[$n] >= $p - $off && ($n <= ($c->{params}{min_keep} // 1) || $sum->[$n - 1] <= $p + $off);
+}
+
+# Top-p ends where a sum passes p, which the oracle adds up in float: n times rounds 24 bits of it. Ours is of whole
+# numbers: only what is added is rounded to 24 bits. Where two answers are of different length for that reason alone, the
+# longer one is cut to the other's, and its probabilities are made those of fewer.
 sub same_end {
-    my ($c, $logits, @kept) = @_;
-    my ($few, $many) = sort { $a <=> $b } map { scalar @$_ } @kept;
-    return 0 if $c->{sampler} ne 'top_p' || !$few || $few == $many;
-    my @l = sort { $b <=> $a } @$logits;
-    my @e = map { exp($_ - $l[0]) } @l;
-    my ($all, $short, $long) = (0, 0, 0);
-    $all += $_ for @e;
-    $short += $_ / $all for @e[0 .. $few - 1];
-    $long += $_ / $all for @e[0 .. $many - 2];
-    my ($p, $off) = ($c->{params}{p}, @l * 2 ** -24);
-    return 0 if $short < $p - $off || $long > $p + $off;
-    for (@kept) { @$_ = (sort { $b->[1] <=> $a->[1] || $a->[0] <=> $b->[0] } @$_)[0 .. $few - 1] }
-    return 2 * $off / $short;
+    my ($c, $logits, $got, $want) = @_;
+    return if $c->{sampler} ne 'top_p' || !@$got || !@$want || @$got == @$want;
+    my @l = sort { $b <=> $a } map { float($_) } @$logits;
+    my ($all, @sum) = (0, 0);
+    push @sum, $all += exp($_ - $l[0]) for @l;
+    $_ /= $all for @sum;
+    return if !may_end($c, \@sum, scalar @$got, 1e-7) || !may_end($c, \@sum, scalar @$want, @l * 2 ** -24);
+    my ($long, $few) = @$got > @$want ? ($got, scalar @$want) : ($want, scalar @$got);
+    my $times = $sum[@$long] / $sum[$few];
+    @$long = (sort { $b->[1] <=> $a->[1] || $a->[0] <=> $b->[0] } @$long)[0 .. $few - 1];
+    $_->[2] *= $times for @$long;
 }
 
 # Undef when alike, else what differs. With slack, by that share more in the logits, and by what follows, and follows
 # from rounding these, in the probabilities.
 sub differs {
-    my ($got, $want, $logits, $slack, $share) = @_;
+    my ($got, $want, $logits, $slack) = @_;
     return 'keeps ' . @$got . ', want ' . @$want if @$got != @$want;
     my %times;
     $times{$_ + 0}++ for @$logits;
@@ -79,8 +86,9 @@ sub differs {
     for my $i (0 .. $#got) {
         my ($g, $w) = ($got[$i], $want[$i]);
         return "logit $g->[1], want $w->[1]" unless near($g->[1], $w->[1], 1e-6 + $slack);
-        my $more = $slack && $slack * (1 + 2 * abs($got[0][1] - $g->[1])) + 2 ** -22 * (abs($got[0][1]) + abs $g->[1]);
-        return "p $g->[2], want $w->[2]" unless near($g->[2], $w->[2], 2e-5 + $more + $share);
+        my ($most, $more) = (abs($got[0][1]) + abs $g->[1], 0);
+        $more = $slack * (1 + 2 * abs($got[0][1] - $g->[1])) + 2 ** -22 * $most if $slack && $most < 9**9**9;
+        return "p $g->[2], want $w->[2]" unless near($g->[2], $w->[2], 2e-5 + $more);
         my $unique = $times{$logits->[$g->[0]] + 0} == 1;
         return "keeps id $g->[0]" if $unique && !$kept{$g->[0]};
     }
@@ -104,8 +112,9 @@ for my $file (sort glob "$dir/H-samplers/*.json") {
             seen('sampler', $c->{sampler});
             my @got = map { [map { $_ + 0 } split / /] } $known ? split /,/, $answer : ();
             my @want = map { [$_->[0], number($_->[1]), $_->[2]] } @{$c->{kept}};
-            my @off = (slack($c, $group->{logits}, \@got), same_end($c, $group->{logits}, \@got, \@want));
-            my $why = $known ? differs(\@got, \@want, $group->{logits}, @off) : $answer;
+            my $slack = slack($c, $group->{logits}, \@got);
+            same_end($c, $group->{logits}, \@got, \@want);
+            my $why = $known ? differs(\@got, \@want, $group->{logits}, $slack) : $answer;
             if (!defined $why) { $passed++; next }
             print "not ok - ", basename($file), " $c->{sampler} @args: $why\n";
             $failed++;
