@@ -358,11 +358,14 @@ static void test_note(void) {
 
 static void test_stop(void) {
     unsigned n;
-    set_manner((struct manner){"the hello world", 0, 5, ASK_EOS, ERR_IO, false});
+    /* Long enough that it would not end by itself before it is cancelled. */
+    set_manner((struct manner){"the hello world the hello world the hello world the hello world", 0,
+                               100, ASK_EOS, ERR_IO, false});
     tap_ok(post("{\"prompt\":\"a\",\"stop\":\"lo wor\"}") == 200 && has("\" the hel\"") &&
                has("\"finish_reason\":\"stop\""),
            "a stop string over a token border");
     tap_ok(settled() && last_ask().is_cancelled, "ends the work");
+    set_manner((struct manner){"the hello world", 0, 5, ASK_EOS, ERR_IO, false});
     tap_ok(post("{\"prompt\":\"a\",\"stop\":[\"xyz\",\"o w\",\" world\"],\"stream\":true}") ==
                    200 &&
                strcmp(stream_text(&reply, &n), " the hell") == 0,
