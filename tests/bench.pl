@@ -184,7 +184,9 @@ sub around {
     my ($before, $measure) = @_;
     my $rate = $measure->();
     my $after = read_memory();
-    return ($rate, ($$before + $after) / 2, $$before = $after);
+    my $loop = ($$before + $after) / 2;
+    $$before = $after;
+    return ($rate, $loop);
 }
 
 # Each round takes everything in turn; a decode stands between two runs of the loop that only reads. A peer's

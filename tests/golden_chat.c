@@ -201,7 +201,9 @@ static void put_plain_message(FILE *to, const struct json_value *m) {
     fputc('}', to);
 }
 
-static struct json_doc *plain_form(const struct json_value *messages) {
+/* The messages as put() writes each. */
+static struct json_doc *written_anew(const struct json_value *messages,
+                                     void (*put)(FILE *to, const struct json_value *m)) {
     struct json_iter at;
     const struct json_value *m;
     char *text = NULL;
@@ -214,7 +216,7 @@ static struct json_doc *plain_form(const struct json_value *messages) {
     fputc('[', to);
     for (json_members(&at, messages); json_next(&at, NULL, &m); is_more = true) {
         if (is_more) fputc(',', to);
-        put_plain_message(to, m);
+        put(to, m);
     }
     fputc(']', to);
     if (fclose(to) != 0 || !json_read(&d, text, len, FILE_MOST, &e)) exit(3);
@@ -529,6 +531,7 @@ static void put_parts(FILE *to, const struct json_value *m) {
     struct json_chars key;
     const struct json_value *item;
     bool is_more = false;
+    fputc('{', to);
     for (json_members(&at, m); json_next(&at, &key, &item); is_more = true) {
         char *value;
         size_t len;
@@ -540,28 +543,7 @@ static void put_parts(FILE *to, const struct json_value *m) {
         fprintf(to, is_content ? "[{\"type\":\"text\",\"text\":%s}]" : "%s", value);
         free(value);
     }
-}
-
-static struct json_doc *with_parts(const struct json_value *messages) {
-    struct json_iter at;
-    const struct json_value *m;
-    char *text = NULL;
-    size_t len = 0;
-    struct json_doc *d = NULL;
-    struct err e;
-    bool is_more = false;
-    FILE *to = open_memstream(&text, &len);
-    if (!to) exit(3);
-    fputc('[', to);
-    for (json_members(&at, messages); json_next(&at, NULL, &m); is_more = true) {
-        fputs(is_more ? ",{" : "{", to);
-        put_parts(to, m);
-        fputc('}', to);
-    }
-    fputc(']', to);
-    if (fclose(to) != 0 || !json_read(&d, text, len, FILE_MOST, &e)) exit(3);
-    free(text);
-    return d;
+    fputc('}', to);
 }
 
 static void check_case(const char *name, const struct chat *chat, const struct json_value *vars,
@@ -570,7 +552,7 @@ static void check_case(const char *name, const struct chat *chat, const struct j
                              .tools = json_member(vars, "tools"),
                              .extra = vars,
                              .add_generation_prompt = false};
-    struct json_doc *plain = plain_form(r.messages);
+    struct json_doc *plain = written_anew(r.messages, put_plain_message);
     struct chat_request exact;
     struct chat_prompt ref = {0};
     struct given g = {.messages = r.messages, .plain = plain, .want = want, .ref = &ref.text};
@@ -582,7 +564,7 @@ static void check_case(const char *name, const struct chat *chat, const struct j
     if (chat && !chat_render(chat, &exact, &ref, &e)) ref = (struct chat_prompt){0};
     check(name, "", chat, &r, &g, why);
     check_exact(name, chat, r, &g, why);
-    struct json_doc *parts = with_parts(g.messages), *texts = with_texts(g.messages);
+    struct json_doc *parts = written_anew(g.messages, put_parts), *texts = with_texts(g.messages);
     if (texts) {
         r.messages = json_root(texts);
         check(name, " (texts)", chat, &r, &g, why);

@@ -2,6 +2,7 @@
  * and histories, the candidates brought as a cluster brings them, against a plain walk over all. */
 #include "model/grammar_own.h"
 #include "model/picker.h"
+#include "shuffle.h"
 #include "tap.h"
 
 #include <math.h>
@@ -10,13 +11,6 @@
 #include <string.h>
 
 enum { VOCAB = 3000, SEEN = 300 };
-
-static uint64_t seed = 5;
-
-static uint32_t rnd(void) {  // xorshift64*, Vigna 2016
-    seed ^= seed >> 12, seed ^= seed << 25, seed ^= seed >> 27;
-    return (uint32_t)((seed * 0x2545F4914F6CDD1DULL) >> 32);
-}
 
 static float logit[VOCAB];
 static int32_t seen[SEEN];
@@ -44,15 +38,6 @@ static int by_logit(const void *a, const void *b) {
 
 static void sort(struct candidate *c, size_t n) {
     qsort(c, n, sizeof *c, by_logit);
-}
-
-static void shuffle(struct candidate *c, size_t n) {
-    for (size_t i = n; i > 1; i--) {
-        size_t k = rnd() % i;
-        struct candidate t = c[k];
-        c[k] = c[i - 1];
-        c[i - 1] = t;
-    }
 }
 
 /* All, in order. */
@@ -403,6 +388,7 @@ static void test_grammars(void) {
 }
 
 int main(void) {
+    seed = 5;
     test_exact();
     test_numbers();
     test_banned();

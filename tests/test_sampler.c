@@ -1,6 +1,7 @@
 /* Sampling: the generator's published answers, each step on cases small enough to do by hand, all of them
  * together against the definitions on a sorted list, and a vocabulary of full size in time. */
 #include "model/sampler.h"
+#include "shuffle.h"
 #include "tap.h"
 
 #include <math.h>
@@ -9,13 +10,6 @@
 #include <time.h>
 
 enum { BIG = 128256 };
-
-static uint64_t seed = 7;
-
-static uint32_t rnd(void) {  // xorshift64*, Vigna 2016
-    seed ^= seed >> 12, seed ^= seed << 25, seed ^= seed >> 27;
-    return (uint32_t)((seed * 0x2545F4914F6CDD1DULL) >> 32);
-}
 
 /* Random123 1.14, kat_vectors, philox4x32 10: counter, key, result (its first two words). */
 static void test_philox(void) {
@@ -91,15 +85,6 @@ static bool equal(const struct candidate *a, const struct candidate *b, size_t n
         if (a[i].id != b[i].id || a[i].logit != b[i].logit) return false;
     }
     return true;
-}
-
-static void shuffle(struct candidate *c, size_t n) {
-    for (size_t i = n; i > 1; i--) {
-        size_t k = rnd() % i;
-        struct candidate t = c[k];
-        c[k] = c[i - 1];
-        c[i - 1] = t;
-    }
 }
 
 static void test_order(void) {
