@@ -7,6 +7,7 @@
  *                          candidate left, separated by commas, or "unsupported" */
 #include "model/sampler.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,6 +48,34 @@ static void penalise(const double *a, const int32_t *prev, size_t n_prev, struct
     sample_adjust(&s, &adjust, c, n);
 }
 
+/* What the draw does at a temperature: its weights, beside logits that are divided by it, as the oracle's are.
+ * At none it takes one. */
+static void heat(const double *a, struct candidate *c, size_t n) {
+    struct sampler s = {
+        .temp = (float)a[0], .top_p = 1, .temp_range = (float)a[1], .temp_exponent = (float)a[2]};
+    float temp = sample_temp(c, n, s.temp, s.temp_range, s.temp_exponent);
+    if (s.temp_range > 0 && n == 1) temp = 1;  // the oracle leaves it as it is
+    if (temp <= 0) {
+        int32_t id = sample(&s, c, n, 0, 0);
+        for (size_t i = 0; i < n; i++) {
+            if (c[i].id != id) c[i].logit = -INFINITY;
+        }
+        temp = 1;
+    }
+    sample_weigh(c, n, temp);
+    for (size_t i = 0; i < n; i++) c[i].logit /= temp;
+}
+
+static void print_shares(const struct candidate *c, size_t n) {
+    double sum = 0;
+    for (size_t i = 0; i < n; i++) sum += (double)c[i].p;
+    for (size_t i = 0; i < n; i++) {
+        printf("%s%d %.9g %.9g", i ? "," : "", c[i].id, (double)c[i].logit,
+               (double)(float)((double)c[i].p / sum));
+    }
+    putchar('\n');
+}
+
 static bool apply(const char *line, const int32_t *prev, size_t n_prev, struct candidate *c,
                   size_t *n) {
     char step[32] = "";
@@ -55,6 +84,10 @@ static bool apply(const char *line, const int32_t *prev, size_t n_prev, struct c
     size_t keep = args < 3 ? 1 : (size_t)a[1];
     float x = (float)a[0];
     if (args < 2) return false;
+    if (!strcmp(step, "temp") || !strcmp(step, "temp_ext")) {
+        heat(a, c, *n);
+        return true;
+    }
     if (!strcmp(step, "top_k")) {
         *n = sample_top_k(c, *n, (int32_t)x);
     } else if (!strcmp(step, "top_p")) {
@@ -63,10 +96,6 @@ static bool apply(const char *line, const int32_t *prev, size_t n_prev, struct c
         *n = sample_min_p(c, *n, x, keep);
     } else if (!strcmp(step, "typical")) {
         *n = sample_typical(c, *n, x, keep);
-    } else if (!strcmp(step, "temp")) {
-        sample_temp(c, *n, x);
-    } else if (!strcmp(step, "temp_ext")) {
-        sample_temp_dynamic(c, *n, x, (float)a[1], (float)a[2]);
     } else if (!strcmp(step, "top_n_sigma")) {
         sample_top_n_sigma(c, *n, x);
     } else if (!strcmp(step, "penalties")) {
@@ -74,7 +103,7 @@ static bool apply(const char *line, const int32_t *prev, size_t n_prev, struct c
     } else {
         return false;
     }
-    sample_softmax(c, *n);
+    sample_weigh(c, *n, 1);
     return true;
 }
 
@@ -94,13 +123,10 @@ int main(void) {
         }
         size_t n = n_logits;
         memcpy(c, logits, n * sizeof *c);
-        if (!apply(line, prev, n_prev, c, &n)) {
-            puts("unsupported");
+        if (apply(line, prev, n_prev, c, &n)) {
+            print_shares(c, n);
         } else {
-            for (size_t i = 0; i < n; i++) {
-                printf("%s%d %.9g %.9g", i ? "," : "", c[i].id, (double)c[i].logit, (double)c[i].p);
-            }
-            putchar('\n');
+            puts("unsupported");
         }
         fflush(stdout);
     }

@@ -41,23 +41,25 @@ static void test_philox(void) {
            "uniform: mean %.4f", sum / 1e5);
 }
 
-static void test_softmax(void) {
+static void test_weights(void) {
     double worst = 0;
     for (int i = 0; i < 20000; i++) {
         struct candidate c[2] = {{0, 0.0F, 0}, {1, -(float)(rnd() % 80000) / 1000.0F, 0}};
-        sample_softmax(c, 2);
-        double e = exp((double)c[1].logit), want = e / (1 + e);
+        float temp = i % 2 ? 1.0F : (float)(rnd() % 5000 + 1000) / 1000.0F;
+        sample_weigh(c, 2, temp);
+        double want = exp((double)c[1].logit / (double)temp);
         double off = fabs((double)c[1].p - want) / want;
+        if (c[0].p != 1) off = 1;
         if (off > worst) worst = off;
     }
-    tap_ok(worst < 1.3e-7, "softmax within float's rounding of libm's exp: %.2g", worst);
+    tap_ok(worst < 6.1e-8, "weights within float's rounding of libm's exp: %.2g", worst);
     struct candidate odd[4] = {{0, INFINITY, 0}, {1, INFINITY, 0}, {2, 3, 0}, {3, NAN, 0}};
-    sample_softmax(odd, 4);
-    tap_ok(odd[0].p == 0.5F && odd[1].p == 0.5F && odd[2].p == 0 && odd[3].p == 0,
+    sample_weigh(odd, 4, 1);
+    tap_ok(odd[0].p == 1 && odd[1].p == 1 && odd[2].p == 0 && odd[3].p == 0,
            "infinite logits share everything, NaN gets nothing");
     struct candidate none[2] = {{0, -INFINITY, 0}, {1, NAN, 0}};
-    sample_softmax(none, 2);
-    tap_ok(none[0].p == 0.5F && none[1].p == 0.5F, "nothing to choose by: all alike");
+    sample_weigh(none, 2, 1);
+    tap_ok(none[0].p == 1 && none[1].p == 1, "nothing to choose by: all alike");
 }
 
 static int by_logit(const void *a, const void *b) {
@@ -128,22 +130,14 @@ static void test_steps(void) {
     memcpy(c, base, sizeof c);
     tap_ok(sample_min_p(c, 4, 0, 1) == 4, "min-p 0 keeps all");
     memcpy(c, base, sizeof c);
-    sample_temp(c, 4, 0.5F);
-    sample_softmax(c, 4);
-    tap_ok(fabs((double)c[0].p - 64 / 85.0) < 1e-6, "temperature 0.5 squares the odds");
-    memcpy(c, base, sizeof c);
-    sample_temp(c, 4, 0);
-    sample_softmax(c, 4);
-    tap_ok(c[0].p == 1 && c[1].p == 0, "temperature 0 leaves the first");
-    memcpy(c, base, sizeof c);
-    sample_temp_dynamic(c, 4, 1, 0.5F, 1);
+    sample_weigh(c, 4, 0.5F);
+    tap_ok(c[0].p == 1 && fabs((double)c[1].p - 1 / 4.0) < 1e-6 &&
+               fabs((double)c[3].p - 1 / 64.0) < 1e-6,
+           "temperature 0.5 squares the odds");
     double entropy = log(15) - (8 * 3 + 4 * 2 + 2) / 15.0 * log(2), t = 0.5 + entropy / log(4);
-    tap_ok(fabs((double)c[0].logit - 3 * log(2) / t) < 1e-6,
+    tap_ok(fabs((double)sample_temp(c, 4, 1, 0.5F, 1) - t) < 1e-6,
            "a dynamic temperature follows the entropy");
-    memcpy(c, base, sizeof c);
-    sample_temp_dynamic(c, 1, 1, 0.5F, 1);
-    sample_softmax(c, 1);
-    tap_ok(c[0].logit == base[0].logit && c[0].p == 1, "and leaves the only one as it is");
+    tap_ok(sample_temp(c, 1, 0.7F, 0.5F, 1) == 0.7F, "of which a single one has none");
     memcpy(c, base, sizeof c);
     tap_ok(sample_top_k(c, 4, 0) == 4 && c[0].id == 7, "top-k 0 keeps all");
 }
@@ -542,7 +536,7 @@ static void test_speed(void) {
 
 int main(void) {
     test_philox();
-    test_softmax();
+    test_weights();
     test_order();
     test_steps();
     test_typical();

@@ -96,8 +96,8 @@ static float largest(struct candidate *c, size_t n) {
     return max;
 }
 
-/* Makes p of all their weights at a temperature above 0: 1 for the largest logit, which it returns. */
-static float weigh(struct candidate *c, size_t n, float temp) {
+/* Not from logits divided by it, of which some may be equal, or infinite. */
+float sample_weigh(struct candidate *c, size_t n, float temp) {
     float max = largest(c, n);
     for (size_t i = 0; i < n; i++) {
         double below = ((double)c[i].logit - (double)max) / (double)temp;
@@ -167,13 +167,6 @@ static size_t keep(struct candidate *c, size_t n, const struct typical *t, uint6
 
 /* ---- steps */
 
-void sample_softmax(struct candidate *c, size_t n) {
-    double sum = 0;
-    weigh(c, n, 1);
-    for (size_t i = 0; i < n; i++) sum += (double)c[i].p;
-    for (size_t i = 0; i < n; i++) c[i].p = (float)((double)c[i].p / sum);
-}
-
 size_t sample_top_k(struct candidate *c, size_t n, int32_t k) {
     if (k <= 0 || (size_t)k >= n) return n;
     return keep(c, n, NULL, rank_where(c, n, NULL, true, (uint64_t)k), 1);
@@ -181,7 +174,7 @@ size_t sample_top_k(struct candidate *c, size_t n, int32_t k) {
 
 size_t sample_top_p(struct candidate *c, size_t n, float p, size_t min_keep) {
     if (p >= 1 || !n) return n;
-    weigh(c, n, 1);
+    sample_weigh(c, n, 1);
     double part = (double)p * (double)weight_of(c, n);
     uint64_t want = (uint64_t)part;
     if ((double)want < part || !want) want++;
@@ -190,24 +183,13 @@ size_t sample_top_p(struct candidate *c, size_t n, float p, size_t min_keep) {
 
 size_t sample_min_p(struct candidate *c, size_t n, float p, size_t min_keep) {
     if (p <= 0 || !n) return n;
-    weigh(c, n, 1);
+    sample_weigh(c, n, 1);
     uint64_t last = first_of(c, n);
     for (size_t i = 0; i < n; i++) {
         uint64_t rank = rank_of(&c[i], NULL);
         if (c[i].p >= p && rank > last) last = rank;
     }
     return keep(c, n, NULL, last, min_keep);
-}
-
-void sample_temp(struct candidate *c, size_t n, float temp) {
-    uint64_t first = temp > 0 ? 0 : first_of(c, n);
-    for (size_t i = 0; i < n; i++) {
-        if (temp > 0) {
-            c[i].logit /= temp;
-        } else if (c[i].id != id_of(first)) {
-            c[i].logit = -INFINITY;
-        }
-    }
 }
 
 /* How far the logits are below the largest, in the mean; c [n] is weighed. */
@@ -221,7 +203,7 @@ static double mean_below(const struct candidate *c, size_t n, float max) {
 
 /* -ln p is how far the logit is below the largest, and a number that is the same for all. */
 size_t sample_typical(struct candidate *c, size_t n, float p, size_t min_keep) {
-    float max = weigh(c, n, 1);
+    float max = sample_weigh(c, n, 1);
     if (p >= 1 || !n || !isfinite(max)) return n;
     struct typical t = {.max = max, .mean = mean_below(c, n, max)};
     uint64_t want = (uint64_t)((double)p * (double)weight_of(c, n)) + 1;
@@ -262,8 +244,8 @@ void sample_top_n_sigma(struct candidate *c, size_t n, float sigmas) {
     }
 }
 
-static float dynamic_temp(struct candidate *c, size_t n, float temp, float range, float exponent) {
-    float max = range > 0 && n > 1 ? weigh(c, n, 1) : INFINITY;
+float sample_temp(struct candidate *c, size_t n, float temp, float range, float exponent) {
+    float max = range > 0 && n > 1 ? sample_weigh(c, n, 1) : INFINITY;
     if (!isfinite(max)) return temp;
     double low = temp > range ? (double)temp - (double)range : 0,
            high = (double)temp + (double)range;
@@ -271,11 +253,6 @@ static float dynamic_temp(struct candidate *c, size_t n, float temp, float range
     double part = entropy / log_pos((double)n);
     if (part > 1) part = 1;
     return (float)(low + (high - low) * pow_unit(part, (double)exponent));
-}
-
-void sample_temp_dynamic(struct candidate *c, size_t n, float temp, float range, float exponent) {
-    if (range > 0 && n == 1) return;  // no entropy to follow, and nothing to choose
-    sample_temp(c, n, dynamic_temp(c, n, temp, range, exponent));
 }
 
 /* ---- bias and penalties */
@@ -447,9 +424,9 @@ int32_t sample(const struct sampler *s, struct candidate *c, size_t n, uint64_t 
     if (is_typical(s)) n = sample_typical(c, n, s->typical, 1);
     n = sample_top_p(c, n, s->top_p, 1);
     n = sample_min_p(c, n, s->min_p, 1);
-    float temp = dynamic_temp(c, n, s->temp, s->temp_range, s->temp_exponent);
+    float temp = sample_temp(c, n, s->temp, s->temp_range, s->temp_exponent);
     if (temp <= 0) return id_of(first_of(c, n));
-    weigh(c, n, temp);  // not sample_temp(): of its quotients some may be equal, or infinite
+    sample_weigh(c, n, temp);
     uint64_t sum = weight_of(c, n);
     uint64_t at = (uint64_t)(sample_uniform(s->seed, sequence, position) * (double)sum);
     return id_of(rank_where(c, n, NULL, false, at < sum ? at + 1 : sum));

@@ -69,17 +69,18 @@ size_t sampler_needs(const struct sampler *s, size_t n_vocab);
 /* The steps, each on c [n] in place, returning how many remain (at least min_keep >= 1), in the order in
  * which they came. By their order is meant: by descending logit, ties by ascending id; ids are 0 or more,
  * each there once. NaN logits count as -infinity. */
-void sample_softmax(struct candidate *c, size_t n);             // makes p the probabilities
 size_t sample_top_k(struct candidate *c, size_t n, int32_t k);  // k <= 0 keeps all
 size_t sample_top_p(struct candidate *c, size_t n, float p, size_t min_keep);
 size_t sample_min_p(struct candidate *c, size_t n, float p, size_t min_keep);
-void sample_temp(struct candidate *c, size_t n, float temp);  // <= 0: all but the first to -inf
 /* Locally typical sampling (Meister et al. 2022): what is nearest to the mean surprise, until its
  * probability is above p; of what is as near, as a float, the lower id first. */
 size_t sample_typical(struct candidate *c, size_t n, float p, size_t min_keep);
 /* Those more than so many standard deviations of all logits below the largest to -inf. */
 void sample_top_n_sigma(struct candidate *c, size_t n, float sigmas);
-void sample_temp_dynamic(struct candidate *c, size_t n, float temp, float range, float exponent);
+/* The temperature that their entropy makes of these options; temp where range is 0, or of a single one. */
+float sample_temp(struct candidate *c, size_t n, float temp, float range, float exponent);
+/* Makes p what the draw weighs them by at a temperature above 0: 1 for the largest logit, which it returns. */
+float sample_weigh(struct candidate *c, size_t n, float temp);
 
 /* The tokens whose logits bias and penalties change, for a sequence of n_seen tokens so far. */
 struct adjusted {
