@@ -17,12 +17,11 @@ struct gemv {
     struct arena mem;
     uint8_t *w;  // [n_group] groups
     size_t n_col, group, n_group, per_unit, per_run;
-    uint8_t *row;           // 8 rows in file order
-    void *x;                // panels of n_tok tokens, or their floats
-    float *y;               // [n_tok][8 * n_group]
-    size_t begin, end;      // groups of the run
-    _Atomic uint32_t next;  // of its units, n_unit in all
-    uint32_t n_unit;
+    uint8_t *row;       // 8 rows in file order
+    void *x;            // panels of n_tok tokens, or their floats
+    float *y;           // [n_tok][8 * n_group]
+    size_t begin, end;  // groups of the run
+    struct par_items units;
     const unsigned *width;
     unsigned n_width;
     double best_s[WIDTHS_MOST], sum_s[WIDTHS_MOST], stream_s[WIDTHS_MOST];
@@ -51,8 +50,8 @@ static size_t groups_of(const struct gemv *g, uint32_t first, uint32_t n, size_t
 static void gemv_share(void *ctx, int thread, int n_thread) {
     struct gemv *g = ctx;
     uint32_t first, n;
-    (void)thread;
-    while ((n = par_take(&g->next, g->n_unit, n_thread, &first))) {
+    (void)n_thread;
+    while ((n = par_take(&g->units, thread, &first))) {
         uint32_t each = g->conf->n_tok == 1 ? n : 1;
         for (uint32_t i = 0; i < n; i += each) {
             size_t at, n_group = groups_of(g, first + i, each, &at);
@@ -68,7 +67,8 @@ static void stream_share(void *ctx, int thread, int n_thread) {
     struct gemv *g = ctx;
     uint8_t *to = g->scratch + (size_t)thread * g->per_unit * g->group;
     uint32_t first, n;
-    while ((n = par_take(&g->next, g->n_unit, n_thread, &first))) {
+    (void)n_thread;
+    while ((n = par_take(&g->units, thread, &first))) {
         for (uint32_t i = 0; i < n; i++) {
             size_t at, n_group = groups_of(g, first + i, 1, &at);
             for (size_t k = 0; k < n_group; k++) {
@@ -101,8 +101,8 @@ static double one_pass(struct gemv *g, struct par *team, par_work *share) {
     for (size_t at = 0; at < g->n_group; at = g->end) {
         g->begin = at;
         g->end = g->n_group - at < g->per_run ? g->n_group : at + g->per_run;
-        g->n_unit = (uint32_t)((g->end - at + g->per_unit - 1) / g->per_unit);
-        atomic_store(&g->next, 0);
+        uint32_t n_unit = (uint32_t)((g->end - at + g->per_unit - 1) / g->per_unit);
+        par_deal(&g->units, team, 0, n_unit, share == stream_share);
         par_run(team, share, g);
     }
     return clock_s() - begin;

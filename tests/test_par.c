@@ -109,6 +109,97 @@ static void test_widths(int n) {
     tap_ok(ok && !w.wrong, "team of %d at %d widths: those run that shall", n, N_RUN / 4);
 }
 
+/* --- items --- */
+
+enum { N_ITEM = 400 };
+
+struct sharing {
+    struct par_items items;
+    _Atomic int taken[N_ITEM + 1], n_taken, wrong;
+    uint32_t first, end;
+    bool in_order;
+    int slow;  // this member begins its share, and waits for the others to take all the rest; -1: none
+};
+
+static void wait_for_others(struct sharing *s, int all) {
+    uint64_t begin = clock_ns();
+    while (atomic_load(&s->n_taken) < all && clock_ns() - begin < 10000000000U) sched_yield();
+    if (atomic_load(&s->n_taken) < all) atomic_fetch_add(&s->wrong, 1);
+}
+
+static void take_items(void *ctx, int thread, int n_thread) {
+    struct sharing *s = ctx;
+    uint32_t first, n, before = s->first, all = s->end - s->first;
+    uint32_t own = s->first + (uint32_t)((uint64_t)all * (uint32_t)thread / (uint32_t)n_thread);
+    while ((n = par_take(&s->items, thread, &first))) {
+        if (n > 8 || first < s->first || first + n > s->end || (s->in_order && first < before)) {
+            atomic_fetch_add(&s->wrong, 1);
+            return;
+        }
+        before = first;
+        for (uint32_t i = first; i < first + n; i++) atomic_fetch_add(&s->taken[i], 1);
+        atomic_fetch_add(&s->n_taken, (int)n);
+        if (thread != s->slow || first != own) continue;
+        wait_for_others(s, (int)all);
+    }
+}
+
+static void share_items(void *ctx, struct par *team) {
+    struct sharing *s = ctx;
+    uint32_t dice = 999;
+    for (int run = 0; run < N_RUN / 4; run++) {
+        dice = dice * 1664525 + 1013904223;
+        s->first = (dice >> 8) % N_ITEM;
+        s->end = s->first + (dice >> 20) % (N_ITEM - s->first + 1);
+        s->in_order = dice >> 19 & 1;
+        bool has_slow = run % 16 == 0 && !s->in_order && par_threads(team) > 1;
+        s->slow = has_slow ? (int)(dice >> 4) % par_threads(team) : -1;
+        atomic_store(&s->n_taken, 0);
+        for (uint32_t i = 0; i <= N_ITEM; i++) atomic_store(&s->taken[i], 0);
+        par_deal(&s->items, team, s->first, s->end, s->in_order);
+        par_run(team, take_items, s);
+        for (uint32_t i = 0; i <= N_ITEM; i++) {
+            if (s->taken[i] != (i >= s->first && i < s->end)) atomic_fetch_add(&s->wrong, 1);
+        }
+    }
+}
+
+static void test_items(int n) {
+    static struct sharing s;
+    struct err e = {0};
+    atomic_store(&s.wrong, 0);
+    bool ok = par_enter(n, share_items, &s, &e);
+    tap_ok(ok && s.wrong == 0, "team of %d shares out: each item once, a slow member's by others",
+           n);
+}
+
+/* The first bite of each begins where its part of all does. */
+static void begin_share(void *ctx, int thread, int n_thread) {
+    struct sharing *s = ctx;
+    uint32_t first;
+    int n = (int)par_take(&s->items, thread, &first);
+    if (first != (uint32_t)(N_ITEM * thread / n_thread) || n < 1) atomic_fetch_add(&s->wrong, 1);
+    atomic_fetch_add(&s->n_taken, 1);
+    wait_for_others(s, n_thread);
+}
+
+static void begin_shares(void *ctx, struct par *team) {
+    struct sharing *s = ctx;
+    for (int n = par_threads(team); n >= 1; n--) {
+        par_width(team, n);
+        atomic_store(&s->n_taken, 0);
+        par_deal(&s->items, team, 0, N_ITEM, false);
+        par_run(team, begin_share, s);
+    }
+}
+
+static void test_shares(void) {
+    static struct sharing s;
+    struct err e = {0};
+    bool ok = par_enter(5, begin_shares, &s, &e);
+    tap_ok(ok && s.wrong == 0, "members begin side by side, also when fewer take part");
+}
+
 /* --- places --- */
 
 struct stays {
@@ -308,6 +399,8 @@ int main(void) {
     test_counts(16);
     tap_ok(par_enter(4, uneven_runs, &t, &e) && t.wrong == 0, "a run waits for its slowest member");
     for (int n = 1; n <= 5; n++) test_widths(n);
+    for (int n = 1; n <= 4; n++) test_items(n);
+    test_shares();
     test_places();
     test_idle();
     if (SLOWED) {

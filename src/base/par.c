@@ -276,14 +276,76 @@ MUST par_enter(int n_thread, void (*body)(void *ctx, struct par *team), void *ct
     return true;
 }
 
-uint32_t par_take(_Atomic uint32_t *next, uint32_t end, int n_thread, uint32_t *first) {
-    uint32_t at = atomic_load_explicit(next, memory_order_relaxed), n;
-    do {
-        if (at >= end) return 0;
-        n = (end - at) / (3 * (uint32_t)n_thread);
+/* --- items --- */
+
+struct span {
+    uint32_t at, end;
+};
+
+static struct span unpack(uint64_t v) {
+    return (struct span){(uint32_t)(v >> 32), (uint32_t)v};
+}
+
+static uint64_t pack(uint32_t at, uint32_t end) {
+    return (uint64_t)at << 32 | end;
+}
+
+void par_deal(struct par_items *p, const struct par *team, uint32_t first, uint32_t end,
+              bool in_order) {
+    uint64_t n = end - first, n_share = in_order ? 1 : (uint64_t)team->n_run;
+    p->n_share = (int)n_share;
+    p->per_share = (uint32_t)team->n_run / (uint32_t)n_share;
+    for (uint64_t i = 0; i < n_share; i++) {
+        uint32_t from = first + (uint32_t)(n * i / n_share);
+        uint32_t to = first + (uint32_t)(n * (i + 1) / n_share);
+        atomic_store_explicit(&p->share[i].span, pack(from, to), memory_order_relaxed);
+    }
+}
+
+/* A span seen once is never there again, as its first item is taken by then: comparing is enough. */
+static bool change(_Atomic uint64_t *span, uint64_t *seen, uint64_t to) {
+    return atomic_compare_exchange_strong_explicit(span, seen, to, memory_order_relaxed,
+                                                   memory_order_relaxed);
+}
+
+static uint32_t take_front(struct par_items *p, _Atomic uint64_t *span, uint32_t *first) {
+    uint64_t seen = atomic_load_explicit(span, memory_order_relaxed);
+    for (;;) {
+        struct span left = unpack(seen);
+        if (left.at >= left.end) return 0;
+        uint32_t n = (left.end - left.at) / (3 * p->per_share);
         n = n > 8 ? 8 : n ? n : 1;
-    } while (!atomic_compare_exchange_weak_explicit(next, &at, at + n, memory_order_relaxed,
-                                                    memory_order_relaxed));
-    *first = at;
+        if (!change(span, &seen, pack(left.at + n, left.end))) continue;
+        *first = left.at;
+        return n;
+    }
+}
+
+/* Half of the longest share to own, which is empty; false when all are. */
+static bool take_over(struct par_items *p, _Atomic uint64_t *own) {
+    for (;;) {
+        int of = 0;
+        uint64_t seen = 0;
+        uint32_t most = 0;
+        for (int i = 0; i < p->n_share; i++) {
+            uint64_t v = atomic_load_explicit(&p->share[i].span, memory_order_relaxed);
+            struct span s = unpack(v);
+            if (s.at < s.end && s.end - s.at > most) most = s.end - s.at, of = i, seen = v;
+        }
+        if (!most) return false;
+        struct span s = unpack(seen);
+        uint32_t half = (most + 1) / 2;
+        if (!change(&p->share[of].span, &seen, pack(s.at, s.end - half))) continue;
+        atomic_store_explicit(own, pack(s.end - half, s.end), memory_order_relaxed);
+        return true;
+    }
+}
+
+uint32_t par_take(struct par_items *p, int thread, uint32_t *first) {
+    _Atomic uint64_t *own = &p->share[p->n_share > 1 ? thread : 0].span;
+    uint32_t n;
+    while (!(n = take_front(p, own, first))) {
+        if (!take_over(p, own)) return 0;
+    }
     return n;
 }

@@ -1,7 +1,6 @@
 /* matmul.c - a resident tile is multiplied where it lies; a streamed one is re-laid unit by unit into
- * the thread's own scratch, which stays in its cache, and multiplied from there. Threads take units
- * from one counter in growing-smaller bites, so a core that a reader thread borrowed for a moment makes
- * no straggler. */
+ * the thread's own scratch, which stays in its cache, and multiplied from there. What is all there is
+ * dealt to the threads in long pieces; what still comes from the disk they take in its order. */
 #include "nn/matmul.h"
 
 #include <assert.h>
@@ -116,10 +115,12 @@ static uint32_t run_units(struct matmul_state *s, const struct mm_job *job, uint
 
 static void work(void *ctx, int thread, int n_thread) {
     struct matmul_state *s = ctx;
+    (void)n_thread;
     uint8_t *scratch = s->scratch + (size_t)thread * s->w->unit_bytes;
     const struct mm_job *job = s->job;
     uint32_t base = 0, first, n;
-    while ((n = par_take(&s->next, s->n_unit, n_thread, &first))) {
+    while ((n = par_take(&s->units, thread, &first))) {
+        if (first < base) base = 0, job = s->job;
         for (uint32_t i = first, done; i < first + n; i += done) {
             if (atomic_load_explicit(&s->failed, memory_order_relaxed)) return;
             while (i - base >= job->n_unit) base += job->n_unit, job++;
@@ -133,6 +134,17 @@ static void work(void *ctx, int thread, int n_thread) {
             }
         }
     }
+}
+
+/* Whether nothing of the call's comes from the disk. */
+static bool is_there(const struct matmul_state *s) {
+    for (unsigned i = 0; i < s->n_job; i++) {
+        const struct matrix *mat = s->job[i].mat;
+        for (uint32_t t = mat->tile0; t < mat->tile0 + mat->n_tile; t++) {
+            if (!store_ready(s->store, t)) return false;
+        }
+    }
+    return true;
 }
 
 /* Up to which of the jobs' n units, from `first` on, the tiles are there. */
@@ -152,20 +164,20 @@ static uint32_t units_there(const struct matmul_state *s, uint32_t first, uint32
  * is time for something else; without anything to do the team waits where it needs them. */
 static MUST run_all(struct matmul_state *s, struct par *team, uint32_t first, uint32_t n,
                     struct err *e) {
-    bool has_work = s->idle;
+    bool has_work = s->idle, in_order = !is_there(s);
     while (first < n) {
-        s->n_unit = has_work ? units_there(s, first, n) : n;
-        if (s->n_unit == first) {
+        uint32_t end = has_work ? units_there(s, first, n) : n;
+        if (end == first) {
             if (!s->idle(s->idle_ctx, team, &has_work, e)) return false;
             continue;
         }
-        atomic_store_explicit(&s->next, first, memory_order_relaxed);
+        par_deal(&s->units, team, first, end, in_order);
         par_run(team, work, s);
         if (atomic_load(&s->failed)) {
             *e = s->err;
             return false;
         }
-        first = s->n_unit;
+        first = end;
     }
     return true;
 }

@@ -33,8 +33,7 @@ struct matmul_state {
     /* the call in progress */
     struct mm_job job[MM_JOBS];
     unsigned n_job;
-    uint32_t n_unit;        // of them those up to here can be handed out
-    _Atomic uint32_t next;  // the next to be
+    struct par_items units;
     atomic_bool failed;
     struct err err;  // of the first to fail; under lock
 };

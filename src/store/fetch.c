@@ -256,7 +256,7 @@ bool fetch_has(struct fetch *f, uint32_t i) {
     return has;
 }
 
-static bool is_ready(const struct fetch *f, uint32_t i) {
+bool fetch_ready(const struct fetch *f, uint32_t i) {
     return atomic_load_explicit(&f->ready[i - f->base], memory_order_acquire);
 }
 
@@ -264,19 +264,19 @@ static void wait_for_tile(struct fetch *f, uint32_t i) {
     uint64_t begin = clock_ns();
     for (unsigned turn = 0;;) {
         uint32_t seen = bell_seen(&f->news);
-        if (is_ready(f, i) || is_over(f)) break;
+        if (fetch_ready(f, i) || is_over(f)) break;
         if (par_relax(&turn)) bell_wait(&f->news, seen);
     }
     atomic_fetch_add_explicit(&f->wait_ns, clock_ns() - begin, memory_order_relaxed);
 }
 
 MUST fetch_get(struct fetch *f, uint32_t i, const uint8_t **p, struct err *e) {
-    if (!is_ready(f, i)) wait_for_tile(f, i);
+    if (!fetch_ready(f, i)) wait_for_tile(f, i);
     if (atomic_load_explicit(&f->failed, memory_order_acquire)) {
         *e = f->err;
         return false;
     }
-    if (!is_ready(f, i)) return err_set(e, ERR_STOPPED, "the store is being closed");
+    if (!fetch_ready(f, i)) return err_set(e, ERR_STOPPED, "the store is being closed");
     *p = fetch_at(f, i);
     return true;
 }

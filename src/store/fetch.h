@@ -75,6 +75,8 @@ void fetch_guess(struct fetch *f, const uint32_t *tile, uint32_t n);
  * same, when all of a list is put. */
 bool fetch_has(struct fetch *f, uint32_t i);
 
+/* Whether fetch_get() of one that was wanted would not wait. Thread: any. */
+bool fetch_ready(const struct fetch *f, uint32_t i);
 /* Of a tile that was wanted. Fails: the readers' error. Thread: any. */
 MUST fetch_get(struct fetch *f, uint32_t i, const uint8_t **p, struct err *e);
 void fetch_put(struct fetch *f, uint32_t i);

@@ -248,6 +248,10 @@ MUST store_get(struct store *s, uint32_t i, struct view *v, struct err *e) {
     return ok && !has_failed(s, e);
 }
 
+bool store_ready(const struct store *s, uint32_t i) {
+    return is_demand(s, i) ? fetch_ready(&s->fetch, i) : s->place[i].mem != NULL;
+}
+
 bool store_waits(const struct store *s, uint32_t i) {
     const struct place *at = &s->place[i];
     return !at->mem && !is_demand(s, i) && ring_waits(&s->ring, turn_now(s, at));

@@ -117,6 +117,10 @@ void store_guess(struct store *s, const uint32_t *tile, uint32_t n);
  * read. Thread: the same, before it wants. */
 bool store_has(struct store *s, uint32_t i);
 
+/* Whether it is there in the owner's form, so that store_get would not wait; of those on demand, which were
+ * wanted. Any thread. */
+bool store_ready(const struct store *s, uint32_t i);
+
 /* Wait until tile i is there (spinning briefly, then asleep). All threads of a team may get the
  * same tile; it stays valid until store_put(i), called once per sweep when all are done with it, by
  * any thread. Within a sweep the order of puts is free (a slot is read anew once all before it are
