@@ -53,6 +53,15 @@ my @parts = ('--messages', file('parts.json', '[{"role":"user","content":[{"type
              '--template', file('prints.jinja', '{{ messages[0].content }}'));
 is(render(@parts)->{out}, "a\nb", 'parts are texts for a template that would print them as they are');
 is(render(@parts, '--as-given')->{out}, "[{'type': 'text', 'text': 'a'}, {'type': 'text', 'text': 'b'}]", '--as-given: as they are');
+my @lists = ('--messages', file('text.json', '[{"role":"user","content":"a"}]'),
+             '--template', file('lists.jinja', "{% for p in messages[0].content %}{{ p.text if p.type == 'text' else '-' }}{% endfor %}"));
+$r = render(@lists);
+is($r->{out}, 'a', 'a text is a list of one part for a template that would lose it');
+is($r->{err}, '', 'and nothing to be said');
+is(render(@lists, '--as-given')->{out}, '-', '--as-given: lost');
+$r = render('--messages', "$dir/text.json", '--template', file('deaf.jinja', 'q'));
+is($r->{out}, 'q', 'a template that takes no text in any form');
+like($r->{err}, qr/^note .*a user says is not in the prompt/, 'which is said');
 $r = render('--messages', $messages, '--as-given', '--template', file('no.jinja', "{{ raise_exception('no such role') if messages[0].role == 'system' }}"));
 is($r->{status}, 4, '--as-given: what a template refuses');
 like($r->{err}, qr/no such role/, 'and says so');

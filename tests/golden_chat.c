@@ -7,7 +7,8 @@
  * what it has reason to: a system text stands in a user's turn only where jinja2's prompt has none of it, or
  * there is none; arguments of calls are JSON only where jinja2 fails on the object, or prints it as Python
  * does. OpenAI's other forms are tried, too, and must give the same: calls with arguments as a text, contents
- * as a list of one part.
+ * as a list of one part. Texts are such lists only where jinja2 fails on texts or loses a user's, and give then
+ * what the template makes of the lists.
  * Messages that are given in such forms, which many templates print as Python's lists, leave out or refuse,
  * must give what the template makes of them in the plain form, or say as much. */
 #include "golden_json.h"
@@ -256,8 +257,9 @@ struct given {
     const struct json_value *messages;
     const struct json_doc *plain;  // the messages in the form that every template takes
     struct json_chars want;        // .s NULL: it fails
-    /* Of the plain ones; .text NULL: the template fails, or there are none. */
-    const struct jinja_text *ref;
+    /* Of the plain ones, and of these with texts as lists of one part; .text NULL: the template fails, or there
+     * are none. */
+    const struct jinja_text *ref, *listed;
 };
 
 /* How a prompt compares with another one that says the same. */
@@ -390,10 +392,17 @@ static bool may_refuse(const struct given *g, const struct err *e) {
                                        strstr(e->text, "part that is no text"));
 }
 
+/* Whether jinja2 gets no texts of users into its prompt. */
+static bool is_deaf(const struct given *g) {
+    return !g->want.s || !has_all(g->want.s, json_root(g->plain), "user", true);
+}
+
 /* What is wrong about a prompt that is another one than jinja2's; NULL: nothing, and *other says why. */
 static const char *other_fault(const char *form, const struct chat_prompt *p, const struct given *g,
                                const char **other) {
     const char *wrong = fault(p, json_root(g->plain), g->want);
+    *other = ", texts as lists";
+    if (is_deaf(g) && is_same(&p->text, g->listed->text, g->listed->len)) return NULL;
     *other = p->is_merged ? ", system text merged" : ", arguments as JSON";
     if (!wrong || p->is_merged) return wrong;
     *other = ", written otherwise";
@@ -525,8 +534,8 @@ static struct json_doc *with_texts(const struct json_value *messages) {
     return d;
 }
 
-/* A message with its content, if it has any, as a list of one part. */
-static void put_parts(FILE *to, const struct json_value *m) {
+/* A message with its content, if it is a text, as a list of one part. */
+static void put_list(FILE *to, const struct json_value *m, bool also_empty) {
     struct json_iter at;
     struct json_chars key;
     const struct json_value *item;
@@ -537,13 +546,22 @@ static void put_parts(FILE *to, const struct json_value *m) {
         size_t len;
         struct err e;
         struct json_chars said = {0};
-        bool is_content = !strcmp(key.s, "content") && json_chars_of(item, &said) && said.len;
+        bool is_content = !strcmp(key.s, "content") && json_chars_of(item, &said);
+        is_content = is_content && (said.len || also_empty);
         if (!json_print(item, &value, &len, &e)) exit(3);
         fprintf(to, "%s\"%s\":", is_more ? "," : "", key.s);
         fprintf(to, is_content ? "[{\"type\":\"text\",\"text\":%s}]" : "%s", value);
         free(value);
     }
     fputc('}', to);
+}
+
+static void put_parts(FILE *to, const struct json_value *m) {
+    put_list(to, m, false);
+}
+
+static void put_lists(FILE *to, const struct json_value *m) {
+    put_list(to, m, true);
 }
 
 static void check_case(const char *name, const struct chat *chat, const struct json_value *vars,
@@ -553,15 +571,22 @@ static void check_case(const char *name, const struct chat *chat, const struct j
                              .extra = vars,
                              .add_generation_prompt = false};
     struct json_doc *plain = written_anew(r.messages, put_plain_message);
+    struct json_doc *lists = written_anew(json_root(plain), put_lists);
     struct chat_request exact;
-    struct chat_prompt ref = {0};
-    struct given g = {.messages = r.messages, .plain = plain, .want = want, .ref = &ref.text};
+    struct chat_prompt ref = {0}, listed = {0};
+    struct given g = {.messages = r.messages,
+                      .plain = plain,
+                      .want = want,
+                      .ref = &ref.text,
+                      .listed = &listed.text};
     struct err e;
     if (!json_want_bool(vars, "add_generation_prompt", &r.add_generation_prompt, &e)) exit(3);
     exact = r;
     exact.is_exact = true;
     exact.messages = json_root(plain);
     if (chat && !chat_render(chat, &exact, &ref, &e)) ref = (struct chat_prompt){0};
+    exact.messages = json_root(lists);
+    if (chat && !chat_render(chat, &exact, &listed, &e)) listed = (struct chat_prompt){0};
     check(name, "", chat, &r, &g, why);
     check_exact(name, chat, r, &g, why);
     struct json_doc *parts = written_anew(g.messages, put_parts), *texts = with_texts(g.messages);
@@ -572,8 +597,10 @@ static void check_case(const char *name, const struct chat *chat, const struct j
     r.messages = json_root(parts);
     check(name, parts_form, chat, &r, &g, why);
     chat_prompt_free(&ref);
+    chat_prompt_free(&listed);
     json_free(texts);
     json_free(parts);
+    json_free(lists);
     json_free(plain);
 }
 

@@ -223,6 +223,8 @@ static void test_arguments(const struct tok *b) {
         {"or the JSON of an object", object, joins, "f{\"a\":[1,\"<|im_end|>\"]}"},
         {"one that prints them, too", object, prints, "{\"a\":[1,\"<|im_end|>\"]}"},
         {"one that refuses an object", object, refuses, "{\"a\":[1,\"<|im_end|>\"]}"},
+        {"none, of which braces around them tell nothing", CALL("\"{}\""),
+         "{{ '{' }}{% for k in " ARGUMENTS " %}{{ k }}{% endfor %}{{ '}' }}", "{}"},
         {"what is no object stays", CALL("\"[1]\""), json, "\"[1]\""},
         {"and what is no JSON", CALL("\"{1}\""), json, "\"{1}\""},
         {"and null", CALL("null"), json, "null"},

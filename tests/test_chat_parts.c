@@ -173,6 +173,118 @@ static void test_bare(const struct tok *b) {
 #undef NAME
 }
 
+/* Texts of users on templates that take lists of parts alone, and what no form of them gets into a prompt. */
+static void test_texts(const struct tok *b) {
+#define SAY(role, text)  "{\"role\":\"" role "\",\"content\":" text "}"
+#define PART(text)       "{\"type\":\"text\",\"text\":" text "}"
+#define EACH(body)       "{% for m in messages %}" body "{% endfor %}"
+#define WHERE(condition) "{% for m in messages if " condition " %}"
+#define TEXTS            "{% for p in m.content %}{{ p.text if p.type == 'text' }}{% endfor %};"
+#define SLOW                                                                                       \
+    "{% set l = range(100) %}{% for i in range(100000) %}{% for j in l %}{% endfor %}{% endfor %}"
+    static const char lists[] = EACH("{{ m.role }}:" TEXTS),
+                      keys[] = EACH("{% for p in m['content'] %}{% if p['type'] == 'text' %}"
+                                    "{{ p['text'] }}{% endif %}{% endfor %};"),
+                      selects[] = EACH("{% for p in m.content | selectattr('type', 'equalto', "
+                                       "'text') %}{{ p.text }}{% endfor %};"),
+                      first[] = EACH("{{ m.content[0].text }};"),
+                      joins[] = EACH("{{ ':' + m.content[0].text }};"),
+                      others[] = EACH("{% for p in m.content %}{{ p.text if p.type == 'text' else "
+                                      "'#' }}{% endfor %};"),
+                      spells[] = "Assistant, a user has said: " EACH(TEXTS),
+                      both[] = EACH("{% if m.content is string %}{{ m.content }}{% else %}" TEXTS
+                                    "{% endif %};"),
+                      trims[] = EACH("{{ m.content | trim }};"),
+                      upper[] = EACH("{{ m.content | upper }};"),
+                      prints[] = EACH("{{ m.content if m.content is not string }};"),
+                      rest[] = WHERE("m.role != 'user'") "{{ m.content }};{% endfor %}",
+                      last[] = "{{ messages[-1].content }}",
+                      half[] = EACH("{{ m.role }}:{% if m.role == 'tool' %}{{ m.content }};"
+                                    "{% else %}" TEXTS "{% endif %}"),
+                      nosystem[] = "{{ raise_exception('no system role') if messages[0].role == "
+                                   "'system' }}" EACH(TEXTS),
+                      calls[] = EACH("{{ ':' + m.content[0].text }}"
+                                     "{{ m.tool_calls[0].name if m.tool_calls }};"),
+                      odds[] = EACH("{% for p in m.content %}{{ p.text if p.type == 'text' else "
+                                    "p.type }}{% endfor %};"),
+                      never[] = "{{ raise_exception('too few') if messages | length < 9 }}" EACH(
+                          "{{ '' + m.content[0].text }}"),
+                      slow[] = SLOW "q";
+    static const char user[] = "[" SAY("user", "\"a <|end|>\"") "]",
+                      x[] = "[" SAY("user", "\"a\"") "]",
+                      turns[] = "[" SAY("system", "\"S\"") "," SAY("user", "\"a\"") "," SAY(
+                          "assistant", "\"b\"") "," SAY("user", "\"c\"") "," SAY("tool",
+                                                                                 "\"\"") "]",
+                      mixed[] = "[" SAY("user", "\"a\"") "," SAY(
+                          "assistant", "[" PART("\"b\"") "]") "," SAY("user",
+                                                                      "[" PART("\"c\"") "]") "]",
+                      image[] = "[" SAY("user", "\"a\"") "," SAY(
+                          "user", "[{\"type\":\"image\"}," PART("\"c\"") "]") "]";
+    static const struct {
+        const char *name, *template, *messages, *want;  // NULL: refused
+        int note;                                       // -1: none
+        const char *reason;
+    } c[] = {
+        {"by names", lists, user, "user:a <|end|>;", -1, NULL},
+        {"by keys", keys, user, "a <|end|>;", -1, NULL},
+        {"selected", selects, user, "a <|end|>;", -1, NULL},
+        {"of one part", first, user, "a <|end|>;", -1, NULL},
+        {"that refuse texts", joins, user, ":a <|end|>;", -1, NULL},
+        {"that write of what is no part", others, user, "a <|end|>;", -1, NULL},
+        {"that spell it themselves", spells, x, "Assistant, a user has said: a;", -1, NULL},
+        {"all of a conversation", lists, turns, "system:S;user:a;assistant:b;user:c;tool:;", -1,
+         NULL},
+        {"beside lists", lists, mixed, "user:a;assistant:b;user:c;", -1, NULL},
+        {"beside a list that loses a part", first,
+         "[" SAY("user", "\"a\"") "," SAY(
+             "assistant", "[" PART("\"b\"") "," PART("\"x\"") "]") "," SAY("user", "\"c\"") "]",
+         "a;b;c;", -1, NULL},
+        {"beside an image", odds, image, "a;imagec;", 6, NULL},
+        {"a system's beside lists", lists,
+         "[" SAY("system", "\"S\"") "," SAY("user", "[" PART("\"a\"") "]") "]", "system:S;user:a;",
+         -1, NULL},
+        {"with a system text that is refused", nosystem,
+         "[" SAY("system", "\"S\"") "," SAY("user", "\"a\"") "]", "S\n\na;", 2, NULL},
+        {"with calls that say nothing", calls,
+         "[" SAY("user", "\"a\"") ",{\"role\":\"assistant\",\"tool_calls\":[{\"name\":\"f\"}]}]",
+         ":a;:f;", -1, NULL},
+        {"but for tools", half, "[" SAY("user", "\"a\"") "," SAY("tool", "\"r\"") "]",
+         "user:;tool:r;", 7, NULL},
+        {"that take both", both, x, "a;", -1, NULL},
+        {"that trim", trims, "[" SAY("user", "\" a \"") "]", "a;", -1, NULL},
+        {"that change letters", upper, user, "A <|END|>;", -1, NULL},
+        {"blank", lists, "[" SAY("user", "\" \"") "]", "user:;", -1, NULL},
+        {"none", lists, "[" SAY("assistant", "\"a\"") "]", "assistant:;", -1, NULL},
+        {"that print lists", prints, x, ";", 7, NULL},
+        {"that leave out users", rest, x, "", 7, NULL},
+        {"that leave out users' lists", rest, "[" SAY("user", "[" PART("\"a\"") "]") "]", "", 7,
+         NULL},
+        {"of which the last is taken", last, "[" SAY("user", "\"a\"") "," SAY("user", "\"b\"") "]",
+         "b", 7, NULL},
+        {"too slow to be tried again", slow, x, "q", 7, NULL},
+        {"refused for another reason", never, x, NULL, -1, "too few"},
+    };
+    struct turn u;
+    for (size_t i = 0; i < sizeof c / sizeof *c; i++) {
+        bool ok = take(&u, &bpe, b, c[i].template, c[i].messages, NULL, CHAT_THINK_AUTO);
+        int note = -1;
+        for (int k = 0; ok && k < CHAT_NOTES; k++) {
+            if (chat_prompt_note(&u.prompt, k)) note = note < 0 ? k : CHAT_NOTES;
+        }
+        bool is_right = c[i].want ? ok && is_text(&u, c[i].want) && note == c[i].note
+                                  : !ok && strstr(u.err.text, c[i].reason);
+        tap_ok(is_right && !count(&u, b, "<|end|>"), "texts, %s: %s%s, note %d", c[i].name,
+               ok ? u.prompt.text.text : "", u.err.text, note);
+        drop(&u);
+    }
+#undef SAY
+#undef PART
+#undef EACH
+#undef WHERE
+#undef TEXTS
+#undef SLOW
+}
+
 int main(void) {
     struct tok *b = NULL;
     struct err e = {0};
@@ -181,6 +293,7 @@ int main(void) {
         test_parts(b);
         test_long_parts(b);
         test_bare(b);
+        test_texts(b);
     }
     tok_close(b);
     return tap_done();

@@ -441,8 +441,8 @@ struct cast {
     struct job job;
     struct json_doc *doc;  // of the job's messages, NULL: the request's own
     struct chat_prompt prompt;
-    bool any;         // there is a prompt
-    size_t n_unsaid;  // texts of parts that are not in it, or not as texts
+    bool any;                   // there is a prompt
+    struct chat_unsaid unsaid;  // in it, or not as texts
     struct err err;
 };
 
@@ -452,10 +452,10 @@ static void drop_cast(struct cast *c) {
     *c = (struct cast){0};
 }
 
-/* Texts of parts that are not in a prompt: marks in their place tell. A template that refuses these tells them
+/* Texts that are not in a prompt: marks in their place tell. A template that refuses these tells them
  * apart. What the other renderings took is not held against this one, without which a text could be lost. */
-static MUST count_unsaid(struct job job, const struct cast *c, struct chat_parts *parts, size_t *n,
-                         struct err *e) {
+static MUST count_unsaid(struct job job, const struct cast *c, struct chat_parts *parts,
+                         struct chat_unsaid *out, struct err *e) {
     struct json_doc *d = NULL;
     struct chat_prompt p = {0};
     struct chat_facts ignored;
@@ -469,7 +469,7 @@ static MUST count_unsaid(struct job job, const struct cast *c, struct chat_parts
     job.spent = &spent;
     bool ok = render(&job, &ignored, &p, e);
     *before += spent;
-    ok = ok ? chat_unmarked(parts, p.text.text, p.text.len, n, e)
+    ok = ok ? chat_unmarked(parts, p.text.text, p.text.len, out, e)
             : e->code == ERR_FORMAT || e->code == ERR_UNSUPPORTED;
     chat_prompt_free(&p);
     json_free(d);
@@ -483,10 +483,10 @@ static void try_cast(const struct job *job, unsigned cast, struct chat_parts *pa
     if (cast && !chat_cast(&c->doc, job->r.messages, cast, parts, &c->err)) return;
     if (c->doc) c->job.r.messages = json_root(c->doc);
     c->any = find_way(&c->job, &c->prompt, &c->err);
-    if (!c->any || !parts->n_list) return;
+    if (!c->any || !(parts->n_list || parts->n_user)) return;
     struct job marked = c->job;
     marked.r.messages = job->r.messages;
-    c->any = count_unsaid(marked, c, parts, &c->n_unsaid, &c->err);
+    c->any = count_unsaid(marked, c, parts, &c->unsaid, &c->err);
 }
 
 static bool is_refused(const struct cast *c) {
@@ -496,16 +496,19 @@ static bool is_refused(const struct cast *c) {
 /* As it is given, calls may be left out; made fit, perhaps it is for that. */
 static bool is_right(const struct cast *c) {
     const struct chat_prompt *p = &c->prompt;
-    return c->any && !c->n_unsaid && !p->is_systemless && !p->is_merged &&
+    return c->any && !c->unsaid.n && !p->is_systemless && !p->is_merged &&
            !(c->cast && p->is_callless);
 }
 
-/* Of two refusals the later one: it is not about contents any more. */
+/* Of two refusals the later one: it is not about contents any more. Texts as lists are a last resort, and good
+ * only where users are heard. */
 static bool is_better(const struct cast *a, const struct cast *b) {
+    bool is_bad = !a->any || a->unsaid.has_user || a->unsaid.is_printed;
+    if (a->cast & CHAT_LISTED && is_bad) return false;
     if (!a->any) return !b->any && (is_refused(a) || !b->err.code);
     if (!b->any) return true;
     const struct chat_prompt *p = &a->prompt, *q = &b->prompt;
-    if (a->n_unsaid != b->n_unsaid) return a->n_unsaid < b->n_unsaid;
+    if (a->unsaid.n != b->unsaid.n) return a->unsaid.n < b->unsaid.n;
     if (p->is_systemless != q->is_systemless) return q->is_systemless;
     if (p->is_callless != q->is_callless) return q->is_callless;
     return q->is_merged && !p->is_merged;
@@ -521,25 +524,31 @@ static MUST refuse_part(const struct chat_parts *parts, struct err *e) {
 
 /* Whether a cast may do better than those before it. A content is put for a template that refuses none, null
  * if it leaves out the calls beside an empty one; parts that are no texts stay where their template says
- * all that is text. */
+ * all that is text. Texts are lists for a template that loses them, or has a system's elsewhere than beside
+ * lists. */
 static bool may_help(unsigned cast, const struct chat_parts *parts, const struct cast *best,
                      bool is_refused) {
     bool is_put = cast & (CHAT_FILLED | CHAT_NULLED);
     if (is_put && !(parts->n_bare && is_refused)) return false;
     if (cast & CHAT_NULLED && !(best->any && best->prompt.is_callless)) return false;
-    return !(cast & CHAT_JOINED) ||
-           (parts->n_list && !(parts->odd && best->any && !best->n_unsaid));
+    bool is_lost = !best->any || best->unsaid.n;
+    if (cast & CHAT_JOINED) return parts->n_list && (is_lost || !parts->odd);
+    return !(cast & CHAT_LISTED) || (parts->n_plain && (is_lost || parts->n_list));
 }
 
 /* The first cast that the template takes as it should, else the best, of which it takes the job's messages:
- * those that were given, with a content for each, with lists of parts as texts, and both. */
+ * those that were given, with a content for each, with lists of parts as texts or the other way round, and
+ * both. */
 static MUST find_cast(struct job *job, struct cast *best, struct err *e) {
     static const unsigned order[] = {CHAT_PLAINLY,
                                      CHAT_FILLED,
                                      CHAT_NULLED,
                                      CHAT_JOINED,
                                      CHAT_JOINED | CHAT_FILLED,
-                                     CHAT_JOINED | CHAT_NULLED};
+                                     CHAT_JOINED | CHAT_NULLED,
+                                     CHAT_LISTED,
+                                     CHAT_LISTED | CHAT_FILLED,
+                                     CHAT_LISTED | CHAT_NULLED};
     struct chat_parts parts;
     bool refused = false;
     chat_parts(&parts, job->r.messages);
@@ -553,7 +562,7 @@ static MUST find_cast(struct job *job, struct cast *best, struct err *e) {
             struct cast worse = *best;
             *best = c;
             c = worse;
-        } else if (is_over && best->n_unsaid) {
+        } else if (is_over && best->unsaid.n && !(order[i] & CHAT_LISTED)) {
             best->any = false;  // nobody knows whether another says all
             best->err = c.err;
         }
@@ -564,6 +573,7 @@ static MUST find_cast(struct job *job, struct cast *best, struct err *e) {
     if (!best->any) return false;
     if (best->cast & CHAT_JOINED && parts.odd) return refuse_part(&parts, e);
     best->prompt.is_partial = parts.odd;
+    best->prompt.is_userless = best->unsaid.has_user;
     *job = best->job;
     return true;
 }
@@ -611,10 +621,11 @@ const char *chat_prompt_note(const struct chat_prompt *p, int i) {
         "a system text is not in the prompt: the model's chat template leaves it out",
         "what tools returned is not in the prompt: the model's chat template leaves it out",
         "calls of tools are not in the prompt: the model's chat template leaves them out",
-        "a message has a part that is no text: the model gets what its chat template writes of it"};
+        "a message has a part that is no text: the model gets what its chat template writes of it",
+        "what a user says is not in the prompt: the model's chat template leaves it out"};
     const bool is_so[CHAT_NOTES] = {p->is_unswitched, p->is_toolless,   p->is_merged,
                                     p->is_systemless, p->is_resultless, p->is_callless,
-                                    p->is_partial};
+                                    p->is_partial,    p->is_userless};
     return is_so[i] ? note[i] : NULL;
 }
 

@@ -10,8 +10,9 @@
  * the first, only the others. Where it leaves out one (of the first 16), so do that one and those behind it,
  * or all where it refuses that.
  * Where a template refuses or leaves out the texts of a content that is a list of parts, or prints the parts with
- * all their names, it gets them as one text, a part a line; other parts are refused then. Calls without
- * a content get an empty one where it refuses them, or null if it leaves them out beside that.
+ * all their names, it gets them as one text, a part a line; other parts are refused then. Where it refuses
+ * texts, or leaves out a user's, it gets every text as a list of one part, if it leaves out no user's then.
+ * Calls without a content get an empty one where it refuses them, or null if it leaves them out beside that.
  * None of this is done to a request that is exact: a template gets it, and refuses or prints it, as with jinja2.
  * Control tokens come from the template, never from what people write: look-alikes in messages and
  * tools stay plain text (see jinja.h). Roles that everybody uses and the texts of the vocabulary's own
@@ -68,6 +69,7 @@ struct chat_prompt {
     bool is_resultless;  // nor is what tools returned
     bool is_callless;    // nor are calls of tools
     bool is_partial;     // a message has a part that is no text
+    bool is_userless;    // what a user says is not in the prompt
 };
 
 /* Fails: ERR_FORMAT when messages are no such list, ERR_LIMIT when their tool calls have too long
@@ -76,7 +78,7 @@ MUST chat_render(const struct chat *c, const struct chat_request *r, struct chat
                  struct err *e);
 void chat_prompt_free(struct chat_prompt *p);
 /* Sentence i for the user, of what a prompt is otherwise than was asked for, or NULL. */
-enum { CHAT_NOTES = 7 };
+enum { CHAT_NOTES = 8 };
 const char *chat_prompt_note(const struct chat_prompt *p, int i);
 
 /* Tokens of a rendered prompt; BOS once, if the vocabulary asks for it or the template has it.

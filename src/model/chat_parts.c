@@ -49,25 +49,36 @@ static bool is_bare(const struct json_value *m) {
            !json_find(m, "content");
 }
 
+/* Message n, from 1. */
+static void add_message(struct chat_parts *p, const struct json_value *m, size_t n) {
+    const struct json_value *part, *list = parts_of(m);
+    bool of_user = chat_has_role(m, "user");
+    struct json_chars text = {0};
+    struct json_iter it;
+    size_t n_said = 0;  // in parts
+    if (json_chars_of(json_find(m, "content"), &text)) {
+        p->n_plain++;
+        n_said += of_user && !chat_is_blank(text);
+    }
+    for (json_members(&it, list); json_next(&it, NULL, &part);) {
+        bool is_text = json_chars_of(json_find(part, "text"), &text);
+        n_said += is_text && !chat_is_blank(text);
+        if (is_text || p->odd) continue;
+        p->odd = n;
+        (void)json_chars_of(json_find(part, "type"), &p->kind);
+    }
+    p->n_bare += is_bare(m);
+    p->n_list += list != NULL;
+    p->n_text += n_said;
+    if (of_user) p->n_user += n_said;
+}
+
 void chat_parts(struct chat_parts *p, const struct json_value *messages) {
-    const struct json_value *m, *part, *list;
-    struct json_iter it, in;
+    const struct json_value *m;
+    struct json_iter it;
     size_t n = 0;
     *p = (struct chat_parts){0};
-    for (json_members(&it, messages); json_next(&it, NULL, &m);) {
-        n++;
-        p->n_bare += is_bare(m);
-        list = parts_of(m);
-        p->n_list += list != NULL;
-        for (json_members(&in, list); json_next(&in, NULL, &part);) {
-            struct json_chars text = {0};
-            bool is_text = json_chars_of(json_find(part, "text"), &text);
-            p->n_text += is_text && !chat_is_blank(text);
-            if (is_text || p->odd) continue;
-            p->odd = n;
-            (void)json_chars_of(json_find(part, "type"), &p->kind);
-        }
-    }
+    for (json_members(&it, messages); json_next(&it, NULL, &m);) add_message(p, m, ++n);
 }
 
 /* --- marks --- */
@@ -109,8 +120,9 @@ struct caster {
     FILE *to;
     unsigned cast;
     const struct chat_parts *parts;
-    size_t n_text;  // so far
-    bool is_ok;     // there was memory for all
+    bool of_user;            // the message
+    size_t n_user, n_other;  // texts that were marked so far
+    bool is_ok;              // there was memory for all
 };
 
 static struct json_chars numbered(const struct caster *c, size_t i, char room[MARK_ROOM]) {
@@ -143,10 +155,10 @@ static void put_value(struct caster *c, const struct json_value *v) {
     free(text);
 }
 
-/* A text, or the mark in its place, which lies in room. */
+/* A text, or the mark in its place, which lies in room. The marks of users are the first. */
 static struct json_chars said(struct caster *c, struct json_chars text, char room[MARK_ROOM]) {
     if (!(c->cast & CHAT_MARKED) || chat_is_blank(text)) return text;
-    return numbered(c, c->n_text++, room);
+    return numbered(c, c->of_user ? c->n_user++ : c->parts->n_user + c->n_other++, room);
 }
 
 static void put_joined(struct caster *c, const struct json_value *list) {
@@ -172,6 +184,14 @@ static void put_joined(struct caster *c, const struct json_value *list) {
     free(all);
 }
 
+/* A name that only those prompts have which print parts as they are. */
+static void put_name_mark(struct caster *c) {
+    char room[MARK_ROOM];
+    bool is_more = true;
+    put_key(c, numbered(c, c->parts->n_text, room), &is_more);
+    fputc('0', c->to);
+}
+
 static void put_part(struct caster *c, const struct json_value *part) {
     const struct json_value *v, *text = json_find(part, "text");
     struct json_iter it;
@@ -187,8 +207,8 @@ static void put_part(struct caster *c, const struct json_value *part) {
             put_value(c, v);
         }
     }
-    put_key(c, numbered(c, c->parts->n_text, room), &is_more);
-    fputs("0}", c->to);
+    put_name_mark(c);
+    fputc('}', c->to);
 }
 
 static void put_marked(struct caster *c, const struct json_value *list) {
@@ -204,11 +224,26 @@ static void put_marked(struct caster *c, const struct json_value *list) {
     fputc(']', c->to);
 }
 
+/* A content that is a text. */
+static void put_plain(struct caster *c, struct json_chars text) {
+    char room[MARK_ROOM];
+    if (c->of_user) text = said(c, text, room);
+    if (!(c->cast & CHAT_LISTED)) {
+        put_text(c, text);
+        return;
+    }
+    fputs("[{\"type\":\"text\",\"text\":", c->to);
+    put_text(c, text);
+    if (c->cast & CHAT_MARKED) put_name_mark(c);
+    fputs("}]", c->to);
+}
+
 static void put_message(struct caster *c, const struct json_value *m) {
-    const struct json_value *list = parts_of(m), *v;
+    const struct json_value *list = parts_of(m), *content = json_find(m, "content"), *v;
     struct json_iter it;
-    struct json_chars key = {0};
+    struct json_chars key = {0}, text;
     bool is_filled = c->cast & (CHAT_FILLED | CHAT_NULLED) && is_bare(m), is_more = false;
+    c->of_user = chat_has_role(m, "user");
     fputc('{', c->to);
     for (json_members(&it, m); json_next(&it, &key, &v);) {
         if (is_filled && chat_is_word(key, "content")) continue;
@@ -217,11 +252,15 @@ static void put_message(struct caster *c, const struct json_value *m) {
             put_joined(c, v);
         } else if (v == list && c->cast & CHAT_MARKED) {
             put_marked(c, v);
+        } else if (v == content && json_chars_of(v, &text)) {
+            put_plain(c, text);
         } else {
             put_value(c, v);
         }
     }
-    if (is_filled) fprintf(c->to, ",\"content\":%s", c->cast & CHAT_NULLED ? "null" : "\"\"");
+    if (is_filled) fputs(",\"content\":", c->to);
+    if (is_filled && c->cast & CHAT_NULLED) fputs("null", c->to);
+    if (is_filled && c->cast & CHAT_FILLED) put_plain(c, (struct json_chars){.s = ""});
     fputc('}', c->to);
 }
 
@@ -260,21 +299,23 @@ static size_t digits(const char *s) {
     return n;
 }
 
-MUST chat_unmarked(const struct chat_parts *p, const char *prompt, size_t len, size_t *n,
-                   struct err *e) {
+MUST chat_unmarked(const struct chat_parts *p, const char *prompt, size_t len,
+                   struct chat_unsaid *out, struct err *e) {
     const char *s = prompt, *end = prompt + len;
     bool *is_seen = calloc(p->n_text + 1, 1);
     if (!is_seen) return err_set(e, ERR_MEMORY, "no memory to look for what parts say");
-    *n = p->n_text;
+    *out = (struct chat_unsaid){.n = p->n_text};
     while ((s = memmem(s, (size_t)(end - s), p->mark, strlen(p->mark)))) {
         s += strlen(p->mark);
         size_t i = (size_t)(end - s) < NUMBER_DIGITS ? SIZE_MAX : digits(s);
         if (i > p->n_text) continue;
         s += NUMBER_DIGITS;
-        *n -= i < p->n_text && !is_seen[i];
+        out->n -= i < p->n_text && !is_seen[i];
         is_seen[i] = true;
     }
-    if (is_seen[p->n_text]) *n = p->n_text + 1;
+    out->is_printed = is_seen[p->n_text];
+    if (out->is_printed) out->n = p->n_text + 1;
+    for (size_t i = 0; i < p->n_user; i++) out->has_user = out->has_user || !is_seen[i];
     free(is_seen);
     return true;
 }

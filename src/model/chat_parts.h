@@ -1,5 +1,6 @@
-/* chat_parts.h - the contents of messages that many templates do not take: OpenAI's lists of parts, and
- * none beside the calls of an assistant. Such messages are written anew, as a document of their own.
+/* chat_parts.h - the contents of messages that many templates do not take: OpenAI's lists of parts, texts
+ * where lists are wanted, and none beside the calls of an assistant. Such messages are written anew, as a
+ * document of their own.
  *
  * A part is an object with a type or a text. What tools return may be a list of other things, which is
  * the template's to print. Threads: any.
@@ -14,7 +15,9 @@ enum { CHAT_MARK = 24 };  // bytes of what marks begin with
 /* What there is in the messages. */
 struct chat_parts {
     size_t n_list;           // contents that are lists of parts
-    size_t n_text;           // parts that say something
+    size_t n_plain;          // and that are a text
+    size_t n_user;           // texts of users that say something, in parts or not
+    size_t n_text;           // these, and those in parts of others
     size_t n_bare;           // assistants with calls and no content, or null
     size_t odd;              // the first message, from 1, with a part that is no text; 0: none has
     struct json_chars kind;  // its type
@@ -27,7 +30,8 @@ enum chat_cast {
         1 << 0,  // lists of parts are one text, a part a line; what is no text is left out
     CHAT_FILLED = 1 << 1,  // no content is an empty one
     CHAT_NULLED = 1 << 2,  // it is null
-    CHAT_MARKED = 1 << 3,  // texts of parts are marks to be looked for, and parts have one, too
+    CHAT_LISTED = 1 << 3,  // a text is a list of one part
+    CHAT_MARKED = 1 << 4,  // those texts are marks to be looked for, and parts have one, too
 };
 
 bool chat_is_blank(struct json_chars c);
@@ -44,9 +48,15 @@ MUST chat_mark(struct chat_parts *p, const struct json_value *messages, const ch
 MUST chat_cast(struct json_doc **d, const struct json_value *messages, unsigned cast,
                const struct chat_parts *parts, struct err *e);
 
-/* How many texts are not in a prompt that was made with CHAT_MARKED; all and one where it has parts with all
- * their names. Fails: ERR_MEMORY. */
-MUST chat_unmarked(const struct chat_parts *p, const char *prompt, size_t len, size_t *n,
-                   struct err *e);
+/* Texts that are not in a prompt. */
+struct chat_unsaid {
+    size_t n;         // all and one where it has parts with all their names
+    bool is_printed;  // which is so
+    bool has_user;    // one is a user's
+};
+
+/* Of a prompt that was made with CHAT_MARKED. Fails: ERR_MEMORY. */
+MUST chat_unmarked(const struct chat_parts *p, const char *prompt, size_t len,
+                   struct chat_unsaid *out, struct err *e);
 
 #endif
