@@ -400,7 +400,7 @@ static bool set_system(struct talk *t, const char *text) {
     if (ok) copy = strdup(text);
     if (ok && !copy) ok = err_set(&e, ERR_MEMORY, "no memory for the text");
     if (!ok) {
-        fprintf(stderr, "dair chat: %s\n", e.text);
+        fprintf(stderr, "dair chat: %s\n", e.full);
         return false;
     }
     free(t->own_system);
@@ -459,7 +459,7 @@ static MUST say(struct talk *t, const char *text, size_t len, struct err *e) {
     drop_messages(t, before);
     if (ok) return true;
     if (!goes_on(e) || !t->engine || engine_is_spent(t->engine)) return false;
-    fprintf(stderr, "dair chat: %s\n", e->text);
+    fprintf(stderr, "dair chat: %s\n", e->full);
     t->has_failed = true;
     return true;
 }

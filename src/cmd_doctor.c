@@ -81,7 +81,7 @@ static void look_at_cpu(struct doctor *d) {
     struct kernels k;
     struct err e;
     if (!setup_kernels(&k, &e)) {
-        say(d, "cpu", "unset DAIR_CPU", "%s", e.text);
+        say(d, "cpu", "unset DAIR_CPU", "%s", e.full);
         return;
     }
     bool is_slow = strcmp(k.name, "scalar") == 0;
@@ -93,7 +93,7 @@ static void look_at_memory(struct doctor *d) {
     struct host_mem m;
     struct err e;
     if (!host_mem(&m, &e)) {
-        say(d, "memory", "mount /proc", "%s", e.text);
+        say(d, "memory", "mount /proc", "%s", e.full);
         return;
     }
     uint64_t budget = host_budget(&m);
@@ -247,7 +247,7 @@ static void read_settings(struct doctor *d, const char *file) {
     d->is_key_bad = e.code != ERR_IO;  // of the environment
     say(d, d->is_key_bad ? "key" : "config",
         d->is_key_bad ? "make one with `dair keygen`" : "check the path, and who may read it", "%s",
-        e.text);
+        e.full);
     config_init(&d->config);
 }
 
@@ -260,7 +260,7 @@ static void look_at_key(struct doctor *d) {
     explicit_bzero(c->cluster_key, sizeof c->cluster_key);
     explicit_bzero(c->cluster_key_old, sizeof c->cluster_key_old);
     if (!ok) {
-        say(d, "key", "make one with `dair keygen`", "%s", e.text);
+        say(d, "key", "make one with `dair keygen`", "%s", e.full);
         return;
     }
     say(d, "key", NULL, k.has_key ? "well-formed" : "none: this machine works alone");
@@ -278,7 +278,7 @@ static void look_at_disk(struct doctor *d, const struct setup *s) {
     uint32_t chunk = m->data_len < TILE_MAX ? TILE_MIN : TILE_MAX;
     if (!direct_open(&file, f->path, &e) ||
         !disk_probe(f->path, f->data_off, f->data_len, chunk, 2, PROBE_SECONDS, &speed, &e)) {
-        say(d, "disk", "check the disk, or copy the model to another", "%s", e.text);
+        say(d, "disk", "check the disk, or copy the model to another", "%s", e.full);
         return;
     }
     bool is_direct = file.is_direct;
@@ -305,7 +305,7 @@ static bool find_model(struct doctor *d, char out[static PATH_CAP]) {
     int n = modelpath_first(c->models, out, PATH_CAP, &e);
     if (n > 0) return true;
     say(d, "model", n < 0 ? "check the path" : "copy a .gguf or .m file there", "%s",
-        n < 0 ? e.text : "none in the models folder");
+        n < 0 ? e.full : "none in the models folder");
     return false;
 }
 
@@ -320,7 +320,7 @@ static void look_at_model(struct doctor *d, struct setup *s, const char *word,
         bool is_there = !word || access(word, F_OK) == 0 || errno != ENOENT;
         say(d, "model",
             is_there ? "get the file anew, or another; `dair inspect` says more" : "check the path",
-            "%s", e.text);
+            "%s", e.full);
         return;
     }
     say(d, "model", NULL, "%s: %s, %s", s->is_demo ? "the one inside" : s->model.file[0].path,

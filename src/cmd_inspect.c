@@ -98,7 +98,7 @@ static void print_runs(const struct setup *s, const struct verdict *v) {
     if (!v->runs) {
         /* What is wrong with a bad file comes as the failure's sentence. */
         bool is_told = !is_bad(s, v);
-        printf("runs here no%s%s\n", is_told ? ": " : "", is_told ? v->why.text : "");
+        printf("runs here no%s%s\n", is_told ? ": " : "", is_told ? v->why.full : "");
         return;
     }
     printf("memory    %s hold it all, %s are enough to run it (context of %u tokens)\n",
@@ -258,7 +258,7 @@ static void json_all(const struct setup *s, const struct inspect_conf *c, const 
         json_put_text(&j, "chat_format", chat_family(m));
     }
     json_put_bool(&j, "runs", v->runs);
-    json_put_text(&j, "reason", v->runs ? NULL : v->why.text);
+    json_put_text(&j, "reason", v->runs ? NULL : v->why.full);
     if (v->runs) {
         json_put_u64(&j, "in_ram_bytes", s->in_ram);
         json_put_u64(&j, "least_bytes", s->least);

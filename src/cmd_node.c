@@ -92,7 +92,7 @@ static MUST load_settings(struct service *s, struct err *e) {
     config_init(&s->config);
     if (!config_load(&s->config, cli->config, e)) {
         if (!s->is_init) return false;
-        log_error("config", "%s", e->text);
+        log_both(LOG_ERROR, "config", e->full, e->text);
     }
     for (unsigned i = 0; i < CONFIG_KEYS; i++) {
         if (cli->given[i] && !config_set(&s->config, key_name[i], cli->given[i], e)) return false;
@@ -107,7 +107,10 @@ static MUST load_settings(struct service *s, struct err *e) {
 /* A failure that the command line asked for ends us; any other is told, and we go on without. */
 static MUST bear(const struct service *s, bool is_asked, const char *without, const struct err *e) {
     if (is_asked && !s->is_init) return false;
-    log_error("node", "%s; %s", e->text, without);
+    char shown[LOG_LINE], kept[LOG_LINE];
+    snprintf(shown, sizeof shown, "%s; %s", e->full, without);
+    snprintf(kept, sizeof kept, "%s; %s", e->text, without);
+    log_both(LOG_ERROR, "node", shown, kept);
     return true;
 }
 
@@ -163,20 +166,30 @@ static MUST open_ident(struct service *s, struct err *e) {
 static const char without_model[] =
     "this node goes on without a model, answering no requests itself";
 
+/* A line whose place the console has by its path, and who asks for the status by a word. */
+static void log_place(enum log_level level, const char *before, const char *path, const char *word,
+                      const char *after) {
+    char shown[LOG_LINE], kept[LOG_LINE], place[128];
+    text_shorten(place, sizeof place, path, 0);
+    snprintf(shown, sizeof shown, "%s%s%s", before, place, after);
+    snprintf(kept, sizeof kept, "%s%s%s", before, word, after);
+    log_both(level, "node", shown, kept);
+}
+
 /* The only model of the folder, or the first by name. s->model "": there is none. */
 static MUST look_for_model(struct service *s, struct err *e) {
     const char *dir = s->config.models;
     int n = modelpath_first(dir, s->model, sizeof s->model, e);
     if (n == 0) {
-        log_warn(
-            "node",
-            "there is no .gguf or .m file in %.120s: this node has no model and answers no requests "
-            "itself",
-            dir);
+        log_place(LOG_WARN, "there is no .gguf or .m file in ", dir, "the models folder",
+                  ": this node has no model and answers no requests itself");
     }
     if (n > 1) {
-        log_info("node", "%d models in %.80s, taking the first by name, %.80s; `model =` chooses",
-                 n, dir, strrchr(s->model, '/') + 1);
+        char many[32], first[160];
+        snprintf(many, sizeof many, "%d models in ", n);
+        snprintf(first, sizeof first, ", taking the first by name, %.80s; `model =` chooses",
+                 text_name(s->model));
+        log_place(LOG_INFO, many, dir, "the models folder", first);
     }
     return n >= 0;
 }
@@ -258,17 +271,18 @@ static void log_banner(const struct service *s) {
     log_info("node", "dair %s: %s, %s%s%s, %d core%s, %s of memory", DAIR_VERSION, s->ident.name,
              u.machine, *c->board ? ", " : "", c->board, t->n_core, t->n_core == 1 ? "" : "s",
              BYTES_TEXT(t->mem.total));
-    char threads[256], file[128];
+    char threads[256], what[256];
     log_info("node", "budget %s, of it %s for weights and context; kernels %s, %u thread%s",
              BYTES_TEXT(c->budget), BYTES_TEXT(c->pool), t->kernels.name, c->n_thread,
              c->n_thread == 1 ? "" : "s");
     if (!c->model) return;
     setup_threads(t, threads, sizeof threads);
     log_info("node", "threads that write: %s", threads);
-    log_info("node", "model %s: %s, %u layer%s, %s in %s; weights %s, disk %s",
-             text_shorten(file, sizeof file, c->model_file, 0), c->model->arch_name,
-             c->model->n_layer, c->model->n_layer == 1 ? "" : "s", BYTES_TEXT(c->model->data_len),
-             setup_type(c->model), RATE_TEXT(c->speed), RATE_TEXT(c->disk_bps));
+    snprintf(what, sizeof what, ": %s, %u layer%s, %s in %s; weights %s, disk %s",
+             c->model->arch_name, c->model->n_layer, c->model->n_layer == 1 ? "" : "s",
+             BYTES_TEXT(c->model->data_len), setup_type(c->model), RATE_TEXT(c->speed),
+             RATE_TEXT(c->disk_bps));
+    log_place(LOG_INFO, "model ", c->model_file, text_name(c->model_file), what);
 }
 
 static MUST start_front(struct service *s, struct err *e) {

@@ -587,7 +587,7 @@ static MUST hire(const struct run_conf *c, struct setup *s, const struct prompt 
 static MUST no_model(const struct run_conf *c, const char *path, struct err *e) {
     struct err why = *e;
     if (!path || c->prompt || c->file || why.code != ERR_IO) return false;
-    return err_set(e, why.code, "%.360s; a prompt is given with -p", why.text);
+    return err_set(e, why.code, "%.360s; a prompt is given with -p", why.full);
 }
 
 static MUST answer(const struct run_conf *c, const char *path, struct setup *s, struct prompt *p,

@@ -26,7 +26,7 @@ static const struct {
 
 int verb_fail(const struct verb *v, const struct err *e) {
     fflush(stdout);
-    if (*e->text) fprintf(stderr, "dair %s: %s\n", v->name, e->text);
+    if (*e->full) fprintf(stderr, "dair %s: %s\n", v->name, e->full);
     return err_exit_status(e);
 }
 
@@ -125,7 +125,7 @@ static int main_version(void) {
     struct kernels k;
     struct err e;
     if (!setup_kernels(&k, &e)) {
-        fprintf(stderr, "dair: %s\n", e.text);
+        fprintf(stderr, "dair: %s\n", e.full);
         return err_exit_status(&e);
     }
     printf("dair %s (kernels %s, contract %d)\n", DAIR_VERSION, k.name, CONTRACT_VERSION);

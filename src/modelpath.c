@@ -33,7 +33,7 @@ int modelpath_first(const char *dir, char *out, size_t cap, struct err *e) {
     struct dirent **entry = NULL;
     int n = scandir(dir, &entry, is_model, alphasort);
     if (n < 0) {
-        (void)err_sys(e, "cannot look into the models folder %s", dir);
+        (void)(err_sys(e, "cannot look into the models folder") || err_in_file(e, dir));
         return -1;
     }
     if (n > 0) snprintf(out, cap, "%.3000s/%.1000s", dir, entry[0]->d_name);

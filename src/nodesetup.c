@@ -67,11 +67,11 @@ static MUST check_room(const struct setup *s, const struct node_conf *c, struct 
     if (!s->model.n_layer || (s->pool && c->keys.has_key)) return true;
     if (!plan_least(&s->model, &s->kernels, &self, &wish, &least, e)) return false;
     if (s->pool >= least) return true;
-    return err_set(e, ERR_MEMORY,
-                   "%s needs at least %llu MiB on a node of its own, the memory budget is %s; "
-                   "give more --memory",
-                   s->is_demo ? "the demo model" : s->model.file[0].path,
-                   (unsigned long long)(setup_whole(s, least) >> 20), BYTES_TEXT(s->budget));
+    (void)err_set(e, ERR_MEMORY,
+                  "needs at least %llu MiB on a node of its own, the memory budget is %s; "
+                  "give more --memory",
+                  (unsigned long long)(setup_whole(s, least) >> 20), BYTES_TEXT(s->budget));
+    return err_in_file(e, s->is_demo ? "the demo model" : s->model.file[0].path);
 }
 
 MUST nodesetup_measure(struct setup *s, const struct machine *m, unsigned n_peer, bool http,

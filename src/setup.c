@@ -74,7 +74,7 @@ MUST setup_open(struct setup *s, const char *path, const char *tokenizer, enum m
 MUST setup_tok(struct setup *s, struct err *e) {
     const struct model *m = &s->model;
     const char *path = m->tokenizer ? m->tokenizer->path : m->file[0].path;
-    return tok_open(&s->tok, &m->vocab, e) || err_in(e, s->is_demo ? "demo model" : path);
+    return tok_open(&s->tok, &m->vocab, e) || err_in_file(e, s->is_demo ? "demo model" : path);
 }
 
 /* Tokens of both models must be the same texts, or every guess would be wrong. */
@@ -83,10 +83,12 @@ static MUST check_vocab(const struct setup *s, struct err *e) {
     bool same = s->model.n_vocab == s->draft.n_vocab && a->n_token == b->n_token &&
                 !memcmp(a->start, b->start, (a->n_token + 1UL) * sizeof *a->start) &&
                 !memcmp(a->text, b->text, a->start[a->n_token]);
-    return same || err_set(e, ERR_UNSUPPORTED,
-                           "%.150s: its vocabulary is not that of the model it shall guess for; "
-                           "take one of the same family",
-                           s->draft.file[0].path);
+    if (same) return true;
+    (void)err_set(
+        e, ERR_UNSUPPORTED,
+        "its vocabulary is not that of the model it shall guess for; take one of the same "
+        "family");
+    return err_in_file(e, s->draft.file[0].path);
 }
 
 MUST setup_draft(struct setup *s, const char *path, struct err *e) {
@@ -225,19 +227,18 @@ static MUST measure_alone(struct setup *s, uint32_t batch, uint32_t slot, struct
 static MUST least_pool(const struct setup *s, uint64_t *pool, struct err *e) {
     struct nn_memory m;
     if (!measure(s, 1, 2, NN_PLENTY, &m, e)) {
-        return err_in(e, s->is_demo ? "demo model" : s->model.file[0].path);
+        return err_in_file(e, s->is_demo ? "demo model" : s->model.file[0].path);
     }
     *pool = m.min_budget;
     return true;
 }
 
 static MUST too_small(const struct setup *s, struct err *e) {
-    const char *name = s->is_demo ? "the demo model" : s->model.file[0].path;
-    return err_set(
-        e, ERR_MEMORY,
-        "%.150s needs at least %llu MiB (with a context of %u tokens), the memory budget "
-        "is %s; give more --memory or a smaller --ctx",
-        name, (unsigned long long)(s->least / MIB), s->conf.n_ctx, BYTES_TEXT(s->budget));
+    (void)err_set(e, ERR_MEMORY,
+                  "needs at least %llu MiB (with a context of %u tokens), the memory budget is %s; "
+                  "give more --memory or a smaller --ctx",
+                  (unsigned long long)(s->least / MIB), s->conf.n_ctx, BYTES_TEXT(s->budget));
+    return err_in_file(e, s->is_demo ? "the demo model" : s->model.file[0].path);
 }
 
 /* As many guesses as so many bytes hold rows of logits for, the one of every step not counted; and tokens
@@ -645,9 +646,8 @@ const char *setup_type(const struct model *m) {
 
 void setup_print_model(const struct setup *s, FILE *to) {
     const struct model *m = &s->model;
-    const char *file = strrchr(m->file[0].path, '/');
     char name[80];
-    file = s->is_demo ? "the model inside this program" : file ? file + 1 : m->file[0].path;
+    const char *file = s->is_demo ? "the model inside this program" : text_name(m->file[0].path);
     text_printable(name, sizeof name, m->name);
     fprintf(to, "model     %s%s%s: %s, %u layer%s, %s weights in %s, %s", name, *name ? ", " : "",
             file, m->arch_name, m->n_layer, m->n_layer == 1 ? "" : "s", COUNT_TEXT(m->n_param),

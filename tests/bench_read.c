@@ -52,7 +52,7 @@ int main(int argc, char **argv) {
     if (!b.memory) return fprintf(stderr, "no memory\n"), 1;
     (void)madvise(b.memory, b.bytes, MADV_HUGEPAGE);
     memset(b.memory, 1, b.bytes);
-    if (!par_enter(atoi(argv[3]), measure, &b, &e)) return fprintf(stderr, "%s\n", e.text), 1;
+    if (!par_enter(atoi(argv[3]), measure, &b, &e)) return fprintf(stderr, "%s\n", e.full), 1;
     printf("%.3f\n", b.best * 1e-9);
     free(b.memory);
     return 0;

@@ -269,6 +269,6 @@ int main(int argc, char **argv) {
     ok = ok && cut(&b, &e) && measure(&b, &e);
     if (is_own) (void)remove(own);
     if (ok) return 0;
-    fprintf(stderr, "bench_store: %s\n", e.text);
+    fprintf(stderr, "bench_store: %s\n", e.full);
     return err_exit_status(&e);
 }

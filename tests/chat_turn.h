@@ -26,7 +26,12 @@ static const char *tool_template, *tools;
 static inline bool take(struct turn *u, const struct toy *y, const struct tok *t,
                         const char *template, const char *messages, const char *extra,
                         enum chat_think think) {
-    struct model m = {.chat_template = template, .tool_template = tool_template, .vocab = y->v};
+    static const struct model_file file = {.path = "/a/folder/x.gguf"};
+    struct model m = {.chat_template = template,
+                      .tool_template = tool_template,
+                      .vocab = y->v,
+                      .file = &file,
+                      .n_file = 1};
     struct chat_request r = {.add_generation_prompt = true, .think = think};
     *u = (struct turn){0};
     if (!json_read(&u->doc, messages, strlen(messages), 8 << 20, &u->err)) return false;

@@ -98,6 +98,15 @@ sub refused {
     cmp_ok(time - $began, '<', 2 * $slow, "$name: at once");
 }
 
+# Nothing that anybody can ask for names a folder of ours, not even what the log keeps.
+sub hides_folders {
+    my ($run, $name, @told) = @_;
+    my @seen = map { split /\n|(?<=",)/, (get($run->{port}, $_))[1] } '/', '/status.json', '/health', '/metrics';
+    my @bad = grep { m{\Q$dir\E|a folder with a long name} } @seen, @told;
+    is("@bad", '', "$name: no folder over HTTP");
+    like("@seen", qr/"log":\[/, "$name: the log included");
+}
+
 sub completion {
     my ($port, $prompt) = @_;
     my ($status, $body) = post($port, '/v1/completions', {prompt => $prompt, max_tokens => 24, temperature => 0});
@@ -115,6 +124,7 @@ ok(says($alone, qr/ALONE: this node serves .* at http:\S+/), 'without a key it i
 like(log_of($alone), qr/no cluster_key is set.*dair keygen/, 'and how to get one');
 like(log_of($alone), qr/dair \S+: dair-\w+, \w+, .*cores?,.*memory\n.*budget \d+(\.\d)? MiB/, 'the banner');
 is(completion($alone->{port}, $prompt), $expected, 'over HTTP the same text as from `dair run`');
+hides_folders($alone, 'alone');
 my @status = ('status', '--host', "127.0.0.1:$alone->{port}");
 my $table = dair(\@status);
 is($table->{status}, 0, 'status: exit status 0');
@@ -155,7 +165,7 @@ is(dair(['status', '--host', 'a/b'])->{status}, 2, 'status of nonsense: exit sta
 
 # ---- settings
 write_file("$dir/dair.txt", "\xef\xbb\xbf# mine\r\nlog = debug\r\nmemroy = 4G\r\nctx = many\r\nhostname = Kitchen\r\n"
-      . "cluster_key = MISTYPED\r\napi_key = s3cret\r\nmodel = missing.gguf\r\n");
+      . "cluster_key = MISTYPED\r\napi_key = s3cret\r\nmodel = $dir/missing.gguf\r\n");
 my $set = node('--config', "$dir/dair.txt");
 ok(says($set, qr/: Kitchen,|: kitchen,/), 'a file full of mistakes does not keep it from starting') or diag(log_of($set));
 my $log = log_of($set);
@@ -164,12 +174,14 @@ like($log, qr/dair\.txt:4: ctx takes a whole number.*the default is used/, 'a ba
 like($log, qr/dair\.txt:7: api_key comes with a later version, ignored: the HTTP API stays open/, "a later version's");
 unlike($log, qr/s3cret|MISTYPED/, 'no secrets in the log');
 like($log, qr/error.*cluster_key|error.*key.*works alone/, 'a mistyped key is named');
-like($log, qr/missing\.gguf.*without a model/, 'so is a model that is not there');
+like($log, qr{\Q$dir\E/missing\.gguf.*without a model}, 'so is a model that is not there');
+ok(says($set, qr/HTTP on port/), 'the page is there');
+hides_folders($set, 'a model that is not there');
 leave($set, 'settings');
 
 # ---- what is wrong on the command line ends it
 for ([['--port', 'x'], 2, qr/port takes a whole number/], [['--bogus', 1], 2, qr/unknown option --bogus/],
-    [['--config', "$dir/none"], 1, qr/cannot open the config file .*none/], [['--cluster_key', 'ABC'], 2, qr/key/],
+    [['--config', "$dir/none"], 1, qr/none: cannot open the config file/], [['--cluster_key', 'ABC'], 2, qr/key/],
     [["$dir/none.gguf"], 1, qr/none\.gguf/], [['--memory', '900T'], 4, qr/more than the/],
     [['--api-key', 'x'], 2, qr/api_key \(.+\) is not in this version; .*API stays open/], [['--leds', 'on'], 2, qr/leds \(.+\) is not in/],
     [['--threads', 0], 2, qr/threads takes auto or a whole number from 1/], [['--interface', 'nope'], 2, qr/no network interface called nope; /],
@@ -223,8 +235,8 @@ for my $path ("$dir/wrong.gguf", "$far/wrong.gguf") {
     my ($told, $why) = post($wrong->{port}, '/v1/completions', {prompt => 'a'});
     is($told, 503, 'a request to it: 503') or diag($why);
     like($why, qr/"wrong\.gguf: tensor blk\.3\.ffn_down\.weight holds a number/, 'with the file and the tensor');
-    my ($status) = (get($wrong->{port}, '/status.json'))[1] =~ /^(.*),"log":/;    # the log has what the console has
-    unlike($why . $status . (get($wrong->{port}, '/health'))[1], qr{\Q$dir\E|folder}, 'and no folder');
+    like(log_of($wrong), qr{node +info +model (\.\.\.|\Q$dir\E/).*wrong\.gguf: }, 'the console has where it lies');
+    hides_folders($wrong, 'no number', $why);
     leave($wrong, 'no number');
 }
 
@@ -277,13 +289,15 @@ ok(says($empty, qr/no \.gguf or \.m file in .*no model/), 'an empty folder: no m
 ok(says($empty, qr/HTTP on port/), 'but a page');
 refused($empty->{port}, 503, qr/answers no requests itself; ask another node/, 'a request to a node without a model');
 is((get($empty->{port}, '/health'))[0], 503, 'its /health: 503');
+hides_folders($empty, 'no model');
 leave($empty, 'no model');
 SKIP: {
-    skip 'no demo.gguf here', 5 if !-r $demo;
+    skip 'no demo.gguf here', 7 if !-r $demo;
     copy($demo, "$dir/models/$_.gguf") or die "copy: $!" for qw(b a);
     my $two = node('--models', "$dir/models");
     ok(says($two, qr/ALONE:/), 'two models: one is served');
     like(log_of($two), qr/2 models in .*taking the first by name, a\.gguf/, 'the first by name, with a note');
+    hides_folders($two, 'two models');
     leave($two, 'two models');
 }
 

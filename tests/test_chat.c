@@ -185,6 +185,8 @@ static void test_tools(const struct tok *b) {
     ok = take(&u, &bpe, b, "main", user, NULL, CHAT_THINK_AUTO);
     tap_ok(!ok && u.err.code == ERR_FORMAT && strstr(u.err.text, "tool_use"),
            "one with tools is told of it: %s", u.err.text);
+    tap_ok(!strncmp(u.err.text, "x.gguf: ", 8) && !strncmp(u.err.full, "/a/folder/x.gguf: ", 18),
+           "its file is named, to others without the folder: %s", u.err.text);
     drop(&u);
     tools = NULL;
     tool_template = NULL;

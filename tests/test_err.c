@@ -93,9 +93,34 @@ static void test_in(void) {
            "both are long: the name, the beginning of the sentence and its end: %s", e.text);
 }
 
+/* Who may not know our folders is told the name, whatever becomes of a long path. */
+static void test_file(void) {
+    struct err e;
+    errno = ENOENT;
+    (void)err_sys(&e, "cannot open the file");
+    (void)err_in_file(&e, "/a/folder/x.gguf");
+    (void)err_in(&e, "draft model");
+    char want[ERR_TEXT];
+    snprintf(want, sizeof want, "draft model: x.gguf: cannot open the file: %s", strerror(ENOENT));
+    tap_ok(!strcmp(e.text, want), "for anybody: %s", e.text);
+    snprintf(want, sizeof want, "draft model: /a/folder/x.gguf: cannot open the file: %s",
+             strerror(ENOENT));
+    tap_ok(!strcmp(e.full, want), "for the console: %s", e.full);
+    (void)err_set(&e, ERR_FORMAT, "tensor a is no number");
+    (void)err_in_file(&e, deep_path());
+    tap_ok(!strcmp(e.text, "model.gguf: tensor a is no number"), "of a long path the name: %s",
+           e.text);
+    tap_ok(strlen(e.full) == sizeof e.full - 1 &&
+               ends(e.full, "/model.gguf: tensor a is no number"),
+           "and the end: %s", e.full);
+    (void)err_in_file(&e, "demo model");
+    tap_ok(!strncmp(e.text, "demo model: model.gguf", 22), "a name is no path: %s", e.text);
+}
+
 int main(void) {
     test_shorten();
     test_set();
     test_in();
+    test_file();
     return tap_done();
 }

@@ -344,20 +344,22 @@ static enum line_end take_line(struct source *s, char out[static CONFIG_LINE]) {
 
 /* ---- lines to settings */
 
-static void tell(struct config *c, const char *text) {
+static void tell(struct config *c, const struct err *e) {
     c->n_warning++;
     if (c->on_warning) {
-        c->on_warning(c->warning_ctx, text);
+        c->on_warning(c->warning_ctx, e->full);
     } else {
-        log_warn("config", "%s", text);
+        log_both(LOG_WARN, "config", e->full, e->text);
     }
 }
 
 static void warn(struct config *c, const struct source *s, const char *text) {
-    char line[LOG_LINE], name[64];
-    snprintf(line, sizeof line, "%s:%u: %s", text_shorten(name, sizeof name, s->name, 0), s->line,
-             text);
-    tell(c, line);
+    char where[80], name[64];
+    struct err e;
+    snprintf(where, sizeof where, "%s:%u", text_shorten(name, sizeof name, s->name, 0), s->line);
+    (void)err_set(&e, ERR_USAGE, "%s", text);
+    (void)err_in_file(&e, where);
+    tell(c, &e);
 }
 
 static char *trim(char *s) {
@@ -451,7 +453,7 @@ void config_parse(struct config *c, const char *name, const char *text, size_t l
 
 MUST config_read(struct config *c, const char *path, struct err *e) {
     FILE *f = fopen(path, "re");
-    if (!f) return err_sys(e, "cannot open the config file %s", path);
+    if (!f) return err_sys(e, "cannot open the config file") || err_in_file(e, path);
     char *text = malloc(CONFIG_FILE + 1);
     errno = ENOMEM;
     size_t len = text ? fread(text, 1, CONFIG_FILE + 1, f) : 0;
@@ -459,7 +461,7 @@ MUST config_read(struct config *c, const char *path, struct err *e) {
     if (ok) {
         config_parse(c, path, text, len);
     } else {
-        (void)err_sys(e, "cannot read the config file %s", path);
+        (void)(err_sys(e, "cannot read the config file") || err_in_file(e, path));
     }
     free(text);
     fclose(f);
@@ -469,7 +471,7 @@ MUST config_read(struct config *c, const char *path, struct err *e) {
 MUST config_load(struct config *c, const char *file, struct err *e) {
     static const char usual[] = "/etc/dair.conf";
     struct err soft;
-    if (access(usual, F_OK) == 0 && !config_read(c, usual, &soft)) tell(c, soft.text);
+    if (access(usual, F_OK) == 0 && !config_read(c, usual, &soft)) tell(c, &soft);
     if (file && !config_read(c, file, e)) return false;
     const char *key = getenv("DAIR_CLUSTER_KEY");
     return key && *key ? config_set(c, "cluster_key", key, e) : true;

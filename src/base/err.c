@@ -21,6 +21,7 @@ __attribute__((format(printf, 3, 0))) static void put(struct err *e, const char 
     vsnprintf(all, sizeof all - n_why, fmt, ap);
     if (why) snprintf(all + strlen(all), n_why + 1, ": %s", why);
     text_shorten(e->text, sizeof e->text, all, HEAD);
+    memcpy(e->full, e->text, sizeof e->full);
 }
 
 bool err_set(struct err *e, enum err_code code, const char *fmt, ...) {
@@ -42,16 +43,27 @@ bool err_sys(struct err *e, const char *fmt, ...) {
     return false;
 }
 
-bool err_in(struct err *e, const char *what) {
-    char inner[sizeof e->text];
-    size_t len = strlen(e->text), most = sizeof e->text - 1 - 2;
+static void prepend(char text[static ERR_TEXT], const char *what) {
+    char inner[ERR_TEXT];
+    size_t len = strlen(text), most = ERR_TEXT - 1 - 2;
     size_t room = most - WHAT_LEAST > len ? most - len : WHAT_LEAST;
-    memcpy(inner, e->text, len + 1);
-    text_shorten(e->text, room + 1, what, 0);
-    size_t n = strlen(e->text);
-    e->text[n++] = ':';
-    e->text[n++] = ' ';
-    text_shorten(e->text + n, sizeof e->text - n, inner, HEAD);
+    memcpy(inner, text, len + 1);
+    text_shorten(text, room + 1, what, 0);
+    size_t n = strlen(text);
+    text[n++] = ':';
+    text[n++] = ' ';
+    text_shorten(text + n, ERR_TEXT - n, inner, HEAD);
+}
+
+bool err_in(struct err *e, const char *what) {
+    prepend(e->text, what);
+    prepend(e->full, what);
+    return false;
+}
+
+bool err_in_file(struct err *e, const char *path) {
+    prepend(e->text, text_name(path));
+    prepend(e->full, path);
     return false;
 }
 

@@ -30,21 +30,23 @@ void log_set(enum log_level most, FILE *to) {
     pthread_mutex_unlock(&all.lock);
 }
 
-void log_line(enum log_level level, const char *module, const char *fmt, ...) {
-    char text[LOG_LINE], line[LOG_LINE];
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(text, sizeof text, fmt, ap);
-    va_end(ap);
+/* The line with its head. */
+static void make_line(char line[static LOG_LINE], enum log_level level, const char *module,
+                      uint64_t now, const char *text) {
+    snprintf(line, LOG_LINE, "%9.3f %-7s %-5s ", (double)(now - all.start_ns) * 1e-9, module,
+             level_name[level]);
+    size_t n = strlen(line);
+    text_printable(line + n, LOG_LINE - n, text);
+}
+
+void log_both(enum log_level level, const char *module, const char *shown, const char *kept) {
+    char line[LOG_LINE];
     pthread_mutex_lock(&all.lock);
     if (level <= all.most) {
         uint64_t now = clock_ns();
         if (!all.start_ns) all.start_ns = now;
-        snprintf(line, sizeof line, "%9.3f %-7s %-5s ", (double)(now - all.start_ns) * 1e-9, module,
-                 level_name[level]);
-        size_t n = strlen(line);
-        text_printable(line + n, sizeof line - n, text);
-        memcpy(all.ring[all.n++ % LOG_KEPT], line, sizeof line);
+        make_line(all.ring[all.n++ % LOG_KEPT], level, module, now, kept);
+        make_line(line, level, module, now, shown);
         FILE *to = all.is_set ? all.to : stderr;
         if (to) {
             fprintf(to, "%s\n", line);
@@ -52,6 +54,15 @@ void log_line(enum log_level level, const char *module, const char *fmt, ...) {
         }
     }
     pthread_mutex_unlock(&all.lock);
+}
+
+void log_line(enum log_level level, const char *module, const char *fmt, ...) {
+    char text[LOG_LINE];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    log_both(level, module, text, text);
 }
 
 size_t log_recent(char (*line)[LOG_LINE], size_t n) {

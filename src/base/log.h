@@ -24,6 +24,10 @@ void log_set(enum log_level most, FILE *to);
 void log_line(enum log_level level, const char *module, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* One line in two wordings, neither of them a format: `shown` is written, `kept` is what status will show to
+ * anybody who asks, so it names no folders. */
+void log_both(enum log_level level, const char *module, const char *shown, const char *kept);
+
 #define log_error(module, ...) log_line(LOG_ERROR, module, __VA_ARGS__)
 #define log_warn(module, ...)  log_line(LOG_WARN, module, __VA_ARGS__)
 #define log_info(module, ...)  log_line(LOG_INFO, module, __VA_ARGS__)

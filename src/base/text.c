@@ -138,6 +138,11 @@ static bool is_inner(char c) {  // of a sequence of UTF-8
     return ((uint8_t)c & 0xc0) == 0x80;
 }
 
+const char *text_name(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
 const char *text_shorten(char *out, size_t cap, const char *s, size_t head) {
     static const char dots[] = "...";
     size_t len = strlen(s), room = cap - 1;

@@ -47,6 +47,9 @@ const char *text_printable(char *out, size_t cap, const char *s);
  * its beginning, and of its end as much as there is room for. Sequences of UTF-8 stay whole. */
 const char *text_shorten(char *out, size_t cap, const char *s, size_t head);
 
+/* What a path ends in, behind its last slash. */
+const char *text_name(const char *path);
+
 /* One part of a bar: how much of the whole, drawn with which character. */
 struct bar_part {
     double amount;

@@ -188,7 +188,10 @@ static void *engine_thread(void *ctx) {
 /* Runs work(ctx, team) on the engine's thread, which is started when it is first needed. */
 static MUST run_on_team(struct engine *g, void (*work)(void *ctx, struct par *team), void *ctx,
                         struct err *e) {
-    if (g->has_no_team) return err_set(e, g->fault.code, "%s", g->fault.text);
+    if (g->has_no_team) {
+        *e = g->fault;
+        return false;
+    }
     uint32_t seen = bell_seen(&g->done);
     g->work = work;
     g->work_ctx = ctx;

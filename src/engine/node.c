@@ -393,45 +393,9 @@ static void on_loaded(void *ctx, uint64_t epoch, const struct nn_memory *m) {
     cluster_loaded(n->cluster, epoch);
 }
 
-static const char *name_in(const char *path) {
-    const char *slash = strrchr(path, '/');
-    return slash ? slash + 1 : path;
-}
-
-/* Where the folders of the name at `name` in a text begin. A sentence that was too long (err.h) has lost the
- * middle of them. */
-static char *folders_from(char *text, char *name, const char *path) {
-    size_t n_folder = (size_t)(name_in(path) - path), n = 0;
-    while (n < n_folder && name - text > (ptrdiff_t)n &&
-           name[-1 - (ptrdiff_t)n] == path[n_folder - 1 - n])
-        n++;
-    char *from = name - n;
-    if (n == n_folder || from - text < 3 || memcmp(from - 3, "...", 3) != 0) return from;
-    from -= 3;
-    for (n = n_folder; n; n--) {
-        if (from - text >= (ptrdiff_t)n && !memcmp(from - n, path, n)) return from - n;
-    }
-    return from;
-}
-
-/* Files without their folders: who asks for an answer, or looks at the page, is told why there is none. */
-static void hide_folders(const struct model *m, char *text) {
-    for (uint32_t i = 0; i < m->n_file; i++) {
-        const char *path = m->file[i].path, *name = name_in(path);
-        for (char *at = text; *name && (at = strstr(at, name)) != NULL;) {
-            char *from = folders_from(text, at, path);
-            memmove(from, at, strlen(at) + 1);
-            at = from + strlen(name);
-        }
-    }
-}
-
 static void on_broke(void *ctx, uint64_t epoch, int suspect, const char *why) {
     const struct node *n = ctx;
-    char text[ERR_TEXT];
-    snprintf(text, sizeof text, "%s", why);
-    hide_folders(n->conf.model, text);
-    cluster_broke(n->cluster, epoch, suspect, text);
+    cluster_broke(n->cluster, epoch, suspect, why);
 }
 
 static void on_paused(void *ctx, uint64_t epoch) {
@@ -612,7 +576,7 @@ static void show_model(const struct node *n, struct status *s) {
     const struct model *m = n->conf.model;
     if (!m) return;
     text_printable(s->model.name, sizeof s->model.name, m->name);
-    text_printable(s->model.file, sizeof s->model.file, name_in(n->conf.model_file));
+    text_printable(s->model.file, sizeof s->model.file, text_name(n->conf.model_file));
     snprintf(s->model.fingerprint, sizeof s->model.fingerprint, "%016llx",
              (unsigned long long)m->fingerprint);
     s->model.bytes = m->data_len;

@@ -55,7 +55,7 @@ static MUST read_switches(struct chat *c, struct err *e) {
 
 /* Adds the file to what is wrong with its template. */
 static bool in_file(const struct chat *c, struct err *e) {
-    return c->where ? err_in(e, c->where) : false;
+    return c->where ? err_in_file(e, c->where) : false;
 }
 
 static MUST open_format(struct chat *c, const struct model *m, const char *text, size_t len,

@@ -450,7 +450,7 @@ static MUST fill(struct gguf *g, struct model *m, const struct model_file *first
         file[1].path = keep_text(&k, t->path);
         m->tokenizer = &file[1];
         if (!dllama_tok_read(t, &m->mem, (uint32_t)l->h->v[F_VOCAB], &template, &m->vocab, e)) {
-            return err_in(e, t->path);
+            return err_in_file(e, t->path);
         }
         add_text(&k, "tokenizer.ggml.model", m->vocab.kind);
         if (*template) add_text(&k, "tokenizer.chat_template", template);

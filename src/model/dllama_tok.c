@@ -60,7 +60,7 @@ static MUST look(const char *dir, char *found, size_t cap, uint32_t *n, struct e
     const struct dirent *d;
     *n = 0;
     DIR *at = opendir(dir);
-    if (!at) return err_sys(e, "cannot look for its tokenizer in %s", dir);
+    if (!at) return err_sys(e, "cannot look for its tokenizer in its folder");
     while ((d = readdir(at))) {
         if (is_tok(d->d_name) && !(*n)++) snprintf(found, cap, "%s/%s", dir, d->d_name);
     }
@@ -162,7 +162,7 @@ MUST dllama_tok_open(struct dllama_tok *t, const char *model, const char *path, 
     if (!path && !find(model, found, sizeof found, e)) return false;
     t->path = strdup(path ? path : found);
     if (!t->path) return err_set(e, ERR_MEMORY, "no memory for the tokenizer's path");
-    return open_path(t, window, e) || err_in(e, t->path);
+    return open_path(t, window, e) || err_in_file(e, t->path);
 }
 
 void dllama_tok_close(struct dllama_tok *t) {

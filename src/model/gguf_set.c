@@ -3,6 +3,8 @@
  * comes out is one directory, as if it were one file. */
 #include "model/gguf.h"
 
+#include "base/text.h"
+
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -107,9 +109,8 @@ static MUST read_part(struct part *p, uint32_t no, uint32_t n, uint8_t *window, 
     }
     if (ok) return true;
     char what[320];
-    const char *name = strrchr(p->path, '/');
     snprintf(what, sizeof what, "file %" PRIu32 " of %" PRIu32 ", %s", no + 1, n,
-             name ? name + 1 : p->path);
+             text_name(p->path));
     return err_in(e, what);
 }
 

@@ -617,7 +617,7 @@ static MUST take_fingerprint(struct model *m, uint8_t *window, struct err *e) {
     hash_init(&h, 2);
     for (uint32_t i = 0; i < n; i++) {
         const struct model_file *f = i < m->n_file ? &m->file[i] : m->tokenizer;
-        if (!print_file(f, window, &m->fingerprint, e)) return i ? err_in(e, f->path) : false;
+        if (!print_file(f, window, &m->fingerprint, e)) return i ? err_in_file(e, f->path) : false;
         hash_put(&h, &m->fingerprint, sizeof m->fingerprint);
     }
     if (n > 1) m->fingerprint = hash_end(&h);
@@ -670,7 +670,7 @@ static MUST open_source(struct model *m, struct source *s, enum model_part part,
     if (s->fd >= 0) close(s->fd);
     if (ok) return true;
     model_close(m);
-    return err_in(e, s->file.path);
+    return err_in_file(e, s->file.path);
 }
 
 MUST model_open_part(struct model *m, const char *path, uint64_t base, uint64_t len,

@@ -41,10 +41,18 @@ static MUST draw(void *out, size_t n, struct err *e) {
     return true;
 }
 
+static bool fault(struct err *e, const char *what, const char *path) {
+    return err_sys(e, "%s", what) || err_in_file(e, path);
+}
+
+static const char cannot_keep[] = "cannot keep the node's id";
+static const char cannot_read[] = "cannot read the node's id";
+
 static MUST write_all(int fd, const char *text, size_t len, const char *path, struct err *e) {
     ssize_t n = write(fd, text, len);
-    if (n < 0 || fsync(fd)) return err_sys(e, "cannot keep the node's id in %s", path);
-    return (size_t)n == len || err_set(e, ERR_IO, "cannot keep the node's id in %s: full", path);
+    if (n < 0 || fsync(fd)) return fault(e, cannot_keep, path);
+    if ((size_t)n == len) return true;
+    return err_set(e, ERR_IO, "%s: full", cannot_keep) || err_in_file(e, path);
 }
 
 /* After a power cut there is the old id or the new one, whole. */
@@ -57,14 +65,13 @@ static MUST keep(const struct ident *i, struct err *e) {
     snprintf(dir, sizeof dir, "%.*s", (int)(strrchr(i->path, '/') - i->path), i->path);
     int fd = open(aside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
     if (fd < 0) {
-        return err_sys(e,
-                       "cannot write the node's id: give a folder that can be written as "
-                       "state_dir, not %s",
-                       dir);
+        return fault(
+            e, "cannot write the node's id; give --state the name of a folder that can be written",
+            aside);
     }
     bool ok = write_all(fd, text, ID_HEX, aside, e);
-    if (close(fd) && ok) ok = err_sys(e, "cannot keep the node's id in %s", aside);
-    if (ok && rename(aside, i->path)) ok = err_sys(e, "cannot rename %s", aside);
+    if (close(fd) && ok) ok = fault(e, cannot_keep, aside);
+    if (ok && rename(aside, i->path)) ok = fault(e, "cannot rename it", aside);
     if (!ok) {
         unlink(aside);
         return false;
@@ -86,7 +93,7 @@ static MUST make_folder(const char *dir, struct err *e) {
         char was = *p;
         *p = '\0';
         if (mkdir(path, 0755) && errno != EEXIST) {
-            return err_sys(e, "cannot make the state folder %s", path);
+            return fault(e, "cannot make the state folder", path);
         }
         if (!(*p = was)) return true;
     }
@@ -98,17 +105,20 @@ static MUST read_id(struct ident *i, bool *found, struct err *e) {
     *found = false;
     int fd = open(i->path, O_RDONLY | O_CLOEXEC);
     if (fd < 0 && errno == ENOENT) return true;
-    if (fd < 0) return err_sys(e, "cannot read the node's id in %s", i->path);
+    if (fd < 0) return fault(e, cannot_read, i->path);
     ssize_t n = read(fd, text, sizeof text);
     if (n < 0) {
-        err_sys(e, "cannot read the node's id in %s", i->path);
+        fault(e, cannot_read, i->path);
         close(fd);
         return false;
     }
     close(fd);
     *found = parse(&i->id, text, (size_t)n);
     if (!*found) {
-        log_warn("net", "%s is damaged; this node takes a new id", i->path);
+        struct err why;
+        (void)err_set(&why, ERR_FORMAT, "the node's id is damaged; this node takes a new one");
+        (void)err_in_file(&why, i->path);
+        log_both(LOG_WARN, "net", why.full, why.text);
     }
     return true;
 }

@@ -11,7 +11,7 @@ static MUST bad_scale(const struct weights *w, const struct matrix *mat, uint32_
     uint64_t at = (mat->off - mat->tensor->off) / mat->row_bytes + row;  // behind other experts'
     (void)err_set(e, ERR_FORMAT, "tensor %s holds a number that is not finite near row %" PRIu64,
                   mat->tensor->name, at);
-    return err_in(e, w->model->file[mat->tensor->file].path);
+    return err_in_file(e, w->model->file[mat->tensor->file].path);
 }
 
 /* Groups [group, group + n_group) of a tile from file order to dst. */

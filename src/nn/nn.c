@@ -498,9 +498,10 @@ static MUST carve(struct nn *n, struct err *e) {
 static MUST place_rooms(struct nn *n, struct err *e) {
     size_t row = store_read_room(n->store, n->embd_row_bytes);
     if (row > n->embd_row_bytes + 3 * DISK_ALIGN) {
-        return err_set(e, ERR_UNSUPPORTED,
-                       "%s lies on a disk with blocks of more than %d bytes; copy it to another",
-                       n->conf.model->file[n->conf.model->token_embd->file].path, DISK_ALIGN);
+        (void)err_set(e, ERR_UNSUPPORTED,
+                      "lies on a disk with blocks of more than %d bytes; copy it to another",
+                      DISK_ALIGN);
+        return err_in_file(e, n->conf.model->file[n->conf.model->token_embd->file].path);
     }
     n->embd_row = n->embd_room + (-(uintptr_t)n->embd_room & (DISK_ALIGN - 1));
     if (n->embd) n->embd_piece += -(uintptr_t)n->embd_piece & (DISK_ALIGN - 1);

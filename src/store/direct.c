@@ -61,18 +61,18 @@ static bool open_plain(struct direct *d, int flags, struct err *e) {
     d->is_direct = false;
     d->mem_align = d->off_align = 1;
     d->fd = open(d->path, flags);
-    return d->fd >= 0 || err_sys(e, "%s", d->path);
+    return d->fd >= 0 || err_sys(e, "cannot open the file");
 }
 
 static bool measure(struct direct *d, struct err *e) {
     struct stat st;
-    if (fstat(d->fd, &st) != 0) return err_sys(e, "%s", d->path);
+    if (fstat(d->fd, &st) != 0) return err_sys(e, "cannot stat the file");
     if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
-        return err_set(e, ERR_FORMAT, "%s: is not a file", d->path);
+        return err_set(e, ERR_FORMAT, "is not a file");
     }
     off_t end = st.st_size;
     if (S_ISBLK(st.st_mode)) end = lseek(d->fd, 0, SEEK_END);  // whose st_size is 0
-    if (end < 0) return err_sys(e, "%s: its length", d->path);
+    if (end < 0) return err_sys(e, "its length");
     d->size = (uint64_t)end;
     return true;
 }
@@ -82,8 +82,10 @@ MUST direct_open(struct direct *d, const char *path, struct err *e) {
     int flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
     *d = (struct direct){.path = path, .is_direct = true};
     d->fd = open(path, flags | O_DIRECT);
-    if (d->fd < 0 && errno != EINVAL) return err_sys(e, "%s", path);
-    if (d->fd < 0 && !open_plain(d, flags, e)) return false;
+    if (d->fd < 0 && errno != EINVAL) {
+        return err_sys(e, "cannot open the file") || err_in_file(e, path);
+    }
+    if (d->fd < 0 && !open_plain(d, flags, e)) return err_in_file(e, path);
     if (!measure(d, e)) goto fail;
     if (d->is_direct && (!ask_align(d) || first_read_refused(d)) && !open_plain(d, flags, e)) {
         goto fail;
@@ -91,7 +93,7 @@ MUST direct_open(struct direct *d, const char *path, struct err *e) {
     return true;
 fail:
     direct_close(d);
-    return false;
+    return err_in_file(e, path);
 }
 
 void direct_close(struct direct *d) {
@@ -132,21 +134,21 @@ static bool ends_early(const struct direct *d, uint64_t end, struct err *e) {
     uint64_t now = fstat(d->fd, &st) == 0 && S_ISREG(st.st_mode) ? (uint64_t)st.st_size : d->size;
     if (now >= end) {
         return err_set(e, ERR_IO,
-                       "%s: the disk gives nothing before byte %" PRIu64
+                       "the disk gives nothing before byte %" PRIu64
                        ", though the file has %" PRIu64 " bytes",
-                       d->path, end, now);
+                       end, now);
     }
     return err_set(e, ERR_FORMAT,
-                   "%s: ends after %" PRIu64 " bytes, but %" PRIu64
+                   "ends after %" PRIu64 " bytes, but %" PRIu64
                    " are needed (was it cut while in use?)",
-                   d->path, now, end);
+                   now, end);
 }
 
-MUST direct_read(const struct direct *d, void *buf, uint64_t off, size_t len, uint8_t **at,
-                 uint64_t *n_read, struct err *e) {
+static MUST read_at(const struct direct *d, void *buf, uint64_t off, size_t len, uint8_t **at,
+                    uint64_t *n_read, struct err *e) {
     uint64_t mask = d->off_align - 1;
     if (off > INT64_MAX - len - 2 * mask) {
-        return err_set(e, ERR_FORMAT, "%s: byte %" PRIu64 " is past any file", d->path, off);
+        return err_set(e, ERR_FORMAT, "byte %" PRIu64 " is past any file", off);
     }
     uint64_t begin = off & ~mask;
     uint64_t end = (off + len + mask) & ~mask;
@@ -156,7 +158,7 @@ MUST direct_read(const struct direct *d, void *buf, uint64_t off, size_t len, ui
     while (have < off + len) {
         uint64_t from = have & ~mask;  // a short read may end inside a block
         ssize_t n = read_some(d, (uint8_t *)buf + (from - begin), (size_t)(end - from), from);
-        if (n < 0) return err_sys(e, "%s: reading at byte %" PRIu64, d->path, from);
+        if (n < 0) return err_sys(e, "reading at byte %" PRIu64, from);
         if (n_read) *n_read += (uint64_t)n;
         if (from + (uint64_t)n > have) {
             have = from + (uint64_t)n;
@@ -168,4 +170,9 @@ MUST direct_read(const struct direct *d, void *buf, uint64_t off, size_t len, ui
     if (!d->is_direct) forget(d, off, len);
     *at = (uint8_t *)buf + (off - begin);
     return true;
+}
+
+MUST direct_read(const struct direct *d, void *buf, uint64_t off, size_t len, uint8_t **at,
+                 uint64_t *n_read, struct err *e) {
+    return read_at(d, buf, off, len, at, n_read, e) || err_in_file(e, d->path);
 }

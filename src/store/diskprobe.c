@@ -80,8 +80,9 @@ MUST disk_probe(const char *path, uint64_t off, uint64_t len, uint32_t chunk, ui
     struct arena a = {0};
     struct prober m[RING_READERS] = {0};
     if (n_reader < 1 || n_reader > RING_READERS || chunk == 0 || len == 0) {
-        return err_set(e, ERR_USAGE, "%s: a probe needs bytes to read and 1 to %d threads", path,
-                       RING_READERS);
+        (void)err_set(e, ERR_USAGE, "a probe needs bytes to read and 1 to %d threads",
+                      RING_READERS);
+        return err_in_file(e, path);
     }
     if (!direct_open(&d, path, e)) return false;
     struct probe p = {.file = &d, .off = off, .len = len, .chunk = chunk};
