@@ -3,6 +3,7 @@
  * joins in the middle of it. */
 #include "cluster/coll_net.h"
 #include "cluster/plan.h"
+#include "engine/watch.h"
 #include "engine/worker.h"
 #include "mesh_maker.h"
 #include "shape_maker.h"
@@ -231,6 +232,25 @@ static void test_rule(void) {
     }
 }
 
+/* Looks at a pulse, once a second but where it says otherwise. */
+static void test_watch(void) {
+    const uint64_t second = 1000000000;
+    struct watch w = {0};
+    uint64_t now = 100 * second;
+    int n = 0;
+    for (uint64_t i = 0; i < 60; i++) n += watch_is_stuck(&w, true, i, now += second);
+    for (unsigned i = 0; i < 60; i++) n += watch_is_stuck(&w, false, 0, now += second);
+    tap_ok(!n, "a pulse, and nothing to do");
+    for (unsigned i = 0; i < WATCH_STUCK_S; i++) n += watch_is_stuck(&w, true, 7, now += second);
+    tap_ok(!n && watch_is_stuck(&w, true, 7, now += second), "%d s without one", WATCH_STUCK_S);
+    for (unsigned i = 1; i < WATCH_STUCK_S; i++) n += watch_is_stuck(&w, true, 7, now += second);
+    tap_ok(!n && watch_is_stuck(&w, true, 7, now += second), "and as long again");
+    for (unsigned i = 1; i < WATCH_STUCK_S; i++) n += watch_is_stuck(&w, true, 7, now += second);
+    tap_ok(!n && !watch_is_stuck(&w, true, 7, now += 100 * second), "a machine that was asleep");
+    n = watch_is_stuck(&w, true, 7, now + second) + watch_is_stuck(&w, true, 8, now + 2 * second);
+    tap_ok(!n, "and woke up");
+}
+
 int main(void) {
     static struct plan plan;
     struct model m;
@@ -247,6 +267,7 @@ int main(void) {
     test_joining(&m, &plan, false);
     test_joining(&m, &plan, true);
     test_rule();
+    test_watch();
     model_close(&m);
     close(fd);
     return tap_done();

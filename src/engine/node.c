@@ -1,153 +1,17 @@
-/* node.c - the front's side of requests, and the way between cluster and worker. */
-#include "engine/node.h"
+/* node.c - a node's threads, and the way between cluster and worker. The requests that were made here are
+ * in node_asks.c. */
+#include "engine/node_own.h"
 
 #include "base/clock.h"
-#include "base/log.h"
 #include "base/text.h"
-#include "engine/asks.h"
-#include "engine/worker.h"
 
 #include <math.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/utsname.h>
 
-struct node {
-    struct node_conf conf;
-    struct keys keys;
-    struct cluster *cluster;
-    struct worker *worker;  // NULL: no model
-
-    pthread_mutex_t lock;  // of everything below
-    pthread_cond_t changed;
-    struct asks asks;
-    bool is_draining;
-    unsigned n_serving;  // nodes of the serving epoch, 0: none serves
-    uint64_t n_resubmitted;
-    uint64_t pulse, pulse_ns, watch_ns;  // the worker's, since when, when it was looked at
-    uint64_t read, read_ns;              // bytes from the disk, at that time
-    double disk_bps, temperature_c;      // of the second before; of the machine
-    char hopeless[STATUS_TEXT];  // why no request can be answered, as far as can be seen; else ""
-    struct nn_memory memory;     // of the epoch at work
-    double wire_bytes;
-    struct {
-        uint32_t n_node, n_ctx, n_sweep, safe_seq, safe_ctx;
-        bool is_told;  // that an answer may not survive a loss
-    } plan;            // of the epoch at hand, or of the last one; n_node 0: there was none
-};
-
-/* --- requests --- */
-
-static MUST check_ask(const struct node *n, const struct ask_request *r, struct err *e) {
-    if (!r->n_prompt) return err_set(e, ERR_USAGE, "the prompt is empty");
-    if (n->conf.model && r->n_prompt >= n->conf.n_ctx) {
-        return err_set(e, ERR_LIMIT,
-                       "the prompt has %u tokens, but the context holds %u and must leave room for "
-                       "an answer",
-                       r->n_prompt, n->conf.n_ctx);
-    }
-    if (r->n_grammar > GRAMMAR_TEXT) {
-        return err_set(e, ERR_LIMIT, "a grammar of %u bytes, and %d is the most taken here",
-                       r->n_grammar, GRAMMAR_TEXT);
-    }
-    return sampler_check(&r->sampler, e);
-}
-
-MUST node_ask(struct node *n, const struct ask_request *a, uint64_t *ticket, struct err *e) {
-    struct ask_request r = *a;
-    if (!check_ask(n, a, e)) return false;
-    uint32_t room = n->conf.n_ctx - r.n_prompt;
-    if (r.n_predict > room) r.n_predict = room;
-    pthread_mutex_lock(&n->lock);
-    bool ok = !n->is_draining || err_set(e, ERR_STOPPED, "this node is shutting down");
-    ok = ok && (!*n->hopeless || err_set(e, ERR_UNSUPPORTED, "%s", n->hopeless));
-    ok = ok && asks_add(&n->asks, &r, clock_ns(), ticket, e);
-    pthread_mutex_unlock(&n->lock);
-    if (ok) cluster_wake(n->cluster);
-    return ok;
-}
-
-void node_cancel(struct node *n, uint64_t ticket) {
-    pthread_mutex_lock(&n->lock);
-    struct front_ask *a = asks_find(&n->asks, ticket);
-    if (a) {
-        /* The cluster's thread tells the leader, then forgets it. */
-        a->request.on_tokens = NULL;
-        a->request.on_end = NULL;
-        a->is_cancelled = true;
-    }
-    pthread_mutex_unlock(&n->lock);
-    if (a) cluster_wake(n->cluster);
-}
-
-static void end_ask(struct node *n, struct front_ask *a, enum ask_end end, const struct err *why) {
-    if (a->request.on_end) a->request.on_end(a->request.ctx, end, why);
-    asks_drop(a);
-    pthread_cond_broadcast(&n->changed);
-}
-
-/* --- from here on the cluster's thread --- */
-
-/* Once for each plan. */
-static void tell_risk(struct node *n, const struct front_ask *a) {
-    uint32_t most = a->request.n_prompt + a->request.n_predict;
-    if (n->plan.is_told || n->plan.n_node < 2 || most <= n->plan.safe_ctx) return;
-    n->plan.is_told = true;
-    if (n->plan.safe_ctx) {
-        log_info(
-            "node",
-            "a request of up to %u tokens is taken, but if a node is lost, the others may have "
-            "memory for %u: then it would wait for that node",
-            most, n->plan.safe_ctx);
-    } else {
-        log_info("node", "if a node is lost, the others may not have the memory to work: then "
-                         "answers would wait for that node");
-    }
-}
-
-/* Hand what is new, or was with an epoch that is over, to the epoch that serves. */
-static void hand_over(struct node *n) {
-    struct node_id leader;
-    uint64_t epoch, now = clock_ns();
-    bool has_leader =
-        cluster_leader(n->cluster, &leader, &epoch) && cluster_knows(n->cluster, &leader);
-    for (unsigned i = 0; i < NODE_ASKS; i++) {
-        struct front_ask *a = &n->asks.ask[i];
-        if (!a->is_used || a->is_cancelled) continue;
-        if (!has_leader) a->epoch = 0;
-        if (!has_leader || asks_is_with(a, &leader, epoch) || now < a->again_ns) continue;
-        struct msg m;
-        asks_message(a, epoch, now, &m);
-        if (a->n_handed) n->n_resubmitted++;
-        asks_hand(a, &leader, epoch, now);
-        tell_risk(n, a);
-        /* May come back at once, to ourselves: the answer to it is a message, too. */
-        pthread_mutex_unlock(&n->lock);
-        bool ok = cluster_send(n->cluster, &leader, &m);
-        pthread_mutex_lock(&n->lock);
-        if (!ok && a->is_used) a->epoch = 0;
-    }
-}
-
-static void drop_cancelled(struct node *n) {
-    struct node_id leader;
-    uint64_t epoch;
-    bool has_leader = cluster_leader(n->cluster, &leader, &epoch);
-    for (unsigned i = 0; i < NODE_ASKS; i++) {
-        struct front_ask *a = &n->asks.ask[i];
-        if (!a->is_used || !a->is_cancelled) continue;
-        struct msg m = {.type = MSG_CANCEL, .epoch = epoch, .u.ticket = a->ticket};
-        bool is_there = has_leader && asks_is_with(a, &leader, epoch);
-        asks_drop(a);
-        pthread_cond_broadcast(&n->changed);
-        if (!is_there) continue;
-        pthread_mutex_unlock(&n->lock);
-        (void)cluster_send(n->cluster, &leader, &m);
-        pthread_mutex_lock(&n->lock);
-    }
-}
+/* --- the cluster's thread --- */
 
 _Static_assert(sizeof((struct product *)0)->text == ERR_TEXT &&
                    sizeof((struct msg *)0)->u.done.text == ERR_TEXT,
@@ -168,59 +32,13 @@ static void send_product(struct node *n, const struct product *p) {
     if (!cluster_send(n->cluster, &p->front, &m)) worker_cancel(n->worker, &p->front, p->ticket);
 }
 
-/* Kept for the node that was lost, or for another in its place. False: none is waited for. */
-static bool park(struct node *n, struct front_ask *a, const struct err *why) {
-    if (n->is_draining || !cluster_waits(n->cluster)) return false;
-    if (!a->is_parked && !a->waited_ns) {
-        log_warn("node", "an answer waits for a node that was lost, %d s at most: %s", ASK_PARKED_S,
-                 why->text);
-    }
-    asks_park(a, clock_ns(), why);
-    return true;
-}
-
-/* Work waits while the cluster changes; where nothing will change by itself it is refused. */
-static void see_hope(struct node *n) {
-    char why[sizeof n->hopeless];
-    bool is_hopeless = cluster_is_hopeless(n->cluster, why, sizeof why);
-    snprintf(n->hopeless, sizeof n->hopeless, "%s", is_hopeless ? why : "");
-    for (unsigned i = 0; is_hopeless && i < NODE_ASKS; i++) {
-        struct front_ask *a = &n->asks.ask[i];
-        struct err e;
-        err_set(&e, ERR_UNSUPPORTED, "%s", why);
-        if (!a->is_used || (a->n_handed && park(n, a, &e))) continue;
-        end_ask(n, a, ASK_FAILED, &e);
-    }
-}
-
-/* Nobody is waited for any more, and the epoch that serves is the one that has no room; or it took too
- * long. */
-static void end_parked(struct node *n) {
-    struct node_id leader;
-    uint64_t epoch, now = clock_ns();
-    bool is_settled = cluster_leader(n->cluster, &leader, &epoch) && !cluster_waits(n->cluster);
-    for (unsigned i = 0; i < NODE_ASKS; i++) {
-        struct front_ask *a = &n->asks.ask[i];
-        if (!a->is_used || !a->is_parked) continue;
-        bool is_vain = n->is_draining || (is_settled && asks_is_with(a, &leader, epoch));
-        if (is_vain || asks_is_over(a, now)) end_ask(n, a, ASK_FAILED, &a->why);
-    }
-}
-
-enum { STUCK_S = 20 };
 static const uint64_t SECOND_NS = 1000000000;
 
-/* A disk can hang for good, and the thread that reads from it: the others must not wait for ever. The
- * beats come from another thread and would tell nothing. */
+/* The beats come from another thread and would tell nothing of the engine. */
 static void watch(struct node *n) {
-    uint64_t pulse, now = clock_ns(), epoch = cluster_epoch(n->cluster);
+    uint64_t pulse = 0, epoch = cluster_epoch(n->cluster);
     bool is_at_work = n->worker && epoch && worker_pulse(n->worker, &pulse);
-    /* After a pause of the whole process (a debugger, a suspended machine) we know nothing. */
-    if (!is_at_work || pulse != n->pulse || now - n->watch_ns > 2 * SECOND_NS) n->pulse_ns = now;
-    n->watch_ns = now;
-    n->pulse = is_at_work ? pulse : 0;
-    if (now - n->pulse_ns < STUCK_S * SECOND_NS) return;
-    n->pulse_ns = now;
+    if (!watch_is_stuck(&n->watch, is_at_work, pulse, clock_ns())) return;
     cluster_stuck(n->cluster, epoch,
                   "its disk or its engine has not moved for 20 s; see to the disk and "
                   "start it again");
@@ -232,12 +50,7 @@ static void on_wake(void *ctx) {
     if (!n->cluster) return;  // still opening
     watch(n);
     while (n->worker && worker_take(n->worker, &p)) send_product(n, &p);
-    pthread_mutex_lock(&n->lock);
-    drop_cancelled(n);
-    see_hope(n);
-    hand_over(n);
-    end_parked(n);
-    pthread_mutex_unlock(&n->lock);
+    node_asks_turn(n);
 }
 
 static struct work work_of(const struct worker_figures *f) {
@@ -324,51 +137,12 @@ static void on_ask(struct node *n, const struct node_id *from, const struct msg 
     (void)cluster_send(n->cluster, from, &done);
 }
 
-/* Of a request that nobody here waits for: our former self may have asked, before it was started anew. */
-static void disown(struct node *n, const struct node_id *from, const struct msg *m) {
-    struct msg cancel = {.type = MSG_CANCEL, .epoch = m->epoch, .u.ticket = m->u.tokens.ticket};
-    (void)cluster_send(n->cluster, from, &cancel);
-}
-
-static void on_tokens(struct node *n, const struct node_id *from, const struct msg *m) {
-    const struct tokens *t = &m->u.tokens;
-    const int32_t *new;
-    pthread_mutex_lock(&n->lock);
-    struct front_ask *a = asks_find(&n->asks, t->ticket);
-    if (a && !a->is_cancelled && asks_is_with(a, from, m->epoch)) {
-        int fresh = asks_take(a, t->at, t->id, t->n, &new);
-        if (fresh < 0) {
-            a->epoch = 0;  // something was lost: ask again from what we have
-        } else if (fresh > 0 && a->request.on_tokens) {
-            a->request.on_tokens(a->request.ctx, new, (uint32_t)fresh);
-        }
-    }
-    pthread_mutex_unlock(&n->lock);
-    if (!a) disown(n, from, m);
-}
-
-static void end_by(struct node *n, struct front_ask *a, enum done_why done, const char *text) {
-    struct err why;
-    enum ask_end end = asks_end(a, done, text, &why);
-    if (asks_is_cut(a, done) && park(n, a, &why)) return;
-    if (asks_retry(a, done, clock_ns(), &why)) return;
-    end_ask(n, a, end, end == ASK_FAILED ? &why : NULL);
-}
-
-static void on_done(struct node *n, const struct node_id *from, const struct msg *m) {
-    pthread_mutex_lock(&n->lock);
-    struct front_ask *a = asks_find(&n->asks, m->u.done.ticket);
-    bool is_ours = a && !a->is_cancelled && asks_is_with(a, from, m->epoch);
-    if (is_ours) end_by(n, a, m->u.done.why, m->u.done.text);
-    pthread_mutex_unlock(&n->lock);
-}
-
 static void on_message(void *ctx, const struct node_id *from, const struct msg *m) {
     struct node *n = ctx;
     switch (m->type) {
     case MSG_ASK: on_ask(n, from, m); break;
-    case MSG_TOKENS: on_tokens(n, from, m); break;
-    case MSG_DONE: on_done(n, from, m); break;
+    case MSG_TOKENS: node_asks_tokens(n, from, m); break;
+    case MSG_DONE: node_asks_done(n, from, m); break;
     case MSG_CANCEL:
         if (n->worker) worker_cancel(n->worker, from, m->u.ticket);
         break;
@@ -530,11 +304,7 @@ void node_close(struct node *n) {
     cluster_stop(n->cluster);
     worker_close(n->worker);
     cluster_close(n->cluster);
-    for (unsigned i = 0; i < NODE_ASKS; i++) {
-        struct err why;
-        err_set(&why, ERR_STOPPED, "this node is shutting down");
-        if (n->asks.ask[i].is_used) end_ask(n, &n->asks.ask[i], ASK_FAILED, &why);
-    }
+    node_asks_close(n);
     pthread_mutex_destroy(&n->lock);
     pthread_cond_destroy(&n->changed);
     free(n);
