@@ -5,6 +5,8 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/par.h"
+#include "engine/choice.h"
+#include "engine/figures.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -14,7 +16,6 @@
 enum {
     NO_CHOICE = -3,  // beside PICK_MORE and PICK_END
     PRODUCTS = 512,
-    IDLE_S = 10,  // without a token for so long: no work, no rate
     /* From so many tokens on a step takes far longer than that of one, which everybody waits for anyway: at
      * each of its places the leader says whether it is still wanted. */
     LONG_STEP = 32,
@@ -44,11 +45,8 @@ struct worker {
     uint32_t n_ctx, n_seq;
     struct product product[PRODUCTS];
     uint32_t n_made, n_taken;
-    struct worker_figures figures;
-    double last_token_s, token_s;  // when the last one came; how far they are apart, of late
-    struct mesh_stats net_before;  // of the epochs that are over
-    uint64_t read_before;          // bytes from the disk, the same
-    const struct mesh *mesh;       // of the epoch at work, NULL: none; nn is there while it is
+    struct figures figures;
+    const struct mesh *mesh;  // of the epoch at work, NULL: none; nn is there while it is
 
     _Atomic uint64_t moved_ns;  // when it last got on; 0: has nothing to do
 
@@ -57,16 +55,14 @@ struct worker {
     struct nn *nn;
     struct step step;
     struct want want;
-    struct picker picker;
-    struct lexicon *lexicon;  // once a grammar was asked for
+    struct choice choice;
     bool is_leaders_fault;
-    const struct seq *asked;   // whose step is under way, where we lead
-    bool is_long;              // it is one to be asked about
-    bool is_stopped;           // it was broken off, by all nodes at the same place
-    uint64_t step_ns;          // when it began
-    bool has_paused;           // the cluster knows that a node may join now
-    struct err no_word;        // why nothing was agreed on; its code 0: nothing went wrong
-    uint64_t disk_ns, net_ns;  // totals when the step began
+    const struct seq *asked;  // whose step is under way, where we lead
+    bool is_long;             // it is one to be asked about
+    bool is_stopped;          // it was broken off, by all nodes at the same place
+    uint64_t step_ns;         // when it began
+    bool has_paused;          // the cluster knows that a node may join now
+    struct err no_word;       // why nothing was agreed on; its code 0: nothing went wrong
 };
 
 static void moves(struct worker *w) {
@@ -258,36 +254,17 @@ static void end_seq(struct worker *w, struct seq *q, enum done_why why, const ch
     produce(w, &p);
 }
 
-/* What a token's step took, of late: weighted towards the newest. */
-static void count_token(struct worker *w, double seconds) {
-    struct store_stats disk;
-    struct mesh_stats net;
-    nn_stats(w->nn, &disk);
-    mesh_stats(w->now->mesh, &net);
-    double disk_ms = (double)(disk.wait_ns - w->disk_ns) * 1e-6;
-    double net_ms = (double)(net.wait_ns - w->net_ns) * 1e-6;
-    /* Disk waits are summed over the team's threads. */
-    disk_ms /= w->conf.n_decode ? w->conf.n_decode : w->conf.n_thread;
-    double rest = seconds * 1e3 - disk_ms - net_ms, now = clock_s();
+static void begin_figures(struct worker *w) {
     pthread_mutex_lock(&w->lock);
-    struct worker_figures *f = &w->figures;
-    double new = f->tokens++ ? 0.1 : 1;
-    f->disk_ms += new *(disk_ms - f->disk_ms);
-    f->network_ms += new *(net_ms - f->network_ms);
-    f->compute_ms += new *((rest > 0 ? rest : 0) - f->compute_ms);
-    double gap = now - w->last_token_s;
-    w->last_token_s = now;
-    if (gap < IDLE_S) w->token_s += (w->token_s > 0 ? 0.1 : 1) * (gap - w->token_s);
+    figures_start(&w->figures, w->nn, w->now->mesh);
     pthread_mutex_unlock(&w->lock);
 }
 
-static void count_start(struct worker *w) {
-    struct store_stats disk;
-    struct mesh_stats net;
-    nn_stats(w->nn, &disk);
-    mesh_stats(w->now->mesh, &net);
-    w->disk_ns = disk.wait_ns;
-    w->net_ns = net.wait_ns;
+static void count_token(struct worker *w, double seconds) {
+    uint32_t n_thread = w->conf.n_decode ? w->conf.n_decode : w->conf.n_thread;
+    pthread_mutex_lock(&w->lock);
+    figures_token(&w->figures, w->nn, w->now->mesh, seconds, n_thread);
+    pthread_mutex_unlock(&w->lock);
 }
 
 static void take_token(struct worker *w, struct seq *q, int32_t id) {
@@ -317,64 +294,18 @@ static void put_want(struct step *s, const struct want *want) {
     memcpy(s->token + s->n_tok, want->id, want->n_id * sizeof want->id[0]);
 }
 
-/* Only sequences with a place in the cache have a run. */
-static uint64_t grammars_taken(const struct worker *w) {
-    uint64_t sum = 0;
-    for (uint32_t i = 0; i < w->seqs.n_slot; i++) {
-        const struct seq *q = w->seqs.in_slot[i] < 0 ? NULL : &w->seqs.seq[w->seqs.in_slot[i]];
-        if (q && q->run) sum += grammar_bytes(q->grammar) + grammar_run_bytes(q->grammar);
-    }
-    return sum;
-}
-
-/* Compiled when it is first needed, which is where the answer begins or goes on after a change of epochs:
- * then the tokens so far are read once more. */
-static MUST follow_grammar(struct worker *w, struct seq *q, struct err *e) {
-    if (q->kind == GRAMMAR_NONE || q->run) return true;
-    if (!w->conf.grammars) {
-        return err_set(e, ERR_LIMIT,
-                       "the node that leads has too little memory to hold answers to grammars; "
-                       "give it 16 MiB or more of --memory");
-    }
-    if (!w->lexicon && !lexicon_open(&w->lexicon, w->conf.tok, e)) return false;
-    if (!grammar_open(&q->grammar, q->kind, q->grammar_text, q->n_grammar, e)) {
-        return err_in(e, "the grammar");
-    }
-    uint64_t taken = grammars_taken(w), bytes = grammar_bytes(q->grammar);
-    bytes += grammar_run_bytes(q->grammar) + lexicon_bytes(w->lexicon);
-    if (taken && taken + bytes > w->conf.grammars) {  // one is always possible
-        return err_set(
-            e, ERR_MEMORY,
-            "other answers are held to grammars, and the node that leads has no memory for "
-            "more of them at a time");
-    }
-    return grammar_run_open(&q->run, q->grammar, w->lexicon, e) || err_in(e, "the grammar");
-}
-
-static MUST begin_choice(struct worker *w, struct seq *q, struct err *e) {
-    if (!follow_grammar(w, q, e)) return false;
-    picker_init(&w->picker, &q->sampler, q->run, w->conf.model->n_vocab);
-    return picker_begin(&w->picker, q->id, q->n_prompt, q->n_id, e);
-}
-
-/* Only for want of memory it may be asked again. */
-static enum done_why how_refused(const struct err *why) {
-    if (why->code == ERR_MEMORY) return DONE_REFUSED;
-    return why->code == ERR_FORMAT ? DONE_FAILED : DONE_IMPOSSIBLE;
-}
-
 /* The next token of q from the candidates of the step just done, or from more of them. e then says why
  * this sequence cannot go on; false: the epoch cannot. */
 static MUST choose(struct worker *w, const struct seq *q, struct candidate *c, size_t n,
                    int32_t *id, struct err *why, struct err *e) {
     for (;;) {
-        if (!picker_next(&w->picker, c, n, q->sequence, q->n_fed, id, why)) {
+        if (!picker_next(&w->choice.picker, c, n, q->sequence, q->n_fed, id, why)) {
             *id = NO_CHOICE;
             return true;
         }
         if (*id != PICK_MORE) return true;
         w->step.n_tok = 0;
-        put_want(&w->step, &w->picker.want);
+        put_want(&w->step, &w->choice.picker.want);
         if (!cast_step(w, &c, &n, e)) return false;
     }
 }
@@ -405,14 +336,14 @@ static MUST lead_step(struct worker *w, struct seq *q, struct err *e) {
     bool is_last = s->n_tok == left;
     struct err why;
     if (is_last) {
-        if (!begin_choice(w, q, &why)) {
-            end_seq(w, q, how_refused(&why), why.text);
+        if (!choice_begin(&w->choice, &w->seqs, q, &why)) {
+            end_seq(w, q, choice_refused(&why), why.text);
             return true;
         }
-        put_want(s, &w->picker.want);
+        put_want(s, &w->choice.picker.want);
     }
     double start = clock_s();
-    count_start(w);
+    begin_figures(w);
     w->asked = q;
     if (!cast_step(w, &c, &n, e)) return false;
     if (w->is_stopped) return true;  // it is gone when the next one is looked for
@@ -497,25 +428,11 @@ static void start_leading(struct worker *w) {
     pthread_mutex_unlock(&w->lock);
 }
 
-/* The sums over epochs. */
-static void add_net(struct mesh_stats *sum, const struct mesh *m) {
-    struct mesh_stats s;
-    mesh_stats(m, &s);
-    sum->n_gather += s.n_gather;
-    sum->sent_payload += s.sent_payload;
-    sum->sent_wire += s.sent_wire;
-    sum->received_payload += s.received_payload;
-    sum->received_wire += s.received_wire;
-    sum->wait_ns += s.wait_ns;
-    sum->crypt_ns += s.crypt_ns;
-}
-
 static void stop_leading(struct worker *w) {
     pthread_mutex_lock(&w->lock);
     w->epoch = 0;
     seqs_close(&w->seqs);
-    add_net(&w->net_before, w->now->mesh);
-    w->read_before += bytes_read(w);
+    figures_end(&w->figures, w->now->mesh, bytes_read(w));
     w->mesh = NULL;
     pthread_mutex_unlock(&w->lock);
 }
@@ -599,6 +516,8 @@ MUST worker_open(struct worker **out, const struct worker_conf *c, struct err *e
     struct worker *w = calloc(1, sizeof *w);
     if (!w) return err_set(e, ERR_MEMORY, "no memory for the engine's bookkeeping");
     w->conf = *c;
+    w->choice =
+        (struct choice){.tok = c->tok, .n_vocab = c->model->n_vocab, .grammars = c->grammars};
     pthread_mutex_init(&w->lock, NULL);
     pthread_cond_init(&w->changed, NULL);
     seqs_open(&w->seqs, 1, 1, 0);
@@ -619,7 +538,7 @@ void worker_close(struct worker *w) {
     pthread_mutex_unlock(&w->lock);
     if (w->has_thread) pthread_join(w->thread, NULL);
     epoch_release(w->order);
-    lexicon_close(w->lexicon);
+    choice_close(&w->choice);
     seqs_close(&w->seqs);
     pthread_mutex_destroy(&w->lock);
     pthread_cond_destroy(&w->changed);
@@ -660,15 +579,17 @@ void worker_cancel(struct worker *w, const struct node_id *front, uint64_t ticke
 }
 
 void worker_figures(struct worker *w, struct worker_figures *out) {
+    const struct figures *f = &w->figures;
     pthread_mutex_lock(&w->lock);
-    *out = w->figures;
-    bool is_idle = clock_s() - w->last_token_s > IDLE_S;
-    out->tokens_per_s = w->token_s > 0 && !is_idle ? 1 / w->token_s : 0;
-    out->n_seq = w->n_seq;
-    out->is_leading = w->epoch != 0;
+    *out = (struct worker_figures){.is_leading = w->epoch != 0,
+                                   .n_seq = w->n_seq,
+                                   .tokens = f->tokens,
+                                   .tokens_per_s = figures_rate(f),
+                                   .compute_ms = f->compute_ms,
+                                   .disk_ms = f->disk_ms,
+                                   .network_ms = f->network_ms,
+                                   .net = figures_net(f, w->mesh),
+                                   .read_bytes = f->read_before + bytes_read(w)};
     seqs_count(&w->seqs, &out->running, &out->waiting);
-    out->net = w->net_before;
-    if (w->mesh) add_net(&out->net, w->mesh);
-    out->read_bytes = w->read_before + bytes_read(w);
     pthread_mutex_unlock(&w->lock);
 }
