@@ -2,7 +2,7 @@
 #include "base/progress.h"
 #include "gemv.h"
 #include "host/facts.h"
-#include "setup.h"
+#include "setup_show.h"
 #include "store/diskprobe.h"
 #include "verbs.h"
 

@@ -1,6 +1,7 @@
 /* cmd_doctor.c - what is wrong here and what helps: a line for each thing that was looked at. */
 #include "asknode.h"
 #include "base/config.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "host/facts.h"
 #include "modelpath.h"

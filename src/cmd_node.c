@@ -11,6 +11,7 @@
 #include "host/facts.h"
 #include "modelpath.h"
 #include "nodesetup.h"
+#include "setup_show.h"
 #include "verbs.h"
 
 #include <signal.h>

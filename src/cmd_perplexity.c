@@ -3,7 +3,7 @@
  * The text is cut into windows of the context's length that know nothing of each other; the first token
  * of each (the beginning-of-text token, where the vocabulary has one) is given, all others are scored. */
 #include "base/progress.h"
-#include "setup.h"
+#include "setup_show.h"
 #include "verbs.h"
 
 #include <math.h>

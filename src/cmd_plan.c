@@ -1,5 +1,5 @@
 /* cmd_plan.c - where everything would go and how fast that would be, before anything is loaded. */
-#include "setup.h"
+#include "setup_show.h"
 #include "verbs.h"
 
 struct plan_conf {

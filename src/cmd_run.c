@@ -3,7 +3,7 @@
 #include "guest.h"
 #include "model/chat.h"
 #include "sampling.h"
-#include "setup.h"
+#include "setup_show.h"
 #include "verbs.h"
 
 #include <errno.h>

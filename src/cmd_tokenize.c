@@ -1,5 +1,5 @@
 /* cmd_tokenize.c - text to token ids and back. */
-#include "setup.h"
+#include "setup_show.h"
 #include "verbs.h"
 
 #include <stdlib.h>

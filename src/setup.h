@@ -7,7 +7,6 @@
 #ifndef SETUP_H
 #define SETUP_H
 
-#include "base/json.h"
 #include "base/progress.h"
 #include "base/text.h"
 #include "engine/engine.h"
@@ -171,15 +170,5 @@ uint64_t setup_kept(const struct nn_memory *m);
 
 /* The type that most of the weights have, leaving out a table of which a token reads one row. */
 const char *setup_type(const struct model *m);
-
-/* For people: how many threads decode, and why. */
-void setup_threads(const struct setup *s, char *to, size_t size);
-
-/* For people: model, memory, forecast. For programs: the same as fields of an open object. */
-void setup_print(const struct setup *s, FILE *to);
-void setup_print_model(const struct setup *s, FILE *to);
-/* What is to be said of its vocabulary, if anything; setup_print and setup_print_model do. */
-void setup_note(const struct setup *s, FILE *to);
-void setup_json(const struct setup *s, struct json *j);
 
 #endif
