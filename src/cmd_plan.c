@@ -162,7 +162,7 @@ const struct verb verb_plan = {
     .usage = "[MODEL] [options]",
     .summary = "Say where everything would go and how fast it would be, without running it",
     .notes =
-        "Takes two or three seconds: memory and disk are measured, and where weights would come from "
+        "Takes two to four seconds: memory and disk are measured, and where weights would come from "
         "the\ndisk some layers are loaded and run on trial. The model as a whole is not loaded.\n",
     .opt = plan_opt,
     .n_opt = sizeof plan_opt / sizeof *plan_opt,

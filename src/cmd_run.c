@@ -384,7 +384,7 @@ static void print_disk(const struct setup *s, const struct figures *f) {
             uint64_t wanted = f->r.expert_hits + f->r.expert_misses;
             fprintf(stderr, "experts   %.0f %% of those wanted were in memory (forecast %.0f %%)\n",
                     100 * ratio((double)f->r.expert_hits, (double)wanted),
-                    100 * nn_hit_share(&s->memory));
+                    100 * rehearsed_hits(&s->rehearsed, &s->memory));
         }
     }
 }

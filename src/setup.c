@@ -1,6 +1,5 @@
 #include "setup.h"
 
-#include "rehearse.h"
 #include "store/diskprobe.h"
 
 #include <stdio.h>
@@ -511,8 +510,7 @@ static struct rates rates_of(const struct setup *s) {
 
 static void foretell(const struct setup *s, const struct nn_memory *m, struct forecast *f) {
     const struct rates r = rates_of(s);
-    engine_forecast(m, &r, f);
-    if (m->disk_bytes && s->rehearsed > 0) f->decode_tps /= s->rehearsed;
+    rehearsed_forecast(&s->rehearsed, m, &r, f);
 }
 
 /* What the memory of a draft model makes a step longer, of that step. */

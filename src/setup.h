@@ -13,6 +13,7 @@
 #include "host/host.h"
 #include "model/tok.h"
 #include "options.h"
+#include "rehearse.h"
 #include "tune.h"
 
 enum pin { PIN_AUTO, PIN_ON, PIN_OFF };
@@ -97,11 +98,11 @@ struct setup {
     bool has_count;  // so many threads were asked for
     struct tune
         tune;  // the matrix kernel of most of the weights, one token; how many threads decode
-    double read_bps;      // memory, by these
-    double compute_bps;   // the matrix kernel, by these
-    double disk_bps;      // the model's disk; 0: not measured
-    double rehearsed;     // see rehearse.h; 0: not tried
-    uint32_t disk_chunk;  // bytes of the reads that this was measured with
+    double read_bps;             // memory, by these
+    double compute_bps;          // the matrix kernel, by these
+    double disk_bps;             // the model's disk; 0: not measured
+    struct rehearsed rehearsed;  // zeroed: not tried
+    uint32_t disk_chunk;         // bytes of the reads that this was measured with
     struct forecast forecast;
 };
 
@@ -140,7 +141,7 @@ MUST setup_check_text(const struct setup *s, const char *what, size_t len, struc
 MUST setup_fit(struct setup *s, const struct machine *m, struct err *e);
 
 /* Measure memory, the kernel and, if something streams (or always), the disk; then the forecast. A
- * fast disk gets more readers, and some layers are run on trial (rehearse.h). Up to three seconds, within
+ * fast disk gets more readers, and some layers are run on trial (rehearse.h). Up to four seconds, within
  * the pool's bytes. */
 enum setup_disk { DISK_IF_NEEDED, DISK_ALWAYS };
 MUST setup_probe(struct setup *s, enum setup_disk disk, struct err *e);

@@ -72,12 +72,14 @@ void setup_print(const struct setup *s, FILE *to) {
     } else {
         fprintf(to, "weights   %.0f %% stay in memory, %s are read from the disk for each token\n",
                 m->sweep_bytes ? 100 * (double)setup_kept(m) / (double)m->sweep_bytes : 0,
-                BYTES_TEXT(m->disk_bytes));
+                BYTES_TEXT(rehearsed_bytes(&s->rehearsed, m)));
     }
     if (m->n_demand) {
-        fprintf(to,
-                "experts   %.0f %% of them in memory, so of those of a token, if chosen evenly\n",
-                100 * nn_hit_share(m));
+        bool is_known = s->rehearsed.skew > 0;
+        fprintf(to, "experts   %.0f %% of them in memory, ", 100 * nn_hit_share(m));
+        if (is_known) fprintf(to, "and %.0f %% ", 100 * rehearsed_hits(&s->rehearsed, m));
+        fprintf(to, is_known ? "of those of a token, by a trial\n"
+                             : "so of those of a token, if chosen evenly\n");
     }
     fprintf(to, "forecast  %.*f tokens/s, limited by %s (%s measured)\n",
             s->forecast.decode_tps < 10 ? 2 : 1, s->forecast.decode_tps,
@@ -134,6 +136,8 @@ void setup_json(const struct setup *s, struct json *j) {
     json_put_real(j, "rest_s", s->tune.rest_s);
     json_put_real(j, "stream_gbps", s->tune.stream_bps * 1e-9);
     json_put_real(j, "disk_gbps_max", s->disk_bps * 1e-9);
-    json_put_real(j, "rehearsed", s->rehearsed);
+    json_put_real(j, "rehearsed", s->rehearsed.times);
+    json_put_real(j, "expert_skew", s->rehearsed.skew);
+    json_put_real(j, "forecast_hit_share", rehearsed_hits(&s->rehearsed, m));
     json_put_u64(j, "disk_chunk_bytes", s->disk_chunk);
 }

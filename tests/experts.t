@@ -68,7 +68,18 @@ cmp_ok($guessed, '>', 0, 'some were guessed');
 my $plan = (objects(dair(['plan', $model, '--memory', $few, '--ctx', 1024, '--json'])->{out}))[0];
 cmp_ok($plan->{expert_hit_share} // 0, '>', 0, 'plan: a share of hits');
 cmp_ok($plan->{expert_hit_share} // 1, '<', 1, 'plan: not all');
-like(dair(['plan', $model, '--memory', $few, '--ctx', 1024])->{out}, qr/^experts +\d+ %/m, 'plan: says so');
+like(dair(['plan', $model, '--memory', $few, '--ctx', 1024])->{out}, qr/^experts +\d+ % of them in memory, and \d+ % of those of a token, by a trial$/m,
+    'plan: says so');
+
+# What the trial says of texts like an answer is at least twice as near as an even choice would be.
+for my $mib (4, 8, 12) {
+    my $f = figures(dair(['run', $model, '--raw', '-p', 'Once upon a time', '-n', 128, '--ctx', 1024, '--seed', 3, '--spec', 'off', '--json',
+        '--memory', $least + $mib * (1 << 20)]));
+    my ($foretold, $even) = @$f{qw(forecast_hit_share expert_hit_share)};
+    my $hit = $f->{expert_hits} / ($f->{expert_hits} + $f->{expert_misses});
+    cmp_ok(abs($foretold - $hit), '<', 0.5 * abs($even - $hit), sprintf 'least + %d MiB: %.3f of those wanted were there, %.3f foretold, %.3f have a place',
+        $mib, $hit, $foretold, $even);
+}
 
 # A disk that fails while experts are read.
 my @words = ('run', $model, '--raw', '-p', 'Once upon a time', '-n', 160, '--ctx', 1024, '--temp', 0, '--json', '--memory', $least + (4 << 20), '--spec', 'off');

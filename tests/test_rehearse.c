@@ -28,43 +28,90 @@ static bool is_sane(double times) {
     return times > 0.001 && times < 1000 && times != 1;
 }
 
+/* Of 1000 bytes of experts, of which a token is sent to 200; 50 others stream. */
+static struct nn_memory routed(uint64_t missing) {
+    return (struct nn_memory){.sweep_bytes = 1500,
+                              .token_bytes = 700,
+                              .weight_bytes = 1500,
+                              .expert_bytes = 1000,
+                              .disk_bytes = 50 + missing / 5,
+                              .tiles = {.streamed_bytes_per_sweep = 50, .missing_bytes = missing}};
+}
+
+static bool is_near(double a, double b) {
+    return a > b - 1e-9 && a < b + 1e-9;
+}
+
+static void test_learned(void) {
+    struct nn_memory m = routed(400);
+    const struct rehearsed no = {0}, even = {.times = 2, .skew = 1}, uneven = {.skew = 2};
+    struct forecast plain, f;
+    tap_ok(is_near(rehearsed_hits(&no, &m), 0.6) && is_near(rehearsed_hits(&even, &m), 0.6),
+           "chosen evenly, or not tried: as many hits as have a place");
+    tap_ok(rehearsed_bytes(&no, &m) == 130 && rehearsed_bytes(&even, &m) == 130,
+           "and as many bytes as that");
+    tap_ok(is_near(rehearsed_hits(&uneven, &m), 0.84) && rehearsed_bytes(&uneven, &m) == 82,
+           "some oftener than others: fewer are missed, %.2f, and read",
+           rehearsed_hits(&uneven, &m));
+    engine_forecast(&m, &FAST, &plain);
+    rehearsed_forecast(&no, &m, &FAST, &f);
+    tap_ok(is_near(f.decode_tps, plain.decode_tps), "not tried: the arithmetic alone");
+    rehearsed_forecast(&even, &m, &FAST, &f);
+    tap_ok(is_near(f.decode_tps * 2, plain.decode_tps), "twice as long: half as fast");
+    rehearsed_forecast(&uneven, &m, &FAST, &f);
+    tap_ok(f.disk_s < plain.disk_s, "fewer missed: less time of the disk");
+    m = routed(0);
+    tap_ok(is_near(rehearsed_hits(&uneven, &m), 1) && rehearsed_bytes(&uneven, &m) == 50,
+           "where all have a place none is missed");
+    m = routed(1000);
+    tap_ok(is_near(rehearsed_hits(&uneven, &m), 0) && rehearsed_bytes(&uneven, &m) == 250,
+           "where none has one all are");
+    m = (struct nn_memory){.sweep_bytes = 9, .token_bytes = 9, .weight_bytes = 9, .disk_bytes = 4};
+    tap_ok(rehearsed_bytes(&even, &m) == 4, "without experts what streams is read");
+    m.disk_bytes = 0;
+    engine_forecast(&m, &FAST, &plain);
+    rehearsed_forecast(&even, &m, &FAST, &f);
+    tap_ok(is_near(f.decode_tps, plain.decode_tps),
+           "all in memory: what the disk cost is no matter");
+}
+
 static void test_runs(const struct model *m, const struct kernels *k) {
     struct engine_conf c = conf_of(m, k);
     struct nn_memory whole;
     struct err e = {0};
-    double times = 0;
+    struct rehearsed h = {0};
     c.budget = NN_PLENTY;
     bool ok = engine_measure(&c, &whole, &e);
     c.budget = whole.min_budget + whole.weight_bytes / 2;
     ok = ok && engine_measure(&c, &whole, &e) && whole.disk_bytes > 0;
     const struct engine_conf half = c;
     tap_ok(ok, "about half of the demo model streams %s", e.text);
-    ok = rehearse(&c, &whole, &FAST, &times, &e);
-    tap_ok(ok && is_sane(times), "it ran: %.2f times as long as made-up rates say %s", times,
+    ok = rehearse(&c, &whole, &FAST, &h, &e);
+    tap_ok(ok && is_sane(h.times), "it ran: %.2f times as long as made-up rates say %s", h.times,
            e.text);
     c.n_ctx = 14;
-    ok = engine_measure(&c, &whole, &e) && rehearse(&c, &whole, &FAST, &times, &e);
-    tap_ok(ok && is_sane(times), "in a short context: %.2f %s", times, e.text);
+    ok = engine_measure(&c, &whole, &e) && rehearse(&c, &whole, &FAST, &h, &e);
+    tap_ok(ok && is_sane(h.times), "in a short context: %.2f %s", h.times, e.text);
     c.n_ctx = 1;
-    ok = engine_measure(&c, &whole, &e) && rehearse(&c, &whole, &FAST, &times, &e);
-    tap_ok(ok && times == 1, "in one of a single token it is not tried %s", e.text);
+    ok = engine_measure(&c, &whole, &e) && rehearse(&c, &whole, &FAST, &h, &e);
+    tap_ok(ok && !h.times, "in one of a single token it is not tried %s", e.text);
     c = half;
     c.n_slice = 2;
     c.share[1] = 1;
     c.budget += whole.min_budget;
     ok = engine_measure(&c, &whole, &e) && whole.disk_bytes > 0 &&
-         rehearse(&c, &whole, &FAST, &times, &e);
-    tap_ok(ok && is_sane(times), "in two slices: %.2f %s", times, e.text);
+         rehearse(&c, &whole, &FAST, &h, &e);
+    tap_ok(ok && is_sane(h.times), "in two slices: %.2f %s", h.times, e.text);
     c = half;
     ok = engine_measure(&c, &whole, &e);
     tap_ok(ok, "the half again %s", e.text);
     struct rates slow = FAST;
     slow.disk_bps = 1e4;
     double begin = clock_s();
-    ok = rehearse(&c, &whole, &slow, &times, &e);
-    tap_ok(ok && times == 1 && clock_s() - begin < 1, "with a disk so slow it is not tried");
+    ok = rehearse(&c, &whole, &slow, &h, &e);
+    tap_ok(ok && !h.times && clock_s() - begin < 1, "with a disk so slow it is not tried");
     c.budget = whole.min_budget / 2;
-    tap_ok(!rehearse(&c, &whole, &FAST, &times, &e), "too little memory: %s", e.text);
+    tap_ok(!rehearse(&c, &whole, &FAST, &h, &e), "too little memory: %s", e.text);
 }
 
 int main(void) {
@@ -73,6 +120,7 @@ int main(void) {
     struct err e = {0};
     const char *path = getenv("DAIR_DEMO");
     if (!path) path = "overlay/usr/share/dair/demo.gguf";
+    test_learned();
     kernels_init(&k, cpu_features());
     if (tap_ok(model_open(&m, path, 0, 0, &e), "the demo model %s", e.text)) {
         test_runs(&m, &k);
