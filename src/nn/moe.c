@@ -54,20 +54,20 @@ static bool is_better(float a, float b) {
 /* The k best of score [n] into pick [k], by expert, with their weights. */
 static void choose(struct pair *pick, uint32_t token, const float *score, uint32_t n, uint32_t k,
                    enum routing routing) {
-    bool is_taken[MODEL_MAX_EXPERT] = {false};
-    float sum = 0, top = 0;
-    for (uint32_t j = 0; j < k; j++) {
-        uint32_t best = n;
-        for (uint32_t i = 0; i < n; i++) {
-            if (!is_taken[i] && (best == n || is_better(score[i], score[best]))) best = i;
-        }
-        is_taken[best] = true;
-        if (!j) top = score[best];
-        float p = k_exp(score[best] - top);
+    uint32_t best[MODEL_MAX_USED], n_best = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        if (n_best == k && !is_better(score[i], score[best[k - 1]])) continue;
+        uint32_t at = n_best < k ? n_best++ : k - 1;
+        for (; at > 0 && is_better(score[i], score[best[at - 1]]); at--) best[at] = best[at - 1];
+        best[at] = i;
+    }
+    float sum = 0, top = score[best[0]];
+    for (uint32_t j = 0; j < n_best; j++) {
+        float p = k_exp(score[best[j]] - top);
         sum += p;
         uint32_t at = j;
-        for (; at > 0 && pick[at - 1].expert > best; at--) pick[at] = pick[at - 1];
-        pick[at] = (struct pair){.token = token, .expert = (uint16_t)best, .weight = p};
+        for (; at > 0 && pick[at - 1].expert > best[j]; at--) pick[at] = pick[at - 1];
+        pick[at] = (struct pair){.token = token, .expert = (uint16_t)best[j], .weight = p};
     }
     if (routing == ROUTE_ALL) sum = 0;
     for (uint32_t i = 0; routing == ROUTE_ALL && i < n; i++) sum += k_exp(score[i] - top);
