@@ -54,7 +54,7 @@ static bool is_better(float a, float b) {
 /* The k best of score [n] into pick [k], by expert, with their weights. */
 static void choose(struct pair *pick, uint32_t token, const float *score, uint32_t n, uint32_t k,
                    enum routing routing) {
-    uint32_t best[MODEL_MAX_USED], n_best = 0;
+    uint32_t best[MODEL_MAX_USED] = {0}, n_best = 0;
     for (uint32_t i = 0; i < n; i++) {
         if (n_best == k && !is_better(score[i], score[best[k - 1]])) continue;
         uint32_t at = n_best < k ? n_best++ : k - 1;
