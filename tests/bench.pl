@@ -24,7 +24,7 @@ my $GIB = 1 << 30;
 make_path($dir);
 $| = 1;
 
-sub median { my @s = sort { $a <=> $b } @_; return @s ? $s[@s / 2] : 0 }
+sub median { my @s = sort { $a <=> $b } @_; return @s ? ($s[@s / 2] + $s[$#s / 2]) / 2 : 0 }
 sub first_line { my $s = `$_[0] 2>/dev/null`; return (split /\n/, $s)[0] // '' }
 sub on_path { my $p = shift; return grep { -x "$_/$p" } split /:/, $ENV{PATH} }
 sub row { printf "| %-44s | %14s | %-40s |\n", @_ }
