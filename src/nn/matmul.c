@@ -164,7 +164,7 @@ static uint32_t units_there(const struct matmul_state *s, uint32_t first, uint32
  * is time for something else; without anything to do the team waits where it needs them. */
 static MUST run_all(struct matmul_state *s, struct par *team, uint32_t first, uint32_t n,
                     struct err *e) {
-    bool has_work = s->idle, in_order = !is_there(s);
+    bool in_order = !is_there(s), has_work = in_order && s->idle;
     while (first < n) {
         uint32_t end = has_work ? units_there(s, first, n) : n;
         if (end == first) {
