@@ -94,7 +94,12 @@ sub in_group {
     return ('sh', '-c', 'for f in ' . join(' ', sort keys %f) . '; do echo $$ > $f; done; exec "$@"', 'sh', @cmd);
 }
 
-END { for my $g (@groups) { rmdir $_ for values %$g } }
+my %stopped;  # programs that stand still between their turns
+$SIG{$_} = sub { exit 1 } for qw(INT TERM);
+END {
+    kill 'KILL', keys %stopped;
+    for my $g (@groups) { rmdir $_ for values %$g }
+}
 
 # --- runs
 
@@ -119,17 +124,73 @@ sub answer {
 my @peers = map { my ($name, $cmd) = split /=/, $_, 2; [$name, split ' ', $cmd] }
     split /;/, $ENV{BENCH_PEERS} // (on_path('llama-bench') ? 'llama.cpp=llama-bench' : '');
 
-# A peer's rate: of a prompt of n_prompt tokens, or of n_new written ones; in a memory group where one is given.
+# A peer's rate of n_new written tokens, in a memory group.
 sub peer_rate {
-    my ($peer, $file, $n_prompt, $n_new, $g) = @_;
+    my ($peer, $file, $n_new, $g) = @_;
     my (undef, @words) = @$peer;
     my @cmd = ('timeout', 300, 'sh', '-c', 'exec "$@" 2>/dev/null', 'sh', @words, '-m', $file,
-        '-t', $threads, '-p', $n_prompt, '-n', $n_new, '-r', 1, '-o', 'json');
-    open my $out, '-|', $g ? in_group($g, @cmd) : @cmd or return 0;
+        '-t', $threads, '-p', 0, '-n', $n_new, '-r', 1, '-o', 'json');
+    open my $out, '-|', in_group($g, @cmd) or return 0;
     local $/;
     my $j = eval { decode_json(<$out> // '') };
     close $out;
     return $j && @$j ? $j->[0]{avg_ts} : 0;
+}
+
+# Programs in turns: each loads its model once, says a line for every measurement, and stands still while the
+# others measure, so that figures of one turn are a second apart: memory changes its speed from one second to the
+# next, by more than programs differ. Takes name => [command]; gives name => its lines, as many for each program.
+sub in_turns {
+    my ($turns, %cmd) = @_;
+    my (%run, %line);
+    my $next = sub {
+        my ($name, $like) = @_;
+        my $r = $run{$name};
+        my $got;
+        eval {
+            local $SIG{ALRM} = sub { die "late\n" };
+            alarm 300;
+            while (my $l = readline $r->{out}) { if ($l =~ $like) { $got = $1; last } }
+            alarm 0;
+        };
+        kill 'STOP', $r->{pid};
+        return $got;
+    };
+    my %like = map { $_ => $_ eq 'us' ? qr/^([\d.]+ [\d.]+ [\d.]+)$/ : qr/"avg_ts":\s*([\d.]+)/ } keys %cmd;
+    for my $name (sort keys %cmd) {  # the first line is for warming up
+        my $pid = open my $out, '-|', 'sh', '-c', 'exec "$@" 2>/dev/null', 'sh', @{$cmd{$name}} or next;
+        $stopped{$pid} = 1;
+        $run{$name} = {pid => $pid, out => $out};
+        next if defined $next->($name, $like{$name});
+        kill 'KILL', $pid;
+        delete $run{$name};
+    }
+    for (1 .. $turns) {
+        for my $name (sort keys %run) {
+            kill 'CONT', $run{$name}{pid};
+            push @{$line{$name}}, $next->($name, $like{$name}) // 0;
+        }
+    }
+    for my $r (values %run) {
+        kill 'KILL', $r->{pid};
+        close $r->{out};
+        delete $stopped{$r->{pid}};
+    }
+    return %line;
+}
+
+# Ours and the peers' figures of so many turns: of prompts, or of answers.
+sub turns {
+    my ($turns, $file, $n_prompt, $n_new) = @_;
+    my $all = $turns + 2;  # one to warm up, and nobody ends while others measure
+    my @ours = $n_new ? (12, $n_new / 4, 4) : ($n_prompt, 1, 1);  # pieces: see bench_answer.c; as far from the beginning
+    my %cmd = (us => ["$build/tests/bench_answer", $file, @ours, $all, $threads]);
+    for my $peer (@peers) {
+        my ($name, @words) = @$peer;
+        $cmd{$name} = [@words, '-m', $file, '-t', $threads, '-r', 1, '-o', 'json',
+            '-p', join(',', ($n_prompt) x ($n_prompt ? $all : 1)), '-n', join(',', ($n_new) x ($n_new ? $all : 1))];
+    }
+    return in_turns($turns, %cmd);
 }
 
 # llama.cpp's decode rate in a memory group, by one of its ways to load; 0 when it is killed or gives nothing in time.
@@ -159,68 +220,36 @@ sub raw_disk {
 
 sub evict { my $f = shift; system 'dd', "of=$f", 'oflag=nocache', 'conv=notrunc,fdatasync', 'count=0', 'status=none' }
 
-# How fast a loop that only reads gets at memory, GB/s.
-sub read_memory { return `$build/tests/bench_read 1024 1 $threads` || 0 }
-
-# Words that make about n tokens.
-sub prompt_of {
-    my ($file, $n) = @_;
-    my $some = dair_json(answer($file, 1, '-p', 'Once upon a time ' x 16));
-    return 'Once upon a time ' x ($n * 16 / ($some->{prompt_tokens} || $n));
-}
-
-# One figure of ours beside the peers', which were measured in turn: {us}[i] and {NAME}[i] are of one round.
+# One figure of ours beside the peers', of the same turns: the median for each peer, and the least of those counts.
 sub beside {
-    my ($name, $limit, %rate) = @_;
-    my @ratio = map { my $i = $_; my $best = max(map { $rate{$_->[0]}[$i] } @peers); $best ? $rate{us}[$i] / $best : () }
-        @peers ? 0 .. $#{$rate{us}} : ();
-    my $others = join ', ', map { sprintf '%s %.1f', $_->[0], median(@{$rate{$_->[0]}}) } @peers;
-    row($name, sprintf('%.1f tokens/s', median(@{$rate{us}})), !@peers ? 'no peer is here (BENCH_PEERS)' : !@ratio ? 'no peer gave a figure'
-        : sprintf('%.2f x the better (%s)', median(@ratio), $others) . goal(median(@ratio), '>=', $limit));
+    my ($name, $limit, $us, %rate) = @_;
+    return row($name, 'FAILED', '') unless $us;
+    my (@others, $least);
+    for my $peer (map { $_->[0] } @peers) {
+        my $r = $rate{$peer} or next;
+        my $ratio = median(map { $r->[$_] ? $us->[$_] / $r->[$_] : () } 0 .. $#$us);
+        push @others, sprintf '%s %.1f', $peer, median(@$r);
+        $least = $ratio if !defined $least || $ratio < $least;
+    }
+    row($name, sprintf('%.1f tokens/s', median(@$us)), !@peers ? 'no peer is here (BENCH_PEERS)' : !$least ? 'no peer gave a figure'
+        : sprintf('%.2f x the better (%s)', $least, join ', ', @others) . goal($least, '>=', $limit));
 }
 
-# What the loop that only reads gives around a measurement, GB/s, from one such look to the next.
-sub around {
-    my ($before, $measure) = @_;
-    my $rate = $measure->();
-    my $after = read_memory();
-    my $loop = ($$before + $after) / 2;
-    $$before = $after;
-    return ($rate, $loop);
-}
-
-# Each round takes everything in turn; a decode stands between two runs of the loop that only reads. A peer's
-# part of that loop, taken as if it read what we do, says how much faster than it anyone could be.
 sub ram {
     my $narrow = ($ENV{DAIR_CPU} // '') eq 'avx2' || get('/proc/cpuinfo') !~ /avx512/;
     for (['llama-3.2-1b', 'q4_0'], ['llama-3.2-1b', 'q8_0'], ['llama-3.2-1b', 'q4_k'], ['qwen3-30b-a3b,layers=12', 'q4_0']) {
         my ($shape, $type) = @$_;
         next if $ENV{BENCH_MODELS} && "$shape $type" !~ /$ENV{BENCH_MODELS}/;
         my $file = model($shape, $type);
-        my $prompt = prompt_of($file, 256);
-        my (%decode, %prefill, %part);
-        for (1 .. $rounds) {
-            my ($look, $bytes) = read_memory();
-            my $note = sub {
-                my ($name, $rate, $loop) = @_;
-                push @{$decode{$name}}, $rate;
-                push @{$part{$name}}, 1e-9 * $bytes * $rate / $loop if $loop;
-            };
-            $note->('us', around(\$look, sub {
-                my $r = dair_json(answer($file, 64, '--spec', 'off'));
-                $bytes = $r->{token_bytes};
-                return $r->{decode_tps};
-            }));
-            for my $peer (@peers) { $note->($peer->[0], around(\$look, sub { peer_rate($peer, $file, 0, 64) })) }
-            push @{$prefill{us}}, dair_json(answer($file, 1, '-p', $prompt))->{prefill_tps};
-            push @{$prefill{$_->[0]}}, peer_rate($_, $file, 256, 0) for @peers;
-        }
-        beside("$shape $type in RAM, decode, $threads threads", 1.05, %decode);
-        my @us = @{$part{us} // []};
-        my $others = join '', map { sprintf ', %s %.2f', $_->[0], median(@{$part{$_->[0]} // []}) } @peers;
-        row('  beside a loop that only reads', @us ? (sprintf('%.2f', median(@us)), sprintf('%.2f to %.2f', min(@us), max(@us))
-            . ($shape !~ /a3b/ ? goal(median(@us), '>=', 0.93) : '') . $others) : ('FAILED', ''));
-        beside('  prompt of 256', $narrow ? 1 : 1.3, %prefill);
+        my %answer = turns(4 * $rounds, $file, 0, 32);
+        my @us = map { [split] } @{$answer{us} // []};
+        beside("$shape $type in RAM, decode, $threads threads", 1.05, @us ? [map { $_->[1] } @us] : undef, %answer);
+        my @part = map { $_->[2] } @us;
+        row('  beside a loop that only reads', @part ? (sprintf('%.2f', median(@part)), sprintf('%.2f to %.2f', min(@part), max(@part))
+            . ($shape !~ /a3b/ ? goal(median(@part), '>=', 0.93) : '')) : ('FAILED', ''));
+        my %prompt = turns($rounds, $file, 256, 0);
+        @us = map { [split] } @{$prompt{us} // []};
+        beside('  prompt of 256', $narrow ? 1 : 1.3, @us ? [map { $_->[0] } @us] : undef, %prompt);
     }
 }
 
@@ -296,7 +325,7 @@ sub experts {
     report_memory($r, $g, 2 * $GIB);
     for my $peer (@peers) {
         evict($file);
-        my $rate = peer_rate($peer, $file, 0, 4, $g);
+        my $rate = peer_rate($peer, $file, 4, $g);
         row("  $peer->[0] in the same group, 4 tokens", $rate ? sprintf('%.2f tokens/s', $rate) : 'no token', $rate
             ? sprintf('we are %.1f x', $r->{decode_tps} / $rate) . goal($r->{decode_tps} / $rate, '>=', 2) : 'killed, or nothing within 5 minutes');
     }
@@ -334,8 +363,8 @@ sub guess {
 # What was foretold beside what came, and what was allowed beside what was used, over budgets. The bounds: never
 # a byte over; forecasts within 15 %; no budget more than 3 % slower than a smaller one. Memory and disk change their
 # speed in seconds, so each round goes through all budgets, each run makes its own forecast just before, and medians
-# count: of those ratios, and of a budget's speeds beside another's of the same round. Where all is in RAM, budgets differ
-# least and runs are short: five in a round, there and back. An answer where a router chooses is as long as those, and each
+# count: of those ratios, and of a budget's speeds beside another's of the same round. A round goes there and back, and once
+# more through those where all is in RAM, which differ least. An answer where a router chooses is as long as those, and each
 # round begins another text: of the experts of 20 tokens, 0.82 to 0.90 are in memory as the text has it (Mixtral, 0.8 of it).
 my @begin = ('Once upon a time', 'The weather today is', 'Dear friend', 'In the year 1900', 'How to bake bread');
 
@@ -344,7 +373,7 @@ sub memory_rounds {
     my @ram = grep { $_ >= 1 } @part;
     my %run = map { $_ => [] } @part;
     for my $round (0 .. $rounds - 1) {
-        for my $part (@part, reverse(@ram), @ram, reverse(@ram), @ram) {
+        for my $part (@part, reverse(@part), @ram) {
             my $mib = int($part * (-s $file) / 1048576);
             push @{$run{$part}}, dair_json(answer($file, $is_routed || $part >= 1 ? 96 : 20, '--spec', 'off', '--memory', "${mib}M",
                 '-p', $begin[$round % @begin]));
