@@ -1,5 +1,6 @@
 /* One text whatever the split: slices, shares, threads, batch, budget. Runs the demo model. */
 #include "engine/engine.h"
+#include "engine/guesser.h"
 #include "parrot.h"
 #include "shape_maker.h"
 #include "tap.h"
@@ -346,6 +347,31 @@ static void check_prompt_too_long(void) {
     engine_close(g);
 }
 
+/* Answers that end while all guesses were right so far do not speak against guessing. */
+static void check_cut_short(void) {
+    struct engine_conf c = {
+        .model = &model, .n_ctx = 128, .spec = SPEC_NGRAM, .n_guess = SPEC_MOST};
+    struct gen_request r = {.prompt = loop, .n_prompt = N_PROMPT, .n_predict = N_PREDICT};
+    struct guesser *g;
+    struct err e;
+    if (!tap_ok(guesser_open(&g, &c, false, &e), "guesses of an answer that ends")) return;
+    uint32_t most = 0, last = 0;
+    for (int i = 0; i < 40; i++) {
+        int32_t guess[SPEC_MOST];
+        uint32_t n = 0;
+        guesser_start(g, &r);
+        guesser_took(g, 1, 1e-3);
+        guesser_push(g, loop[N_PROMPT % 16]);
+        if (!guesser_guess(g, NULL, SPEC_MOST, guess, &n, &e)) break;
+        if (n) guesser_push(g, guess[0]);
+        (void)guesser_drop(g);  // as the engine does before the next answer
+        if (n > most) most = n;
+        last = n;
+    }
+    guesser_close(g);
+    tap_ok(most > 1 && last == most, "%u guesses at most, %u after 40 such answers", most, last);
+}
+
 int main(void) {
     struct err e;
     const char *path = getenv("DAIR_DEMO");
@@ -362,6 +388,7 @@ int main(void) {
     check_guesses(0, false, false);
     check_guesses(0.8F, true, false);
     check_conversation();
+    check_cut_short();
     check_given_up();
     check_memory();
     check_prompt_too_long();

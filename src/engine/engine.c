@@ -455,6 +455,8 @@ static MUST decode(struct slice_run *s, struct par *team, struct err *e) {
         if (!pick(s, row, n, &id, e)) return false;
         s->n_sure = r->n_prompt + n;
         if (!s->index) out->n_drawn = n;
+        if (s->guesser && id != PICK_END)
+            guesser_push(s->guesser, id);  // the last one, too: was it foreseen?
         if (id == PICK_END || (r->is_end && r->is_end(r->ctx, id))) {
             if (!s->index) out->end = GEN_EOS;
             return true;
@@ -462,7 +464,6 @@ static MUST decode(struct slice_run *s, struct par *team, struct err *e) {
         if (!s->index) out->n_token = n + 1;
         if (!tell(s, id)) return true;
         if (n + 1 == r->n_predict) break;
-        if (s->guesser) guesser_push(s->guesser, id);
         if (row < a.n && a.token[row + 1] == id) {
             row++;
             continue;

@@ -136,16 +136,15 @@ void guesser_start(struct guesser *g, const struct gen_request *r) {
     for (uint32_t i = 0; i < r->n_prompt; i++) spec_push(&g->spec, r->prompt[i]);
 }
 
-/* What came of the last guesses is known when one is wrong, or all have been compared. */
-static void judge(struct guesser *g) {
-    if (!g->is_open) return;
-    uint32_t n = g->n_right < g->n_guess ? g->n_right + 1 : g->n_guess;
-    spec_learn(&g->spec, g->from, n, g->n_right);
+/* What came of the last guesses is known when one is wrong, or all have been compared; of an answer that ended
+ * within them, of those before its end. */
+static void judge(struct guesser *g, bool is_wrong) {
+    if (g->is_open) spec_learn(&g->spec, g->from, g->n_right + is_wrong, g->n_right);
     g->is_open = false;
 }
 
 uint64_t guesser_drop(struct guesser *g) {
-    judge(g);
+    judge(g, false);
     if (!g->draft || spec_pays(&g->spec)) return 0;
     uint64_t bytes = bytes_of(nn_memory(g->draft));
     nn_close(g->draft);
@@ -165,7 +164,7 @@ void guesser_push(struct guesser *g, int32_t id) {
         g->n_right++;
         g->n_true += g->from == FROM_DRAFT;
     } else {
-        judge(g);
+        judge(g, g->n_right < g->n_guess);
     }
     spec_push(&g->spec, id);
 }
@@ -339,7 +338,7 @@ MUST guesser_guess(struct guesser *g, struct par *team, uint32_t most, int32_t *
                    struct err *e) {
     double gain = 1;
     enum spec_from from = FROM_TWO;
-    judge(g);
+    judge(g, false);
     *n = spec_guess(&g->spec, most, out, &from);
     if (*n) (void)spec_worth(&g->spec, *n, from, 0, 0, &gain);
     /* Sure guesses need no second opinion; else the better of both. */
