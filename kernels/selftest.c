@@ -16,6 +16,7 @@ struct selftest {
     char *scratch;  // SELFTEST_BYTES
     size_t used;
     uint64_t seed, digest;
+    uint32_t tried[N_WEIGHT_TYPE];  // bit n: this type with n tokens
     size_t n_bad;
     void (*say)(void *ctx, const char *line);
     void *ctx;
@@ -241,6 +242,7 @@ static void check_matmul(struct selftest *s, int type, size_t n_col, size_t n_ro
     size_t row = weight_row_bytes(type, n_col), rows = n_group * ROW_GROUP, ldy = rows + 3;
     char name[48];
     snprintf(name, sizeof name, "type %d, %s", type, mode_names[mode]);
+    s->tried[type] |= 1U << n_tok;
     s->used = 0;
     char *file = (char *)take(s, n_row * row + 64, 0) + 1;  // a file's bytes lie anywhere
     char *wa = take(s, n_group * group, 1), *wb = take(s, n_group * group, 2);
@@ -280,24 +282,40 @@ static void check_matmul(struct selftest *s, int type, size_t n_col, size_t n_ro
     compare_floats(s, "dequant", name, da, db, n_col);
 }
 
+/* Every count of tokens in as many draws, in an order that has short and long ones in any few of them. */
+enum { TOKENS = 21, TOKEN_STEP = 8 };
+
+static size_t count_of(size_t draw) {
+    return 1 + draw * TOKEN_STEP % TOKENS;
+}
+
+static void check_floats(struct selftest *s) {
+    static const size_t cols[] = {1, 7, 16, 40, 100, 288, 513};
+    for (size_t i = 0; i < 2 * TOKENS; i++) {
+        /* A count meets other widths in the second half; alone, every token of these meets them all. */
+        size_t n_col = cols[(i + i / TOKENS) % 7], n_row = 1 + rnd(s) % 24, n_tok = count_of(i);
+        enum mode mode = i < TOKENS ? PLAIN : HUGE_SCALES;
+        check_matmul(s, W_F32, n_col, n_row, n_tok, mode);
+        check_matmul(s, W_F16, n_col, n_row, n_tok, mode);
+        check_matmul(s, W_BF16, n_col, n_row, n_tok, mode);
+    }
+}
+
 static void check_matrices(struct selftest *s) {
     static const size_t cols[] = {32, 64, 96, 128, 160, 256, 1024, 2080};
+    size_t n_draw[N_KIND] = {0};
     for (size_t i = 0; i < 8 * N_MODE; i++) {
-        size_t n_row = 1 + rnd(s) % 24, n_tok = 1 + rnd(s) % 21;
+        size_t n_row = 1 + rnd(s) % 24;
         for (size_t k = 0; k < N_KIND; k++) {
             int type = (int)kinds[k].type;
             size_t n_col = weight_block(type) == Q_SUPER ? Q_SUPER * (1 + i % 8) : cols[i % 8];
             if (k > 2 && (i + k) % 3 != 0) continue;  // under emulation all would take long
-            check_matmul(s, type, n_col, n_row, n_tok, (enum mode)(i / 8));
+            check_matmul(s, type, n_col, n_row, count_of(n_draw[k]++), (enum mode)(i / 8));
         }
     }
-    static const size_t odd_cols[] = {1, 7, 16, 40, 100, 288, 513};
-    for (size_t i = 0; i < 14; i++) {
-        size_t n_col = odd_cols[i % 7], n_row = 1 + rnd(s) % 24, n_tok = 1 + rnd(s) % 8;
-        enum mode mode = i < 7 ? PLAIN : HUGE_SCALES;
-        check_matmul(s, W_F32, n_col, n_row, n_tok, mode);
-        check_matmul(s, W_F16, n_col, n_row, n_tok, mode);
-        check_matmul(s, W_BF16, n_col, n_row, n_tok, mode);
+    check_floats(s);
+    for (int type = 0; type < N_WEIGHT_TYPE; type++) {
+        assert(!weight_ops(s->ref, type) || s->tried[type] == (2U << TOKENS) - 2);
     }
 }
 
