@@ -247,6 +247,58 @@ static void test_full(const char *dir) {
     scene_close(&s);
 }
 
+/* What is not in memory of a list is read at once, as many as there are readers, whatever stands between: before
+ * anybody waits for the first. */
+static bool reads_at_once(struct scene *s, struct store *store, const uint32_t *list, uint32_t n,
+                          uint32_t n_want, struct err *e) {
+    uint64_t until = clock_ns() + 5000000000U;
+    struct view v;
+    s->n_held = 0;
+    s->hold = true;
+    store_want(store, list, n);
+    while (s->n_held < n_want && clock_ns() < until) sched_yield();
+    uint32_t n_held = s->n_held;
+    s->hold = false;
+    bool ok = true;
+    for (uint32_t i = 0; ok && i < n; i++) {
+        ok = store_get(store, list[i], &v, e) && is_right(s, list[i], &v);
+        if (ok) store_put(store, list[i]);
+    }
+    if (ok && n_held != n_want) {
+        ok = err_set(e, ERR_FORMAT, "%u of %u were being read", n_held, n_want);
+    }
+    return ok;
+}
+
+static void test_at_once(const char *dir) {
+    static const uint32_t cases[][2] = {{1, 3}, {2, 6}, {4, 3}, {4, 4}, {8, 12}};
+    static struct scene s;
+    static struct trial t;
+    if (!tap_ok(scene_open(&s, dir, 3000001), "files made")) return;
+    cut_tiles(&s, 60000, 60000);
+    s.n_demand = s.n_tile;
+    s.cache_bytes = 30 * 60032;
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+        uint32_t n_reader = cases[k][0], n_miss = cases[k][1], list[24], n = 0, here = 0, out = 0;
+        struct err e = {0};
+        struct store_stats st = {0};
+        bool ok = trial_open(&t, &s, 0, 4, n_reader, &e) && store_load(t.store, NULL, NULL, &e);
+        while (ok && n < 2 * n_miss) {  // by turns one that is here and one that is not
+            uint32_t *i = n % 2 ? &out : &here;
+            while (*i < s.n_tile && store_has(t.store, *i) == n % 2) ++*i;
+            ok = *i < s.n_tile || err_set(&e, ERR_FORMAT, "too few tiles");
+            if (ok) list[n++] = (*i)++;
+        }
+        uint32_t n_want = n_miss < n_reader ? n_miss : n_reader;
+        ok = ok && reads_at_once(&s, t.store, list, n, n_want, &e);
+        if (ok) store_stats(t.store, &st);
+        tap_ok(ok && st.misses == n_miss && st.hits == n_miss,
+               "%u tiles missing, %u readers: %u at once %s", n_miss, n_reader, n_want, e.text);
+        trial_close(&t);
+    }
+    scene_close(&s);
+}
+
 /* Says at the third tile that nobody wants the rest. */
 static bool enough(void *ctx, uint64_t done, uint64_t total) {
     unsigned *n = ctx;
@@ -609,6 +661,7 @@ int main(int argc, char **argv) {
     test_stopped(dir);
     test_guess(dir);
     test_full(dir);
+    test_at_once(dir);
     test_truncation(dir);
     test_close(dir);
     test_idle(dir);
