@@ -6,6 +6,7 @@
 #include "model/synth.h"
 #include "tap.h"
 
+#include <math.h>
 #include <stdatomic.h>
 
 void *__real_malloc(size_t n);
@@ -37,7 +38,7 @@ void *__wrap_realloc(void *p, size_t n) {
     return __real_realloc(p, n);
 }
 
-enum { N_PREDICT = 24 };
+enum { N_PREDICT = 24, PLENTY = 64 << 20, LITTLE = 2 << 20 };
 
 static bool watch(void *ctx, int32_t id) {
     unsigned *n = ctx;
@@ -46,33 +47,50 @@ static bool watch(void *ctx, int32_t id) {
     return true;
 }
 
-static struct model draft;  // of no layers: none
-static double draft_keep;
+/* How an answer is made; of zeros: greedily, by one slice, with F32 keys and values, and nobody guesses. */
+struct way {
+    const char *what;
+    unsigned n_slice;  // 0: one
+    uint64_t budget;
+    struct sampler sampler;
+    enum kv_type kv;
+    enum spec_kind spec;
+    const struct model *draft;
+    double draft_keep;  // above 0: it is not to pay
+    const struct grammar *grammar;
+    const struct lexicon *lexicon;
+};
 
-static void check(const struct model *m, const struct kernels *k, unsigned n_slice, uint64_t budget,
-                  float temp, const char *what) {
+static struct engine_conf conf_of(const struct way *w, const struct model *m,
+                                  const struct kernels *k) {
     struct engine_conf c = {.model = m,
                             .kernels = k,
-                            .n_slice = n_slice,
+                            .n_slice = w->n_slice ? w->n_slice : 1,
                             .n_ctx = 128,
                             .n_batch = 8,
+                            .spec = w->spec,
+                            .n_guess = w->spec ? 4 : 0,
+                            .draft = w->draft,
+                            .draft_keep = w->draft_keep,
+                            .kv = w->kv,
                             .n_thread = 2,
-                            .budget = budget,
+                            .budget = w->budget,
                             .n_reader = 2,
                             .n_slot = 3};
-    for (unsigned i = 0; i < n_slice; i++) c.share[i] = 1;
-    if (draft.n_layer) {
-        c.draft = &draft;
-        c.draft_keep = draft_keep;
-        c.spec = SPEC_DRAFT;
-        c.n_guess = 4;
-    }
+    for (unsigned i = 0; i < c.n_slice; i++) c.share[i] = 1;
+    return c;
+}
+
+static void check(const struct model *m, const struct kernels *k, const struct way *w) {
+    static const int32_t prompt[] = {1, 2, 3, 4};
+    struct engine_conf c = conf_of(w, m, k);
     unsigned n = 0;
-    int32_t prompt[] = {1, 2, 3, 4};
     struct gen_request q = {.prompt = prompt,
                             .n_prompt = 4,
                             .n_predict = N_PREDICT,
-                            .sampler = {.temp = temp, .top_k = 0, .top_p = 0.9F, .seed = 1},
+                            .sampler = w->sampler,
+                            .grammar = w->grammar,
+                            .lexicon = w->lexicon,
                             .on_token = watch,
                             .ctx = &n};
     struct gen_result out;
@@ -82,11 +100,140 @@ static void check(const struct model *m, const struct kernels *k, unsigned n_sli
     bool ok = engine_open(&g, &c, &e) && engine_load(g, NULL, NULL, &e) &&
               engine_generate(g, &q, &out, &e);
     atomic_store(&watching, false);
-    tap_ok(ok && n == N_PREDICT, "%s: %u tokens %s", what, n, ok ? "" : e.text);
-    tap_ok(!atomic_load(&calls), "%s: %u allocations", what, atomic_load(&calls));
-    if (ok && draft_keep > 0)
-        tap_ok(out.gave_up && out.grown_bytes, "%s: and it was given up", what);
+    tap_ok(ok && n == N_PREDICT, "%s: %u tokens %s", w->what, n, ok ? "" : e.text);
+    tap_ok(!atomic_load(&calls), "%s: %u allocations", w->what, atomic_load(&calls));
+    if (ok && w->budget < PLENTY)
+        tap_ok(out.streamed_bytes > 0, "%s: %llu bytes read", w->what,
+               (unsigned long long)out.streamed_bytes);
+    if (ok && w->spec == SPEC_NGRAM)
+        tap_ok(out.n_guessed > 0, "%s: %u guesses", w->what, out.n_guessed);
+    if (ok && w->draft_keep > 0)
+        tap_ok(out.gave_up && out.grown_bytes, "%s: and it was given up", w->what);
     engine_close(g);
+}
+
+/* --- what an answer may be asked --- */
+
+/* All that changes a distribution; each token of the window, and of the answer, has a penalty. */
+static const struct sampler everything = {.temp = 0.9F,
+                                          .top_k = 400,
+                                          .top_p = 0.95F,
+                                          .min_p = 0.001F,
+                                          .seed = 2,
+                                          .typical = 0.97F,
+                                          .repeat = 1.2F,
+                                          .presence = 0.3F,
+                                          .frequency = 0.2F,
+                                          .last_n = 64,
+                                          .temp_range = 0.3F,
+                                          .temp_exponent = 1,
+                                          .n_bias = 3,
+                                          .bias = {{5, 2}, {6, -3}, {7, -INFINITY}}};
+static const struct sampler drawn = {.temp = 0.8F, .top_p = 0.9F, .seed = 1};
+
+static void check_plain(const struct model *m, const struct kernels *k) {
+    const struct way ways[] = {
+        {.what = "in memory, greedy", .budget = PLENTY},
+        {.what = "in memory, sampled from all logits", .budget = PLENTY, .sampler = drawn},
+        {.what = "streaming", .budget = LITTLE},
+        {.what = "three slices", .n_slice = 3, .budget = PLENTY, .sampler = drawn},
+    };
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) check(m, k, &ways[i]);
+}
+
+static void check_drafts(const struct model *m, const struct kernels *k) {
+    struct model draft = *m;
+    struct way w = {.budget = 8 << 20, .spec = SPEC_DRAFT, .draft = &draft};
+    w.what = "streaming, with a draft that is right";
+    check(m, k, &w);
+    w.sampler = drawn;
+    w.what = "the same, sampled";
+    check(m, k, &w);
+    draft.n_layer = 1;
+    w.sampler = (struct sampler){0};
+    w.draft_keep = 0.3;
+    w.budget = 6 << 20;
+    w.what = "streaming, with a draft that does not pay";
+    check(m, k, &w);
+}
+
+static void check_samplers(const struct model *m, const struct kernels *k) {
+    struct way w = {.budget = PLENTY, .sampler = everything};
+    w.what = "penalties, bias, typical, temperature by entropy";
+    check(m, k, &w);
+    w.sampler.top_k = 0;
+    w.sampler.top_n_sigma = 2;
+    w.what = "the same of all logits, and top-n-sigma";
+    check(m, k, &w);
+    w.n_slice = 3;
+    w.what = "the same, three slices";
+    check(m, k, &w);
+}
+
+static void check_kv(const struct model *m, const struct kernels *k) {
+    check(m, k, &(struct way){.budget = PLENTY, .kv = KV_F16, .what = "keys and values in F16"});
+    check(m, k, &(struct way){.budget = PLENTY, .kv = KV_Q8_0, .what = "and in Q8_0"});
+    check(m, k,
+          &(struct way){.n_slice = 3,
+                        .budget = 2 * LITTLE,
+                        .kv = KV_Q8_0,
+                        .what = "in Q8_0, three slices, streaming"});
+}
+
+/* A text that repeats itself, whatever the model, for its guesses to be checked: one token, or two of them by
+ * lot. */
+static void check_ngrams(const struct model *m, const struct kernels *k) {
+    struct way w = {.budget = PLENTY, .sampler = drawn, .spec = SPEC_NGRAM};
+    w.sampler.n_bias = 1;
+    w.sampler.bias[0] = (struct bias){40, 1000};
+    w.what = "n-grams, all right";
+    check(m, k, &w);
+    w.sampler.n_bias = 2;
+    w.sampler.bias[1] = (struct bias){41, 1000};
+    w.sampler.temp = 10;
+    w.budget = LITTLE;
+    w.what = "n-grams, streaming, some wrong";
+    check(m, k, &w);
+    w.budget = PLENTY;
+    w.n_slice = 3;
+    w.sampler.n_bias = 1;
+    w.what = "n-grams, three slices";
+    check(m, k, &w);
+}
+
+/* Neither ends within the answer; their states are made as the text goes on. */
+static void check_grammars(const struct model *m, const struct kernels *k) {
+    static const struct {
+        enum grammar_kind kind;
+        const char *text, *what;
+    } held[] = {
+        {GRAMMAR_GBNF, "root ::= list{90}\nlist ::= \"(\" (list | [a-z]+) (\",\" list)* \") \"",
+         "held to a grammar"},
+        {GRAMMAR_SCHEMA,
+         "{\"type\":\"array\",\"minItems\":90,\"items\":{\"type\":\"object\",\"properties\":"
+         "{\"name\":{\"type\":\"string\"},\"n\":{\"type\":\"integer\"}},\"required\":[\"name\",\"n\"]}}",
+         "held to a schema"},
+    };
+    struct tok *t = NULL;
+    struct lexicon *l = NULL;
+    struct err e = {0};
+    bool ok = tok_open(&t, &m->vocab, &e) && lexicon_open(&l, t, &e);
+    if (!tap_ok(ok, "a lexicon %s", e.text)) return;
+    for (size_t i = 0; i < sizeof held / sizeof *held; i++) {
+        struct grammar *g = NULL;
+        ok = grammar_open(&g, held[i].kind, held[i].text, strlen(held[i].text), &e);
+        if (!tap_ok(ok, "a grammar %s", e.text)) continue;
+        struct way w = {.budget = PLENTY, .grammar = g, .lexicon = l, .what = held[i].what};
+        check(m, k, &w);
+        char what[64];
+        snprintf(what, sizeof what, "%s, with all samplers", held[i].what);
+        w.sampler = everything;
+        w.what = what;
+        check(m, k, &w);
+        grammar_close(g);
+    }
+    lexicon_close(l);
+    tok_close(t);
 }
 
 /* --- gathers over secure channels: once the widest message has been --- */
@@ -133,9 +280,10 @@ static void check_experts(const struct kernels *k) {
     const struct synth s = {"moe-tiny", "q8_0", path, 1};
     bool ok = fd >= 0 && synth_write(&s, NULL, NULL, &e) && model_open(&m, path, 0, 0, &e);
     if (tap_ok(ok, "a model with experts %s", e.text)) {
-        check(&m, k, 1, 64 << 20, 0, "experts in memory");
-        check(&m, k, 1, 5 << 20, 0, "experts streaming");
-        check(&m, k, 3, 64 << 20, 0, "experts, three slices");
+        check(&m, k, &(struct way){.budget = PLENTY, .what = "experts in memory"});
+        check(&m, k, &(struct way){.budget = 5 << 20, .what = "experts streaming"});
+        check(&m, k,
+              &(struct way){.n_slice = 3, .budget = PLENTY, .what = "experts, three slices"});
         model_close(&m);
     }
     if (fd >= 0) close(fd);
@@ -158,18 +306,12 @@ int main(void) {
     free(p);
     atomic_store(&watching, false);
     tap_ok(atomic_load(&calls) == 1, "the counter sees an allocation");
-    check(&m, &k, 1, 64 << 20, 0, "in memory, greedy");
-    check(&m, &k, 1, 64 << 20, 0.8F, "in memory, sampled from all logits");
-    check(&m, &k, 1, 4 << 20, 0, "streaming");
-    check(&m, &k, 3, 64 << 20, 0.8F, "three slices");
-    draft = m;
-    check(&m, &k, 1, 8 << 20, 0, "streaming, with a draft that is right");
-    check(&m, &k, 1, 8 << 20, 0.8F, "the same, sampled");
-    draft.n_layer = 1;
-    draft_keep = 0.3;
-    check(&m, &k, 1, 6 << 20, 0, "streaming, with a draft that does not pay");
-    draft.n_layer = 0;
-    draft_keep = 0;
+    check_plain(&m, &k);
+    check_drafts(&m, &k);
+    check_samplers(&m, &k);
+    check_kv(&m, &k);
+    check_ngrams(&m, &k);
+    check_grammars(&m, &k);
     model_close(&m);
     check_experts(&k);
     check_mesh();
