@@ -1,6 +1,7 @@
 #!/bin/sh
 # baseline.sh - TAP: the programs are static, keep to their baseline outside of the kernels' variants,
-# and give every thread a real stack. Wants build/ARCH/dair and dair.elf, dair.map of both machines.
+# give every thread a real stack, and compute tokens without libm. Wants build/ARCH/dair and dair.elf,
+# dair.map, and the objects, of both machines.
 # An emulator cannot show this: its old cores know instructions that the boards lack.
 cd "$(dirname "$0")/.." || exit 2
 n=0
@@ -66,6 +67,30 @@ paths() { # paths FILE ROOT CACHE
         while (m{($root/$inside|$cache/$itself)([ -~]{0,80})}g) { printf "%d: %s%s\n", $-[0], $1, $2 }' "$@"
 }
 
+# Prints what the objects below BUILD that a token passes through want of libm, whose functions are those
+# that MATH_H declares: their last bits differ from library to library, so that two machines would not
+# agree. Only these may, as no token passes there:
+#   store/cache exp2: the cache's growth by its half-life, once as it is opened
+#   engine/engine exp log: engine_score, which says how likely a text is and draws nothing
+math() { # math TOOLS ARCH BUILD MATH_H
+    for f in kernels/*.c src/nn/*.c src/store/*.c src/engine/*.c src/base/par.c src/model/sampler.c \
+        src/model/picker.c src/model/grammar_run.c; do
+        case $2:$f in x86_64:kernels/neon* | x86_64:kernels/dotprod* | aarch64:kernels/avx*) continue ;; esac
+        "$1nm" -u "$3/${f%.c}.o" 2>&1 | sed "s|^ *[Uwv] |${f%.c} |"
+    done | awk '
+        BEGIN {
+            may["src/store/cache exp2"] = may["src/engine/engine exp"] = may["src/engine/engine log"] = 1
+            while ((getline line < ARGV[1]) > 0) {
+                if (line ~ /^(double|float|int|long|void)/ && match(line, /[a-z0-9_]+\(/))
+                    is[substr(line, RSTART, RLENGTH - 1)] = 1
+            }
+            if (!is["fmaf"] || !is["exp2"]) print ARGV[1] ": not what a C library declares"
+            ARGC = 1
+        }
+        NF != 2 || $1 !~ /^(kernels|src)\// { print; next } # what nm complains of
+        is[$2] && !may[$0]' "$4"
+}
+
 for arch in x86_64 aarch64; do
     b=build/$arch t=${TC:?}/bin/$arch-linux-musl-
     [ -e $b/dair ] || { # `make check` builds for one machine
@@ -79,6 +104,7 @@ for arch in x86_64 aarch64; do
     none "$arch: no section both writable and executable" "$("${t}readelf" -lW $b/dair | grep ' RWE ')"
     none "$arch: no path of this machine" "$(paths "$b/dair.elf" "$PWD" "${TC%/*}")"
     none "$arch: nothing beyond the baseline" "$(beyond "$t" $b/dair.elf $arch $b/dair.map)"
+    none "$arch: no token needs libm" "$(math "$t" $arch $b "$TC/sys/$arch/include/math.h")"
     if [ -e overlay/usr/share/dair/demo.gguf ]; then
         "${t}readelf" -SW $b/dair | awk '$2 == ".dair.demo" || $3 == ".dair.demo" { found = 1 } END { exit !found }'
         ok $? "$arch: the demo model is inside"
