@@ -118,12 +118,14 @@ TEXT
 printf "%-24s %-7s | %9s %6s %7s  %-8s | %2s %9s %6s %11s %5s | %s\n", 'core (board), variant', 'type', 'GEMV', 'units',
     'memory', 'bound by', 'T', 'GEMM', 'units', 'multiplier', 'peak', 'sp';
 for my $board (@boards) {
+    my %rows;    # by type
     for my $object (grep { m{/$board->{variant}\w*\.o$} } @objects) {
         my ($stem) = $object =~ m{(\w+)\.o$};
         my $code = functions($object);
         for my $type (@types) {
             my ($v, $m) = map { $code->{"${_}_$type"} } qw(gemv gemm);
             next unless $v && $m;
+            $rows{$type}++;
             my @row;
             my $spills = '';
             for my $case ([$v, 1], [$m, tile_tokens($stem)]) {
@@ -141,4 +143,7 @@ for my $board (@boards) {
                 $row[1] < $memory ? 'memory' : 'core', $row[3], $row[4], $row[5], $peak, 100 * $peak / $row[4], $spills;
         }
     }
+    # The compiler may have inlined a function, or it has another name now.
+    my @lost = grep { !$rows{$_} } @types;
+    die "mca: no object of $board->{variant} has both gemv_TYPE and gemm_TYPE for @lost\n" if @lost;
 }
