@@ -56,7 +56,9 @@ for my $mib (0, 4, 12) {
             is($n + $f->{expert_hits}, 8 * 4 * 3 * $f->{steps}, "$name: every expert of a token is counted");
             my $hit = $f->{expert_hits} / ($n + $f->{expert_hits});
             next if $f->{expert_hit_share} < 0.1;    # of a few places all are taken before their turn
-            cmp_ok($hit, '>=', 0.9 * $f->{expert_hit_share}, "$name: hits about as many as have a place");
+            # An even choice would hit as many as have a place, give or take a little of these few tokens (test_cache.c
+            # holds the cache to that). This model's is uneven, and the cache keeps what is used often.
+            cmp_ok($hit, '>=', $f->{expert_hit_share}, "$name: hits at least as many as have a place");
             $few = $memory if $f->{expert_misses};
         }
     }
