@@ -37,7 +37,10 @@ static const struct opt chat_opt[] = {
      NULL},
 };
 
-enum { LONG_TOKEN = 16 };  // bytes; texts have more of them for a token only by being no language
+enum {
+    LONG_TOKEN = 16,    // bytes; texts have more of them for a token only by being no language
+    COMMAND_ROOM = 64,  // of a line, besides a text of the most that can be said
+};
 
 static atomic_bool stop_asked;  // the signal flag
 
@@ -419,7 +422,12 @@ static char *argument(char *line) {
 }
 
 /* A line that begins with a slash. False: leave. */
-static MUST command(struct talk *t, char *line) {
+static MUST command(struct talk *t, char *line, size_t len) {
+    if (memchr(line, '\0', len)) {
+        fputs("a command has no NUL bytes in it; /help lists them\n", stderr);
+        t->has_failed = true;
+        return true;
+    }
     const char *word = argument(line);
     bool is_help = !strcmp(line, "/help"), is_clear = !strcmp(line, "/clear");
     bool is_quit = !strcmp(line, "/quit") || !strcmp(line, "/exit"), ok = true;
@@ -464,28 +472,46 @@ static MUST say(struct talk *t, const char *text, size_t len, struct err *e) {
     return true;
 }
 
+struct line {
+    char *text;        // [room + 1], owned
+    size_t room, len;  // len > room: only the beginning is here
+};
+
+/* The next line, without what ends it; what no line may have is counted and not kept. False: no more. */
+static bool read_line(struct line *l) {
+    int c = getc_unlocked(stdin);
+    if (c == EOF) return false;
+    l->len = 0;
+    for (size_t n = 0; c != EOF && c != '\n'; c = getc_unlocked(stdin)) {
+        if (n < l->room) l->text[n] = (char)c;
+        n++;
+        if (c != '\r') l->len = n;
+    }
+    l->text[l->len < l->room ? l->len : l->room] = '\0';
+    return true;
+}
+
 /* A person has seen which turns failed and which commands were refused; who else gives the lines has the
  * exit status. */
 static MUST converse(struct talk *t, struct err *e) {
     const char *first = t->conf->prompt;
-    char *line = NULL;
-    size_t room = 0;
+    struct line l = {.room = setup_kept_text(t->setup) + COMMAND_ROOM};
     bool ok = true, is_shown = !t->conf->is_quiet;
+    l.text = malloc(l.room + 1);
+    if (!l.text) return err_set(e, ERR_MEMORY, "no memory for a line");
     if (first && is_shown) fprintf(stderr, "> %s\n", first);
     if (first && *first) ok = say(t, first, strlen(first), e);
     while (ok) {
         if (is_shown) fputs("> ", stderr);
-        ssize_t n = getline(&line, &room, stdin);
-        if (n < 0) break;
-        while (n && (line[n - 1] == '\n' || line[n - 1] == '\r')) line[--n] = '\0';
-        if (!n) continue;
-        if (*line == '/') {
-            if (!command(t, line)) break;
+        if (!read_line(&l)) break;
+        if (!l.len) continue;
+        if (*l.text == '/' && l.len <= l.room) {
+            if (!command(t, l.text, l.len)) break;
             continue;
         }
-        ok = say(t, line, (size_t)n, e);
+        ok = say(t, l.text, l.len, e);
     }
-    free(line);
+    free(l.text);
     if (is_shown && isatty(STDERR_FILENO)) fputc('\n', stderr);
     if (ok && t->has_failed && !isatty(STDIN_FILENO)) return err_set(e, ERR_STOPPED, "%s", "");
     return ok;

@@ -129,6 +129,43 @@ $c = talk('x' x 20000 . "\n", '--ctx', 128);
 like($c->{err}, qr/line of 20000 bytes.*16384.*--ctx/, 'a line that is too long: how long it may be') or diag $c->{err};
 is($c->{status}, 1, 'and exit status 1');
 like(dair(['chat', '--help'])->{out}, qr/16 KiB/, 'which --help knows');
+for (['', "\r\n"], ['/system ', "  \r\n"]) {
+    my ($before, $after) = @$_;
+    for my $n (16384, 16385) {
+        $c = talk($before . 'x' x $n . $after . "What are you?\n", '--ctx', 128);
+        my $is_refused = $c->{err} =~ /line of $n bytes.*16384/ ? 1 : 0;
+        is($is_refused, $n > 16384 ? 1 : 0, "'$before' and $n bytes: " . ($n > 16384 ? 'refused' : 'taken')) or diag $c->{err};
+    }
+}
+for my $before ('/', '/think ', "/system \0") {
+    $c = talk($before . 'x' x 20000 . "\nWhat are you?\n", '--ctx', 128, '--quiet');
+    like($c->{err}, qr/^dair chat: a line of 200\d\d bytes/, "'$before' and as many: refused");
+    is($c->{out}, dair(['run', '-p', 'What are you?', '--temp', 0, '--quiet', '--ctx', 128])->{out} . "\n", 'and the conversation goes on');
+}
+for ("/quit\0", "/system Be\0 brief.", "/\0") {
+    $c = talk("$_\nWhat are you?\n", '--quiet');
+    like($c->{err}, qr/^a command has no NUL/, 'a command with a NUL byte: refused, not cut off there');
+    is($c->{out}, "$one->{out}\n", 'and the conversation goes on');
+}
+is(talk("\0\n\0/quit\0\n", '--quiet', '-n', 1)->{status}, 0, 'lines with NUL bytes are said');
+
+# However long a line is, it is not kept: the program's memory stays what --memory says.
+mkfifo("$dir/wide.fifo", 0600) or die "mkfifo: $!";
+my $wide = begin(['chat', '--temp', 0, '--memory', '64M', '--quiet'], from => "$dir/wide.fifo");
+open my $into, '>', "$dir/wide.fifo" or die "wide.fifo: $!";
+$into->autoflush;
+my $mib = 'x' x (1 << 20);
+print $into $mib for 1 .. 80;
+print $into "\nWhat are you?\n";
+sysread $wide->{from}, my $begun, 1;
+my ($peak) = read_file("/proc/$wide->{pid}/status") =~ /^VmHWM:\s*(\d+) kB/m;
+print $into "/quit\n";
+close $into;
+finish($wide, 60);
+cmp_ok($peak, '<=', 64 << 10, 'a line of 80 MiB: the peak in KiB with --memory 64M') unless is_sanitized();
+like($wide->{err}, qr/line of 83886080 bytes/, 'and what is wrong');
+is($begun . $wide->{out}, "$one->{out}\n", 'and the conversation goes on');
+is($wide->{status}, 1, 'and exit status 1');
 
 # Ctrl-C ends the answer, not the program.
 mkfifo("$dir/lines.fifo", 0600) or die "mkfifo: $!";
