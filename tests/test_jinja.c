@@ -268,6 +268,7 @@ static void test_prices(void) {
         {"{% set b = ' ' * N %}", "b | trim"},
         {"{% set b = ' ' * N %}", "b | int"},
         {"{% set b = ' ' * N %}", "b | float"},
+        {"{% set b = '0' * N %}", "b | int"},
         {"{% set b = ' ' * N %}", "b.isspace()"},
         {"{% set b = 'a ' * N %}", "b.split()"},
         {"", "b.rsplit()"},
@@ -369,7 +370,7 @@ static void test_floats_cost(void) {
         {"", "5e-324 | string"},
         {"", "'%.100f' % 1e308"},
         {"{% set s = '1' * 390 %}", "s | float"},
-        {"{% set s = '1' * 390 %}", "s | int"},
+        {"{% set s = '0.' ~ '1' * 390 %}", "s | int"},
     };
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         char work[512];
@@ -497,6 +498,38 @@ static void test_methods(void) {
           "[(0, [{}]), (1, [{'o': {'p': 1}}])]");
 }
 
+static void test_int(void) {
+    gives("{{ '9223372036854775807' | int }} {{ '-9223372036854775808' | int }}",
+          "9223372036854775807 -9223372036854775808");
+    gives("{{ '7fff_ffff_ffff_ffff' | int(base=16) }} {{ '-0x8000000000000000' | int(0, 16) }}",
+          "9223372036854775807 -9223372036854775808");
+    refused("{{ '99999999999999999999' | int }}", ERR_FORMAT, "64 bits");
+    refused("{{ '9223372036854775808' | int }}", ERR_FORMAT, "64 bits");
+    refused("{{ '-9223372036854775809' | int(7) }}", ERR_FORMAT, "64 bits");
+    refused("{{ '0x8000000000000000' | int(7, 16) }}", ERR_FORMAT, "64 bits");
+    refused("{{ ('9' * 1000) | int(7) }}", ERR_FORMAT, "64 bits");
+    gives("{{ ('0' * 1000 ~ '5') | int }}", "5");
+    gives("{{ '1e18' | int }} {{ 9.2e18 | int }} {{ -9223372036854775808.0 | int }}",
+          "1000000000000000000 9200000000000000000 -9223372036854775808");
+    refused("{{ '1e30' | int }}", ERR_FORMAT, "64 bits");
+    refused("{{ 1e30 | int }}", ERR_FORMAT, "64 bits");
+    refused("{{ 9223372036854775808.0 | int }}", ERR_FORMAT, "64 bits");
+    gives(
+        "{{ 'nan' | int }} {{ 'inf' | int(7) }} {{ '1e400' | int }} {{ ('nan' | float) | int(7) }}",
+        "0 7 0 7");
+    refused("{{ ('-inf' | float) | int }}", ERR_FORMAT, "infinity");
+    gives("{{ '+12' | int }} {{ ' -1_0 ' | int }} {{ '5.9' | int }} {{ '-5.9' | int }}",
+          "12 -10 5 -5");
+    gives(
+        "{{ '1__0' | int }} {{ '_10' | int }} {{ '10_' | int }} {{ '+ 1' | int }} {{ '-' | int }}",
+        "0 0 0 0 0");
+    gives(
+        "{{ '0x1F' | int(0, 16) }} {{ '0x_ff' | int(0, 16) }} {{ '0b11' | int(0, 2) }} "
+        "{{ '-0o17' | int(0, 8) }} {{ '0x1F' | int }} {{ '0x' | int(7, 16) }} {{ 'zz' | int(0, 36) }}",
+        "31 255 3 -15 0 7 1295");
+    gives("{{ '0x1F' | int(0, 0) }} {{ '017' | int(0, 0) }} {{ '0b1' | int(0, 16) }}", "31 17 177");
+}
+
 int main(void) {
     struct err e = {0};
     if (!tap_ok(json_read(&doc, variables, strlen(variables), 1 << 20, &e), "variables %s",
@@ -518,6 +551,7 @@ int main(void) {
     test_loop_else();
     test_python_refuses();
     test_methods();
+    test_int();
     json_free(doc);
     return tap_done();
 }

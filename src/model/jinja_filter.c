@@ -4,6 +4,7 @@
 
 #include "base/unicode.h"
 
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -213,32 +214,47 @@ static MUST filter_format(struct vm *vm, struct call *c, struct value *out) {
 
 /* --- numbers --- */
 
-enum { MOST_DIGITS = 400 };  // of what is read as a number
+enum { MOST_DIGITS = 400 };                          // of what is read as a float
+static const double BEYOND = 9223372036854775808.0;  // 2^63: the least above all whole numbers
 
 /* *out: without the white space around it; what reading it takes is paid for. */
 static MUST number_text(struct vm *vm, const struct value *v, struct value *out) {
     if (!str_strip(vm, v, NULL, true, true, out)) return false;
-    return vm_charge(vm, out->len < MOST_DIGITS ? COST_REAL + COST_STEP * (size_t)out->len : 0);
+    size_t len = out->len;
+    return vm_charge(vm, len < MOST_DIGITS ? COST_REAL + COST_STEP * len : COST_CHAR * len);
 }
 
-static bool parse_whole(const struct value *s, int base, int64_t *out) {
-    char digits[80], *end;
-    size_t n = 0;
-    if (!s->len || s->len >= sizeof digits) return false;
-    for (uint32_t i = 0; i < s->len; i++) {
-        if (s->s[i] != '_') digits[n++] = s->s[i];
+static int digit_of(char c) {
+    if (c >= '0' && c <= '9') return c - '0';
+    return (c | 32) >= 'a' && (c | 32) <= 'z' ? (c | 32) - 'a' + 10 : INT_MAX;
+}
+
+/* As Python's int() reads it: a sign, 0x or its like for that base or base 0, digits with single _ between.
+ * fits: *out has it; else it is a whole number of more than 64 bits. */
+static bool parse_whole(const struct value *s, int base, int64_t *out, bool *fits) {
+    const char *at = s->s, *end = at + s->len;
+    bool is_minus = at < end && *at == '-', was_digit = false;
+    if (at < end && (*at == '-' || *at == '+')) at++;
+    char mark = end - at > 1 && *at == '0' ? (char)(at[1] | 32) : '\0';
+    int marked = mark == 'x' ? 16 : mark == 'o' ? 8 : mark == 'b' ? 2 : 0;
+    if (marked && (base == 0 || base == marked)) {
+        base = marked;
+        at += 2;
+        was_digit = true;  // as far as one _ goes
     }
-    digits[n] = '\0';
-    const char *at = digits + (*digits == '-' || *digits == '+');
-    if (base == 16 || base == 8 || base == 2) {
-        char mark = base == 16 ? 'x' : base == 8 ? 'o' : 'b';
-        if (at[0] == '0' && (at[1] | 32) == mark) {
-            memmove(digits + (at - digits), at + 2, strlen(at + 2) + 1);
-        }
+    if (!base) base = 10;
+    if (at == end) return false;
+    *out = 0;
+    *fits = true;
+    for (; at < end; at++) {
+        int digit = digit_of(*at);
+        if (digit >= base && (*at != '_' || !was_digit)) return false;
+        was_digit = digit < base;
+        if (!was_digit || !*fits) continue;
+        *fits = !__builtin_mul_overflow(*out, base, out) &&
+                !__builtin_add_overflow(*out, is_minus ? -digit : digit, out);
     }
-    if (!((*at >= '0' && *at <= '9') || ((*at | 32) >= 'a' && (*at | 32) <= 'z'))) return false;
-    *out = strtoll(digits, &end, base);
-    return !*end && *out != INT64_MAX && *out != INT64_MIN;
+    return was_digit;
 }
 
 static bool parse_float(const struct value *s, double *out) {
@@ -254,11 +270,14 @@ static bool parse_float(const struct value *s, double *out) {
     return end != digits && !*end;
 }
 
+/* Where Python takes the default for a text that is no finite number, and for what is none; only of
+ * infinity itself it makes no whole number. */
 static MUST filter_int(struct vm *vm, struct call *c, struct value *out) {
     const struct value *v = &c->self;
     struct value text;
     int64_t base, whole;
-    double d = NAN;
+    double d = v->kind == V_REAL ? v->d : NAN;
+    bool fits;
     if (v->kind == V_UNDEFINED) return vm_fail(vm, "int: the value is undefined");
     if (!number_arg(vm, c, 1, 10, &base)) return false;
     if (base < 0 || base > 36 || base == 1) return vm_fail(vm, "int takes a base from 2 to 36");
@@ -267,14 +286,18 @@ static MUST filter_int(struct vm *vm, struct call *c, struct value *out) {
         *out = value_int(v->kind == V_INT ? v->i : v->yes);
         return true;
     }
-    if (v->kind == V_STR && !number_text(vm, v, &text)) return false;
-    if (v->kind == V_STR && parse_whole(&text, (int)base, &whole)) {
-        *out = value_int(whole);
-        return true;
+    if (isinf(d)) return vm_fail(vm, "int: infinity is no whole number");
+    if (v->kind == V_STR) {
+        if (!number_text(vm, v, &text)) return false;
+        if (parse_whole(&text, (int)base, &whole, &fits)) {
+            *out = value_int(whole);
+            return fits || whole_too_large(vm);
+        }
+        if (!parse_float(&text, &d) || isinf(d)) return true;
     }
-    if (v->kind == V_REAL) d = v->d;
-    if (v->kind == V_STR && !parse_float(&text, &d)) return true;
-    if (fabs(d) < 9e18) *out = value_int((int64_t)d);
+    if (isnan(d)) return true;
+    if (d < -BEYOND || d >= BEYOND) return whole_too_large(vm);
+    *out = value_int((int64_t)d);
     return true;
 }
 

@@ -418,15 +418,15 @@ MUST value_slice(struct vm *vm, const struct value *v, const struct value at[3],
 
 /* --- arithmetic --- */
 
-static bool too_large(struct vm *vm) {
+bool whole_too_large(struct vm *vm) {
     return vm_fail(vm, "a whole number grows beyond 64 bits");
 }
 
 static MUST whole_power(struct vm *vm, int64_t a, int64_t b, int64_t *out) {
     int64_t r = 1;
     for (; b; b >>= 1) {
-        if ((b & 1) && __builtin_mul_overflow(r, a, &r)) return too_large(vm);
-        if (b > 1 && __builtin_mul_overflow(a, a, &a)) return too_large(vm);
+        if ((b & 1) && __builtin_mul_overflow(r, a, &r)) return whole_too_large(vm);
+        if (b > 1 && __builtin_mul_overflow(a, a, &a)) return whole_too_large(vm);
     }
     *out = r;
     return true;
@@ -452,7 +452,7 @@ static MUST whole_binary(struct vm *vm, uint16_t op, int64_t a, int64_t b, struc
         if (a % b && (a < 0) != (b < 0)) r = op == '%' ? r + b : r - 1;  // Python rounds down
         break;
     }
-    if (over) return too_large(vm);
+    if (over) return whole_too_large(vm);
     *out = value_int(r);
     return true;
 }
@@ -577,7 +577,7 @@ MUST value_negate(struct vm *vm, const struct value *v, bool is_minus, struct va
         return true;
     }
     if (!is_whole(v)) return vm_fail(vm, "a %s has no sign", value_type(v));
-    if (is_minus && whole(v) == INT64_MIN) return too_large(vm);
+    if (is_minus && whole(v) == INT64_MIN) return whole_too_large(vm);
     *out = value_int(is_minus ? -whole(v) : whole(v));
     return true;
 }

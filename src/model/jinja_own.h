@@ -440,6 +440,7 @@ MUST value_item(struct vm *vm, const struct value *v, const struct value *at, st
 MUST value_slice(struct vm *vm, const struct value *v, const struct value at[3], struct value *out);
 MUST value_binary(struct vm *vm, uint16_t op, const struct value *a, const struct value *b,
                   struct value *out);
+bool whole_too_large(struct vm *vm);  // false, and says so
 MUST value_negate(struct vm *vm, const struct value *v, bool is_minus, struct value *out);
 MUST value_from_json(struct vm *vm, const struct json_value *j, bool is_data, struct value *out);
 MUST value_copy(struct vm *vm, const char *s, size_t len, struct value *out);  // an own string
