@@ -498,6 +498,37 @@ static void test_methods(void) {
           "[(0, [{}]), (1, [{'o': {'p': 1}}])]");
 }
 
+/* As Python has them, and refused where Python's would have more than 64 bits; nothing goes through a
+ * float on its way. */
+static void test_round(void) {
+    gives("{{ 9223372036854775807 | round }} {{ 9007199254740993 | round }} {{ true | round }}",
+          "9223372036854775807 9007199254740993 1");
+    gives("{{ (-9223372036854775807 - 1) | round }} {{ 5 | round(2) }} {{ 5 | round(999) }}",
+          "-9223372036854775808 5 5");
+    gives(
+        "{{ 9007199254740993 | round(0, 'common') }} {{ 9007199254740993 | round(method='ceil') }}",
+        "9007199254740993 9007199254740992.0");
+    gives("{{ 15 | round(-1) }} {{ 25 | round(-1) }} {{ -25 | round(-1) }} {{ -26 | round(-1) }}",
+          "20 20 -20 -30");
+    gives("{{ 9007199254740995 | round(-1) }} {{ 9007199254740996 | round(-1) }}",
+          "9007199254741000 9007199254741000");
+    gives("{{ 50000 | round(-5) }} {{ 150000 | round(-5) }} {{ 5 | round(-400) }}", "0 200000 0");
+    gives("{{ 9223372036854775807 | round(-18) }} {{ -9223372036854775807 | round(-18) }}",
+          "9000000000000000000 -9000000000000000000");
+    gives("{{ 4999999999999999999 | round(-19) }} {{ 5000000000000000000 | round(-19) }}", "0 0");
+    refused("{{ 9223372036854775807 | round(-1) }}", ERR_FORMAT, "64 bits");
+    refused("{{ -9223372036854775807 | round(-1) }}", ERR_FORMAT, "64 bits");
+    refused("{{ 5000000000000000001 | round(-19) }}", ERR_FORMAT, "64 bits");
+    gives("{{ 5 | round(1, 'floor') }} {{ 5 | round(-1, 'ceil') }} {{ 5 | round(999, 'ceil') }}",
+          "5.0 10.0 5.0");
+    gives(
+        "{{ 9223372036854775807 | round(3, 'floor') }} {{ 9007199254740993 | round(-1, 'floor') }}",
+        "9.223372036854776e+18 9007199254740990.0");
+    gives("{{ 2.5 | round }} {{ 2.675 | round(2) }} {{ 1e300 | round(10) }}", "2.0 2.67 1e+300");
+    refused("{{ 5 | round(0, 'up') }}", ERR_FORMAT, "ceil and floor");
+    refused("{{ 5 | round(-999, 'ceil') }}", ERR_FORMAT, "places");
+}
+
 static void test_int(void) {
     gives("{{ '9223372036854775807' | int }} {{ '-9223372036854775808' | int }}",
           "9223372036854775807 -9223372036854775808");
@@ -551,6 +582,7 @@ int main(void) {
     test_loop_else();
     test_python_refuses();
     test_methods();
+    test_round();
     test_int();
     json_free(doc);
     return tap_done();

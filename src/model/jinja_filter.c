@@ -317,21 +317,41 @@ static MUST filter_abs(struct vm *vm, struct call *c, struct value *out) {
     return value_negate(vm, &c->self, signbit(value_number(&c->self)), out);
 }
 
+/* To 10^-places, and in the midst between two of them to the even one. */
+static MUST round_whole(struct vm *vm, int64_t i, int64_t places, struct value *out) {
+    uint64_t u = i < 0 ? 0 - (uint64_t)i : (uint64_t)i, unit = 1;
+    *out = value_int(places < -19 ? 0 : i);
+    if (places >= 0 || places < -19) return true;
+    for (; places < 0; places++) unit *= 10;
+    uint64_t part = u % unit, whole = u - part;
+    if (part > unit / 2 || (part == unit / 2 && u / unit % 2)) whole += unit;
+    if (whole > (uint64_t)INT64_MAX + (i < 0)) return whole_too_large(vm);
+    *out = value_int((int64_t)(i < 0 ? 0 - whole : whole));
+    return true;
+}
+
+/* A whole number stays one, but where it is rounded up or down: there jinja2 divides. */
 static MUST filter_round(struct vm *vm, struct call *c, struct value *out) {
+    const struct value *v = &c->self, *how = &c->arg[1];
+    bool is_ceil = given(how) && value_is(how, "ceil");
+    bool is_floor = given(how) && value_is(how, "floor"), is_whole = v->kind != V_REAL;
     int64_t places;
-    if (!value_is_number(&c->self)) {
-        return vm_fail(vm, "a %s cannot be rounded", value_type(&c->self));
-    }
+    if (!value_is_number(v)) return vm_fail(vm, "a %s cannot be rounded", value_type(v));
     if (!number_arg(vm, c, 0, 0, &places)) return false;
+    if (given(how) && !is_ceil && !is_floor && !value_is(how, "common")) {
+        return vm_fail(vm, "round knows common, ceil and floor");
+    }
+    if (is_whole && !is_ceil && !is_floor) {
+        return round_whole(vm, v->kind == V_INT ? v->i : v->yes, places, out);
+    }
+    double d = value_number(v);
+    *out = value_real(d);
+    if (is_whole && places >= 0) return true;
     if (!vm_charge(vm, 2 * COST_REAL)) return false;  // there and back
     if (places < -300 || places > 300) return vm_fail(vm, "round takes places from -300 to 300");
-    double d = value_number(&c->self), scale = pow(10, (double)places);
-    if (given(&c->arg[1]) && value_is(&c->arg[1], "ceil")) {
-        d = ceil(d * scale) / scale;
-    } else if (given(&c->arg[1]) && value_is(&c->arg[1], "floor")) {
-        d = floor(d * scale) / scale;
-    } else if (given(&c->arg[1]) && !value_is(&c->arg[1], "common")) {
-        return vm_fail(vm, "round knows common, ceil and floor");
+    double scale = pow(10, (double)places);
+    if (is_ceil || is_floor) {
+        d = (is_ceil ? ceil(d * scale) : floor(d * scale)) / scale;
     } else if (places >= 0 && isfinite(d) && fabs(d) < 1e16) {
         char text[400];
         snprintf(text, sizeof text, "%.*f", (int)places, d);  // the nearest decimal, ties to even
@@ -339,7 +359,7 @@ static MUST filter_round(struct vm *vm, struct call *c, struct value *out) {
     } else if (isfinite(d)) {
         d = places < 0 ? nearbyint(d * scale) / scale : d;
     }
-    *out = c->self.kind == V_REAL || given(&c->arg[1]) ? value_real(d) : value_int((int64_t)d);
+    *out = value_real(d);
     return true;
 }
 
