@@ -561,6 +561,35 @@ static void test_int(void) {
     gives("{{ '0x1F' | int(0, 0) }} {{ '017' | int(0, 0) }} {{ '0b1' | int(0, 16) }}", "31 17 177");
 }
 
+/* Separators between groups of digits, and what stands before the digits. */
+static void test_groups(void) {
+    gives("{{ '{:_} {:_} {:_} {:,}'.format(1234567, -123, -1234567, 1234567) }}",
+          "1_234_567 -123 -1_234_567 1,234,567");
+    gives("{{ '{:_} {:_.2f} {:_%}'.format(1234567.5, 1234567.891, 1234567.5) }}",
+          "1_234_567.5 1_234_567.89 123_456_750.000000%");
+    gives("{{ '{:_x} {:#_X} {:_o} {:#_b}'.format(1234567890, 2 ** 40, 12345678, 1234) }}",
+          "4996_02d2 0X100_0000_0000 5706_0516 0b100_1101_0010");
+    gives("{{ '{:_b}'.format(-9223372036854775807 - 1) }}",
+          "-1000_0000_0000_0000_0000_0000_0000_0000_0000_0000_0000_0000_0000_0000_0000_0000");
+    gives("{{ '{:05,} {:06,} {:08,} {:013,}'.format(1234, 1234, 1234, 1234567) }}",
+          "1,234 01,234 0,001,234 0,001,234,567");
+    gives("{{ '{:010,} {:010,} {:012,} {:+012_.1f}'.format(-1234, 1234.5, 1234.5, 1234.5) }}",
+          "-0,001,234 0,001,234.5 00,001,234.5 +0_001_234.5");
+    gives(
+        "{{ '{:0=8_x} {:#010_x} {:0<10,} {:0>10,} {:*=10,}'.format(65535, 1048576, 1234, 1234, 1234) }}",
+        "000_ffff 0x010_0000 1,23400000 000001,234 *****1,234");
+    gives(
+        "{{ '{:#010x} {:*=#10x} {:>#6x}'.format(-255, 255, 255) }} {{ '%#06x|%#6x|%-#6x|' % (255, 255, 255) }}",
+        "-0x00000ff 0x******ff   0xff 0x00ff|  0xff|0xff  |");
+    gives("{{ '{:010,}'.format('inf' | float) }}", "0000000inf");
+    gives("{{ '{:010000,}'.format(1) | length }} {{ '{:010000_b}'.format(1) | length }}",
+          "10001 10001");
+    refused("{{ '{:,x}'.format(1) }}", ERR_FORMAT, "\",\"");
+    refused("{{ '{:_n}'.format(1) }}", ERR_FORMAT, "\"_\"");
+    refused("{{ '{:_,}'.format(1) }}", ERR_FORMAT, "format");
+    refused("{{ '{:_}'.format('a') }}", ERR_FORMAT, "separator");
+}
+
 int main(void) {
     struct err e = {0};
     if (!tap_ok(json_read(&doc, variables, strlen(variables), 1 << 20, &e), "variables %s",
@@ -584,6 +613,7 @@ int main(void) {
     test_methods();
     test_round();
     test_int();
+    test_groups();
     json_free(doc);
     return tap_done();
 }

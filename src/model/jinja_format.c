@@ -14,7 +14,8 @@ struct spec {
     size_t fill_len;
     char align;  // < > ^ = or 0
     char sign;   // + - space or 0
-    bool is_alternate, has_comma;
+    char group;  // , _ or 0: between the digits of what is large
+    bool is_alternate;
     int64_t width, digits;  // digits -1: not given
     char type;              // 0: none
 };
@@ -28,11 +29,10 @@ static MUST whole_digits(struct vm *vm, const struct value *v, const struct spec
     size_t n = 0;
     bool any = false;
     switch (s->type) {
-    case 'x': snprintf(out, cap, "%s%" PRIx64, s->is_alternate ? "0x" : "", u); return true;
-    case 'X': snprintf(out, cap, "%s%" PRIX64, s->is_alternate ? "0X" : "", u); return true;
-    case 'o': snprintf(out, cap, "%s%" PRIo64, s->is_alternate ? "0o" : "", u); return true;
+    case 'x': snprintf(out, cap, "%" PRIx64, u); return true;
+    case 'X': snprintf(out, cap, "%" PRIX64, u); return true;
+    case 'o': snprintf(out, cap, "%" PRIo64, u); return true;
     case 'b':
-        if (s->is_alternate) n = (size_t)snprintf(out, cap, "0b");
         for (int bit = 63; bit >= 0; bit--) {
             any = any || u >> bit & 1;
             if (any || !bit) out[n++] = (char)('0' + (u >> bit & 1));
@@ -71,14 +71,26 @@ static MUST real_digits(struct vm *vm, double d, const struct spec *s, char *out
     }
 }
 
-/* Commas between thousands of the whole part. */
-static void put_commas(char *s, size_t cap) {
-    size_t len = strlen(s), whole = strspn(s, "0123456789");
-    for (size_t left = whole; left > 3 && len + 1 < cap; len++) {
-        left -= 3;
-        memmove(s + left + 1, s + left, len - left + 1);
-        s[left] = ',';
+static bool is_by_bits(const struct spec *s) {
+    return s->type && strchr("xXob", s->type);
+}
+
+/* The digits in front of a number, with separators between every three of them, or four of those that stand
+ * for bits; zeros in front of them until there are `least` characters. None of them is the first. */
+static MUST put_groups(struct vm *vm, struct text *t, const char *digits, const struct spec *s,
+                       int64_t least) {
+    bool is_hex = s->type == 'x' || s->type == 'X';
+    size_t whole = strspn(digits, is_hex ? "0123456789abcdefABCDEF" : "0123456789");
+    size_t each = is_by_bits(s) ? 4 : 3, n = whole;
+    const char between[2] = {s->group};
+    least -= (int64_t)strlen(digits + whole);
+    while (whole && (int64_t)(n + (n - 1) / each) < least) n++;
+    for (size_t left = n; left; left--) {
+        const char one[2] = {left > whole ? '0' : digits[whole - left]};
+        if (left < n && left % each == 0 && !text_chars(vm, t, between)) return false;
+        if (!text_chars(vm, t, one)) return false;
     }
+    return text_chars(vm, t, digits + whole);
 }
 
 /* --- padding --- */
@@ -98,16 +110,28 @@ static MUST put_padded(struct vm *vm, struct text *t, const struct value *body, 
 }
 
 static MUST put_number(struct vm *vm, struct text *t, const struct value *v, const struct spec *s) {
-    char digits[512] = "";
+    char digits[512] = "", lead[4];
+    struct text groups = {0};
     bool is_real = v->kind == V_REAL || (s->type && strchr("eEfFgG%", s->type));
+    bool has_zeros = s->align == '=' && s->fill_len == 1 && *s->fill == '0';
     double d = value_number(v);
     const char *sign = signbit(d) ? "-" : s->sign == '+' ? "+" : s->sign == ' ' ? " " : "";
     bool ok = is_real ? real_digits(vm, d, s, digits, sizeof digits)
                       : whole_digits(vm, v, s, digits, sizeof digits);
     if (!ok) return false;
-    if (s->has_comma) put_commas(digits, sizeof digits);
+    if ((s->group && s->type == 'n') || (s->group == ',' && is_by_bits(s))) {
+        return vm_fail(vm, "a format has no \"%c\" with \"%c\"", s->group, s->type);
+    }
+    bool is_marked = s->is_alternate && is_by_bits(s);
+    const char mark[3] = {'0', s->type};
+    snprintf(lead, sizeof lead, "%s%s", sign, is_marked ? mark : "");
     struct value body = value_text(digits);
-    return put_padded(vm, t, &body, sign, s, '>');
+    if (s->group) {
+        int64_t least = has_zeros ? s->width - (int64_t)strlen(lead) : 0;
+        if (!put_groups(vm, &groups, digits, s, least)) return false;
+        body = text_value(&groups);
+    }
+    return put_padded(vm, t, &body, lead, s, '>');
 }
 
 static MUST put_string(struct vm *vm, struct text *t, const struct value *v, const struct spec *s) {
@@ -157,7 +181,7 @@ static MUST read_spec(struct vm *vm, const struct value *text, struct spec *s) {
         }
     }
     (void)take_number(p, len, &at, &s->width);
-    if (at < len && (p[at] == ',' || p[at] == '_')) s->has_comma = p[at++] == ',';
+    if (at < len && (p[at] == ',' || p[at] == '_')) s->group = p[at++];
     if (at < len && p[at] == '.') {
         at++;
         if (!take_number(p, len, &at, &s->digits)) return vm_fail(vm, "a format has no digits");
@@ -181,7 +205,7 @@ MUST format_one(struct vm *vm, const struct value *v, const struct value *spec, 
         if (!put_number(vm, &t, v, &s)) return false;
     } else {
         if (v->kind != V_STR) return vm_fail(vm, "a %s takes no format", value_type(v));
-        if (s.sign || s.has_comma) return vm_fail(vm, "a text takes no sign and no commas");
+        if (s.sign || s.group) return vm_fail(vm, "a text takes no sign and no separators");
         if (s.type && s.type != 's') return vm_fail(vm, "a text has no format \"%c\"", s.type);
         if (s.align == '=') s.align = '<';
         if (!to_str(vm, v, &text) || !put_string(vm, &t, &text, &s)) return false;
