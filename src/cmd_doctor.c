@@ -277,13 +277,13 @@ static void look_at_disk(struct doctor *d, const struct setup *s) {
     struct direct file;
     struct err e;
     uint32_t chunk = m->data_len < TILE_MAX ? TILE_MIN : TILE_MAX;
-    if (!direct_open(&file, f->path, &e) ||
+    bool ok = direct_open(&file, f->path, &e), is_direct = ok && file.is_direct;
+    if (ok) direct_close(&file);
+    if (!ok ||
         !disk_probe(f->path, f->data_off, f->data_len, chunk, 2, PROBE_SECONDS, &speed, &e)) {
         say(d, "disk", "check the disk, or copy the model to another", "%s", e.full);
         return;
     }
-    bool is_direct = file.is_direct;
-    direct_close(&file);
     say(d, "disk",
         speed.bytes_per_s < SLOW_DISK ? "put the model on an SSD"
         : !is_direct                  ? "put the model on ext4, xfs or btrfs: this one wants "

@@ -146,4 +146,13 @@ for my $more ([], ['--threads', 1]) {
     ok($named && $offset < $named->{offset} + $named->{bytes} && $offset + 4096 > $named->{offset},
         "$name: the tensor that lies there") or diag($run->{err});
 }
+
+# ---- a disk that cannot be measured is said, and its file is closed again
+my @strace = ('strace', '-f', '-qq', '-y', '-e', 'signal=none', '-e', 'trace=open,openat,close,clone,clone3', '-o', $log);
+$run = dair(['doctor', $model], prefix => [@strace, '-e', 'inject=clone,clone3:error=EAGAIN']);
+like($run->{out}, qr/^disk +WRONG reader threads/m, 'doctor: no thread to read with') or diag($run->{err});
+my ($n_open, $n_closed) = map { scalar(() = read_file($log) =~ /$_/g) } qr/^.*open.* = \d+<\Q$model\E>$/m, qr/^.*close\(\d+<\Q$model\E>\) += 0$/m;
+cmp_ok($n_open, '>=', 3, 'the model is opened for what it is, and to be measured');
+is($n_closed, $n_open, 'and closed as often');
+
 done_testing();
