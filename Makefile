@@ -22,8 +22,8 @@ JOBS       := $(shell nproc)
 # ---- flags: one instruction set for all of the program but the files named here
 MACH.x86_64  := -march=x86-64-v2
 MACH.aarch64 := -march=armv8-a
-FOREIGN.x86_64  := kernels/neon% kernels/dotprod% kernels/i8mm%
-FOREIGN.aarch64 := kernels/avx% kernels/sse%
+FOREIGN.x86_64  := kernels/neon% kernels/dotprod%
+FOREIGN.aarch64 := kernels/avx%
 FLAGS.kernels/avx2    := -mavx2 -mfma -mf16c
 FLAGS.kernels/avx2_q  := -mavx2 -mfma -mf16c
 FLAGS.kernels/avx2_attend := -mavx2 -mfma -mf16c

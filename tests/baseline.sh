@@ -32,7 +32,7 @@ beyond() {
         @at = sort { $a->[0] <=> $b->[0] } grep { $_->[1] } @at;
         my %allowed = (
             x86_64  => qr{kernels/avx\w*\.o|\((?:avx\w*)\.o\)|libboringssl\.a\(chacha20_poly1305_x86_64\S*\.o\)},
-            aarch64 => qr{\((?:dotprod|i8mm)\w*\.o\)|libgcc\.a\((?:cas|ldadd|ldclr|ldeor|ldset|swp)_},
+            aarch64 => qr{\(dotprod\w*\.o\)|libgcc\.a\((?:cas|ldadd|ldclr|ldeor|ldset|swp)_},
         );
         my %over = (
             x86_64 => qr{^\s*(?:(?:lock|rep\S*|bnd|data16)\s+)*(?:v(?!err|erw)\w+|\w+\s.*%[yz]mm

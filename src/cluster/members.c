@@ -534,10 +534,6 @@ const struct plan *members_plan(const struct members *m) {
     return m->has_plan ? &m->plan : NULL;
 }
 
-bool members_is_leader(const struct members *m) {
-    return leads(m);
-}
-
 bool members_is_serving(const struct members *m) {
     return m->is_serving || m->is_remote;
 }

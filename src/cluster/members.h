@@ -133,7 +133,6 @@ struct member_view {
 };
 unsigned members_list(const struct members *m, struct member_view *out, unsigned cap);
 const struct plan *members_plan(const struct members *m);  // NULL: none
-bool members_is_leader(const struct members *m);
 bool members_is_serving(const struct members *m);
 /* Works in no plan, but follows a leader all the same. *epoch: in which that takes work, 0: in none now. */
 bool members_leader(const struct members *m, struct node_id *leader, uint64_t *epoch);

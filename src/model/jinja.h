@@ -38,9 +38,6 @@ struct jinja;
 MUST jinja_compile(struct jinja **t, const char *text, size_t len, struct err *e);
 void jinja_free(struct jinja *t);
 
-/* Whether the template has a variable of this name. */
-bool jinja_mentions(const struct jinja *t, const char *name);
-
 /* Within a variable's JSON: what the template sees in the place of a value. by NULL: nothing, the item
  * is left out of its list. */
 struct jinja_swap {

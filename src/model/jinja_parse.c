@@ -425,10 +425,3 @@ void jinja_free(struct jinja *t) {
     pool_free(&t->pool);
     free(t);
 }
-
-bool jinja_mentions(const struct jinja *t, const char *name) {
-    for (uint32_t i = 0; i < t->symbols.n; i++) {
-        if (value_is(&t->symbols.name[i], name)) return true;
-    }
-    return false;
-}
