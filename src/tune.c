@@ -95,11 +95,20 @@ struct rest {
     double seconds;  // a token
 };
 
-static void quantise(struct rest *r, size_t n) {
-    const struct kernels *k = r->conf->kernels;
+static void pack(struct rest *r, size_t n) {
     size_t n_block = (n + Q_BLOCK - 1) / Q_BLOCK;
-    k->quantise(r->a, r->y, n);
-    k->pack(r->panel, r->a, n_block, n_block, 1);
+    r->conf->kernels->pack(r->panel, r->a, n_block, n_block, 1);
+}
+
+static void quantise(struct rest *r, size_t n) {
+    r->conf->kernels->quantise(r->a, r->y, n);
+    pack(r, n);
+}
+
+static void norm(struct rest *r) {
+    const struct model *m = r->conf->model;
+    r->conf->kernels->rmsnorm_quantise(r->a, r->x, r->ones, m->n_embd, m->norm_eps);
+    pack(r, m->n_embd);
 }
 
 static void attend_heads(void *ctx, int thread, int n_thread) {
@@ -123,19 +132,19 @@ static void attend_heads(void *ctx, int thread, int n_thread) {
     }
 }
 
+/* x stays of a size: what is added to it and what turns it are. */
 static void one_layer(struct rest *r, struct par *team) {
     const struct model *m = r->conf->model;
     const struct kernels *k = r->conf->kernels;
     size_t n_act = (size_t)m->n_ff * (m->n_used ? m->n_used : 1);
     for (int branch = 0; branch < 2; branch++) {
-        k->rmsnorm(r->y, r->x, r->ones, m->n_embd, m->norm_eps);
-        quantise(r, m->n_embd);
-        k->to_wire16(r->wire, r->y, m->n_embd);
+        norm(r);
+        k->to_wire16(r->wire, r->ones, m->n_embd);
         k->add_wire16(r->x, r->wire, m->n_embd);
     }
     for (uint32_t h = 0; h < m->n_head + m->n_head_kv; h++) {
-        k->rope(r->y, r->angle, m->n_rot / 2);
-        if (h < 2 * m->n_head_kv) k->to_f16(r->key, r->y, m->head_dim);
+        k->rope(r->x, r->angle, m->n_rot / 2);
+        if (h < 2 * m->n_head_kv) k->to_f16(r->key, r->x, m->head_dim);
     }
     par_run(team, attend_heads, r);
     quantise(r, (size_t)m->n_head * m->head_dim);
@@ -147,8 +156,7 @@ static void outside_layers(struct rest *r) {
     const struct model *m = r->conf->model;
     const struct kernels *k = r->conf->kernels;
     rope_angles(r->angle, r->freq, m->n_rot / 2, r->n_pos);
-    k->rmsnorm(r->y, r->x, r->ones, m->n_embd, m->norm_eps);
-    quantise(r, m->n_embd);
+    norm(r);
     (void)k->topk(r->id, r->top, TOP, r->logit, m->n_vocab);
 }
 

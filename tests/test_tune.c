@@ -64,6 +64,14 @@ static double least_rest(struct tune_conf *c, uint32_t n_pos) {
     return least;
 }
 
+static unsigned n_apart;
+
+static void norm_apart(float *y, const float *x, const float *w, size_t n, float eps) {
+    (void)eps;
+    for (size_t i = 0; i < n; i++) y[i] = x[i] * w[i];
+    n_apart++;
+}
+
 static void test_here(const struct model *m) {
     struct kernels k;
     struct err e = {0};
@@ -89,6 +97,9 @@ static void test_here(const struct model *m) {
     double near = least_rest(&c, 100), far = least_rest(&c, 5000);
     tap_ok(near > 0 && far > 2 * near, "far into a text: %.3f ms besides, not %.3f", far * 1e3,
            near * 1e3);
+    k.rmsnorm = norm_apart;
+    tap_ok(tune_measure(&c, &t, &e) && n_apart == 0,
+           "a norm is timed as it runs: with its rounding");
     c.memory = 4096;
     tap_ok(tune_measure(&c, &t, &e) && t.rest_s == 0,
            "in 4 KiB nothing is measured but a few rows");
