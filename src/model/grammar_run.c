@@ -337,9 +337,13 @@ static uint32_t read_text(struct grammar_run *r, const char *s, size_t len) {
     return DEAD;
 }
 
+static uint64_t hash_id(uint64_t h, int32_t id) {
+    return (h ^ (uint32_t)id) * 0x9e3779b97f4a7c15 + (h >> 29);
+}
+
 static uint64_t hash_ids(const int32_t *id, size_t n) {
     uint64_t h = 0;
-    for (size_t i = 0; i < n; i++) h = (h ^ (uint32_t)id[i]) * 0x9e3779b97f4a7c15 + (h >> 29);
+    for (size_t i = 0; i < n; i++) h = hash_id(h, id[i]);
     return h;
 }
 
@@ -354,8 +358,8 @@ MUST grammar_run_sync(struct grammar_run *r, const int32_t *id, size_t n, struct
                            r->n_id + 1);
         }
         r->here = to;
+        r->id_hash = hash_id(r->id_hash, id[r->n_id]);
     }
-    r->id_hash = hash_ids(id, n);
     return true;
 }
 
