@@ -1,12 +1,12 @@
 /* cmd_chat.c - a conversation on the terminal. What was said stays in the KV cache: of each turn only
  * what is new is computed. */
+#include "answer_text.h"
 #include "base/progress.h"
 #include "model/chat.h"
 #include "sampling.h"
 #include "setup_show.h"
 #include "verbs.h"
 
-#include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,15 +15,16 @@
 struct chat_conf {
     struct machine machine;
     struct sampling sampling;
-    const char *tokenizer, *prompt, *system, *draft;
+    const char *tokenizer, *prompt, *file, *system, *draft;
     uint32_t n_predict;
     int think;
-    bool is_quiet;
+    bool is_json, is_quiet;
 };
 
 #define AT(field) offsetof(struct chat_conf, field)
 static const struct opt chat_opt[] = {
     {"-p", OPT_TEXT, AT(prompt), "TEXT", "say this first", 0, 0, NULL},
+    {"-f", OPT_TEXT, AT(file), "FILE", "say this file's text first", 0, 0, NULL},
     {"--system", OPT_TEXT, AT(system), "TEXT", "what the model is told about its part", 0, 0, NULL},
     {"--think", OPT_CHOICE, AT(think), "auto|on|off",
      "whether a thinking model thinks first (auto: as its template does)", 0, 0, NULL},
@@ -33,6 +34,8 @@ static const struct opt chat_opt[] = {
     SAMPLING_OPTIONS(struct chat_conf),
     MACHINE_OPTIONS(struct chat_conf),
     GUESS_OPTIONS(struct chat_conf),
+    {"--json", OPT_FLAG, AT(is_json), NULL,
+     "a JSON object for each token, one at the end of a turn", 0, 0, NULL},
     {"--quiet", OPT_FLAG, AT(is_quiet), NULL, "no forecast, no prompt sign, no thoughts", 0, 0,
      NULL},
 };
@@ -63,7 +66,6 @@ struct talk {
     struct chat *chat;
     struct sampler sampler;
     struct held held;
-    struct stop stop;
     enum chat_think think;
     const char *system;       // NULL: none
     char *own_system;         // where /system's is kept, owned
@@ -71,16 +73,10 @@ struct talk {
     size_t n_message, cap_message;
     int32_t *id, *next;  // [n_ctx], owned
     size_t n_id;
-    /* the answer under way */
-    struct detok detok;
-    struct reasoning reasoning;
+    struct answer_text out;  // the answer under way
     struct progress progress;
-    char *text;  // [room]: what may yet become a stop string, the newest piece at the end
-    size_t room, n_text;
-    bool is_stop, has_thought;
     bool has_failed;  // a turn or a command
     bool is_told[CHAT_NOTES];
-    int write_errno;
 };
 
 /* --- the answer --- */
@@ -90,28 +86,11 @@ static bool is_end(void *ctx, int32_t id) {
     return tok_is_end(t->setup->tok, id);
 }
 
-static void show_part(void *ctx, enum reasoning_part part, const char *s, size_t len) {
-    struct talk *t = ctx;
-    bool is_thought = part == REASONING_THOUGHT;
-    if (is_thought && t->conf->is_quiet) return;
-    if (!is_thought && t->has_thought) fputs("\n\n", stderr);
-    t->has_thought = is_thought;
-    fwrite(s, 1, len, is_thought ? stderr : stdout);
-}
-
 static bool on_token(void *ctx, int32_t id) {
     struct talk *t = ctx;
     progress_end(&t->progress);
     t->id[t->n_id++] = id;
-    t->n_text += detok_push(&t->detok, id, t->text + t->n_text, t->room - t->n_text);
-    size_t sure = stop_scan(&t->stop, t->text, t->n_text, &t->is_stop);
-    reasoning_push(&t->reasoning, t->text, sure, show_part, t);
-    t->n_text -= sure;
-    memmove(t->text, t->text + sure, t->n_text);
-    errno = 0;
-    bool ok = fflush(stdout) == 0 && !ferror(stdout);
-    if (!ok) t->write_errno = errno ? errno : EIO;
-    return ok && !t->is_stop && !atomic_load(&stop_asked);
+    return answer_text_push(&t->out, id) && !atomic_load(&stop_asked);
 }
 
 static void on_prefill(void *ctx, uint32_t done, uint32_t total) {
@@ -202,7 +181,7 @@ static MUST encode(struct talk *t, size_t *n, struct err *e) {
         if (note) fprintf(stderr, "note      %s\n", note);
         t->is_told[i] |= note != NULL;
     }
-    chat_split(t->chat, &p, &t->reasoning);
+    chat_split(t->chat, &p, &t->out.reasoning);
     chat_prompt_free(&p);
     if (*n < n_ctx) return ok;
     return err_set(e, ERR_UNSUPPORTED,
@@ -228,18 +207,34 @@ static void start_text(const struct talk *t, struct detok *d) {
 }
 
 static void begin_answer(struct talk *t) {
-    start_text(t, &t->detok);
-    t->n_text = 0;
-    t->is_stop = t->has_thought = false;
+    start_text(t, &t->out.detok);
+    answer_text_begin(&t->out);
 }
 
-static void end_answer(struct talk *t) {
-    if (!t->is_stop) {
-        t->n_text += detok_flush(&t->detok, t->text + t->n_text, t->room - t->n_text);
-        size_t n = stop_end(&t->stop, t->text, t->n_text, &t->is_stop);
-        reasoning_push(&t->reasoning, t->text, n, show_part, t);
+/* For programs, which wait for it: how the turn ended. */
+static void json_turn(struct talk *t, size_t n_prompt, const struct gen_result *r) {
+    static const char *const end[] = {
+        [GEN_LENGTH] = "length", [GEN_EOS] = "eos", [GEN_STOPPED] = "stopped"};
+    struct json *j = &t->out.json;
+    json_object(j);
+    answer_text_end(&t->out);
+    json_put_text(j, "end", t->out.is_stopped ? "stop" : end[r->end]);
+    json_put_u64(j, "prompt_tokens", n_prompt);
+    json_put_u64(j, "kept_tokens", r->n_kept);
+    json_put_u64(j, "tokens", r->n_token);
+    json_put_real(j, "prefill_s", r->prefill_s);
+    json_put_real(j, "decode_s", r->decode_s);
+    json_end(j);
+    json_line(j);
+    fflush(stdout);
+}
+
+static void end_answer(struct talk *t, size_t n_prompt, const struct gen_result *r) {
+    if (t->conf->is_json) {
+        json_turn(t, n_prompt, r);
+        return;
     }
-    reasoning_end(&t->reasoning, show_part, t);
+    answer_text_end(&t->out);
     fputc('\n', stdout);
     fflush(stdout);
 }
@@ -271,7 +266,7 @@ static MUST keep_answer(struct talk *t, size_t from, struct reasoning split, str
         for (size_t i = from; i < t->n_id; i++)
             len += detok_push(&d, t->id[i], all + len, cap - len);
         len += detok_flush(&d, all + len, cap - len);
-        reasoning_push(&split, all, stop_end(&t->stop, all, len, &is_stop), keep_part, &k);
+        reasoning_push(&split, all, stop_end(&t->out.stop, all, len, &is_stop), keep_part, &k);
         reasoning_end(&split, keep_part, &k);
         ok = add_message(t, "assistant", k.text, k.len, e);
     } else {
@@ -294,8 +289,9 @@ static MUST load_engine(struct talk *t, struct err *e) {
 }
 
 /* Ctrl-C while the prompt was read: there is no answer, and perhaps no engine any more. */
-static MUST recover(struct talk *t, bool *is_said, struct err *e) {
+static MUST recover(struct talk *t, size_t n_prompt, bool *is_said, struct err *e) {
     *is_said = false;
+    if (t->conf->is_json) json_turn(t, n_prompt, &(struct gen_result){.end = GEN_STOPPED});
     if (!t->conf->is_quiet) fputs("[stopped while reading, as if it had not been said]\n", stderr);
     return !engine_is_spent(t->engine) || load_engine(t, e);
 }
@@ -307,7 +303,7 @@ static MUST answer(struct talk *t, bool *is_said, struct err *e) {
     uint32_t keep = common(t, n), room = t->setup->conf.n_ctx - (uint32_t)n;
     uint32_t most = t->conf->n_predict;
     struct gen_result out;
-    struct reasoning split = t->reasoning;
+    struct reasoning split = t->out.reasoning;
     int32_t *swap = t->id;
     t->id = t->next;
     t->next = swap;
@@ -332,14 +328,11 @@ static MUST answer(struct talk *t, bool *is_said, struct err *e) {
     bool is_stopped = atomic_load(&stop_asked);
     catch_interrupt(false);
     progress_end(&t->progress);
-    if (is_stopped && (ok ? !out.n_token : e->code == ERR_STOPPED)) return recover(t, is_said, e);
+    if (is_stopped && (ok ? !out.n_token : e->code == ERR_STOPPED))
+        return recover(t, n, is_said, e);
     if (!ok) return false;
-    if (t->write_errno) {
-        errno = t->write_errno;
-        return t->write_errno == EPIPE ? err_set(e, ERR_STOPPED, "%s", "")
-                                       : err_sys(e, "cannot write the answer");
-    }
-    end_answer(t);
+    if (!answer_text_check(&t->out, e)) return false;
+    end_answer(t, n, &out);
     if (!t->conf->is_quiet) {
         const char *how = is_stopped              ? ", stopped"
                           : out.end != GEN_LENGTH ? ""
@@ -457,6 +450,15 @@ static bool goes_on(const struct err *e) {
     return e->code == ERR_UNSUPPORTED || e->code == ERR_FORMAT || e->code == ERR_LIMIT;
 }
 
+static void json_failure(struct talk *t, const struct err *e) {
+    struct json *j = &t->out.json;
+    json_object(j);
+    json_put_text(j, "error", e->full);
+    json_end(j);
+    json_line(j);
+    fflush(stdout);
+}
+
 /* One turn. False: the conversation is over. */
 static MUST say(struct talk *t, const char *text, size_t len, struct err *e) {
     size_t before = t->n_message;
@@ -467,7 +469,11 @@ static MUST say(struct talk *t, const char *text, size_t len, struct err *e) {
     drop_messages(t, before);
     if (ok) return true;
     if (!goes_on(e) || !t->engine || engine_is_spent(t->engine)) return false;
-    fprintf(stderr, "dair chat: %s\n", e->full);
+    if (t->conf->is_json) {
+        json_failure(t, e);
+    } else {
+        fprintf(stderr, "dair chat: %s\n", e->full);
+    }
     t->has_failed = true;
     return true;
 }
@@ -491,16 +497,34 @@ static bool read_line(struct line *l) {
     return true;
 }
 
+/* What -p or -f says. */
+static MUST say_first(struct talk *t, struct err *e) {
+    const struct chat_conf *c = t->conf;
+    size_t len, most = setup_kept_text(t->setup);
+    char *text;
+    if (c->prompt) {
+        if (!c->is_quiet) fprintf(stderr, "> %s\n", c->prompt);
+        return !*c->prompt || say(t, c->prompt, strlen(c->prompt), e);
+    }
+    if (!c->file) return true;
+    if (!verb_read_all(c->file, most, &text, &len, e)) {
+        return e->code == ERR_LIMIT ? say(t, "", most + 1, e) : false;  // refused by its length
+    }
+    if (!c->is_quiet) fprintf(stderr, "> %s: %zu bytes\n", c->file, len);
+    bool ok = !len || say(t, text, len, e);
+    free(text);
+    return ok;
+}
+
 /* A person has seen which turns failed and which commands were refused; who else gives the lines has the
  * exit status. */
 static MUST converse(struct talk *t, struct err *e) {
-    const char *first = t->conf->prompt;
     struct line l = {.room = setup_kept_text(t->setup) + COMMAND_ROOM};
-    bool ok = true, is_shown = !t->conf->is_quiet;
+    bool is_shown = !t->conf->is_quiet;
+    if (!say_first(t, e)) return false;
     l.text = malloc(l.room + 1);
     if (!l.text) return err_set(e, ERR_MEMORY, "no memory for a line");
-    if (first && is_shown) fprintf(stderr, "> %s\n", first);
-    if (first && *first) ok = say(t, first, strlen(first), e);
+    bool ok = true;
     while (ok) {
         if (is_shown) fputs("> ", stderr);
         if (!read_line(&l)) break;
@@ -520,15 +544,12 @@ static MUST converse(struct talk *t, struct err *e) {
 /* --- start --- */
 
 static MUST prepare(struct talk *t, struct setup *s, struct err *e) {
-    static char out[64 << 10];  // stdout's buffer, so that printing never allocates
     uint32_t n_ctx;
-    setvbuf(stdout, out, _IOFBF, sizeof out);
     if (!setup_context(s, &t->conf->machine, &n_ctx, e)) return false;
-    t->room = tok_longest(s->tok) + DETOK_MAX + STOP_BYTES;
-    t->text = calloc(1, t->room);
+    if (!answer_text_open(&t->out, s->tok, e)) return false;
     t->id = calloc(n_ctx, sizeof *t->id);
     t->next = calloc(n_ctx, sizeof *t->next);
-    if (!t->text || !t->id || !t->next) {
+    if (!t->id || !t->next) {
         return err_set(e, ERR_MEMORY, "no memory for a conversation of %u tokens", n_ctx);
     }
     if (!setup_budget(s, &t->conf->machine, e)) return false;
@@ -547,14 +568,20 @@ static MUST open_engine(struct talk *t, struct setup *s, struct err *e) {
 }
 
 static MUST chat(void *conf, const char *path, struct setup *s, struct err *e) {
-    const struct chat_conf *c = conf;
+    struct chat_conf *c = conf;
+    if (c->prompt && c->file)
+        return err_set(e, ERR_USAGE, "give the first turn by -p or by -f, not both");
     struct talk *t = calloc(1, sizeof *t);
     if (!t) return err_set(e, ERR_MEMORY, "no memory to start with");
+    c->is_quiet |= c->is_json;
     t->conf = c;
     t->setup = s;
     t->system = c->system;
+    t->out.is_json = c->is_json;
+    t->out.hides_thoughts = c->is_quiet;
+    t->out.sets_apart = true;
     t->think = (enum chat_think)c->think;
-    bool ok = sampling_make(&c->sampling, &t->sampler, &t->stop, e) &&
+    bool ok = sampling_make(&c->sampling, &t->sampler, &t->out.stop, e) &&
               held_open(&t->held, &c->sampling, e) &&
               setup_open(s, path, c->tokenizer, MODEL_ALL, e) && setup_tok(s, e) &&
               sampling_draft(s, &c->machine, c->draft, e) &&
@@ -570,7 +597,7 @@ static MUST chat(void *conf, const char *path, struct setup *s, struct err *e) {
     free(t->own_system);
     free(t->id);
     free(t->next);
-    free(t->text);
+    answer_text_close(&t->out);
     free(t);
     return ok;
 }
@@ -585,7 +612,7 @@ const struct verb verb_chat = {
     .usage = "[MODEL] [options]",
     .summary = "A conversation on the terminal; what was said is not computed again",
     .notes =
-        "Lines from standard input, a turn each, after that of -p; answers go to standard output,\n"
+        "Lines from standard input, a turn each, after that of -p or -f; answers go to standard output,\n"
         "thoughts and all else to standard error. /help lists the commands. A line may have 16 KiB, and\n"
         "more where --ctx is large: 16 bytes for each of its tokens, or what --memory leaves. From a file\n"
         "or a pipe all lines are taken; the exit status is 1 if a turn failed or a command was refused.\n",

@@ -1,4 +1,5 @@
 /* cmd_run.c - one prompt, one answer: the forecast before, the answer as it comes, the truth after. */
+#include "answer_text.h"
 #include "base/progress.h"
 #include "guest.h"
 #include "model/chat.h"
@@ -6,7 +7,6 @@
 #include "setup_show.h"
 #include "verbs.h"
 
-#include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -58,24 +58,12 @@ static void on_signal(int sig) {
     atomic_store(&stop_asked, true);
 }
 
-/* The answer on its way to stdout. Everything it needs is there before the first token. */
 struct answer {
     const struct setup *setup;
     struct sampler sampler;
     struct held held;
-    struct detok detok;
-    struct json json;
+    struct answer_text out;
     struct progress progress;
-    bool is_json;
-    int write_errno;  // stdout is broken: EPIPE when the reader has gone
-    struct stop stop;
-    bool is_stopped;  // one of them came
-    char *text;       // [room]: what the answer holds back, the newest piece at the end
-    size_t room, n_text;
-    bool is_quiet;
-    struct reasoning reasoning;
-    char *part[2];  // [room + REASONING_HELD]: of a token, what is answered and what is thought
-    size_t n_part[2];
 };
 
 static bool is_end(void *ctx, int32_t id) {
@@ -83,72 +71,10 @@ static bool is_end(void *ctx, int32_t id) {
     return tok_is_end(a->setup->tok, id);
 }
 
-static void on_part(void *ctx, enum reasoning_part part, const char *s, size_t len) {
-    struct answer *a = ctx;
-    int k = part == REASONING_THOUGHT;
-    memcpy(a->part[k] + a->n_part[k], s, len);
-    a->n_part[k] += len;
-}
-
-/* What came of a token, or (id < 0) of the end: the answer to stdout, thoughts to stderr. */
-static void put_parts(struct answer *a, int32_t id) {
-    if (!a->is_json) {
-        bool is_shown = a->n_part[1] && !a->is_quiet;
-        if (is_shown) fwrite(a->part[1], 1, a->n_part[1], stderr);
-        fwrite(a->part[0], 1, a->n_part[0], stdout);
-    } else {
-        if (id >= 0) {
-            json_key(&a->json, "id");
-            json_i64(&a->json, id);
-        }
-        if (id >= 0 || a->n_part[0]) {
-            json_key(&a->json, "text");
-            json_string(&a->json, a->part[0], a->n_part[0]);
-        }
-        if (a->n_part[1]) {
-            json_key(&a->json, "reasoning_content");
-            json_string(&a->json, a->part[1], a->n_part[1]);
-        }
-    }
-    a->n_part[0] = a->n_part[1] = 0;
-}
-
-static void put_token(struct answer *a, int32_t id, size_t len) {
-    reasoning_push(&a->reasoning, a->text, len, on_part, a);
-    if (a->is_json) json_object(&a->json);
-    put_parts(a, id);
-    if (!a->is_json) return;
-    json_end(&a->json);
-    json_line(&a->json);
-}
-
-/* What is held back at the end; in JSON into the last object, which is open. */
-static void put_tail(struct answer *a, size_t len) {
-    reasoning_push(&a->reasoning, a->text, len, on_part, a);
-    reasoning_end(&a->reasoning, on_part, a);
-    put_parts(a, -1);
-}
-
-/* A stop string may span tokens, so what may be the beginning of one waits for the next. */
 static bool on_token(void *ctx, int32_t id) {
     struct answer *a = ctx;
     progress_end(&a->progress);
-    a->n_text += detok_push(&a->detok, id, a->text + a->n_text, a->room - a->n_text);
-    size_t sure = stop_scan(&a->stop, a->text, a->n_text, &a->is_stopped);
-    put_token(a, id, sure);
-    a->n_text -= sure;
-    memmove(a->text, a->text + sure, a->n_text);
-    errno = 0;
-    if (fflush(stdout) == 0 && !ferror(stdout)) return !a->is_stopped;
-    a->write_errno = errno ? errno : EIO;
-    return false;
-}
-
-/* What is left to show when no more tokens come. */
-static size_t take_tail(struct answer *a) {
-    if (a->is_stopped) return 0;
-    a->n_text += detok_flush(&a->detok, a->text + a->n_text, a->room - a->n_text);
-    return stop_end(&a->stop, a->text, a->n_text, &a->is_stopped);
+    return answer_text_push(&a->out, id);
 }
 
 static void on_prefill(void *ctx, uint32_t done, uint32_t total) {
@@ -308,29 +234,17 @@ static MUST prepare_prompt(const struct run_conf *c, struct setup *s, struct pro
 
 static MUST prepare_answer(struct answer *a, const struct run_conf *c, const struct setup *s,
                            const struct prompt *p, struct err *e) {
-    static char out[64 << 10];  // stdout's buffer, so that printing never allocates
-    setvbuf(stdout, out, _IOFBF, sizeof out);
     a->setup = s;
-    a->is_json = c->is_json;
-    a->is_quiet = c->is_quiet;
-    json_file(&a->json, stdout);
+    a->out.is_json = c->is_json;
+    a->out.hides_thoughts = c->is_quiet;
     /* What is shown must be what the grammar saw, a blank in front included. */
     if (p->is_continued || a->held.grammar) {
-        detok_init_within(&a->detok, s->tok, false);
+        detok_init_within(&a->out.detok, s->tok, false);
     } else {
-        detok_init(&a->detok, s->tok, p->shows_controls);
+        detok_init(&a->out.detok, s->tok, p->shows_controls);
     }
-    a->reasoning = p->reasoning;
-    a->room = tok_longest(s->tok) + 64;
-    if (a->room < DETOK_MAX) a->room = DETOK_MAX;
-    a->room += STOP_BYTES;
-    a->text = malloc(a->room);
-    for (int k = 0; k < 2; k++) a->part[k] = calloc(1, a->room + REASONING_HELD);
-    if (!a->text || !a->part[0] || !a->part[1]) {
-        return err_set(e, ERR_MEMORY, "no memory for the answer's text");
-    }
-    memset(a->text, 0, a->room);  // touched now, so that it counts before the budget is drawn up
-    return true;
+    a->out.reasoning = p->reasoning;
+    return answer_text_open(&a->out, s->tok, e);
 }
 
 /* What happened, beside what was expected. */
@@ -419,7 +333,7 @@ static void print_summary(const struct answer *a, size_t n_prompt, const struct 
         [GEN_LENGTH] = "", [GEN_EOS] = "", [GEN_STOPPED] = ", stopped"};
     FILE *to = stderr;
     fprintf(to, "answer    %u token%s%s", f->r.n_token, f->r.n_token == 1 ? "" : "s",
-            a->is_stopped ? "" : why[f->r.end]);
+            a->out.is_stopped ? "" : why[f->r.end]);
     if (f->r.n_step) fprintf(to, ", %.*f tokens/s", f->decode_tps < 10 ? 2 : 1, f->decode_tps);
     if (f->r.n_step && !f->n_node) {
         fprintf(to, " (forecast %.*f)", s->forecast.decode_tps < 10 ? 2 : 1,
@@ -462,15 +376,13 @@ static void json_work(struct json *j, const struct setup *s, const struct figure
     setup_json(s, j);
 }
 
-static void json_summary(struct answer *a, size_t n_prompt, const struct figures *f,
-                         size_t n_tail) {
+static void json_summary(struct answer *a, size_t n_prompt, const struct figures *f) {
     static const char *const end[] = {
         [GEN_LENGTH] = "length", [GEN_EOS] = "eos", [GEN_STOPPED] = "stopped"};
-    struct json *j = &a->json;
+    struct json *j = &a->out.json;
     json_object(j);
-    /* A character that never became whole, or what might have become a stop string or a tag. */
-    put_tail(a, n_tail);
-    json_put_text(j, "end", a->is_stopped ? "stop" : end[f->r.end]);
+    answer_text_end(&a->out);
+    json_put_text(j, "end", a->out.is_stopped ? "stop" : end[f->r.end]);
     json_put_u64(j, "prompt_tokens", n_prompt);
     json_put_u64(j, "tokens", f->r.n_token);
     json_put_real(j, "prefill_tps", f->prefill_tps);
@@ -529,25 +441,18 @@ static MUST generate(const struct run_conf *c, const struct worker *w, struct an
 
 static MUST finish_answer(const struct run_conf *c, const struct worker *w, struct answer *a,
                           const struct prompt *p, struct figures *f, struct err *e) {
-    if (a->write_errno == EPIPE) {
-        return err_set(e, ERR_STOPPED, "%s", "");  // whoever read the answer has gone: no sentence
-    }
-    if (a->write_errno) {
-        errno = a->write_errno;
-        return err_sys(e, "cannot write the answer");
-    }
-    size_t n_tail = take_tail(a);
+    if (!answer_text_check(&a->out, e)) return false;
     take_figures(f, w, &a->setup->conf, p->n);
     if (c->is_json) {
-        json_summary(a, p->n, f, n_tail);
+        json_summary(a, p->n, f);
     } else {
-        put_tail(a, n_tail);
+        answer_text_end(&a->out);
         if (isatty(STDOUT_FILENO)) fputc('\n', stdout);
         fflush(stdout);
         if (!isatty(STDOUT_FILENO) && !c->is_quiet) fputc('\n', stderr);  // both in one log
         if (!c->is_quiet) print_summary(a, p->n, f);
     }
-    if (f->r.end == GEN_STOPPED && !a->is_stopped)
+    if (f->r.end == GEN_STOPPED && !a->out.is_stopped)
         return err_set(e, ERR_STOPPED, "the answer was stopped");
     return true;
 }
@@ -594,7 +499,7 @@ static MUST answer(const struct run_conf *c, const char *path, struct setup *s, 
                    struct answer *a, struct err *e) {
     struct worker w = {0};
     struct figures f = {0};
-    if (!sampling_make(&c->sampling, &a->sampler, &a->stop, e)) return false;
+    if (!sampling_make(&c->sampling, &a->sampler, &a->out.stop, e)) return false;
     if (c->worker.n && c->draft) {
         return err_set(e, ERR_USAGE, "--draft and --workers exclude each other");
     }
@@ -626,8 +531,7 @@ static MUST run(void *conf, const char *path, struct setup *s, struct err *e) {
     struct prompt p = {0};
     if (!a) return err_set(e, ERR_MEMORY, "no memory to start with");
     bool ok = answer(conf, path, s, &p, a, e);
-    free(a->text);
-    for (int k = 0; k < 2; k++) free(a->part[k]);
+    answer_text_close(&a->out);
     held_close(&a->held);
     free(p.id);
     free(a);

@@ -9,9 +9,7 @@ static const struct {
     {"plan", "--nodes", "planning for several machines"},
     {"bench", "--nodes", "measuring several machines"},
     {"chat", "--workers", "a conversation that other nodes share"},
-    {"chat", "--json", "a conversation as JSON"},
     {"chat", "--raw", "a conversation without a chat format"},
-    {"chat", "-f", "a first turn from a file"},
 };
 
 /* Options that are looked for elsewhere than where they are. */

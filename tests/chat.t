@@ -83,6 +83,29 @@ is($c->{out}, "$one->{out}\n", 'the first answer is that of run');
 is($c->{err}, '', '--quiet says nothing else');
 
 is(talk("What are you?\n", '--quiet', '-p', 'What are you?')->{out}, talk("What are you?\n" x 2, '--quiet')->{out}, '-p is the first turn');
+is(talk("What are you?\n", '--quiet', '-f', file('first', 'What are you?'))->{out}, talk("What are you?\n" x 2, '--quiet')->{out}, 'and so is the text of -f');
+$c = talk("What are you?\n", '-f', file('first', "Two\nlines."), '-n', 4);
+like($c->{err}, qr/^> .*first: 10 bytes$/m, '-f: its name and length');
+is(() = $c->{err} =~ /tokens read/g, 2, 'one turn, whatever lines it has');
+$c = talk("What are you?\n", '-f', file('first', 'x' x 20000), '--ctx', 128);
+like($c->{err}, qr/^dair chat: a line of \d+ bytes is more than the 16384/m, '-f: more than can be taken');
+is($c->{status}, 1, 'which is the exit status');
+is(() = $c->{err} =~ /tokens read/g, 1, 'and the conversation goes on');
+$c = talk("What are you?\n", '-f', "$dir/absent");
+is($c->{status}, 1, 'a file that is not there');
+
+# For programs: each turn ends with an object that says how.
+$c = talk("What are you?\n" x 2 . 'x' x 20000 . "\nWhat are you?\n", '--json', '--ctx', 128);
+my @seen = objects($c->{out});
+my @end = grep { defined $_->{end} } @seen;
+is($c->{err}, '', '--json: nothing beside it') or diag $c->{err};
+is(join('', map { $_->{text} // '' } @seen[0 .. $end[0]{tokens}]), $one->{out}, 'the texts of the first turn are that of run');
+is(scalar(grep { defined $_->{id} } @seen), $end[0]{tokens} + $end[1]{tokens} + ($end[2] // {tokens => 0})->{tokens}, 'a line for each token');
+is($end[0]{kept_tokens}, 0, 'the first turn keeps nothing');
+cmp_ok($end[1]{kept_tokens}, '>', $end[0]{prompt_tokens}, 'the second what was said');
+like((grep { defined $_->{error} } @seen)[0]{error}, qr/line of 20000 bytes/, 'a turn that fails is an object, too');
+is($c->{status}, 1, 'and the exit status');
+
 $c = talk("What are you?\n" x 2);
 my @note = $c->{err} =~ /\[(\d+) tokens read, (\d+) kept/g;
 is($note[1], 0, 'the first turn is read whole') or diag $c->{err};

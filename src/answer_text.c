@@ -1,0 +1,109 @@
+#include "answer_text.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+MUST answer_text_open(struct answer_text *a, const struct tok *tok, struct err *e) {
+    static char out[64 << 10];  // stdout's buffer, so that printing never allocates
+    setvbuf(stdout, out, _IOFBF, sizeof out);
+    json_file(&a->json, stdout);
+    a->room = tok_longest(tok) + DETOK_MAX + STOP_BYTES;
+    a->text = malloc(a->room);
+    for (int k = 0; k < 2; k++) a->part[k] = malloc(a->room + REASONING_HELD);
+    if (!a->text || !a->part[0] || !a->part[1]) {
+        return err_set(e, ERR_MEMORY, "no memory for the answer's text");
+    }
+    /* Touched now, so that it counts before the budget is drawn up. */
+    memset(a->text, 0, a->room);
+    for (int k = 0; k < 2; k++) memset(a->part[k], 0, a->room + REASONING_HELD);
+    return true;
+}
+
+void answer_text_close(struct answer_text *a) {
+    free(a->text);
+    for (int k = 0; k < 2; k++) free(a->part[k]);
+}
+
+void answer_text_begin(struct answer_text *a) {
+    a->n_text = a->n_part[0] = a->n_part[1] = 0;
+    a->is_stopped = a->has_thought = false;
+}
+
+static void on_part(void *ctx, enum reasoning_part part, const char *s, size_t len) {
+    struct answer_text *a = ctx;
+    int k = part == REASONING_THOUGHT;
+    memcpy(a->part[k] + a->n_part[k], s, len);
+    a->n_part[k] += len;
+}
+
+static void print_parts(struct answer_text *a) {
+    if (a->n_part[1] && !a->hides_thoughts) {
+        fwrite(a->part[1], 1, a->n_part[1], stderr);
+        a->has_thought = true;
+    }
+    if (!a->n_part[0]) return;
+    if (a->has_thought && a->sets_apart) fputs("\n\n", stderr);
+    a->has_thought = false;
+    fwrite(a->part[0], 1, a->n_part[0], stdout);
+}
+
+static void put_text(struct json *j, const char *key, const char *s, size_t len) {
+    json_key(j, key);
+    json_string(j, s, len);
+}
+
+/* What came of a token, or (id < 0) of the end. */
+static void put_parts(struct answer_text *a, int32_t id) {
+    if (!a->is_json) {
+        print_parts(a);
+    } else {
+        if (id >= 0) {
+            json_key(&a->json, "id");
+            json_i64(&a->json, id);
+        }
+        if (id >= 0 || a->n_part[0]) put_text(&a->json, "text", a->part[0], a->n_part[0]);
+        if (a->n_part[1]) put_text(&a->json, "reasoning_content", a->part[1], a->n_part[1]);
+    }
+    a->n_part[0] = a->n_part[1] = 0;
+}
+
+static void put_token(struct answer_text *a, int32_t id, size_t len) {
+    reasoning_push(&a->reasoning, a->text, len, on_part, a);
+    if (a->is_json) json_object(&a->json);
+    put_parts(a, id);
+    if (!a->is_json) return;
+    json_end(&a->json);
+    json_line(&a->json);
+}
+
+/* A stop string may span tokens, so what may be the beginning of one waits for the next. */
+bool answer_text_push(struct answer_text *a, int32_t id) {
+    a->n_text += detok_push(&a->detok, id, a->text + a->n_text, a->room - a->n_text);
+    size_t sure = stop_scan(&a->stop, a->text, a->n_text, &a->is_stopped);
+    put_token(a, id, sure);
+    a->n_text -= sure;
+    memmove(a->text, a->text + sure, a->n_text);
+    errno = 0;
+    if (fflush(stdout) == 0 && !ferror(stdout)) return !a->is_stopped;
+    a->write_errno = errno ? errno : EIO;
+    return false;
+}
+
+void answer_text_end(struct answer_text *a) {
+    if (!a->is_stopped) {
+        a->n_text += detok_flush(&a->detok, a->text + a->n_text, a->room - a->n_text);
+        size_t n = stop_end(&a->stop, a->text, a->n_text, &a->is_stopped);
+        reasoning_push(&a->reasoning, a->text, n, on_part, a);
+    }
+    reasoning_end(&a->reasoning, on_part, a);
+    put_parts(a, -1);
+}
+
+MUST answer_text_check(const struct answer_text *a, struct err *e) {
+    if (!a->write_errno) return true;
+    if (a->write_errno == EPIPE) return err_set(e, ERR_STOPPED, "%s", "");
+    errno = a->write_errno;
+    return err_sys(e, "cannot write the answer");
+}
