@@ -6,7 +6,7 @@
 #include <string.h>
 
 MUST answer_text_open(struct answer_text *a, const struct tok *tok, struct err *e) {
-    static char out[64 << 10];  // stdout's buffer, so that printing never allocates
+    static char out[64 << 10];  // so that printing never allocates
     setvbuf(stdout, out, _IOFBF, sizeof out);
     json_file(&a->json, stdout);
     a->room = tok_longest(tok) + DETOK_MAX + STOP_BYTES;
@@ -31,22 +31,23 @@ void answer_text_begin(struct answer_text *a) {
     a->is_stopped = a->has_thought = false;
 }
 
+static void show_part(struct answer_text *a, bool is_thought, const char *s, size_t len) {
+    if (is_thought && a->hides_thoughts) return;
+    if (!is_thought && a->has_thought && a->sets_apart) fputs("\n\n", stderr);
+    a->has_thought = is_thought;
+    fwrite(s, 1, len, is_thought ? stderr : stdout);
+}
+
+/* Of a token's object either part is one member. */
 static void on_part(void *ctx, enum reasoning_part part, const char *s, size_t len) {
     struct answer_text *a = ctx;
     int k = part == REASONING_THOUGHT;
+    if (!a->is_json) {
+        show_part(a, k, s, len);
+        return;
+    }
     memcpy(a->part[k] + a->n_part[k], s, len);
     a->n_part[k] += len;
-}
-
-static void print_parts(struct answer_text *a) {
-    if (a->n_part[1] && !a->hides_thoughts) {
-        fwrite(a->part[1], 1, a->n_part[1], stderr);
-        a->has_thought = true;
-    }
-    if (!a->n_part[0]) return;
-    if (a->has_thought && a->sets_apart) fputs("\n\n", stderr);
-    a->has_thought = false;
-    fwrite(a->part[0], 1, a->n_part[0], stdout);
 }
 
 static void put_text(struct json *j, const char *key, const char *s, size_t len) {
@@ -56,24 +57,20 @@ static void put_text(struct json *j, const char *key, const char *s, size_t len)
 
 /* What came of a token, or (id < 0) of the end. */
 static void put_parts(struct answer_text *a, int32_t id) {
-    if (!a->is_json) {
-        print_parts(a);
-    } else {
-        if (id >= 0) {
-            json_key(&a->json, "id");
-            json_i64(&a->json, id);
-        }
-        if (id >= 0 || a->n_part[0]) put_text(&a->json, "text", a->part[0], a->n_part[0]);
-        if (a->n_part[1]) put_text(&a->json, "reasoning_content", a->part[1], a->n_part[1]);
+    if (id >= 0) {
+        json_key(&a->json, "id");
+        json_i64(&a->json, id);
     }
+    if (id >= 0 || a->n_part[0]) put_text(&a->json, "text", a->part[0], a->n_part[0]);
+    if (a->n_part[1]) put_text(&a->json, "reasoning_content", a->part[1], a->n_part[1]);
     a->n_part[0] = a->n_part[1] = 0;
 }
 
 static void put_token(struct answer_text *a, int32_t id, size_t len) {
     reasoning_push(&a->reasoning, a->text, len, on_part, a);
-    if (a->is_json) json_object(&a->json);
-    put_parts(a, id);
     if (!a->is_json) return;
+    json_object(&a->json);
+    put_parts(a, id);
     json_end(&a->json);
     json_line(&a->json);
 }
@@ -98,7 +95,7 @@ void answer_text_end(struct answer_text *a) {
         reasoning_push(&a->reasoning, a->text, n, on_part, a);
     }
     reasoning_end(&a->reasoning, on_part, a);
-    put_parts(a, -1);
+    if (a->is_json) put_parts(a, -1);
 }
 
 MUST answer_text_check(const struct answer_text *a, struct err *e) {

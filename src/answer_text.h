@@ -1,6 +1,7 @@
 /* answer_text.h - an answer on its way to the user: tokens to text, cut at stop strings, thoughts told from the
  * rest; as text on stdout (thoughts on stderr) or as a JSON object for each token. What run and chat share.
- * Showing allocates nothing. Thread: the engine's while it generates, else main. */
+ * Showing allocates nothing. One for a process, opened before anything is printed: it brings stdout's buffer.
+ * Thread: the engine's while it generates, else main. */
 #ifndef ANSWER_TEXT_H
 #define ANSWER_TEXT_H
 
@@ -11,10 +12,10 @@
 
 struct answer_text {
     bool is_json;
-    bool hides_thoughts;
-    bool sets_apart;     // a blank line between thoughts and what follows them
-    struct stop stop;    // never changes
-    struct detok detok;  // this and the next are set anew for each answer
+    bool hides_thoughts;  // of text; JSON has them as reasoning_content
+    bool sets_apart;      // a blank line between thoughts and what follows them
+    struct stop stop;     // never changes
+    struct detok detok;   // this and the next are set anew for each answer
     struct reasoning reasoning;
     struct json json;  // to stdout
     bool is_stopped;   // one of the stop strings came
@@ -26,7 +27,7 @@ struct answer_text {
     bool has_thought;  // and nothing else since
 };
 
-/* Room for any token of tok. The caller has set the first fields, in a struct otherwise zeroed. Fails: ERR_MEMORY,
+/* Room for any token of tok. The caller has set is_json to stop, in a struct otherwise zeroed. Fails: ERR_MEMORY,
  * after which it can be closed. */
 MUST answer_text_open(struct answer_text *a, const struct tok *tok, struct err *e);
 void answer_text_close(struct answer_text *a);

@@ -24,7 +24,8 @@ struct chat_conf {
 #define AT(field) offsetof(struct chat_conf, field)
 static const struct opt chat_opt[] = {
     {"-p", OPT_TEXT, AT(prompt), "TEXT", "say this first", 0, 0, NULL},
-    {"-f", OPT_TEXT, AT(file), "FILE", "say this file's text first", 0, 0, NULL},
+    {"-f", OPT_TEXT, AT(file), "FILE", "say this file's text first, - for standard input", 0, 0,
+     NULL},
     {"--system", OPT_TEXT, AT(system), "TEXT", "what the model is told about its part", 0, 0, NULL},
     {"--think", OPT_CHOICE, AT(think), "auto|on|off",
      "whether a thinking model thinks first (auto: as its template does)", 0, 0, NULL},
@@ -211,6 +212,10 @@ static void begin_answer(struct talk *t) {
     answer_text_begin(&t->out);
 }
 
+static double rate(double n, double seconds) {
+    return seconds > 0 ? n / seconds : 0;
+}
+
 /* For programs, which wait for it: how the turn ended. */
 static void json_turn(struct talk *t, size_t n_prompt, const struct gen_result *r) {
     static const char *const end[] = {
@@ -222,6 +227,8 @@ static void json_turn(struct talk *t, size_t n_prompt, const struct gen_result *
     json_put_u64(j, "prompt_tokens", n_prompt);
     json_put_u64(j, "kept_tokens", r->n_kept);
     json_put_u64(j, "tokens", r->n_token);
+    json_put_real(j, "prefill_tps", rate((double)(n_prompt - r->n_kept), r->prefill_s));
+    json_put_real(j, "decode_tps", rate(r->n_drawn, r->decode_s));
     json_put_real(j, "prefill_s", r->prefill_s);
     json_put_real(j, "decode_s", r->decode_s);
     json_end(j);
@@ -450,8 +457,12 @@ static bool goes_on(const struct err *e) {
     return e->code == ERR_UNSUPPORTED || e->code == ERR_FORMAT || e->code == ERR_LIMIT;
 }
 
-static void json_failure(struct talk *t, const struct err *e) {
+/* A turn that comes to nothing. */
+static void refuse(struct talk *t, const struct err *e) {
     struct json *j = &t->out.json;
+    fprintf(stderr, "dair chat: %s\n", e->full);
+    t->has_failed = true;
+    if (!t->conf->is_json) return;
     json_object(j);
     json_put_text(j, "error", e->full);
     json_end(j);
@@ -469,12 +480,7 @@ static MUST say(struct talk *t, const char *text, size_t len, struct err *e) {
     drop_messages(t, before);
     if (ok) return true;
     if (!goes_on(e) || !t->engine || engine_is_spent(t->engine)) return false;
-    if (t->conf->is_json) {
-        json_failure(t, e);
-    } else {
-        fprintf(stderr, "dair chat: %s\n", e->full);
-    }
-    t->has_failed = true;
+    refuse(t, e);
     return true;
 }
 
@@ -508,7 +514,14 @@ static MUST say_first(struct talk *t, struct err *e) {
     }
     if (!c->file) return true;
     if (!verb_read_all(c->file, most, &text, &len, e)) {
-        return e->code == ERR_LIMIT ? say(t, "", most + 1, e) : false;  // refused by its length
+        if (e->code != ERR_LIMIT) return false;
+        (void)err_set(e, ERR_LIMIT,
+                      "longer than the %zu bytes that can be taken here; a larger --ctx or more "
+                      "--memory takes more",
+                      most);
+        (void)err_in_file(e, c->file);
+        refuse(t, e);
+        return true;
     }
     if (!c->is_quiet) fprintf(stderr, "> %s: %zu bytes\n", c->file, len);
     bool ok = !len || say(t, text, len, e);
@@ -613,7 +626,9 @@ const struct verb verb_chat = {
     .summary = "A conversation on the terminal; what was said is not computed again",
     .notes =
         "Lines from standard input, a turn each, after that of -p or -f; answers go to standard output,\n"
-        "thoughts and all else to standard error. /help lists the commands. A line may have 16 KiB, and\n"
+        "thoughts and all else to standard error. With --json a token's object has its id and text, or what\n"
+        "it thinks as reasoning_content; a turn's last one has \"end\", or \"error\" where it came to nothing.\n"
+        "Commands and empty lines have none. /help lists the commands. A line may have 16 KiB, and\n"
         "more where --ctx is large: 16 bytes for each of its tokens, or what --memory leaves. From a file\n"
         "or a pipe all lines are taken; the exit status is 1 if a turn failed or a command was refused.\n",
     .opt = chat_opt,
