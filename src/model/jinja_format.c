@@ -157,14 +157,15 @@ static bool take_number(const char *s, size_t len, size_t *at, int64_t *out) {
     return any;
 }
 
-/* [[fill]align][sign][#][0][width][,][.digits][type] */
+/* [[fill]align][sign][#][0][width][,|_][.digits][type] */
 static MUST read_spec(struct vm *vm, const struct value *text, struct spec *s) {
     const char *p = text->s;
     size_t len = text->len, at = 0;
     int32_t cp;
     *s = (struct spec){.fill = " ", .fill_len = 1, .digits = -1};
     size_t first = len ? utf8_step(p, len, &cp) : 0;
-    if (first && first < len && strchr("<>^=", p[first])) {
+    bool has_fill = first && first < len && strchr("<>^=", p[first]);
+    if (has_fill) {
         s->fill = p;
         s->fill_len = first;
         at = first;
@@ -174,8 +175,8 @@ static MUST read_spec(struct vm *vm, const struct value *text, struct spec *s) {
     if (at < len && p[at] == '#') s->is_alternate = p[at++];
     if (at < len && p[at] == '0') {
         at++;
-        if (!s->align) {
-            s->align = '=';
+        if (!s->align) s->align = '=';
+        if (!has_fill) {
             s->fill = "0";
             s->fill_len = 1;
         }
