@@ -6,7 +6,8 @@
 # llama-bench's options by BENCH_PEERS='NAME=COMMAND;NAME=COMMAND'; the streaming part
 # needs root for a memory group and a disk throttle (cgroup v1 or v2). What cannot be measured is said.
 # BENCH_PARTS=kernels,ram,store,stream,experts,throttle,guess,memory,grammar,gather,cluster chooses parts, BENCH_MODELS=REGEX
-# models of `ram` and `memory`, BENCH_ROUNDS how often `ram`, `stream`, `guess` and `memory` take turns; the machine should be otherwise idle.
+# models of `ram` and `memory`, BENCH_ROUNDS how often `ram` (answers four times that), `stream`, `guess` and `memory` take turns; the machine
+# should be otherwise idle.
 use strict;
 use warnings;
 use JSON::PP;
@@ -166,7 +167,9 @@ sub in_turns {
         $run{$name} = {pid => $pid, out => $out};
         next if defined $next->($name, $like{$name});
         kill 'KILL', $pid;
+        close $out;
         delete $run{$name};
+        delete $stopped{$pid};
     }
     for (1 .. $turns) {
         for my $name (sort keys %run) {
@@ -193,7 +196,9 @@ sub turns {
         $cmd{$name} = [@words, '-m', $file, '-t', $threads, '-r', 1, '-o', 'json',
             '-p', join(',', ($n_prompt) x ($n_prompt ? $all : 1)), '-n', join(',', ($n_new) x ($n_new ? $all : 1))];
     }
-    return in_turns($turns, %cmd);
+    my %line = in_turns($turns, %cmd);
+    delete $line{us} if grep { !$_ } @{$line{us} // []};  # ours has to go through
+    return %line;
 }
 
 # llama.cpp's decode rate in a memory group, by one of its ways to load; 0 when it is killed or gives nothing in time.
@@ -230,11 +235,12 @@ sub beside {
     my (@others, $least);
     for my $peer (map { $_->[0] } @peers) {
         my $r = $rate{$peer} or next;
+        next unless grep { $_ } @$r;
         my $ratio = median(map { $r->[$_] ? $us->[$_] / $r->[$_] : () } 0 .. $#$us);
         push @others, sprintf '%s %.1f', $peer, median(@$r);
         $least = $ratio if !defined $least || $ratio < $least;
     }
-    row($name, sprintf('%.1f tokens/s', median(@$us)), !@peers ? 'no peer is here (BENCH_PEERS)' : !$least ? 'no peer gave a figure'
+    row($name, sprintf('%.1f tokens/s', median(@$us)), !@peers ? 'no peer is here (BENCH_PEERS)' : !defined $least ? 'no peer gave a figure'
         : sprintf('%.2f x the better (%s)', $least, join ', ', @others) . goal($least, '>=', $limit));
 }
 
@@ -352,6 +358,7 @@ sub guess {
         for (1 .. $rounds) {
             for my $spec ($_ % 2 ? ('off', 'ngram') : ('ngram', 'off')) {  # whoever is second runs slower
                 $r = dair_json(answer($model, $n, '--spec', $spec, @more));
+                return failed($name) if $r->{failed};
                 push @{$spec eq 'off' ? \@off : \@on}, $r->{decode_tps} // 0;
                 $ids{$r->{ids} // ''} = 1;
             }
@@ -459,7 +466,7 @@ sub grammar {
 # Nodes in namespaces of their own, their lines as fast as veth goes or 100 Mbit/s.
 sub gather {
     local $ENV{DAIR_BUILD} = $ENV{DAIR_BUILD} || 'build/x86_64';
-    open my $out, '-|', $^X, 'tests/bench_gather.pl' or return;
+    open my $out, '-|', $^X, 'tests/bench_gather.pl' or return failed('gather over the network');
     my $n = 0;
     while (<$out>) {
         return row('gather over the network', 'skipped', $1) if /# SKIP (.*)/;
@@ -481,7 +488,7 @@ sub gather {
 sub cluster {
     my $file = model('llama-3.2-1b', 'q4_0');
     local $ENV{DAIR_BUILD} = $ENV{DAIR_BUILD} || 'build/x86_64';
-    open my $out, '-|', $^X, 'tests/bench_cluster.pl', $file or return;
+    open my $out, '-|', $^X, 'tests/bench_cluster.pl', $file or return failed('two nodes');
     my $two;
     while (<$out>) {
         return row('two nodes', 'skipped', $1) if /# SKIP (.*)/;
@@ -506,9 +513,9 @@ printf "machine: %s, %s; kernel %s\ncommit: %s\ncommand: make bench\n\n",
     get('/proc/cpuinfo') =~ /^model name\s*:\s*(.*)$/m ? $1 : 'unknown', first_line('nproc') . ' cores',
     first_line('uname -r'), first_line('git log -1 --format="%h %cs"');
 if ($part{kernels}) {
-    system $dair, 'bench', '--roofline';
+    system($dair, 'bench', '--roofline') == 0 or failed('roofline');
     print "\n";
-    system "$build/tests/bench_kernels", 128, 3;
+    system("$build/tests/bench_kernels", 128, 3) == 0 or failed('kernels');
     print "\n";
 }
 row('what', 'measured', 'beside');
