@@ -292,7 +292,7 @@ static size_t count_of(size_t draw) {
 static void check_floats(struct selftest *s) {
     static const size_t cols[] = {1, 7, 16, 40, 100, 288, 513};
     for (size_t i = 0; i < 2 * TOKENS; i++) {
-        /* A count meets other widths in the second half; alone, every token of these meets them all. */
+        /* In the second half a count meets another width than in the first. */
         size_t n_col = cols[(i + i / TOKENS) % 7], n_row = 1 + rnd(s) % 24, n_tok = count_of(i);
         enum mode mode = i < TOKENS ? PLAIN : HUGE_SCALES;
         check_matmul(s, W_F32, n_col, n_row, n_tok, mode);

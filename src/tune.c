@@ -132,7 +132,7 @@ static void attend_heads(void *ctx, int thread, int n_thread) {
     }
 }
 
-/* x stays of a size: what is added to it and what turns it are. */
+/* What is sent is `ones` and what is turned x itself, so that nothing grows from layer to layer. */
 static void one_layer(struct rest *r, struct par *team) {
     const struct model *m = r->conf->model;
     const struct kernels *k = r->conf->kernels;

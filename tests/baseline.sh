@@ -74,12 +74,12 @@ paths() { # paths FILE ROOT CACHE
 #   engine/engine exp log: engine_score, which says how likely a text is and draws nothing
 math() { # math TOOLS ARCH BUILD MATH_H
     for f in kernels/*.c src/nn/*.c src/store/*.c src/engine/*.c src/base/par.c src/model/sampler.c \
-        src/model/picker.c src/model/grammar_run.c; do
+        src/model/picker.c src/model/grammar_run.c src/model/model.c src/model/arch.c; do
         case $2:$f in x86_64:kernels/neon* | x86_64:kernels/dotprod* | aarch64:kernels/avx*) continue ;; esac
         "$1nm" -u "$3/${f%.c}.o" 2>&1 | sed "s|^ *[Uwv] |${f%.c} |"
     done | awk '
         BEGIN {
-            may["src/store/cache exp2"] = may["src/engine/engine exp"] = may["src/engine/engine log"] = 1
+            may["src/store/cache exp2"] = may["src/engine/engine exp"] = may["src/engine/engine log"] = 2
             while ((getline line < ARGV[1]) > 0) {
                 if (line ~ /^(double|float|int|long|void)/ && match(line, /[a-z0-9_]+\(/))
                     is[substr(line, RSTART, RLENGTH - 1)] = 1
@@ -88,7 +88,9 @@ math() { # math TOOLS ARCH BUILD MATH_H
             ARGC = 1
         }
         NF != 2 || $1 !~ /^(kernels|src)\// { print; next } # what nm complains of
-        is[$2] && !may[$0]' "$4"
+        is[$2] && may[$0] { may[$0] = 1; next }
+        is[$2]
+        END { for (one in may) if (may[one] == 2) print one ": no longer wanted" }' "$4"
 }
 
 for arch in x86_64 aarch64; do
