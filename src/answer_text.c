@@ -33,7 +33,7 @@ void answer_text_begin(struct answer_text *a) {
 
 static void show_part(struct answer_text *a, bool is_thought, const char *s, size_t len) {
     if (is_thought && a->hides_thoughts) return;
-    if (!is_thought && a->has_thought && a->sets_apart) fputs("\n\n", stderr);
+    if (!is_thought && a->has_thought) fputs("\n\n", stderr);
     a->has_thought = is_thought;
     fwrite(s, 1, len, is_thought ? stderr : stdout);
 }
@@ -95,7 +95,25 @@ void answer_text_end(struct answer_text *a) {
         reasoning_push(&a->reasoning, a->text, n, on_part, a);
     }
     reasoning_end(&a->reasoning, on_part, a);
-    if (a->is_json) put_parts(a, -1);
+}
+
+static double rate(double n, double seconds) {
+    return seconds > 0 ? n / seconds : 0;
+}
+
+void answer_text_json_end(struct answer_text *a, size_t n_prompt, const struct gen_result *r) {
+    static const char *const end[] = {
+        [GEN_LENGTH] = "length", [GEN_EOS] = "eos", [GEN_STOPPED] = "stopped"};
+    struct json *j = &a->json;
+    answer_text_end(a);
+    put_parts(a, -1);
+    json_put_text(j, "end", a->is_stopped ? "stop" : end[r->end]);
+    json_put_u64(j, "prompt_tokens", n_prompt);
+    json_put_u64(j, "tokens", r->n_token);
+    json_put_real(j, "prefill_tps", rate((double)(n_prompt - r->n_kept), r->prefill_s));
+    json_put_real(j, "decode_tps", rate(r->n_drawn, r->decode_s));
+    json_put_real(j, "prefill_s", r->prefill_s);
+    json_put_real(j, "decode_s", r->decode_s);
 }
 
 MUST answer_text_check(const struct answer_text *a, struct err *e) {

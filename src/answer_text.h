@@ -1,11 +1,12 @@
 /* answer_text.h - an answer on its way to the user: tokens to text, cut at stop strings, thoughts told from the
- * rest; as text on stdout (thoughts on stderr) or as a JSON object for each token. What run and chat share.
- * Showing allocates nothing. One for a process, opened before anything is printed: it brings stdout's buffer.
- * Thread: the engine's while it generates, else main. */
+ * rest; as text on stdout (thoughts on stderr, a blank line behind them) or as a JSON object for each token. What
+ * run and chat share. Showing allocates nothing. One for a process, opened before anything is printed: it brings
+ * stdout's buffer. Thread: the engine's while it generates, else main. */
 #ifndef ANSWER_TEXT_H
 #define ANSWER_TEXT_H
 
 #include "base/json.h"
+#include "engine/engine.h"
 #include "model/reasoning.h"
 #include "model/stop.h"
 #include "model/tok.h"
@@ -13,7 +14,6 @@
 struct answer_text {
     bool is_json;
     bool hides_thoughts;  // of text; JSON has them as reasoning_content
-    bool sets_apart;      // a blank line between thoughts and what follows them
     struct stop stop;     // never changes
     struct detok detok;   // this and the next are set anew for each answer
     struct reasoning reasoning;
@@ -38,9 +38,13 @@ void answer_text_begin(struct answer_text *a);
 /* A token of it. False: no more are wanted, as a stop string came or stdout is broken. */
 bool answer_text_push(struct answer_text *a, int32_t id);
 
-/* What is held back comes out: a character that never became whole, what might have become a stop string or a tag.
- * In JSON into an object that the caller has open, as its member `text`. */
+/* What is held back comes out, as text: a character that never became whole, what might have become a stop string
+ * or a tag. */
 void answer_text_end(struct answer_text *a);
+
+/* Likewise in JSON, into an object that the caller has open: what was held back, how the answer to n_prompt tokens
+ * ended, and how fast it came. */
+void answer_text_json_end(struct answer_text *a, size_t n_prompt, const struct gen_result *r);
 
 /* Fails when stdout broke meanwhile: without a sentence when whoever read it has gone. */
 MUST answer_text_check(const struct answer_text *a, struct err *e);

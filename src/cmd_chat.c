@@ -212,25 +212,12 @@ static void begin_answer(struct talk *t) {
     answer_text_begin(&t->out);
 }
 
-static double rate(double n, double seconds) {
-    return seconds > 0 ? n / seconds : 0;
-}
-
 /* For programs, which wait for it: how the turn ended. */
 static void json_turn(struct talk *t, size_t n_prompt, const struct gen_result *r) {
-    static const char *const end[] = {
-        [GEN_LENGTH] = "length", [GEN_EOS] = "eos", [GEN_STOPPED] = "stopped"};
     struct json *j = &t->out.json;
     json_object(j);
-    answer_text_end(&t->out);
-    json_put_text(j, "end", t->out.is_stopped ? "stop" : end[r->end]);
-    json_put_u64(j, "prompt_tokens", n_prompt);
+    answer_text_json_end(&t->out, n_prompt, r);
     json_put_u64(j, "kept_tokens", r->n_kept);
-    json_put_u64(j, "tokens", r->n_token);
-    json_put_real(j, "prefill_tps", rate((double)(n_prompt - r->n_kept), r->prefill_s));
-    json_put_real(j, "decode_tps", rate(r->n_drawn, r->decode_s));
-    json_put_real(j, "prefill_s", r->prefill_s);
-    json_put_real(j, "decode_s", r->decode_s);
     json_end(j);
     json_line(j);
     fflush(stdout);
@@ -592,7 +579,6 @@ static MUST chat(void *conf, const char *path, struct setup *s, struct err *e) {
     t->system = c->system;
     t->out.is_json = c->is_json;
     t->out.hides_thoughts = c->is_quiet;
-    t->out.sets_apart = true;
     t->think = (enum chat_think)c->think;
     bool ok = sampling_make(&c->sampling, &t->sampler, &t->out.stop, e) &&
               held_open(&t->held, &c->sampling, e) &&

@@ -377,18 +377,9 @@ static void json_work(struct json *j, const struct setup *s, const struct figure
 }
 
 static void json_summary(struct answer *a, size_t n_prompt, const struct figures *f) {
-    static const char *const end[] = {
-        [GEN_LENGTH] = "length", [GEN_EOS] = "eos", [GEN_STOPPED] = "stopped"};
     struct json *j = &a->out.json;
     json_object(j);
-    answer_text_end(&a->out);
-    json_put_text(j, "end", a->out.is_stopped ? "stop" : end[f->r.end]);
-    json_put_u64(j, "prompt_tokens", n_prompt);
-    json_put_u64(j, "tokens", f->r.n_token);
-    json_put_real(j, "prefill_tps", f->prefill_tps);
-    json_put_real(j, "decode_tps", f->decode_tps);
-    json_put_real(j, "prefill_s", f->r.prefill_s);
-    json_put_real(j, "decode_s", f->r.decode_s);
+    answer_text_json_end(&a->out, n_prompt, &f->r);
     json_put_u64(j, "peak_rss_bytes", f->peak_rss);
     json_put_real(j, "accepted_per_step", f->per_step);
     json_put_u64(j, "steps", f->r.n_step);

@@ -303,6 +303,6 @@ is($_->{status}, 0, 'chat --draft: exit status 0') or diag($_->{err}) for @turns
 is($_->{out}, $turns[0]{out}, 'and the same answers') for @turns[1 .. 3];
 $r = dair(['run', $thinker, @forced]);
 is($r->{out}, "the answer", 'the answer alone on standard output');
-like($r->{err}, qr/a b/, 'thoughts beside it');
+like($r->{err}, qr/a b\n\n/, 'thoughts beside it, and a blank line behind them');
 
 done_testing();
