@@ -63,7 +63,7 @@ ALWAYS void tile_q4_0(float *y, size_t ldy, const char *w, size_t group, size_t 
     for (size_t quad = 0; quad < n_quad; quad++, w += sizeof(struct kern_q4_0)) {
         UNROLL
         for (size_t v = 0; ahead && v < n_vec; v++) prefetch_lines(w + v * group + ahead, 1);
-        for (size_t b = 0; b < 4; b++, panel += 40 * width) {
+        for (size_t b = 0; b < 4; b++, panel += sizeof(struct panel1) * width) {
             const char *d = panel + 4 * first, *s8 = d + 4 * width, *x = s8 + 4 * width;
             const char *q = w + offsetof(struct kern_q4_0, q) + 128 * b;
             __m256i sum[2][TILE_TOK];  // int16: at most 16 * 15 * 127 = 30480 in a lane
@@ -124,7 +124,7 @@ ALWAYS void tile_q8_0(float *y, size_t ldy, const char *w, size_t group, size_t 
         UNROLL
         for (size_t t = 0; t < n_tok; t++) acc[v][t] = _mm256_setzero_ps();
     }
-    for (size_t block = 0; block < n_quad * 4; block++, panel += 40 * width) {
+    for (size_t block = 0; block < n_quad * 4; block++, panel += sizeof(struct panel1) * width) {
         const char *quad = w + block / 4 * sizeof(struct kern_q8_0);
         const char *q = quad + offsetof(struct kern_q8_0, q) + 256 * (block % 4);
         const char *d = panel + 4 * first, *x = d + 8 * width;
@@ -388,8 +388,11 @@ static void pack_one(struct panel1 *out, const struct act *q, size_t n_block) {
         __m128i h = _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
         h = _mm_add_epi32(h, _mm_unpackhi_epi64(h, h));
         h = _mm_add_epi32(h, _mm_shuffle_epi32(h, 1));
-        out[b].d[0] = bf16_to_f32(q[b].d);
-        out[b].s8[0] = _mm_cvtsi128_si32(h);
+        int32_t s8 = _mm_cvtsi128_si32(h);
+        float d = bf16_to_f32(q[b].d);
+        out[b].d[0] = d;
+        out[b].s8[0] = s8;
+        out[b].xs[0] = d * (float)(s8 / -8);
         _mm256_storeu_si256((__m256i *)out[b].q, v);
     }
     for (size_t b = n_block; b < (n_block + 3) / 4 * 4; b++) memset(&out[b], 0, sizeof out[b]);

@@ -197,7 +197,7 @@ ALWAYS __m256 bytes_to_floats(const void *p) {
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(load_eight(p)));
 }
 
-/* Of a Q4_K or Q5_K: d, dmin / 8, and the numbers of scales, then minima: [4 blocks][row], but by lanes of
+/* Of a Q4_K or Q5_K: d, -dmin, and the numbers of scales, then minima: [4 blocks][row], but by lanes of
  * 4 rows. */
 struct super {
     __m256 d, m;
@@ -207,7 +207,7 @@ struct super {
 ALWAYS struct super take_super(const char *w) {
     const __m256i by_rows = _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7);
     struct super s = {.d = load_halves(w)};
-    s.m = _mm256_mul_ps(load_halves(w + offsetof(struct kern_q4_k, dmin)), _mm256_set1_ps(0.125f));
+    s.m = _mm256_xor_ps(load_halves(w + offsetof(struct kern_q4_k, dmin)), _mm256_set1_ps(-0.0f));
     take_six(s.n, w + offsetof(struct kern_q4_k, sc));
     UNROLL
     for (size_t i = 0; i < 4; i++) s.n[i] = _mm256_permutevar8x32_epi32(s.n[i], by_rows);
@@ -299,7 +299,6 @@ ALWAYS void scales_q6_k(struct run *r, const char *head, const char *w) {
 
 /* head, w: the run's own. */
 ALWAYS void scales(enum weight_type type, struct run *r, const char *head, const char *w) {
-    const __m256 eighth = _mm256_set1_ps(-0.125f);
     switch (type) {
     case W_Q4_K:
     case W_Q5_K: scales_k(r, w); return;
@@ -319,16 +318,15 @@ ALWAYS void scales(enum weight_type type, struct run *r, const char *head, const
         }
         _mm256_store_ps(r->d[b], load_halves(w + 16 * b));
         if (!has_min(type)) continue;
-        _mm256_store_ps(r->m[b], _mm256_mul_ps(load_halves(w + 64 + 16 * b), eighth));
+        _mm256_store_ps(r->m[b], load_halves(w + 64 + 16 * b));
     }
 }
 
 /* Multiplying. */
 
-/* What panels of a run's blocks give besides q, for each of up to 8 tokens. */
+/* The sums of the first and last 16 q, int16 each, of a run's blocks for each of up to 8 tokens. */
 struct sums {
-    _Alignas(32) float x8[RUN_BLOCKS][8];  // -8 * (sum of q) * d, for minima
-    int32_t half[RUN_BLOCKS][8];           // the sums of the first and last 16 q, int16 each
+    _Alignas(32) int32_t half[RUN_BLOCKS][8];
 };
 
 /* For each token a word: the sums of its first and last 16. For one token all words alike. */
@@ -356,13 +354,8 @@ ALWAYS __m256i half_sums(const char *q, size_t width) {
 
 /* Sums of block b of a run, for a panel of 8 tokens. */
 ALWAYS void add_up(enum weight_type type, struct sums *s, size_t b, const char *panel) {
-    if (in_halves(type)) {
+    if (in_halves(type))
         _mm256_store_si256((__m256i *)(void *)s->half[b], half_sums(panel + 64, 8));
-    } else if (has_min(type)) {
-        __m256 s8 = _mm256_cvtepi32_ps(load_bytes(panel + 32));
-        _mm256_store_ps(s->x8[b],
-                        _mm256_mul_ps(_mm256_load_ps((const float *)(const void *)panel), s8));
-    }
 }
 
 /* A tile's block b: n_vec groups of 8 rows times n_tok tokens, exact sums, in halves times their scales.
@@ -407,9 +400,9 @@ ALWAYS void dots(enum weight_type type, __m256i sum[TILE_VEC][TILE_TOK], const s
     }
 }
 
-/* acc += block b with one scale. d, s8: of the first token's panel; x8: their product, if at hand. */
+/* acc += block b with one scale. d, s8, xs: of the first token's panel. */
 ALWAYS void add_whole(enum weight_type type, __m256 *acc, const struct run *r, size_t b,
-                      const __m256i *sum, const char *d, const char *s8, const float *x8,
+                      const __m256i *sum, const char *d, const char *s8, const char *xs,
                       size_t n_tok) {
     __m256 scale = _mm256_load_ps(r->d[b]);
     UNROLL
@@ -421,8 +414,8 @@ ALWAYS void add_whole(enum weight_type type, __m256 *acc, const struct run *r, s
         __m256 dx = _mm256_set1_ps(load_f32(d + 4 * t));
         acc[t] = _mm256_fmadd_ps(_mm256_mul_ps(scale, dx), _mm256_cvtepi32_ps(i), acc[t]);
         if (!has_min(type)) continue;
-        __m256 xs = x8 ? _mm256_set1_ps(x8[t]) : _mm256_mul_ps(dx, _mm256_cvtepi32_ps(minus8));
-        acc[t] = _mm256_fmadd_ps(_mm256_load_ps(r->m[b]), xs, acc[t]);
+        __m256 x = _mm256_set1_ps(load_f32(xs + 4 * t));
+        acc[t] = _mm256_fmadd_ps(_mm256_load_ps(r->m[b]), x, acc[t]);
     }
 }
 
@@ -456,7 +449,7 @@ ALWAYS void add_block(enum weight_type type, __m256 acc[TILE_VEC][TILE_TOK], con
         if (in_halves(type)) {
             add_halves(type, acc[v], &r[v], b, sum[v], d, s->half[b] + first, n_tok);
         } else {
-            add_whole(type, acc[v], &r[v], b, sum[v], d, s8, s->x8[b] + first, n_tok);
+            add_whole(type, acc[v], &r[v], b, sum[v], d, s8, d + 320, n_tok);
         }
     }
 }
@@ -475,7 +468,7 @@ ALWAYS void add_one(enum weight_type type, __m256 *acc, struct run *r, const str
             _mm256_store_si256((__m256i *)(void *)half, half_sums(panel + 8, 1));
             add_halves(type, acc, r, b + i, sum[i], panel, half, 1);
         } else {
-            add_whole(type, acc, r, b + i, sum[i], panel, panel + 4, NULL, 1);
+            add_whole(type, acc, r, b + i, sum[i], panel, panel + 4, panel + 40, 1);
         }
     }
 }

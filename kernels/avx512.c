@@ -67,13 +67,6 @@ ALWAYS vi chunk_bits(size_t c) {
     return _mm512_inserti64x4(all_bytes(1 << c), _mm256_set1_epi8((char)(2 << c)), 1);
 }
 
-ALWAYS vi spread(const int8_t *x, size_t c) {
-    __m512i all = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)x));
-    int lo = (int)c, hi = lo + 1;
-    return _mm512_permutexvar_epi32(
-        _mm512_setr_epi32(lo, lo, lo, lo, lo, lo, lo, lo, hi, hi, hi, hi, hi, hi, hi, hi), all);
-}
-
 ALWAYS __m256i fold(vi v) {
     return _mm256_add_epi32(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1));
 }
@@ -118,6 +111,14 @@ ALWAYS vi dot(vi sum, vi w, vi x) {
     return _mm512_dpbusd_epi32(sum, w, x);
 }
 
+ALWAYS vi dot_word(vi sum, vi w, const int8_t *x, size_t c) {
+    __m512i all = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)x));
+    int lo = (int)c, hi = lo + 1;
+    all = _mm512_permutexvar_epi32(
+        _mm512_setr_epi32(lo, lo, lo, lo, lo, lo, lo, lo, hi, hi, hi, hi, hi, hi, hi, hi), all);
+    return dot(sum, w, all);
+}
+
 ALWAYS __m128i dot4(__m128i sum, __m128i w, __m128i x) {
     return _mm_dpbusd_epi32(sum, w, x);
 }
@@ -142,7 +143,12 @@ ALWAYS void store_floats(float *p, vf v, size_t n) {
     }
 }
 
-ALWAYS void load_six(vi out[16], const char *p, size_t step) {
+struct six {
+    vi n[16];
+};
+
+ALWAYS void load_six(struct six *s, const char *p, size_t step) {
+    vi *out = s->n;
     UNROLL
     for (size_t n = 0; n < 8; n++) {
         vi lo = load_bytes(p + ROW_GROUP * n, step);
@@ -158,6 +164,10 @@ ALWAYS void load_six(vi out[16], const char *p, size_t step) {
             out[n + 4 * i] |= two & all_words(0x30);
         }
     }
+}
+
+ALWAYS vi six_of(const struct six *s, size_t i) {
+    return s->n[i];
 }
 
 #include "vnni.inc"
@@ -198,10 +208,6 @@ ALWAYS __m256 high8(vf v) {
 }
 
 /* a in the lower half, b in the upper one. */
-ALWAYS vi two_words(int32_t a, int32_t b) {
-    return _mm512_mask_mov_epi32(all_words(a), 0xff00, all_words(b));
-}
-
 ALWAYS vf two_floats(float a, float b) {
     return _mm512_mask_mov_ps(all_floats(a), 0xff00, all_floats(b));
 }
@@ -214,7 +220,7 @@ ALWAYS vi pair_sums(enum weight_type type, const char *w, size_t g, const struct
         UNROLL
         for (size_t k = 0; k < 2; k++) {
             vi q = load_chunk(type, w, 0, true, g, k, c);
-            sum[k] = dot(sum[k], q, spread(x[k].q[0][0], c));
+            sum[k] = dot_word(sum[k], q, x[k].q[0][0], c);
         }
     }
     if (is_shifted(type)) sum[1] = sra32(sum[1], 4);
@@ -226,20 +232,18 @@ ALWAYS __m256 unit_pairs(enum weight_type type, __m256 acc, const char *w, const
                          const struct panel1 *x, const char *ahead) {
     vi six[8];
     (void)head;  // has none
-    vf d = load_scales(w, 0), m = load_scales(w + offsetof(struct kern_q4_k, dmin), 0);
+    vf d = load_scales(w, 0), m = -load_scales(w + offsetof(struct kern_q4_k, dmin), 0);
     load_six_pairs(six, w + offsetof(struct kern_q4_k, sc));
     UNROLL
     for (size_t g = 0; g < 4; g++, x += 2) {
         fetch_part(type, ahead, g, 4);
         vf sum = to_floats(pair_sums(type, w, g, x));
         vf dx = two_floats(x[0].d[0], x[1].d[0]);
-        vf minus = to_floats(_mm512_srai_epi32(two_words(x[0].s8[0], x[1].s8[0]), 3));
         vf scale = d * to_floats(six[g]) * dx, min = m * to_floats(six[g + 4]);
-        minus = dx * minus;
         acc = _mm256_fmadd_ps(low8(scale), low8(sum), acc);
-        acc = _mm256_fmadd_ps(low8(min), low8(minus), acc);
+        acc = _mm256_fmadd_ps(low8(min), _mm256_set1_ps(x[0].xs[0]), acc);
         acc = _mm256_fmadd_ps(high8(scale), high8(sum), acc);
-        acc = _mm256_fmadd_ps(high8(min), high8(minus), acc);
+        acc = _mm256_fmadd_ps(high8(min), _mm256_set1_ps(x[1].xs[0]), acc);
     }
     return acc;
 }

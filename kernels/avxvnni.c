@@ -3,8 +3,9 @@
 #include "kernels.h"
 #include "x86.h"
 
-#define DPBUSD256 _mm256_dpbusd_avx_epi32
-#define DPBUSD128 _mm_dpbusd_avx_epi32
+#define DPBUSD256           _mm256_dpbusd_avx_epi32
+#define DPBUSD128           _mm_dpbusd_avx_epi32
+#define DOT_WORD(sum, w, p) DPBUSD256(sum, w, _mm256_set1_epi32(load_i32(p)))
 
 enum {
     TILE_TOK = 4,             // tokens of a tile

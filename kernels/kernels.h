@@ -19,7 +19,7 @@
  *      Q3_K, Q6_K  two scales of 16 values each: dw = d, I = sc_a * I_a + sc_b * I_b (below 2^20, 2^24)
  *      Q2_K        likewise (I below 2^18); then acc = fma(-(dmin * dx), (float)M, acc) with
  *                  M = m_a * S_a + m_b * S_b (below 2^16)
- *    d * sc and dmin * m are exact. -8 * S is in the panel; multiples of it by powers of two are exact.
+ *    d * sc, dmin * m and dx * S are exact; the panel has -8 * S and dx * S.
  *  - Float weights: 16 lanes, lane i mod 16 by fma in ascending i; lanes are added as the tree
  *    l + 8, l + 4, l + 2, l + 1. The same lanes and tree for every float sum (RMSNorm, q . k).
  *  - Attention: scores per 64 positions counted from 0: m = max, p = exp(s - m), l = sum of p in 16
@@ -252,7 +252,7 @@ void kernels_neon_relay(struct kernels *k);
  * bits. Returns the number of mismatches; *digest (FNV-1a over all reference results) is one value on
  * every CPU. `say`, if not NULL, gets a line for each mismatch. scratch: SELFTEST_BYTES, 64-aligned. */
 enum { SELFTEST_BYTES = 1 << 20 };
-#define SELFTEST_DIGEST 0xf543475794b0136fULL  // what *digest is, for CONTRACT_VERSION
+#define SELFTEST_DIGEST 0xbc657b65b2a87ecdULL  // what *digest is, for CONTRACT_VERSION
 size_t kernels_selftest(const struct kernels *got, void *scratch, uint64_t *digest,
                         void (*say)(void *ctx, const char *line), void *ctx);
 

@@ -82,8 +82,10 @@ ALWAYS void transpose_bytes(void *dst, const char *src, size_t step) {
 static void pack_one(struct panel1 *out, const struct act *q, size_t n_block) {
     for (size_t b = 0; b < n_block; b++) {
         int8x16_t lo = vld1q_s8(q[b].q), hi = vld1q_s8(q[b].q + 16);
+        int32_t sum = vaddvq_s32(vpaddlq_s16(vpadalq_s8(vpaddlq_s8(lo), hi)));
         out[b].d[0] = bf16_to_f32(q[b].d);
-        out[b].s8[0] = -8 * vaddvq_s32(vpaddlq_s16(vpadalq_s8(vpaddlq_s8(lo), hi)));
+        out[b].s8[0] = -8 * sum;
+        out[b].xs[0] = out[b].d[0] * (float)sum;
         vst1q_s8(out[b].q[0][0], lo);
         vst1q_s8(out[b].q[4][0], hi);
     }

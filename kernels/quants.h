@@ -240,9 +240,10 @@ _Static_assert(sizeof(struct wire16) == 68, "wire form");
         float d[T];        /* scale of token t */                                                  \
         int32_t s8[T];     /* -8 * (sum of q): Q4_0's start; << 4 is -128 * sum, Q8_0 on VNNI */   \
         int8_t q[8][T][4]; /* [c][token][i] = q[4c + i] */                                         \
+        float xs[T];       /* d * (sum of q), which is exact: what minima are multiplied with */   \
     }
 PANEL(1);
 PANEL(8);
-_Static_assert(sizeof(struct panel1) == 40 && sizeof(struct panel8) == 320, "40 bytes a token");
+_Static_assert(sizeof(struct panel1) == 44 && sizeof(struct panel8) == 352, "44 bytes a token");
 
 #endif

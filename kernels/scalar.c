@@ -281,20 +281,22 @@ static void quantise(struct act *q, const float *x, size_t n) {
     }
 }
 
-/* out: panels of `width` tokens, one for each block; d, s8 and q are as in PANEL(width). */
+/* out: panels of `width` tokens, one for each block; d, s8, q and xs are as in PANEL(width). */
 static void pack_panels(void *out, size_t width, const struct act *q, size_t ldq, size_t n_block,
                         size_t n_tok) {
     size_t padded = (n_block + 3) / 4 * 4;
     for (size_t b = 0; b < padded; b++) {
-        char *p = (char *)out + b * 40 * width;
+        char *p = (char *)out + b * sizeof(struct panel1) * width;
         for (size_t t = 0; t < width; t++) {
             struct act a = {0};
             if (t < n_tok && b < n_block) a = q[t * ldq + b];
-            float d = bf16_to_f32(a.d);
-            int32_t s8 = 0;
-            for (size_t i = 0; i < Q_BLOCK; i++) s8 -= 8 * a.q[i];
+            int32_t sum = 0;
+            for (size_t i = 0; i < Q_BLOCK; i++) sum += a.q[i];
+            int32_t s8 = -8 * sum;
+            float d = bf16_to_f32(a.d), xs = d * (float)sum;
             memcpy(p + 4 * t, &d, sizeof d);
             memcpy(p + 4 * (width + t), &s8, sizeof s8);
+            memcpy(p + 4 * (10 * width + t), &xs, sizeof xs);
             for (size_t c = 0; c < 8; c++) {
                 memcpy(p + 8 * width + 4 * (c * width + t), &a.q[4 * c], 4);
             }
