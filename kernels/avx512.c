@@ -12,7 +12,7 @@ enum {
     TILE_TOK = 4,             // tokens of a tile
     PASS_BYTES = 192 * 1024,  // activations that go over the weights in one pass (L2)
     STREAMS = 4,  // more reads are under way than with one (of 1, 2, 3, 4, 6 and 8 the fastest)
-    FETCH_AHEAD = 2304,  // of 1.2 to 8 KiB
+    PANELS_AHEAD = 0,
 };
 
 typedef __m512 vf;
@@ -175,6 +175,12 @@ ALWAYS vi six_of(const struct six *s, size_t i) {
 ALWAYS size_t most_lines(enum weight_type type) {
     (void)type;
     return SIZE_MAX;
+}
+
+/* Of 1.2 to 8 KiB. */
+ALWAYS size_t fetch_ahead(enum weight_type type) {
+    (void)type;
+    return 2304;
 }
 
 #include "vnni_one.inc"
