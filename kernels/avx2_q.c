@@ -4,8 +4,8 @@
  * All types go one way. A run is what lies together in kernel order: 4 or 8 blocks of 32 columns of 8
  * rows. weights() takes four weights of each row out of it, as bytes; scales() the rest, as floats. One
  * token (decode) is multiplied as the bytes come; for more, a run is unpacked into L1 once and then
- * goes over all tokens, so that unpacking costs next to nothing. A minimum is kept as -1/8 of itself,
- * to go with the panel's -8 * (sum of q): powers of two change no bit.
+ * goes over all tokens, so that unpacking costs next to nothing. A minimum is kept with the sign with
+ * which it is added.
  */
 #include "avx2.h"
 #include "f16.h"
@@ -82,7 +82,7 @@ ALWAYS size_t run_head(enum weight_type type) {
 struct run {
     _Alignas(64) uint8_t q[RUN_BLOCKS][8][ROW_GROUP][4];  // [block][c]: as weights() gives them
     float d[RUN_BLOCKS][ROW_GROUP];                       // scale
-    float m[RUN_BLOCKS][ROW_GROUP];            // -1/8 of what is times the sum; Q2_K: -dmin
+    float m[RUN_BLOCKS][ROW_GROUP];  // what the panel's xs is multiplied with; Q2_K: -dmin
     int16_t sc[2 * RUN_BLOCKS][ROW_GROUP][2];  // in halves: their scales, each twice,
     int16_t pair[RUN_BLOCKS][ROW_GROUP][2];    // and what the sums of halves are multiplied with
 };
@@ -324,7 +324,8 @@ ALWAYS void scales(enum weight_type type, struct run *r, const char *head, const
 
 /* Multiplying. */
 
-/* The sums of the first and last 16 q, int16 each, of a run's blocks for each of up to 8 tokens. */
+/* Of types in halves: the sums of the first and last 16 q, int16 each, of a run's blocks for each of up to 8
+ * tokens. */
 struct sums {
     _Alignas(32) int32_t half[RUN_BLOCKS][8];
 };
@@ -353,9 +354,9 @@ ALWAYS __m256i half_sums(const char *q, size_t width) {
 }
 
 /* Sums of block b of a run, for a panel of 8 tokens. */
-ALWAYS void add_up(enum weight_type type, struct sums *s, size_t b, const char *panel) {
-    if (in_halves(type))
-        _mm256_store_si256((__m256i *)(void *)s->half[b], half_sums(panel + 64, 8));
+ALWAYS void add_up(struct sums *s, size_t b, const char *panel) {
+    __m256i sums = half_sums(panel + offsetof(struct panel8, q), 8);
+    _mm256_store_si256((__m256i *)(void *)s->half[b], sums);
 }
 
 /* A tile's block b: n_vec groups of 8 rows times n_tok tokens, exact sums, in halves times their scales.
@@ -449,7 +450,8 @@ ALWAYS void add_block(enum weight_type type, __m256 acc[TILE_VEC][TILE_TOK], con
         if (in_halves(type)) {
             add_halves(type, acc[v], &r[v], b, sum[v], d, s->half[b] + first, n_tok);
         } else {
-            add_whole(type, acc[v], &r[v], b, sum[v], d, s8, d + 320, n_tok);
+            add_whole(type, acc[v], &r[v], b, sum[v], d, s8, d + offsetof(struct panel8, xs),
+                      n_tok);
         }
     }
 }
@@ -468,7 +470,8 @@ ALWAYS void add_one(enum weight_type type, __m256 *acc, struct run *r, const str
             _mm256_store_si256((__m256i *)(void *)half, half_sums(panel + 8, 1));
             add_halves(type, acc, r, b + i, sum[i], panel, half, 1);
         } else {
-            add_whole(type, acc, r, b + i, sum[i], panel, panel + 4, panel + 40, 1);
+            add_whole(type, acc, r, b + i, sum[i], panel, panel + 4,
+                      panel + offsetof(struct panel1, xs), 1);
         }
     }
 }
@@ -561,8 +564,8 @@ ALWAYS void add_runs(enum weight_type type, struct strip *to, const struct produ
         }
         for (size_t t = 0; t < n; t += TILE_TOK) {
             const char *panel = p->x + (tok + t) / 8 * p->stride + at * sizeof(struct panel8);
-            for (size_t b = 0; t % 8 == 0 && b < n_block; b++) {
-                add_up(type, &s, b, panel + b * sizeof(struct panel8));
+            for (size_t b = 0; in_halves(type) && t % 8 == 0 && b < n_block; b++) {
+                add_up(&s, b, panel + b * sizeof(struct panel8));
             }
             if (n - t <= 2)
                 tile(type, to->y + t, r, n_block, &s, panel, t % 8, 2, n_vec);

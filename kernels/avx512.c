@@ -177,7 +177,7 @@ ALWAYS size_t most_lines(enum weight_type type) {
     return SIZE_MAX;
 }
 
-/* Of 1.2 to 8 KiB. */
+/* The fastest of 1.2 to 8 KiB (Zen 5). */
 ALWAYS size_t fetch_ahead(enum weight_type type) {
     (void)type;
     return 2304;

@@ -252,7 +252,7 @@ void kernels_neon_relay(struct kernels *k);
  * bits. Returns the number of mismatches; *digest (FNV-1a over all reference results) is one value on
  * every CPU. `say`, if not NULL, gets a line for each mismatch. scratch: SELFTEST_BYTES, 64-aligned. */
 enum { SELFTEST_BYTES = 1 << 20 };
-#define SELFTEST_DIGEST 0xbc657b65b2a87ecdULL  // what *digest is, for CONTRACT_VERSION
+#define SELFTEST_DIGEST 0xbc657b65b2a87ecdULL  // *digest, for CONTRACT_VERSION and these panels
 size_t kernels_selftest(const struct kernels *got, void *scratch, uint64_t *digest,
                         void (*say)(void *ctx, const char *line), void *ctx);
 

@@ -11,6 +11,7 @@
 #ifndef KERNELS_QUANTS_H
 #define KERNELS_QUANTS_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 enum {
@@ -234,6 +235,9 @@ struct wire16 {
 };
 _Static_assert(sizeof(struct wire16) == 68, "wire form");
 
+/* The largest d that quantising gives, of values of 2^60: as bits. */
+enum { ACT_D_MOST = 0x5a02, WIRE16_D_MOST = 0x56000100 };
+
 /* Activation panels: what the matrix kernels eat, for T = 1 (decode) or 8 tokens at once. */
 #define PANEL(T)                                                                                   \
     struct panel##T {                                                                              \
@@ -245,5 +249,7 @@ _Static_assert(sizeof(struct wire16) == 68, "wire form");
 PANEL(1);
 PANEL(8);
 _Static_assert(sizeof(struct panel1) == 44 && sizeof(struct panel8) == 352, "44 bytes a token");
+_Static_assert(sizeof(struct panel8) % 32 == 0 && offsetof(struct panel8, q) % 32 == 0,
+               "registers are loaded aligned");
 
 #endif

@@ -296,7 +296,7 @@ static void pack_panels(void *out, size_t width, const struct act *q, size_t ldq
             float d = bf16_to_f32(a.d), xs = d * (float)sum;
             memcpy(p + 4 * t, &d, sizeof d);
             memcpy(p + 4 * (width + t), &s8, sizeof s8);
-            memcpy(p + 4 * (10 * width + t), &xs, sizeof xs);
+            memcpy(p + offsetof(struct panel1, xs) * width + 4 * t, &xs, sizeof xs);
             for (size_t c = 0; c < 8; c++) {
                 memcpy(p + 8 * width + 4 * (c * width + t), &a.q[4 * c], 4);
             }

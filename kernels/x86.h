@@ -16,7 +16,8 @@
 /* Tells gcc that v is used here: without it the tile's partial sums are reordered and spilled (AVX2: 100
  * instead of 150 GMAC/s). Emits nothing. */
 #define KEEP(v) __asm__ volatile("" : "+v"(v))
-/* Tells gcc to load v to a register once, where it would load it again for each use. */
+/* Tells gcc to load v into a register once, where it would load it again for each use: not volatile, so that
+ * two of the same load become one. */
 #define ONCE(v) __asm__("" : "+v"(v))
 
 enum {

@@ -330,6 +330,7 @@ enum lie {
     LIE_NAN,
     LIE_INF,
     LIE_NEGATIVE,
+    LIE_LARGE,
     LIE_LEAVES,
     N_LIE
 };
@@ -348,6 +349,7 @@ static void speak(struct chan *c, enum lie lie, uint32_t number) {
     if (lie == LIE_NAN) block[0] = 0xc0, block[1] = 0x7f;
     if (lie == LIE_INF) block[0] = 0x80, block[1] = 0x7f;
     if (lie == LIE_NEGATIVE) block[0] = 0x80, block[1] = 0xbf;
+    if (lie == LIE_LARGE) block[0] = ACT_D_MOST % 256 + 1, block[1] = ACT_D_MOST / 256;
     if (lie == LIE_SHORT) len--;
     if (lie == LIE_LONG) len += sizeof(struct act);
     if (lie == LIE_EMPTY) len = 0;
@@ -460,6 +462,7 @@ int main(void) {
     check_lie(LIE_NAN, "a scale that is no number", ERR_FORMAT);
     check_lie(LIE_INF, "an infinite scale", ERR_FORMAT);
     check_lie(LIE_NEGATIVE, "a negative scale", ERR_FORMAT);
+    check_lie(LIE_LARGE, "a scale that no node makes", ERR_FORMAT);
     check_lie(LIE_LEAVES, "closes", ERR_IO);
     check_half();
     return tap_done();

@@ -204,13 +204,13 @@ static uint64_t has_min(const uint8_t p[static 8]) {
     return (x - 0x0101010101010101) & ~x & 0x8080808080808080;
 }
 
-/* As quants.h has them: a scale that is finite and not negative; -128 never. */
+/* As quants.h has them: a scale that is neither negative nor larger than any can be; -128 never. */
 static bool acts_are_fine(const uint8_t *p, size_t n) {
     uint64_t bad = 0;
     for (size_t b = 0; b < n; b++, p += sizeof(struct act)) {
         uint16_t d;
         memcpy(&d, p + offsetof(struct act, d), sizeof d);
-        bad |= d >= 0x7f80;
+        bad |= d > ACT_D_MOST;
         for (size_t i = 0; i < Q_BLOCK; i += 8) bad |= has_min(p + offsetof(struct act, q) + i);
     }
     return !bad;
@@ -221,7 +221,7 @@ static bool wire16_is_fine(const uint8_t *p, size_t n) {
     for (size_t b = 0; b < n; b++, p += sizeof(struct wire16)) {
         uint32_t d;
         memcpy(&d, p + offsetof(struct wire16, d), sizeof d);
-        bad |= d >= 0x7f800000;
+        bad |= d > WIRE16_D_MOST;
     }
     return !bad;
 }
