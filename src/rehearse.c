@@ -43,7 +43,10 @@ static void forecast_of(const struct rehearsed *h, const struct nn_memory *m, co
 void rehearsed_forecast(const struct rehearsed *h, const struct nn_memory *m, const struct rates *r,
                         struct forecast *out) {
     forecast_of(h, m, r, out);
-    if (m->disk_bytes && h->times > 0) out->decode_tps /= h->times;
+    if (!m->disk_bytes || !(h->times > 0)) return;
+    /* Waiting by turns costs a short model's token as much as a long one's; a slow disk what it slows. */
+    double token_s = 1 / out->decode_tps;
+    out->decode_tps = 1 / (h->extra_s > 0 ? token_s + h->extra_s : token_s * h->times);
 }
 
 /* --- a model like the whole, but shorter --- */
@@ -229,6 +232,8 @@ MUST rehearse(const struct engine_conf *c, const struct nn_memory *whole, const 
     if (!try_cut(&run, e)) return false;
     out->skew = skew_of(&run);
     forecast_of(out, &t.memory, &t.rates, &f);
-    out->times = (run.end - run.begin) / run.n_timed * f.decode_tps;
+    double token_s = (run.end - run.begin) / run.n_timed;
+    out->times = token_s * f.decode_tps;
+    if (!f.disk_bound) out->extra_s = token_s - 1 / f.decode_tps;
     return true;
 }

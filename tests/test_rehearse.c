@@ -58,6 +58,10 @@ static void test_learned(void) {
     tap_ok(is_near(f.decode_tps, plain.decode_tps), "not tried: the arithmetic alone");
     rehearsed_forecast(&even, &m, &FAST, &f);
     tap_ok(is_near(f.decode_tps * 2, plain.decode_tps), "twice as long: half as fast");
+    const struct rehearsed later = {.times = 2, .extra_s = 0.25, .skew = 1};
+    rehearsed_forecast(&later, &m, &FAST, &f);
+    tap_ok(is_near(1 / f.decode_tps, 1 / plain.decode_tps + 0.25),
+           "so much longer where the disk was not the limit: as much, however long a token takes");
     rehearsed_forecast(&uneven, &m, &FAST, &f);
     tap_ok(f.disk_s < plain.disk_s, "fewer missed: less time of the disk");
     m = routed(0);
