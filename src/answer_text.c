@@ -1,5 +1,7 @@
 #include "answer_text.h"
 
+#include "base/clock.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -97,10 +99,6 @@ void answer_text_end(struct answer_text *a) {
     reasoning_end(&a->reasoning, on_part, a);
 }
 
-static double rate(double n, double seconds) {
-    return seconds > 0 ? n / seconds : 0;
-}
-
 void answer_text_json_end(struct answer_text *a, size_t n_prompt, const struct gen_result *r) {
     static const char *const end[] = {
         [GEN_LENGTH] = "length", [GEN_EOS] = "eos", [GEN_STOPPED] = "stopped"};
@@ -110,8 +108,8 @@ void answer_text_json_end(struct answer_text *a, size_t n_prompt, const struct g
     json_put_text(j, "end", a->is_stopped ? "stop" : end[r->end]);
     json_put_u64(j, "prompt_tokens", n_prompt);
     json_put_u64(j, "tokens", r->n_token);
-    json_put_real(j, "prefill_tps", rate((double)(n_prompt - r->n_kept), r->prefill_s));
-    json_put_real(j, "decode_tps", rate(r->n_drawn, r->decode_s));
+    json_put_real(j, "prefill_tps", clock_rate((double)(n_prompt - r->n_kept), r->prefill_s));
+    json_put_real(j, "decode_tps", clock_rate(r->n_drawn, r->decode_s));
     json_put_real(j, "prefill_s", r->prefill_s);
     json_put_real(j, "decode_s", r->decode_s);
 }

@@ -1,5 +1,6 @@
 /* cmd_run.c - one prompt, one answer: the forecast before, the answer as it comes, the truth after. */
 #include "answer_text.h"
+#include "base/clock.h"
 #include "base/progress.h"
 #include "guest.h"
 #include "model/chat.h"
@@ -259,10 +260,6 @@ struct figures {
     uint64_t pinned, streamed;  // then of this node, streamed for each token
 };
 
-static double ratio(double a, double b) {
-    return b > 0 ? a / b : 0;
-}
-
 /* Who computes the answer: an engine of our own, or one together with other nodes. */
 struct worker {
     struct engine *alone;
@@ -275,11 +272,11 @@ static void take_figures(struct figures *f, const struct worker *w, const struct
     struct err ignored;
     if (w->alone) engine_stats(w->alone, &f->stats);
     if (w->guest) f->n_node = guest_nodes(w->guest, &f->pinned, &f->streamed);
-    f->prefill_tps = ratio((double)n_prompt, f->r.prefill_s);
-    f->decode_tps = ratio(f->r.n_drawn, f->r.decode_s);
-    f->per_step = w->guest ? 1 : ratio(f->r.n_drawn, f->r.n_step);
-    f->io_bps = ratio((double)f->r.streamed_bytes, f->r.decode_s);
-    f->per_token = ratio((double)f->r.streamed_bytes, f->r.n_drawn);
+    f->prefill_tps = clock_rate((double)n_prompt, f->r.prefill_s);
+    f->decode_tps = clock_rate(f->r.n_drawn, f->r.decode_s);
+    f->per_step = w->guest ? 1 : clock_rate(f->r.n_drawn, f->r.n_step);
+    f->io_bps = clock_rate((double)f->r.streamed_bytes, f->r.decode_s);
+    f->per_token = clock_rate((double)f->r.streamed_bytes, f->r.n_drawn);
     f->wait_s = (double)f->r.wait_ns * 1e-9 / (c->n_slice > 1 ? c->n_slice : c->n_decode);
     f->peak_rss = host_mem(&mem, &ignored) ? mem.peak_rss : 0;
 }
@@ -293,11 +290,11 @@ static void print_disk(const struct setup *s, const struct figures *f) {
             stderr,
             "disk      %s of %s measured, %s for each token, waited for it %.0f %% of the time\n",
             RATE_TEXT(f->io_bps), RATE_TEXT(s->disk_bps), BYTES_TEXT((uint64_t)f->per_token),
-            100 * ratio(f->wait_s, f->r.decode_s));
+            100 * clock_rate(f->wait_s, f->r.decode_s));
         if (s->memory.n_demand) {
             uint64_t wanted = f->r.expert_hits + f->r.expert_misses;
             fprintf(stderr, "experts   %.0f %% of those wanted were in memory (forecast %.0f %%)\n",
-                    100 * ratio((double)f->r.expert_hits, (double)wanted),
+                    100 * clock_rate((double)f->r.expert_hits, (double)wanted),
                     100 * rehearsed_hits(&s->rehearsed, &s->memory));
         }
     }
@@ -319,7 +316,7 @@ static void print_draft(const struct setup *s, const struct figures *f) {
     } else {
         fprintf(stderr,
                 "made no guesses, which did not promise to pay: one takes %.2g ms, a step %.2g ms",
-                1e3 * r->draft_s, 1e3 * ratio(r->decode_s, r->n_step));
+                1e3 * r->draft_s, 1e3 * clock_rate(r->decode_s, r->n_step));
     }
     if (r->grown_bytes) {
         fprintf(stderr, "; its %s of memory hold weights now", BYTES_TEXT(r->grown_bytes));

@@ -11,10 +11,9 @@
  * they are chosen evenly, more the oftener the same ones are. So no budget that holds all misses any, and the
  * least misses all. */
 struct rehearsed {
-    double times;  // as long a token took as the arithmetic says, given what it read; 0: as 1
-    double
-        extra_s;  // and so much longer where the disk was not the limit: that does not grow with the model
-    double skew;  // 0: not known, as 1
+    double times;    // as long a token took as the arithmetic says, given what it read; 0: as 1
+    double extra_s;  // so much longer where the disk was no limit: as much for the whole model
+    double skew;     // 0: not known, as 1
 };
 
 /* Not tried (zeroed) where that would take too long, as then the disk alone decides, nor in a context of a few

@@ -15,4 +15,9 @@ static inline double clock_s(void) {
     return (double)clock_ns() * 1e-9;
 }
 
+/* So much in so many seconds (or tokens, or steps); 0 in none. */
+static inline double clock_rate(double n, double in) {
+    return in > 0 ? n / in : 0;
+}
+
 #endif
