@@ -65,6 +65,14 @@ static void test_learned(void) {
     rehearsed_forecast(&uneven, &m, &FAST, &f);
     tap_ok(f.disk_s < plain.disk_s, "fewer missed: less time of the disk");
     m = routed(0);
+    struct rates slow = FAST;
+    slow.disk_bps = 1e3;
+    struct forecast none;
+    struct nn_memory some = routed(400);
+    engine_forecast(&m, &slow, &none);
+    engine_forecast(&some, &slow, &f);
+    tap_ok(is_near(1 / f.decode_tps, 1 / none.decode_tps + 0.08) && is_near(f.disk_s, 0.13),
+           "what streams is read meanwhile, experts missed are waited for");
     tap_ok(is_near(rehearsed_hits(&uneven, &m), 1) && rehearsed_bytes(&uneven, &m) == 50,
            "where all have a place none is missed");
     m = routed(1000);

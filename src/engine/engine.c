@@ -150,16 +150,19 @@ void engine_forecast(const struct nn_memory *m, const struct rates *r, struct fo
     double part = m->sweep_bytes ? (double)m->token_bytes / (double)m->sweep_bytes : 1;
     double stream = (double)m->disk_bytes, all = (double)m->weight_bytes * part;
     double kept = all > stream ? all - stream : 0;
-    double compute = kept / r->compute_bps + r->rest_s, disk = 0;
+    double compute = kept / r->compute_bps + r->rest_s, ahead_s = 0, missed_s = 0;
     if (stream > 0) {
+        double swept = (double)m->tiles.streamed_bytes_per_sweep;
+        if (swept > stream) swept = stream;
         compute += stream / r->stream_bps;
-        disk = stream / r->disk_bps;
+        ahead_s = swept / r->disk_bps;
+        missed_s = (stream - swept) / r->disk_bps;
     }
     *out = (struct forecast){
-        .decode_tps = 1 / slower_of(compute, disk),
+        .decode_tps = 1 / (slower_of(compute, ahead_s) + missed_s),
         .compute_s = compute,
-        .disk_s = disk,
-        .disk_bound = disk > compute,
+        .disk_s = ahead_s + missed_s,
+        .disk_bound = ahead_s + missed_s > compute,
     };
 }
 
