@@ -13,6 +13,9 @@ enum {
     ROUTED = 96,   // where a router chooses: few experts tell little of how many are missed
     HALVINGS = 14  // of the range in which the budget is looked for
 };
+/* So much a text tells of another: five, by a layer of eight experts with room for 0.91 of them, missed 0.041 to
+ * 0.087, and the first 60 tokens of a sixth 0.044; chosen evenly it had been 0.094. */
+static const double BEFORE = 8;
 static const uint64_t LAYERS_LEAST = 64 * MIB;  // so much of the layers
 /* Of all of it: where tokens take longer, fewer are timed, or none. */
 static const double SECONDS = 0.4, SECONDS_MOST = 1.5;
@@ -211,14 +214,23 @@ static MUST try_cut(struct run *run, struct err *e) {
     return ok;
 }
 
-/* Where none was missed there might have been half a one. */
-static double skew_of(const struct run *run) {
-    double share = nn_hit_share(&run->cut->memory);
+double rehearsed_skew(double share, double missed, double chosen, double before) {
+    double likely = (missed + before) / (chosen + before / (1 - share));
+    return share > 0 && share < 1 && likely < 1 ? log(likely) / log(1 - share) : 1;
+}
+
+/* By experts: their tiles are wanted and missed one by one. */
+static void learn_skew(const struct run *run, struct rehearsed *seen, struct rehearsed *out) {
+    const struct cut *t = run->cut;
+    double share = nn_hit_share(&t->memory);
     double missed = (double)(run->after.misses - run->before.misses);
     double wanted = (double)(run->after.hits - run->before.hits) + missed;
-    if (missed < 0.5) missed = 0.5;
-    if (!(share > 0 && share < 1) || missed >= wanted) return 1;
-    return log(missed / wanted) / log(1 - share);
+    double chosen = (double)run->n_timed * t->model.n_layer * t->model.n_used;
+    seen->skew = out->skew = 1;
+    if (!(wanted > 0)) return;
+    missed *= chosen / wanted;
+    seen->skew = rehearsed_skew(share, missed, chosen, 0);
+    out->skew = rehearsed_skew(share, missed, chosen, BEFORE);
 }
 
 MUST rehearse(const struct engine_conf *c, const struct nn_memory *whole, const struct rates *r,
@@ -230,8 +242,9 @@ MUST rehearse(const struct engine_conf *c, const struct nn_memory *whole, const 
     if (!choose_cut(&t, c, whole, r, e)) return false;
     if (!t.n_timed) return true;
     if (!try_cut(&run, e)) return false;
-    out->skew = skew_of(&run);
-    forecast_of(out, &t.memory, &t.rates, &f);
+    struct rehearsed seen = {0};
+    learn_skew(&run, &seen, out);
+    forecast_of(&seen, &t.memory, &t.rates, &f);
     double token_s = (run.end - run.begin) / run.n_timed;
     out->times = token_s * f.decode_tps;
     if (!f.disk_bound) out->extra_s = token_s - 1 / f.decode_tps;

@@ -16,6 +16,10 @@ struct rehearsed {
     double skew;     // 0: not known, as 1
 };
 
+/* The skew of a run in which, of the experts `chosen`, `missed` were not there, where `share` of them have a place.
+ * before: so many more are taken as missed, of a text that chooses evenly; the fewer the run chose, the nearer to 1. */
+double rehearsed_skew(double share, double missed, double chosen, double before);
+
 /* Not tried (zeroed) where that would take too long, as then the disk alone decides, nor in a context of a few
  * tokens.
  * whole: what `c` comes to, or would with a smaller budget. It takes no more memory than c->budget, and half

@@ -87,6 +87,26 @@ static void test_learned(void) {
            "all in memory: what the disk cost is no matter");
 }
 
+static void test_skew(void) {
+    tap_ok(is_near(rehearsed_skew(0.9, 20, 200, 0), 1) &&
+               is_near(rehearsed_skew(0.9, 20, 200, 8), 1),
+           "as many missed as have no place: chosen evenly, however much is told before");
+    tap_ok(is_near(rehearsed_skew(0.9, 2, 200, 0), 2), "a tenth of them: skewed by two");
+    double few = rehearsed_skew(0.9, 2, 200, 8), many = rehearsed_skew(0.9, 2000, 200000, 8);
+    tap_ok(few > 1 && few < 1.6 && many > 1.99 && many < 2,
+           "few choices tell little, %.2f, many all, %.3f", few, many);
+    double none = rehearsed_skew(0.9, 0, 100, 8);
+    tap_ok(none > 1 && none < 2, "none missed of a hundred: %.2f", none);
+    tap_ok(rehearsed_skew(0.9, 0, 100, 0) > 1e9, "taken by itself: none ever");
+    tap_ok(is_near(rehearsed_skew(0.5, 10, 10, 0), 1) && is_near(rehearsed_skew(1, 0, 10, 8), 1) &&
+               is_near(rehearsed_skew(0, 10, 10, 8), 1),
+           "all missed, or a place for all or none: as even");
+    const struct rehearsed warm = {.skew = rehearsed_skew(0.6, 30, 100, 0)};
+    const struct nn_memory m = routed(400);
+    tap_ok(is_near(rehearsed_hits(&warm, &m), 0.7), "what was missed is missed again: %.2f hit",
+           rehearsed_hits(&warm, &m));
+}
+
 static void test_runs(const struct model *m, const struct kernels *k) {
     struct engine_conf c = conf_of(m, k);
     struct nn_memory whole;
@@ -133,6 +153,7 @@ int main(void) {
     const char *path = getenv("DAIR_DEMO");
     if (!path) path = "overlay/usr/share/dair/demo.gguf";
     test_learned();
+    test_skew();
     kernels_init(&k, cpu_features());
     if (tap_ok(model_open(&m, path, 0, 0, &e), "the demo model %s", e.text)) {
         test_runs(&m, &k);
