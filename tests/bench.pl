@@ -374,8 +374,9 @@ sub guess {
 # a byte over; forecasts within 15 %; no budget more than 3 % slower than a smaller one. Memory and disk change their
 # speed in seconds, so each round goes through all budgets, each run makes its own forecast just before, and medians
 # count: of those ratios, and of a budget's speeds beside another's of the same round. A round goes there and back, and once
-# more through those where all is in RAM, which differ least. An answer where a router chooses is as long as those, and each
-# round begins another text: of the experts of 20 tokens, 0.82 to 0.90 are in memory as the text has it (Mixtral, 0.8 of it).
+# more through those where all is in RAM, which differ least and so answer longest. Where a router chooses an answer is
+# longer, too, and each round begins another text: of the experts of 20 tokens, 0.82 to 0.90 are in memory as the text has
+# it (Mixtral, 0.8 of it).
 my @begin = ('Once upon a time', 'The weather today is', 'Dear friend', 'In the year 1900', 'How to bake bread');
 
 sub memory_rounds {
@@ -385,7 +386,8 @@ sub memory_rounds {
     for my $round (0 .. $rounds - 1) {
         for my $part (@part, reverse(@part), @ram) {
             my $mib = int($part * (-s $file) / 1048576);
-            push @{$run{$part}}, dair_json(answer($file, $is_routed || $part >= 1 ? 96 : 20, '--spec', 'off', '--memory', "${mib}M",
+            my $n = $part >= 1 ? 256 : $is_routed ? 96 : 20;
+            push @{$run{$part}}, dair_json(answer($file, $n, '--spec', 'off', '--memory', "${mib}M",
                 '-p', $begin[$round % @begin]));
         }
     }
