@@ -171,50 +171,42 @@ MUST schema_string(struct schema *r, const struct json_value *v, uint32_t *out, 
     return true;
 }
 
-/* A bound, rounded to whole numbers inwards. */
-static MUST read_bound(const struct json_value *v, const char *key, int side, int64_t *bound,
-                       bool *is_there, struct err *e) {
+struct bound {
+    int64_t at;  // rounded to whole numbers inwards
+    bool is_there, is_whole;
+};
+
+static MUST read_bound(const struct json_value *v, const char *key, int side, struct bound *out,
+                       struct err *e) {
     const struct json_value *b = json_find(v, key);
     double x = 0;
     struct err ignored;
-    *is_there = b != NULL;
-    if (!b || json_as_int(b, key, INT64_MIN, INT64_MAX, bound, &ignored)) return true;
+    *out = (struct bound){.is_there = b != NULL, .is_whole = true};
+    if (!b || json_as_int(b, key, INT64_MIN, INT64_MAX, &out->at, &ignored)) return true;
     if (!json_as_real(b, key, -1e300, 1e300, &x, e)) return err_in(e, "schema");
-    x = side < 0 ? ceil(x) : floor(x);
-    *bound = x > (double)NUMBER_MOST    ? INT64_MAX
-             : x < -(double)NUMBER_MOST ? INT64_MIN
-                                        : (int64_t)x;
+    double to = side < 0 ? ceil(x) : floor(x);
+    out->is_whole = to == x;
+    out->at = to > (double)NUMBER_MOST    ? INT64_MAX
+              : to < -(double)NUMBER_MOST ? INT64_MIN
+                                          : (int64_t)to;
     return true;
 }
 
-static bool is_whole(const struct json_value *v, const char *key) {
-    int64_t n;
-    struct err ignored;
-    const struct json_value *b = json_find(v, key);
-    return b && json_as_int(b, key, INT64_MIN, INT64_MAX, &n, &ignored);
-}
-
+/* An exclusive one that is no whole number is out by rounding already. */
 static MUST read_bounds(const struct json_value *v, struct bounds *b, bool *has_any,
                         struct err *e) {
-    int64_t out = 0;
-    bool has[4];
+    struct bound least, most, above, below;
     *b = (struct bounds){.from = -NUMBER_MOST, .to = NUMBER_MOST};
-    if (!read_bound(v, "minimum", -1, &b->from, &has[0], e) ||
-        !read_bound(v, "maximum", 1, &b->to, &has[1], e) ||
-        !read_bound(v, "exclusiveMinimum", -1, &out, &has[2], e)) {
+    if (!read_bound(v, "minimum", -1, &least, e) || !read_bound(v, "maximum", 1, &most, e) ||
+        !read_bound(v, "exclusiveMinimum", -1, &above, e) ||
+        !read_bound(v, "exclusiveMaximum", 1, &below, e)) {
         return false;
     }
-    /* One that is no whole number is out by rounding already. */
-    if (has[2] && out >= b->from) {
-        b->from = out;
-        b->not_from = is_whole(v, "exclusiveMinimum");
-    }
-    if (!read_bound(v, "exclusiveMaximum", 1, &out, &has[3], e)) return false;
-    if (has[3] && out <= b->to) {
-        b->to = out;
-        b->not_to = is_whole(v, "exclusiveMaximum");
-    }
-    *has_any = has[0] || has[1] || has[2] || has[3];
+    if (least.is_there) b->from = least.at;
+    if (most.is_there) b->to = most.at;
+    if (above.is_there && above.at >= b->from) b->from = above.at, b->not_from = above.is_whole;
+    if (below.is_there && below.at <= b->to) b->to = below.at, b->not_to = below.is_whole;
+    *has_any = least.is_there || most.is_there || above.is_there || below.is_there;
     return true;
 }
 

@@ -80,6 +80,7 @@ uint32_t schema_number(struct gtree *t, const struct bounds *b) {
     int64_t from = clip(b->from), to = clip(b->to);
     struct bounds whole = {.from = from + b->not_from, .to = to - b->not_to};
     uint32_t alt = gtree_list(t, GNODE_ALT);
+    if (b->from > NUMBER_MOST || b->to < -NUMBER_MOST) return alt;
     gtree_add(t, alt, schema_integer(t, &whole));
     if (to > 0 && from < to) {
         branch(t, alt, natural(t, from < 0 ? 0 : from, to - 1), fraction(t));
