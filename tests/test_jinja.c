@@ -74,6 +74,8 @@ static void marks(const char *template, const char *want) {
 
 static void test_language(void) {
     gives("a{{ n + 1 }}b{# c #}", "a6b");
+    gives("{{ 'a' | center(-9223372036854775807 - 1) }}{{ 'b'.zfill(-9223372036854775807 - 1) }}",
+          "ab");
     gives(
         "{{ 7 // 2 }} {{ -7 // 2 }} {{ -7 % 3 }} {{ 7 / 2 }} {{ 2 ** 10 }} {{ 1e16 }} {{ 0.1 + 0.2 }}",
         "3 -4 2 3.5 1024 1e+16 0.30000000000000004");

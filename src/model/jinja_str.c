@@ -455,8 +455,7 @@ static MUST str_pad(struct vm *vm, struct call *c, struct value *out) {
     if (fill.kind == V_STR && !value_length(vm, &fill, &n)) return false;
     if (n != 1) return vm_fail(vm, "%s fills with one character", c->name);
     if (!value_length(vm, &c->self, &n)) return false;
-    int64_t more = width - n;
-    if (more < 0) more = 0;
+    int64_t more = width > n ? width - n : 0;
     int64_t left = c->name[0] == 'l' ? 0 : more;
     if (c->name[0] == 'c') left = more / 2 + (more & width & 1);
     size_t sign = c->name[0] == 'z' && c->self.len && strchr("+-", c->self.s[0]) ? 1 : 0;
