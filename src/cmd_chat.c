@@ -444,17 +444,21 @@ static bool goes_on(const struct err *e) {
     return e->code == ERR_UNSUPPORTED || e->code == ERR_FORMAT || e->code == ERR_LIMIT;
 }
 
-/* A turn that comes to nothing. */
-static void refuse(struct talk *t, const struct err *e) {
+/* A turn that comes to nothing, for programs. */
+static void put_error(struct talk *t, const struct err *e) {
     struct json *j = &t->out.json;
-    fprintf(stderr, "dair chat: %s\n", e->full);
-    t->has_failed = true;
     if (!t->conf->is_json) return;
     json_object(j);
     json_put_text(j, "error", e->full);
     json_end(j);
     json_line(j);
     fflush(stdout);
+}
+
+static void refuse(struct talk *t, const struct err *e) {
+    fprintf(stderr, "dair chat: %s\n", e->full);
+    t->has_failed = true;
+    put_error(t, e);
 }
 
 /* One turn. False: the conversation is over. */
@@ -466,9 +470,12 @@ static MUST say(struct talk *t, const char *text, size_t len, struct err *e) {
     if (ok && is_said) return true;
     drop_messages(t, before);
     if (ok) return true;
-    if (!goes_on(e) || !t->engine || engine_is_spent(t->engine)) return false;
+    if (!goes_on(e) || !t->engine) {
+        put_error(t, e);
+        return false;
+    }
     refuse(t, e);
-    return true;
+    return !engine_is_spent(t->engine) || load_engine(t, e);
 }
 
 struct line {

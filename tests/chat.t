@@ -94,6 +94,14 @@ is(() = $c->{err} =~ /tokens read/g, 1, 'and the conversation goes on');
 $c = talk("What are you?\n", '-f', "$dir/absent");
 is($c->{status}, 1, 'a file that is not there');
 
+# An answer that the grammar leaves no way on for: that turn fails, not the conversation.
+my @dead = ('--grammar', 'root ::= "Z" "a"', '--temp', 0, '--logit-bias', ord('a') . ':-inf');
+$c = talk("What are you?\n" x 2, @dead, '--json');
+my @dead_end = objects($c->{out});
+is(join(' ', map { $_->{text} // ($_->{error} ? 'error' : 'end') } @dead_end), 'Z error Z error', 'a grammar with no way on: the turn has an error') or diag $c->{out}, $c->{err};
+is(() = $c->{err} =~ /no token of the vocabulary/g, 2, 'which is said');
+is($c->{status}, 1, 'and the exit status');
+
 # For programs: each turn ends with an object that says how.
 $c = talk("What are you?\n" x 2 . 'x' x 20000 . "\nWhat are you?\n", '--json', '--ctx', 128);
 my @seen = objects($c->{out});
