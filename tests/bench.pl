@@ -273,9 +273,9 @@ sub report_memory {
     my ($peak, $fails) = peak($g);
     my $room = $budget - $r->{kv_bytes} - $r->{scratch_bytes} - $r->{ring_bytes} - (64 << 20);
     row('  peak of the memory group', sprintf('%.1f MiB', $peak / 1048576),
-        sprintf('limit %.0f MiB, failcnt %d', $budget / 1048576, $fails));
+        sprintf('limit %.0f MiB, failcnt %d', $budget / 1048576, $fails) . ($fails || $peak > $budget ? wrong('; OVER IT') : ''));
     row('  pinned', sprintf('%.1f MiB', $r->{pinned_bytes} / 1048576),
-        sprintf('>= %.1f MiB (budget - KV - scratch - ring - 64)', $room / 1048576));
+        'budget - KV - scratch - ring - 64 MiB' . goal($r->{pinned_bytes} / 1048576, '>=', $room / 1048576));
 }
 
 # Each round stands between two looks at what the disk gives.

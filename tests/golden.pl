@@ -111,5 +111,7 @@ script('F-api', 'F-api', "$here/golden_http.pl", $dir);
 script('H-samplers', 'H-samplers', "$here/golden_samplers.pl", $dir);
 my @unseen = unseen();
 print '# listed in supported.txt, with nothing of it in this folder: ', join(', ', @unseen), "\n" if @unseen;
+my $all = $total[0] + $total[1] + $total[2];
+printf "# unsupported: %.1f %% of all cases\n", 100 * $total[2] / $all if $all;
 print "$total[0] passed, $total[1] failed, $total[2] unsupported\n";
 exit($total[1] ? 1 : 0);
