@@ -25,18 +25,18 @@ struct bench_conf {
 #define AT(field) offsetof(struct bench_conf, field)
 static const struct opt bench_opt[] = {
     {"--threads", OPT_TEXT, AT(threads), "A,B,..",
-     "numbers of threads to measure with, the model by the last (1,all)", 0, 0, NULL},
-    {"-n", OPT_U32, AT(n_predict), "N", "tokens to let the model write (32)", 2, 100000, NULL},
+     "numbers of threads to measure with, the model by the last (1,all)", 0, 0},
+    {"-n", OPT_U32, AT(n_predict), "N", "tokens to let the model write (32)", 2, 100000},
     {"--roofline", OPT_FLAG, AT(is_roofline), NULL,
-     "matrix kernels at 1 to 128 tokens at once, up to where computing limits", 0, 0, NULL},
+     "matrix kernels at 1 to 128 tokens at once, up to where computing limits", 0, 0},
     TOKENIZER_OPTION(struct bench_conf),
     MACHINE_OPTION(struct bench_conf, "--memory", OPT_AMOUNT, memory, "SIZE",
-                   "memory to use in all: 512M, 4G, or 50% of the RAM", 0, 0, NULL),
+                   "memory to use in all: 512M, 4G, or 50% of the RAM", 0, 0),
     MACHINE_OPTION(struct bench_conf, "--ctx", OPT_U32, ctx, "N", "tokens of context (512)",
-                   CTX_LEAST, MODEL_MAX_CTX, NULL),
+                   CTX_LEAST, MODEL_MAX_CTX),
     MACHINE_OPTION(struct bench_conf, "--slices", OPT_TEXT, slices, "N|A:B:..",
-                   "share the work as N machines would, or in uneven shares (1)", 0, 0, NULL),
-    {"--json", OPT_FLAG, AT(is_json), NULL, "a JSON object for each figure", 0, 0, NULL},
+                   "share the work as N machines would, or in uneven shares (1)", 0, 0),
+    {"--json", OPT_FLAG, AT(is_json), NULL, "a JSON object for each figure", 0, 0},
 };
 
 struct bench {

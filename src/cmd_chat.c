@@ -23,22 +23,20 @@ struct chat_conf {
 
 #define AT(field) offsetof(struct chat_conf, field)
 static const struct opt chat_opt[] = {
-    {"-p", OPT_TEXT, AT(prompt), "TEXT", "say this first", 0, 0, NULL},
-    {"-f", OPT_TEXT, AT(file), "FILE", "say this file's text first, - for standard input", 0, 0,
-     NULL},
-    {"--system", OPT_TEXT, AT(system), "TEXT", "what the model is told about its part", 0, 0, NULL},
+    {"-p", OPT_TEXT, AT(prompt), "TEXT", "say this first", 0, 0},
+    {"-f", OPT_TEXT, AT(file), "FILE", "say this file's text first, - for standard input", 0, 0},
+    {"--system", OPT_TEXT, AT(system), "TEXT", "what the model is told about its part", 0, 0},
     {"--think", OPT_CHOICE, AT(think), "auto|on|off",
-     "whether a thinking model thinks first (auto: as its template does)", 0, 0, NULL},
+     "whether a thinking model thinks first (auto: as its template does)", 0, 0},
     {"-n", OPT_U32, AT(n_predict), "N",
-     "most tokens of an answer, 0: until the context is full (0)", 0, MODEL_MAX_CTX, NULL},
+     "most tokens of an answer, 0: until the context is full (0)", 0, MODEL_MAX_CTX},
     TOKENIZER_OPTION(struct chat_conf),
     SAMPLING_OPTIONS(struct chat_conf),
     MACHINE_OPTIONS(struct chat_conf),
     GUESS_OPTIONS(struct chat_conf),
     {"--json", OPT_FLAG, AT(is_json), NULL,
-     "a JSON object for each token, one at the end of a turn", 0, 0, NULL},
-    {"--quiet", OPT_FLAG, AT(is_quiet), NULL, "no forecast, no prompt sign, no thoughts", 0, 0,
-     NULL},
+     "a JSON object for each token, one at the end of a turn", 0, 0},
+    {"--quiet", OPT_FLAG, AT(is_quiet), NULL, "no forecast, no prompt sign, no thoughts", 0, 0},
 };
 
 enum {

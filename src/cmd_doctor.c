@@ -46,9 +46,9 @@ struct doctor_conf {
 static const struct opt doctor_opt[] = {
     TOKENIZER_OPTION(struct doctor_conf),
     {"--config", OPT_TEXT, offsetof(struct doctor_conf, config), "FILE",
-     "the settings of `dair node` from a file, over those of /etc/dair.conf", 0, 0, NULL},
+     "the settings of `dair node` from a file, over those of /etc/dair.conf", 0, 0},
     {"--json", OPT_FLAG, offsetof(struct doctor_conf, is_json), NULL, "a JSON object for each line",
-     0, 0, NULL},
+     0, 0},
 };
 
 /* What was looked at, and how it is; remedy NULL: nothing is wrong. */

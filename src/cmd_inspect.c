@@ -15,16 +15,14 @@ struct inspect_conf {
 #define AT(field) offsetof(struct inspect_conf, field)
 static const struct opt inspect_opt[] = {
     {"--tensors", OPT_FLAG, AT(is_tensors), NULL,
-     "list every tensor: type, shape, place in the file", 0, 0, NULL},
-    {"--meta", OPT_FLAG, AT(is_meta), NULL, "list the file's own description, key by key", 0, 0,
-     NULL},
+     "list every tensor: type, shape, place in the file", 0, 0},
+    {"--meta", OPT_FLAG, AT(is_meta), NULL, "list the file's own description, key by key", 0, 0},
     TOKENIZER_OPTION(struct inspect_conf),
     MACHINE_OPTION(struct inspect_conf, "--memory", OPT_AMOUNT, memory, "SIZE",
-                   "would it run with this much: 512M, 4G, or 50% of the RAM", 0, 0, NULL),
+                   "would it run with this much: 512M, 4G, or 50% of the RAM", 0, 0),
     MACHINE_OPTION(struct inspect_conf, "--ctx", OPT_U32, ctx, "N",
-                   "and this many tokens of context (the model's, at most 4096)", 1, MODEL_MAX_CTX,
-                   NULL),
-    {"--json", OPT_FLAG, AT(is_json), NULL, "all of it as one JSON object", 0, 0, NULL},
+                   "and this many tokens of context (the model's, at most 4096)", 1, MODEL_MAX_CTX),
+    {"--json", OPT_FLAG, AT(is_json), NULL, "all of it as one JSON object", 0, 0},
 };
 
 /* The answer to "does it run here". */

@@ -11,7 +11,7 @@ struct keygen_conf {
 
 static const struct opt keygen_opt[] = {
     {"--json", OPT_FLAG, offsetof(struct keygen_conf, is_json), NULL, "the result as a JSON object",
-     0, 0, NULL},
+     0, 0},
 };
 
 static int keygen_main(const struct verb *v, int argc, char **argv) {

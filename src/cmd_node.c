@@ -39,15 +39,12 @@ struct node_cli {
 
 static const struct opt node_opt[] = {
     {"--config", OPT_TEXT, offsetof(struct node_cli, config), "FILE",
-     "settings from a file, over those of /etc/dair.conf", 0, 0, NULL},
+     "settings from a file, over those of /etc/dair.conf", 0, 0},
 #define KEY(name, kind, takes, init, from, to, help)                                               \
-    {"--" #name, OPT_TEXT, offsetof(struct node_cli, given[CONFIG_KEY_##name]), takes, help, 0,    \
-     0,          NULL},
+    {"--" #name, OPT_TEXT, offsetof(struct node_cli, given[CONFIG_KEY_##name]), takes, help, 0, 0},
 #define LATER(name, ...)                                                                           \
-    {                                                                                              \
-        "--" #name, OPT_TEXT, offsetof(struct node_cli, later[CONFIG_LATER_##name]),               \
-        "VALUE",    NULL,     0,                                                                   \
-        0,          NULL},
+    {"--" #name, OPT_TEXT, offsetof(struct node_cli, later[CONFIG_LATER_##name]), "VALUE", NULL,   \
+     0,          0},
 #include "base/config.def"
 #undef KEY
 #undef LATER

@@ -25,20 +25,20 @@ struct ppl_conf {
 
 #define AT(field) offsetof(struct ppl_conf, field)
 static const struct opt ppl_opt[] = {
-    {"-f", OPT_TEXT, AT(file), "FILE", "the text, - for standard input", 0, 0, NULL},
+    {"-f", OPT_TEXT, AT(file), "FILE", "the text, - for standard input", 0, 0},
     TOKENIZER_OPTION(struct ppl_conf),
     MACHINE_OPTION(struct ppl_conf, "--ctx", OPT_U32, ctx, "N",
                    "tokens of a window (the model's context, at most 512)", WINDOW_LEAST,
-                   MODEL_MAX_CTX, NULL),
+                   MODEL_MAX_CTX),
     MACHINE_OPTION(struct ppl_conf, "--memory", OPT_AMOUNT, memory, "SIZE",
-                   "memory to use in all: 512M, 4G, or 50% of the RAM", 0, 0, NULL),
+                   "memory to use in all: 512M, 4G, or 50% of the RAM", 0, 0),
     MACHINE_OPTION(struct ppl_conf, "--kv", OPT_CHOICE, kv, "f32|f16|q8_0",
-                   "how the context is kept in memory (f16)", 0, 0, NULL),
+                   "how the context is kept in memory (f16)", 0, 0),
     MACHINE_OPTION(struct ppl_conf, "--wire", OPT_CHOICE, wire, "q16|q8|f32",
-                   "rounding of what machines would send each other (q16)", 0, 0, NULL),
+                   "rounding of what machines would send each other (q16)", 0, 0),
     THREAD_OPTIONS(struct ppl_conf),
-    {"--json", OPT_FLAG, AT(is_json), NULL, "the result as a JSON object", 0, 0, NULL},
-    {"--quiet", OPT_FLAG, AT(is_quiet), NULL, "no progress, only the result", 0, 0, NULL},
+    {"--json", OPT_FLAG, AT(is_json), NULL, "the result as a JSON object", 0, 0},
+    {"--quiet", OPT_FLAG, AT(is_quiet), NULL, "no progress, only the result", 0, 0},
 };
 
 /* The text as tokens, and what is known of it so far. */

@@ -12,7 +12,7 @@ static const struct opt plan_opt[] = {
     TOKENIZER_OPTION(struct plan_conf),
     MACHINE_OPTIONS(struct plan_conf),
     {"--json", OPT_FLAG, offsetof(struct plan_conf, is_json), NULL, "all of it as one JSON object",
-     0, 0, NULL},
+     0, 0},
 };
 
 /* One slice's part: rows of each kind, and what its share of the budget goes to. */

@@ -19,18 +19,17 @@ static const struct opt render_opt[] = {
     {"--messages", OPT_TEXT, AT(messages), "FILE.json",
      "the conversation: a list of messages, or an object with `messages`, `tools` and more "
      "variables; - for standard input",
-     0, 0, NULL},
+     0, 0},
     TOKENIZER_OPTION(struct render_conf),
-    {"--template", OPT_TEXT, AT(template), "FILE.jinja", "instead of the model's own", 0, 0, NULL},
-    {"--tools", OPT_TEXT, AT(tools), "FILE.json", "the tools that the model may call", 0, 0, NULL},
+    {"--template", OPT_TEXT, AT(template), "FILE.jinja", "instead of the model's own", 0, 0},
+    {"--tools", OPT_TEXT, AT(tools), "FILE.json", "the tools that the model may call", 0, 0},
     {"--no-generation-prompt", OPT_FLAG, AT(is_bare), NULL, "without the beginning of an answer", 0,
-     0, NULL},
+     0},
     {"--as-given", OPT_FLAG, AT(is_exact), NULL,
-     "the messages reach the template as they are, also in forms that it does not take", 0, 0,
-     NULL},
+     "the messages reach the template as they are, also in forms that it does not take", 0, 0},
     {"--think", OPT_CHOICE, AT(think), "auto|on|off",
-     "whether a thinking model thinks first (auto: as its template does)", 0, 0, NULL},
-    {"--json", OPT_FLAG, AT(is_json), NULL, "one JSON object: text, ids, count", 0, 0, NULL},
+     "whether a thinking model thinks first (auto: as its template does)", 0, 0},
+    {"--json", OPT_FLAG, AT(is_json), NULL, "one JSON object: text, ids, count", 0, 0},
 };
 
 /* What is read, to be freed. */

@@ -12,7 +12,7 @@ struct selftest_conf {
 
 static const struct opt selftest_opt[] = {
     {"--json", OPT_FLAG, offsetof(struct selftest_conf, is_json), NULL,
-     "the result as a JSON object", 0, 0, NULL},
+     "the result as a JSON object", 0, 0},
 };
 
 static void say(void *ctx, const char *line) {

@@ -22,9 +22,9 @@ struct status_conf {
 
 static const struct opt status_opt[] = {
     {"--host", OPT_TEXT, offsetof(struct status_conf, host), "HOST[:PORT]",
-     "the node to ask (this machine's)", 0, 0, NULL},
+     "the node to ask (this machine's)", 0, 0},
     {"--json", OPT_FLAG, offsetof(struct status_conf, is_json), NULL,
-     "the node's /status.json as it came", 0, 0, NULL},
+     "the node's /status.json as it came", 0, 0},
 };
 
 /* "host", "host:port", "[::1]:port"; the port of this machine's settings where there is none. */

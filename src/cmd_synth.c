@@ -16,13 +16,12 @@ struct synth_conf {
 #define AT(field) offsetof(struct synth_conf, field)
 static const struct opt synth_opt[] = {
     {"--shape", OPT_TEXT, AT(synth.shape), "NAME[,layers=N]",
-     "llama-3.2-1b, llama-3.1-8b, qwen3-0.6b, gpt-oss-20b and more", 0, 0, NULL},
-    {"--type", OPT_TEXT, AT(synth.type), "TYPE", "q4_0, q8_0, q4_k, q6_k, mxfp4 or f16", 0, 0,
-     NULL},
-    {"-o", OPT_TEXT, AT(synth.out), "FILE.gguf", "the file to write", 0, 0, NULL},
-    {"--seed", OPT_U64, AT(synth.seed), "N", "another seed, other weights (0)", 0, 0, NULL},
-    {"--json", OPT_FLAG, AT(is_json), NULL, "the result as a JSON object", 0, 0, NULL},
-    {"--quiet", OPT_FLAG, AT(is_quiet), NULL, "no progress", 0, 0, NULL},
+     "llama-3.2-1b, llama-3.1-8b, qwen3-0.6b, gpt-oss-20b and more", 0, 0},
+    {"--type", OPT_TEXT, AT(synth.type), "TYPE", "q4_0, q8_0, q4_k, q6_k, mxfp4 or f16", 0, 0},
+    {"-o", OPT_TEXT, AT(synth.out), "FILE.gguf", "the file to write", 0, 0},
+    {"--seed", OPT_U64, AT(synth.seed), "N", "another seed, other weights (0)", 0, 0},
+    {"--json", OPT_FLAG, AT(is_json), NULL, "the result as a JSON object", 0, 0},
+    {"--quiet", OPT_FLAG, AT(is_quiet), NULL, "no progress", 0, 0},
 };
 
 static atomic_bool stop_asked;  // the signal flag

@@ -14,20 +14,20 @@ struct text_conf {
 
 #define AT(field) offsetof(struct text_conf, field)
 static const struct opt tokenize_opt[] = {
-    {"-p", OPT_TEXT, AT(text), "TEXT", "the text (else standard input, all of it)", 0, 0, NULL},
+    {"-p", OPT_TEXT, AT(text), "TEXT", "the text (else standard input, all of it)", 0, 0},
     TOKENIZER_OPTION(struct text_conf),
     {"--special", OPT_FLAG, AT(is_special), NULL,
-     "control tokens written in the text count as such", 0, 0, NULL},
+     "control tokens written in the text count as such", 0, 0},
     {"--bos", OPT_FLAG, AT(is_bos), NULL,
-     "put start and end tokens around it, if the model wants them", 0, 0, NULL},
-    {"--json", OPT_FLAG, AT(is_json), NULL, "one JSON object: ids, count", 0, 0, NULL},
+     "put start and end tokens around it, if the model wants them", 0, 0},
+    {"--json", OPT_FLAG, AT(is_json), NULL, "one JSON object: ids, count", 0, 0},
 };
 
 static const struct opt detokenize_opt[] = {
-    {"-p", OPT_TEXT, AT(text), "IDS", "the ids (else standard input, all of it)", 0, 0, NULL},
+    {"-p", OPT_TEXT, AT(text), "IDS", "the ids (else standard input, all of it)", 0, 0},
     TOKENIZER_OPTION(struct text_conf),
-    {"--special", OPT_FLAG, AT(is_special), NULL, "show control tokens too", 0, 0, NULL},
-    {"--json", OPT_FLAG, AT(is_json), NULL, "one JSON object: text", 0, 0, NULL},
+    {"--special", OPT_FLAG, AT(is_special), NULL, "show control tokens too", 0, 0},
+    {"--json", OPT_FLAG, AT(is_json), NULL, "one JSON object: text", 0, 0},
 };
 
 /* What the two verbs work on. */

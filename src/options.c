@@ -19,7 +19,7 @@ static const struct {
 
 /* Does the |-separated list hold word [len]? Its index, or -1. */
 static int find_word(const char *list, const char *word, size_t len) {
-    for (int i = 0; list && *list; i++) {
+    for (int i = 0; *list; i++) {
         size_t n = strcspn(list, "|");
         if (n == len && memcmp(list, word, n) == 0) return i;
         list += n + (list[n] == '|');
@@ -32,10 +32,6 @@ static MUST set_choice(const struct opt *o, void *to, const char *value, struct 
     if (i >= 0) {
         memcpy(to, &i, sizeof i);
         return true;
-    }
-    if (find_word(o->later, value, strlen(value)) >= 0) {
-        return err_set(e, ERR_USAGE, "%s %s is not in this version; it knows %s", o->name, value,
-                       o->arg);
     }
     return err_set(e, ERR_USAGE, "%s takes %s, not \"%.60s\"", o->name, o->arg, value);
 }

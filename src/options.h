@@ -39,11 +39,10 @@ struct text_list {
 struct opt {
     const char *name;  // as written: "--memory", "-n"; - and _ inside are the same
     enum opt_kind kind;
-    size_t at;          // offset of the field in the verb's struct
-    const char *arg;    // how the help calls the value; the words of a choice
-    const char *help;   // NULL: not in the help
-    double from, to;    // numbers; of a list, `to` is how many there can be
-    const char *later;  // words of a choice that a later version will know, separated by |
+    size_t at;         // offset of the field in the verb's struct
+    const char *arg;   // how the help calls the value; the words of a choice
+    const char *help;  // NULL: not in the help
+    double from, to;   // numbers; of a list, `to` is how many there can be
 };
 
 struct verb {

@@ -35,38 +35,38 @@ struct machine {
     { name, kind, offsetof(T, machine.field), __VA_ARGS__ }
 #define THREAD_OPTIONS(T)                                                                          \
     MACHINE_OPTION(T, "--threads", OPT_AUTO, threads, "auto|N",                                    \
-                   "threads that compute (auto: as many as are fastest)", 1, PAR_MAX, NULL),       \
+                   "threads that compute (auto: as many as are fastest)", 1, PAR_MAX),             \
         MACHINE_OPTION(T, "--pin", OPT_CHOICE, pin, "auto|on|off",                                 \
                        "keep each thread on a core (auto: on a machine that does nothing else)",   \
-                       0, 0, NULL)
+                       0, 0)
 #define MACHINE_OPTIONS(T)                                                                         \
     MACHINE_OPTION(T, "--memory", OPT_AMOUNT, memory, "SIZE",                                      \
-                   "memory to use in all: 512M, 4G, or 50% of the RAM", 0, 0, NULL),               \
+                   "memory to use in all: 512M, 4G, or 50% of the RAM", 0, 0),                     \
         MACHINE_OPTION(T, "--ctx", OPT_U32, ctx, "N",                                              \
                        "tokens of prompt and answer together (the model's, at most 4096)", 1,      \
-                       MODEL_MAX_CTX, NULL),                                                       \
+                       MODEL_MAX_CTX),                                                             \
         MACHINE_OPTION(T, "--kv", OPT_CHOICE, kv, "f32|f16|q8_0",                                  \
-                       "how the context is kept in memory (f16)", 0, 0, NULL),                     \
+                       "how the context is kept in memory (f16)", 0, 0),                           \
         MACHINE_OPTION(T, "--wire", OPT_CHOICE, wire, "q16|q8|f32",                                \
-                       "rounding of what machines would send each other (q16)", 0, 0, NULL),       \
+                       "rounding of what machines would send each other (q16)", 0, 0),             \
         THREAD_OPTIONS(T),                                                                         \
         MACHINE_OPTION(T, "--slices", OPT_TEXT, slices, "N|A:B:..",                                \
-                       "share the work as N machines would, or in uneven shares (1)", 0, 0, NULL)
+                       "share the work as N machines would, or in uneven shares (1)", 0, 0)
 
 /* Guessing ahead; a verb's struct holds the draft's path as its field `draft`. */
 #define GUESS_OPTIONS(T)                                                                           \
     MACHINE_OPTION(T, "--spec", OPT_CHOICE, spec, "off|ngram|draft|auto",                          \
-                   "guess ahead, check several tokens at once: the same text (auto)", 0, 0, NULL), \
+                   "guess ahead, check several tokens at once: the same text (auto)", 0, 0),       \
     {                                                                                              \
         "--draft", OPT_TEXT, offsetof(T, draft), "MODEL",                                          \
-            "a small model of the same family that guesses ahead", 0, 0, NULL                      \
+            "a small model of the same family that guesses ahead", 0, 0                            \
     }
 
 /* The tokenizer of a .m; a verb's struct holds it as its field `tokenizer`. */
 #define TOKENIZER_OPTION(T)                                                                        \
     {                                                                                              \
         "--tokenizer", OPT_TEXT, offsetof(T, tokenizer), "FILE.t",                                 \
-            "the vocabulary of a .m model (the .t beside it)", 0, 0, NULL                          \
+            "the vocabulary of a .m model (the .t beside it)", 0, 0                                \
     }
 
 struct setup {
