@@ -221,14 +221,17 @@ static void json_turn(struct talk *t, size_t n_prompt, const struct gen_result *
     fflush(stdout);
 }
 
-static void end_answer(struct talk *t, size_t n_prompt, const struct gen_result *r) {
-    if (t->conf->is_json) {
-        json_turn(t, n_prompt, r);
-        return;
-    }
+static void end_line(struct talk *t) {
     answer_text_end(&t->out);
     fputc('\n', stdout);
     fflush(stdout);
+}
+
+static void end_answer(struct talk *t, size_t n_prompt, const struct gen_result *r) {
+    if (t->conf->is_json)
+        json_turn(t, n_prompt, r);
+    else
+        end_line(t);
 }
 
 struct kept {
@@ -322,7 +325,10 @@ static MUST answer(struct talk *t, bool *is_said, struct err *e) {
     progress_end(&t->progress);
     if (is_stopped && (ok ? !out.n_token : e->code == ERR_STOPPED))
         return recover(t, n, is_said, e);
-    if (!ok) return false;
+    if (!ok) {
+        if (!t->conf->is_json) end_line(t);
+        return false;
+    }
     if (!answer_text_check(&t->out, e)) return false;
     end_answer(t, n, &out);
     if (!t->conf->is_quiet) {

@@ -101,6 +101,7 @@ my @dead_end = objects($c->{out});
 is(join(' ', map { $_->{text} // ($_->{error} ? 'error' : 'end') } @dead_end), 'Z error Z error', 'a grammar with no way on: the turn has an error') or diag $c->{out}, $c->{err};
 is(() = $c->{err} =~ /no token of the vocabulary/g, 2, 'which is said');
 is($c->{status}, 1, 'and the exit status');
+is(talk("What are you?\n" x 2, @dead)->{out}, "Z\nZ\n", 'what came of it keeps its line');
 
 # For programs: each turn ends with an object that says how.
 $c = talk("What are you?\n" x 2 . 'x' x 20000 . "\nWhat are you?\n", '--json', '--ctx', 128);
