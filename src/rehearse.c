@@ -220,17 +220,13 @@ double rehearsed_skew(double share, double missed, double chosen, double before)
 }
 
 /* By experts: their tiles are wanted and missed one by one. */
-static void learn_skew(const struct run *run, struct rehearsed *seen, struct rehearsed *out) {
+static double skew_seen(const struct run *run, double before) {
     const struct cut *t = run->cut;
-    double share = nn_hit_share(&t->memory);
     double missed = (double)(run->after.misses - run->before.misses);
     double wanted = (double)(run->after.hits - run->before.hits) + missed;
     double chosen = (double)run->n_timed * t->model.n_layer * t->model.n_used;
-    seen->skew = out->skew = 1;
-    if (!(wanted > 0)) return;
-    missed *= chosen / wanted;
-    seen->skew = rehearsed_skew(share, missed, chosen, 0);
-    out->skew = rehearsed_skew(share, missed, chosen, BEFORE);
+    if (!(wanted > 0)) return 1;
+    return rehearsed_skew(nn_hit_share(&t->memory), missed / wanted * chosen, chosen, before);
 }
 
 MUST rehearse(const struct engine_conf *c, const struct nn_memory *whole, const struct rates *r,
@@ -242,8 +238,8 @@ MUST rehearse(const struct engine_conf *c, const struct nn_memory *whole, const 
     if (!choose_cut(&t, c, whole, r, e)) return false;
     if (!t.n_timed) return true;
     if (!try_cut(&run, e)) return false;
-    struct rehearsed seen = {0};
-    learn_skew(&run, &seen, out);
+    const struct rehearsed seen = {.skew = skew_seen(&run, 0)};
+    out->skew = skew_seen(&run, BEFORE);
     forecast_of(&seen, &t.memory, &t.rates, &f);
     double token_s = (run.end - run.begin) / run.n_timed;
     out->times = token_s * f.decode_tps;
