@@ -37,7 +37,7 @@ my $harness = TAP::Harness->new({
     exec => \&command, jobs => $jobs, verbosity => $ENV{V} ? 1 : 0, merge => 0,
     color => -t STDOUT ? 1 : 0, timer => 1,
     # What is bounded in seconds, or hangs on what is measured of the machine, is tried with nothing beside it.
-    rules => {seq => [{seq => 'tests/{kill,lab,draft,budget}.t'}, {par => '**'}]},
+    rules => {seq => [{seq => '{tests/{kill,lab,draft,budget}.t,build/*/tests/test_ahead}'}, {par => '**'}]},
 });
 
 # What a failed test said of itself is told again at the end, where whoever has only that can read it.

@@ -1,5 +1,6 @@
 /* test_ahead.c - a draft model at work while the disk is waited for: that it does, what of it is taken, and
- * that no text is another for it, also when it ends anywhere. Reads can be made slow here (see the Makefile). */
+ * that no text is another for it, also when it ends anywhere. Reads can be made slow here (see the Makefile):
+ * as slow as the model itself is in memory at the time, as how busy the machine is decides what pays. */
 #include "engine/engine.h"
 #include "tap.h"
 
@@ -8,17 +9,19 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { N_PROMPT = 24, N_PREDICT = 40, N_CTX = 96, READ_NS = 1000000 };
+enum { N_PROMPT = 24, N_PREDICT = 40, N_CTX = 96, LEAST_NS = 1000000, MOST_NS = 20000000 };
 
 ssize_t __real_pread(int fd, void *to, size_t len, off_t off);
 ssize_t __wrap_pread(int fd, void *to, size_t len, off_t off);
 
 static atomic_bool is_slow, stop;
 static atomic_int stop_at;  // reads from now on, 0: never
+static atomic_long slow_ns = LEAST_NS;
 
 ssize_t __wrap_pread(int fd, void *to, size_t len, off_t off) {
     if (atomic_load(&stop_at) && atomic_fetch_sub(&stop_at, 1) == 1) atomic_store(&stop, true);
-    if (atomic_load(&is_slow)) nanosleep(&(struct timespec){.tv_nsec = READ_NS}, NULL);
+    struct timespec pause = {.tv_nsec = atomic_load(&slow_ns)};
+    if (atomic_load(&is_slow)) nanosleep(&pause, NULL);
     return __real_pread(fd, to, len, off);
 }
 
@@ -125,6 +128,12 @@ static bool same(const struct answer a[3], const struct answer b[3]) {
     return ok;
 }
 
+/* A read takes as long as a token of the answer took. */
+static void set_slow(const struct gen_result *r) {
+    double ns = r->n_token > 1 ? r->decode_s / (r->n_token - 1) * 1e9 : 0;
+    atomic_store(&slow_ns, ns < LEAST_NS ? LEAST_NS : ns > MOST_NS ? MOST_NS : (long)ns);
+}
+
 /* Beside the same without any guesses: returns how many guesses were made ahead. */
 static uint32_t check(const struct engine_conf *c, const struct way *w, const char *what) {
     struct answer plain[3], got[3];
@@ -133,7 +142,9 @@ static uint32_t check(const struct engine_conf *c, const struct way *w, const ch
     struct err e = {0};
     uint32_t n_ahead = 0, n_guessed = 0;
     quick.is_slow = false;
-    bool ok = converse(&off, &quick, plain, &e) && converse(c, w, got, &e);
+    bool ok = converse(&off, &quick, plain, &e);
+    if (ok) set_slow(&plain[0].result);
+    ok = ok && converse(c, w, got, &e);
     tap_ok(ok && plain[0].n && same(plain, got), "%s, temperature %.1f: the same text %s", what,
            (double)w->temp, ok ? "" : e.text);
     for (int i = 0; ok && i < 3; i++) {
