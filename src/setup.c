@@ -572,6 +572,17 @@ static MUST try_it(struct setup *s, const struct nn_memory *m, struct err *e) {
     return rehearse(&s->conf, m, &r, &s->rehearsed, e) || err_in(e, "trying how fast it runs");
 }
 
+/* With all in memory, others want to know about less, read by as many as setup_at() gives it. */
+static MUST probe_less(struct setup *s, struct err *e) {
+    struct nn_memory half;
+    if (s->disk_bps > FAST_DISK) {
+        s->conf.n_reader = READERS_FAST;
+        if (!probe_disk(s, e)) return false;
+    }
+    return !setup_at(s, s->budget / 2, &half, &s->forecast) || !half.disk_bytes ||
+           try_it(s, &half, e);
+}
+
 MUST setup_probe(struct setup *s, enum setup_disk disk, struct err *e) {
     const struct nn_memory *m = &s->memory;
     double part = m->sweep_bytes ? (double)m->token_bytes / (double)m->sweep_bytes : 1;
@@ -580,15 +591,10 @@ MUST setup_probe(struct setup *s, enum setup_disk disk, struct err *e) {
         return false;
     }
     bool streams = m->disk_bytes > 0;
-    struct nn_memory half;
     if ((streams || disk == DISK_ALWAYS) && !probe_disk(s, e)) return false;
     if (streams && s->disk_bps > FAST_DISK && !speed_up(s, e)) return false;
     if (streams && !try_it(s, m, e)) return false;
-    /* With all in memory, others want to know about less. */
-    if (!streams && disk == DISK_ALWAYS && setup_at(s, s->budget / 2, &half, &s->forecast) &&
-        half.disk_bytes && !try_it(s, &half, e)) {
-        return false;
-    }
+    if (!streams && disk == DISK_ALWAYS && !probe_less(s, e)) return false;
     forecast(s);
     return true;
 }
