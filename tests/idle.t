@@ -121,6 +121,16 @@ events(ask($one, 30), \$text, 1e9);
 like($text, qr/data: \[DONE\]/, 'it answers');
 idles($one->{pid}, 3, 'a node after an answer');
 
+# Who reads experts for a team that is pinned is not.
+my $moe = synth("$dir/moe.gguf", 'moe-small', 'q4_0');
+my $least = JSON::PP::decode_json(dair(['plan', $moe, '--ctx', 1024, '--json'])->{out})->{least_bytes};
+my $reads = node('--model', $moe, '--ctx', 1024, '--memory', $least + (12 << 20), '--pin', 'on');
+ok(says($reads, qr/READY: 1 node serves/), 'a node whose experts stream serves') or diag(read_file($reads->{err_file}->filename));
+my (undef, @threads) = cpus($reads->{pid});
+is(scalar(grep { $_ ne $all } @threads), 2, 'only its team is pinned') if $all =~ /\D/;
+kill 'TERM', $reads->{pid};
+finish($reads, 20);
+
 my $two = node('--peers', "127.0.0.1:$one->{cluster}");
 ok(says($_, qr/READY: 2 nodes serve/), 'two nodes serve') or diag(read_file($_->{err_file}->filename)) for $one, $two;
 idles($_->{pid}, 3, 'one of two nodes that serve nobody') for $one, $two;

@@ -167,6 +167,7 @@ static bool end_guess(struct fetch *f, uint32_t i, bool ok) {
 static void *reader_main(void *arg) {
     struct fetch_reader *r = arg;
     struct fetch *f = r->fetch;
+    par_roam();
     for (;;) {
         struct err e;
         uint32_t i;
