@@ -427,6 +427,10 @@ static void test_refusals(void) {
     toy_bpe(&y, "gpt-2");
     y.v.n_merge = 0;
     refuse(&y, ERR_FORMAT, "merges");
+    y.v.n_merge = 1;  // with one, a search for another ends
+    struct tok *t = open_toy(&y);
+    if (tap_ok(t, "a vocabulary of one merge opens")) check(t, "ab", 0, "a|b");
+    tok_close(t);
     toy_bpe(&y, "gpt-2");
     memset(y.merge_text, 'x', y.merge[1]);
     refuse(&y, ERR_FORMAT, "merge 0");

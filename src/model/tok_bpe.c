@@ -97,7 +97,7 @@ MUST bpe_build(struct tok *t, const struct vocab *v, struct err *e) {
         n_byte += t->byte_id[b] >= 0;
     }
     if (!n_byte) return err_set(e, ERR_FORMAT, "the byte-level vocabulary has no byte tokens");
-    uint32_t n = 1;
+    uint32_t n = 2;  // one at least stays empty, where a search ends
     while (n < v->n_merge + v->n_merge / 2) n *= 2;
     t->pair_mask = n - 1;
     if (!arena_array(&t->mem, &t->pair, n, sizeof *t->pair, "merges", e)) return false;
