@@ -177,14 +177,21 @@ static void put_named(struct json *j, const char *key, int depth) {
     put_schema(j, depth);
 }
 
+/* Every second one a whole number. */
+static void put_bound(struct json *j, const char *key, double x) {
+    json_key(j, key);
+    if (rnd() % 2)
+        json_i64(j, (int64_t)x);
+    else
+        json_real(j, x);
+}
+
 static void put_number(struct json *j) {
-    int64_t from = (int64_t)(rnd() % 400) - 250;
+    double step = rnd() % 2 ? 1000 : 8, from = (rnd() % 4000) / step - rnd() % 250;
     json_put_text(j, "type", rnd() % 2 ? "integer" : "number");
-    json_key(j, rnd() % 2 ? "minimum" : "exclusiveMinimum");
-    json_i64(j, from);
+    put_bound(j, rnd() % 2 ? "minimum" : "exclusiveMinimum", from);
     if (rnd() % 2) return;
-    json_key(j, rnd() % 2 ? "maximum" : "exclusiveMaximum");
-    json_i64(j, from + 2 + rnd() % 300);
+    put_bound(j, rnd() % 2 ? "maximum" : "exclusiveMaximum", from + 3 + rnd() % 300 / step);
 }
 
 /* A format that is not known, beside a length. */

@@ -171,61 +171,99 @@ MUST schema_string(struct schema *r, const struct json_value *v, uint32_t *out, 
     return true;
 }
 
-struct bound {
-    int64_t at;  // rounded to whole numbers inwards
-    bool is_there, is_whole;
-};
+/* A bound with a fraction, by as few digits as tell it from other numbers: as the schema has it, most likely. Where
+ * there are not enough digits, the nearest number that has takes its place. */
+static void split(struct bound *b, int side) {
+    char text[48];
+    double size = fabs(b->x), seen = 0;
+    for (int n = 1; n <= FRACTION_DIGITS && seen != size; n++) {
+        snprintf(text, sizeof text, "%.*f", n, size);
+        seen = strtod(text, NULL);
+    }
+    char *point = strchr(text, '.');
+    size_t len = strlen(point + 1);
+    while (len && point[len] == '0') len--;
+    memcpy(b->rest, point + 1, len);
+    b->rest[len] = '\0';
+    b->whole = strtoll(text, NULL, 10);
+    bool is_least = (side < 0) != b->is_negative;  // of all sizes
+    if (seen != size) b->is_out = is_least == (seen < size);
+}
 
-static MUST read_bound(const struct json_value *v, const char *key, int side, struct bound *out,
-                       struct err *e) {
+/* side: -1 for the least, 1 for the most. */
+static MUST read_bound(const struct json_value *v, const char *key, int side, bool is_out,
+                       struct bound *out, struct err *e) {
     const struct json_value *b = json_find(v, key);
-    double x = 0;
     struct err ignored;
-    *out = (struct bound){.is_there = b != NULL, .is_whole = true};
-    if (!b || json_as_int(b, key, INT64_MIN, INT64_MAX, &out->at, &ignored)) return true;
-    if (!json_as_real(b, key, -1e300, 1e300, &x, e)) return err_in(e, "schema");
-    double to = side < 0 ? ceil(x) : floor(x);
-    out->is_whole = to == x;
-    out->at = to > (double)NUMBER_MOST    ? INT64_MAX
-              : to < -(double)NUMBER_MOST ? INT64_MIN
-                                          : (int64_t)to;
+    *out = (struct bound){.is_there = b != NULL, .is_whole = true, .is_out = is_out};
+    if (!b) return true;
+    if (json_as_int(b, key, INT64_MIN, INT64_MAX, &out->at, &ignored)) {
+        out->x = (double)out->at;
+    } else {
+        if (!json_as_real(b, key, -1e300, 1e300, &out->x, e)) return err_in(e, "schema");
+        double to = side < 0 ? ceil(out->x) : floor(out->x);
+        out->is_whole = to == out->x;
+        out->at = to > (double)NUMBER_MOST    ? INT64_MAX
+                  : to < -(double)NUMBER_MOST ? INT64_MIN
+                                              : (int64_t)to;
+    }
+    out->is_negative = out->x < 0;
+    out->whole = out->at > NUMBER_MOST || out->at < -NUMBER_MOST ? NUMBER_MOST : llabs(out->at);
+    if (!out->is_whole) split(out, side);
     return true;
 }
 
-/* An exclusive one that is no whole number is out by rounding already. */
-static MUST read_bounds(const struct json_value *v, struct bounds *b, bool *has_any,
-                        struct err *e) {
-    struct bound least, most, above, below;
-    *b = (struct bounds){.from = -NUMBER_MOST, .to = NUMBER_MOST};
-    if (!read_bound(v, "minimum", -1, &least, e) || !read_bound(v, "maximum", 1, &most, e) ||
-        !read_bound(v, "exclusiveMinimum", -1, &above, e) ||
-        !read_bound(v, "exclusiveMaximum", 1, &below, e)) {
-        return false;
-    }
-    if (least.is_there) b->from = least.at;
-    if (most.is_there) b->to = most.at;
-    if (above.is_there && above.at >= b->from) b->from = above.at, b->not_from = above.is_whole;
-    if (below.is_there && below.at <= b->to) b->to = below.at, b->not_to = below.is_whole;
-    *has_any = least.is_there || most.is_there || above.is_there || below.is_there;
+/* Whether `a` leaves less than b. Two that round to the same whole number: itself, then by size. */
+static bool is_tighter(const struct bound *a, const struct bound *b, int side) {
+    if (!a->is_there || !b->is_there) return a->is_there;
+    if (a->at != b->at) return side < 0 ? a->at > b->at : a->at < b->at;
+    if (a->is_whole || b->is_whole) return a->is_whole && (a->is_out || !b->is_whole);
+    return side < 0 ? a->x > b->x : a->x < b->x;
+}
+
+static MUST read_side(const struct json_value *v, const char *key, const char *exclusive, int side,
+                      struct bound *out, struct err *e) {
+    const struct bound none = {.at = side * NUMBER_MOST,
+                               .x = side * (double)NUMBER_MOST,
+                               .whole = NUMBER_MOST,
+                               .is_negative = side < 0,
+                               .is_whole = true};
+    struct bound other;
+    if (!read_bound(v, key, side, false, out, e)) return false;
+    if (!read_bound(v, exclusive, side, true, &other, e)) return false;
+    if (is_tighter(&other, out, side)) *out = other;
+    if (!out->is_there) *out = none;
     return true;
+}
+
+static MUST nothing_between(const struct schema *r, const char *what, struct err *e) {
+    char text[80];
+    snprintf(text, sizeof text, "no %s lies between its bounds; change one of them", what);
+    return schema_refuse(r, ERR_UNSUPPORTED, text, e);
 }
 
 MUST schema_bounded(struct schema *r, const struct json_value *v, bool is_integer, uint32_t *out,
                     struct err *e) {
     struct bounds b;
-    bool has_any;
-    if (!read_bounds(v, &b, &has_any, e)) return false;
-    if (b.from > b.to) {
-        return schema_refuse(r, ERR_UNSUPPORTED, "no whole number lies between its bounds", e);
+    if (!read_side(v, "minimum", "exclusiveMinimum", -1, &b.from, e) ||
+        !read_side(v, "maximum", "exclusiveMaximum", 1, &b.to, e)) {
+        return false;
     }
-    if (!has_any && !is_integer) {
+    int64_t from = b.from.at, to = b.to.at;
+    if (is_integer) {
+        if (b.from.is_out && b.from.is_whole && from < INT64_MAX) from++;
+        if (b.to.is_out && b.to.is_whole && to > INT64_MIN) to--;
+        if (from > to) return nothing_between(r, "whole number", e);
+        *out = schema_integer(&r->tree, from, to);
+    } else if (!b.from.is_there && !b.to.is_there) {
         *out = schema_any_number(r);
-    } else if (is_integer) {
-        if (b.not_from && b.from < INT64_MAX) b.from++;
-        if (b.not_to && b.to > INT64_MIN) b.to--;
-        *out = schema_integer(&r->tree, &b);
     } else {
-        *out = schema_number(&r->tree, &b);
+        bool is_one = b.from.x == b.to.x && (!b.from.is_whole || from == to);
+        if (b.from.x > b.to.x || (is_one && (b.from.is_out || b.to.is_out))) {
+            return nothing_between(r, "number", e);
+        }
+        bool is_past = from > NUMBER_MOST || to < -NUMBER_MOST;
+        *out = is_past ? gtree_never(&r->tree) : schema_number(&r->tree, &b);
     }
     return true;
 }

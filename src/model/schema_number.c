@@ -61,32 +61,112 @@ static uint32_t minus(struct gtree *t, uint32_t what) {
     return gtree_cat(t, both, 2);
 }
 
-uint32_t schema_integer(struct gtree *t, const struct bounds *b) {
-    int64_t from = clip(b->from), to = clip(b->to);
+uint32_t schema_integer(struct gtree *t, int64_t from, int64_t to) {
     uint32_t alt = gtree_list(t, GNODE_ALT);
-    if (b->from > NUMBER_MOST || b->to < -NUMBER_MOST) return alt;
+    if (from > NUMBER_MOST || to < -NUMBER_MOST) return alt;
+    from = clip(from);
+    to = clip(to);
     if (from < 0) gtree_add(t, alt, minus(t, natural(t, to < 0 ? -to : 1, -from)));
     if (to >= 0) gtree_add(t, alt, natural(t, from < 0 ? 0 : from, to));
     return alt;
 }
 
-/* A fraction that is not nothing, so that a bound that is out stays out. */
-static uint32_t fraction(struct gtree *t) {
-    const uint32_t all[] = {gtree_text(t, "."), digits(t, 0, 15), digit(t, 1, 9)};
-    return gtree_cat(t, all, 3);
+/* --- numbers with a fraction, without their sign --- */
+
+/* A bound on what comes next. rest: digits behind the point yet to come, "": it is met, NULL: it binds no more. */
+struct edge {
+    int64_t whole;
+    const char *rest;
+    bool is_out;
+};
+
+static const struct edge FREE = {.rest = NULL}, ZERO = {.rest = ""},
+                         ABOVE_ZERO = {.rest = "", .is_out = true};
+
+static struct edge next(struct edge e) {
+    e.rest++;
+    return e;
+}
+
+static uint32_t nothing(struct gtree *t) {
+    return gtree_list(t, GNODE_CAT);
+}
+
+/* One digit or more, the last not 0. */
+static uint32_t some_digits(struct gtree *t, int most) {
+    if (most < 1) return gtree_never(t);
+    const uint32_t both[] = {most > 1 ? digits(t, 0, most - 1) : nothing(t), digit(t, 1, 9)};
+    return gtree_cat(t, both, 2);
+}
+
+static uint32_t maybe_digits(struct gtree *t, int most) {
+    uint32_t alt = gtree_list(t, GNODE_ALT);
+    gtree_add(t, alt, nothing(t));
+    gtree_add(t, alt, some_digits(t, most));
+    return alt;
+}
+
+/* Up to `left` digits, the last not 0, so that each number has one text; must: at least one. Depth: left. */
+static uint32_t behind(struct gtree *t, struct edge low, struct edge high, bool must, int left) {
+    if (low.rest && !*low.rest) {
+        must |= low.is_out;
+        low = FREE;
+    }
+    if (high.rest && !*high.rest) {
+        return must || low.rest || high.is_out ? gtree_never(t) : nothing(t);
+    }
+    if (!low.rest && !high.rest) return must ? some_digits(t, left) : maybe_digits(t, left);
+    uint32_t alt = gtree_list(t, GNODE_ALT);
+    int from = low.rest ? *low.rest - '0' : 0, to = high.rest ? *high.rest - '0' : 9;
+    if (!must && !low.rest) gtree_add(t, alt, nothing(t));
+    if (low.rest && high.rest && from == to) {
+        branch(t, alt, digit(t, from, from), behind(t, next(low), next(high), !from, left - 1));
+        return alt;
+    }
+    if (low.rest) {
+        branch(t, alt, digit(t, from, from), behind(t, next(low), FREE, !from, left - 1));
+        from++;
+    }
+    if (high.rest) {
+        branch(t, alt, digit(t, to, to), behind(t, FREE, next(high), !to, left - 1));
+        to--;
+    }
+    if (!from && to >= 0) {
+        branch(t, alt, digit(t, 0, 0), some_digits(t, left - 1));
+        from = 1;
+    }
+    if (from <= to) branch(t, alt, digit(t, from, to), maybe_digits(t, left - 1));
+    return alt;
+}
+
+/* The point and what is behind it, or nothing. */
+static uint32_t fraction(struct gtree *t, struct edge low, struct edge high) {
+    bool is_low = !low.rest || (!*low.rest && !low.is_out);
+    bool is_high = !high.rest || *high.rest || !high.is_out;
+    uint32_t alt = gtree_list(t, GNODE_ALT);
+    if (is_low && is_high) gtree_add(t, alt, nothing(t));
+    branch(t, alt, gtree_text(t, "."), behind(t, low, high, true, FRACTION_DIGITS));
+    return alt;
+}
+
+static uint32_t sizes(struct gtree *t, struct edge low, struct edge high) {
+    int64_t from = low.whole, to = high.whole;
+    uint32_t alt = gtree_list(t, GNODE_ALT);
+    if (from == to) branch(t, alt, natural(t, from, to), fraction(t, low, high));
+    if (from >= to) return alt;
+    branch(t, alt, natural(t, from, from), fraction(t, low, FREE));
+    branch(t, alt, natural(t, from + 1, to - 1), fraction(t, FREE, FREE));
+    branch(t, alt, natural(t, to, to), fraction(t, FREE, high));
+    return alt;
 }
 
 uint32_t schema_number(struct gtree *t, const struct bounds *b) {
-    int64_t from = clip(b->from), to = clip(b->to);
-    struct bounds whole = {.from = from + b->not_from, .to = to - b->not_to};
+    const struct edge from = {b->from.whole, b->from.rest, b->from.is_out};
+    const struct edge to = {b->to.whole, b->to.rest, b->to.is_out};
     uint32_t alt = gtree_list(t, GNODE_ALT);
-    if (b->from > NUMBER_MOST || b->to < -NUMBER_MOST) return alt;
-    gtree_add(t, alt, schema_integer(t, &whole));
-    if (to > 0 && from < to) {
-        branch(t, alt, natural(t, from < 0 ? 0 : from, to - 1), fraction(t));
-    }
-    if (from < 0 && from < to) {
-        branch(t, alt, minus(t, natural(t, to < 0 ? -to : 0, -from - 1)), fraction(t));
+    if (!b->to.is_negative) gtree_add(t, alt, sizes(t, b->from.is_negative ? ZERO : from, to));
+    if (b->from.is_negative) {
+        gtree_add(t, alt, minus(t, sizes(t, b->to.is_negative ? to : ABOVE_ZERO, from)));
     }
     return alt;
 }

@@ -106,18 +106,27 @@ uint32_t schema_common(struct schema *r, enum schema_rule which);
 
 /* ---- numbers, patterns, formats */
 
-/* Whole numbers: a bound that is not there is as far as numbers go here. */
-struct bounds {
-    int64_t from, to;
-    bool not_from, not_to;  // of numbers with a fraction: the bound itself is out
-};
-
-enum { NUMBER_DIGITS = 18 };  // of a whole number
+enum { NUMBER_DIGITS = 18, FRACTION_DIGITS = 16 };  // before and behind the point
 #define NUMBER_MOST ((int64_t)999999999999999999)
 
-/* Texts of the whole numbers within the bounds (never if there are none). */
-uint32_t schema_integer(struct gtree *t, const struct bounds *b);
-/* Those, and between them such with a fraction. */
+/* One of a number: its size in decimal. */
+struct bound {
+    double x;
+    int64_t at;     // rounded to whole numbers inwards
+    int64_t whole;  // without its sign, what is before the point, at most NUMBER_MOST
+    char rest[FRACTION_DIGITS + 1];  // and the digits behind it, the last not 0
+    bool is_there, is_negative, is_whole;
+    bool is_out;  // the bound itself is
+};
+
+/* A bound that is not there is as far as numbers go here. */
+struct bounds {
+    struct bound from, to;
+};
+
+/* Texts of the whole numbers from .. to (never if there are none). */
+uint32_t schema_integer(struct gtree *t, int64_t from, int64_t to);
+/* Those of all numbers within the bounds, with FRACTION_DIGITS at most. */
 uint32_t schema_number(struct gtree *t, const struct bounds *b);
 
 /* The inside of a JSON string whose text matches the ECMAScript pattern; any: rule for any character.
