@@ -109,9 +109,13 @@ static void look_at_memory(struct doctor *d) {
 
 static void look_at_pages(struct doctor *d) {
     static const char *const file = "/sys/kernel/mm/transparent_hugepage/enabled";
-    char text[128];
-    bool has = facts_read("", file, text, sizeof text);
-    bool is_never = !has || strstr(text, "[never]");
+    char text[128] = "";
+    if (!facts_read("", file, text, sizeof text)) {
+        say(d, "pages", "mount /sys, or run a kernel with transparent huge pages",
+            "it cannot be told whether there are huge pages: without, all is read at half its speed");
+        return;
+    }
+    bool is_never = strstr(text, "[never]") != NULL;
     text[strcspn(text, "\n")] = '\0';
     say(d, "pages", is_never ? "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled" : NULL,
         is_never ? "no huge pages: disk and memory are read at half their speed" : "huge pages: %s",
@@ -158,14 +162,14 @@ static bool ask_node(unsigned port, char *out, size_t cap) {
     struct node_address a = {.host = "127.0.0.1"};
     struct node_answer t = {0};
     struct json_doc *doc = NULL;
-    struct json_chars name, state;
+    struct json_chars name = {0}, state = {0};
     struct err e;
     snprintf(a.port, sizeof a.port, "%u", port);
     bool ok = asknode(&a, ASK_MS, &t, &e) &&
               json_read(&doc, t.body, t.len - (size_t)(t.body - t.text), ASKNODE_MOST, &e);
     const struct json_value *node = ok && doc ? json_find(json_root(doc), "node") : NULL;
     ok = json_kind(node) == JSON_OBJECT && json_want_chars(node, "name", &name, &e) &&
-         json_want_chars(node, "state", &state, &e);
+         json_want_chars(node, "state", &state, &e) && name.s && state.s;
     if (ok) {
         char text[160];
         snprintf(text, sizeof text, "%.*s, %.*s", (int)(name.len < 64 ? name.len : 64), name.s,

@@ -143,9 +143,19 @@ is(scalar(grep { $_->{ok} } @port), 2, 'doctor: the ports of a node that runs ar
 like($port[0]{text} // '', qr/\b$alone->{port}\b.*a dair node is running, dair-\w+, ALONE/, 'doctor: as a node is running there');
 my $squatter = IO::Socket::INET->new(LocalAddr => '0.0.0.0', LocalPort => 0, Listen => 1);
 my $squatted = $squatter->sockport;
+my $answers = fork // die "fork: $!";    # like a node, but without its name
+if (!$answers) {
+    while (my $s = $squatter->accept) {
+        sysread $s, my $ask, 4096;
+        print $s "HTTP/1.0 200 OK\r\nContent-Type: application/json\r\nContent-Length: 11\r\n\r\n{\"node\":{}}";
+    }
+    POSIX::_exit(0);
+}
 write_file("$dir/taken.conf", "port = $squatted\ncluster_port = $squatted\nmodel = $dir/nowhere.gguf\n");
 my $seen = doctor('--config', "$dir/taken.conf");
 is(scalar(grep { !$_->{ok} && $_->{text} =~ /\b$squatted\b/ } @{$seen->{port} // []}), 2, 'doctor: what others have is not');
+kill 'KILL', $answers;
+waitpid $answers, 0;
 ok(!$seen->{model}[0]{ok} && $seen->{model}[0]{text} =~ /nowhere\.gguf/, 'doctor: the model of the settings is looked at');
 is($seen->{model}[0]{remedy}, 'check the path', 'doctor: and one that is not there has been named wrongly');
 write_file("$dir/broken.gguf", "GGUF");
