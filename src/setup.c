@@ -572,15 +572,18 @@ static MUST try_it(struct setup *s, const struct nn_memory *m, struct err *e) {
     return rehearse(&s->conf, m, &r, &s->rehearsed, e) || err_in(e, "trying how fast it runs");
 }
 
-/* With all in memory, others want to know about less, read by as many as setup_at() gives it. */
+/* With all in memory, others want to know about less: what half of that would be read by, and a trial of it. */
 static MUST probe_less(struct setup *s, struct err *e) {
-    struct nn_memory half;
-    if (s->disk_bps > FAST_DISK) {
-        s->conf.n_reader = READERS_FAST;
-        if (!probe_disk(s, e)) return false;
-    }
-    return !setup_at(s, s->budget / 2, &half, &s->forecast) || !half.disk_bytes ||
-           try_it(s, &half, e);
+    struct setup t = *s;
+    struct err none;
+    take_budget(&t, (s->in_ram < s->budget ? s->in_ram : s->budget) / 2);
+    if (!fit_pool(&t, &none) || !t.memory.disk_bytes) return true;
+    if (s->disk_bps > FAST_DISK && !speed_up(&t, e)) return false;
+    if (!try_it(&t, &t.memory, e)) return false;
+    s->disk_bps = t.disk_bps;
+    s->disk_chunk = t.disk_chunk;
+    s->rehearsed = t.rehearsed;
+    return true;
 }
 
 MUST setup_probe(struct setup *s, enum setup_disk disk, struct err *e) {
