@@ -171,7 +171,11 @@ static MUST encode(struct talk *t, size_t *n, struct err *e) {
     if (!messages_json(t, &d, e)) return false;
     struct chat_request r = {
         .messages = json_root(d), .add_generation_prompt = true, .think = t->think};
+    /* A grammar holds from the first token, and allows no thoughts unless it was made for them. */
+    bool is_ours = t->held.grammar && t->think == CHAT_THINK_AUTO;
+    if (is_ours) r.think = CHAT_THINK_OFF;
     bool ok = chat_render(t->chat, &r, &p, e);
+    if (is_ours) p.is_unswitched = false;  // nobody asked
     json_free(d);
     if (!ok) return false;
     ok = chat_encode(t->chat, &p, t->next, n_ctx, n, e);
@@ -427,7 +431,10 @@ static MUST command(struct talk *t, char *line, size_t len) {
     } else if (!strcmp(line, "/system")) {
         ok = set_system(t, word);
     } else if (!is_help && !is_clear && !is_quit) {
-        fprintf(stderr, "there is no command \"%.40s\"; /help lists them\n", line);
+        fprintf(stderr,
+                "there is no command \"%.40s\"; /help lists them, and behind a blank it is said "
+                "to the model\n",
+                line);
         ok = false;
     } else if (*word) {
         fprintf(stderr, "%s takes nothing, not \"%.40s\"\n", line, word);
@@ -521,6 +528,7 @@ static MUST say_first(struct talk *t, struct err *e) {
         refuse(t, e);
         return true;
     }
+    len = verb_prompt_len(text, len);
     if (!c->is_quiet) fprintf(stderr, "> %s: %zu bytes\n", c->file, len);
     bool ok = !len || say(t, text, len, e);
     free(text);

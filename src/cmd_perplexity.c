@@ -188,7 +188,8 @@ const struct verb verb_perplexity = {
     .summary = "Say how well the model foretells a text",
     .notes =
         "The text is cut into windows of --ctx tokens; all but the first token of each are "
-        "scored.\nnll is the mean of -ln p, perplexity its exp, each with its standard error.\n",
+        "scored.\nnll is the mean of -ln p, perplexity its exp, each with its standard error.\n"
+        "llama-perplexity scores the second half of each window only, so its figures are lower.\n",
     .opt = ppl_opt,
     .n_opt = sizeof ppl_opt / sizeof *ppl_opt,
     .max_word = 1,

@@ -27,7 +27,8 @@ struct run_conf {
 #define AT(field) offsetof(struct run_conf, field)
 static const struct opt run_opt[] = {
     {"-p", OPT_TEXT, AT(prompt), "TEXT", "the prompt", 0, 0},
-    {"-f", OPT_TEXT, AT(file), "FILE", "the prompt from a file, - for standard input", 0, 0},
+    {"-f", OPT_TEXT, AT(file), "FILE",
+     "the prompt from a file, - for standard input; without the newline at its end", 0, 0},
     {"-n", OPT_U32, AT(n_predict), "N",
      "most tokens of the answer, 0: until the context is full (256)", 0, MODEL_MAX_CTX},
     {"--raw", OPT_FLAG, AT(is_raw), NULL, "go on with the text as it stands: no chat format", 0, 0},
@@ -125,6 +126,7 @@ static MUST read_prompt(const struct run_conf *c, const struct setup *s, uint32_
         size_t most = most_bytes(s, n_ctx);
         if (verb_read_all(c->file, most, owned, len, e)) {
             *text = *owned;
+            *len = verb_prompt_len(*owned, *len);
             return true;
         }
         return e->code == ERR_LIMIT ? check_bytes(s, n_ctx, most + 1, e) : false;
@@ -165,7 +167,11 @@ static MUST encode_turn(const struct run_conf *c, const struct chat *chat, const
     struct chat_request r = {.messages = json_root(turn),
                              .add_generation_prompt = true,
                              .think = (enum chat_think)c->think};
+    /* A grammar holds from the first token, and allows no thoughts unless it was made for them. */
+    bool is_ours = r.think == CHAT_THINK_AUTO && (c->sampling.grammar || c->sampling.schema);
+    if (is_ours) r.think = CHAT_THINK_OFF;
     ok = chat_render(chat, &r, &rendered, e);
+    if (is_ours) rendered.is_unswitched = false;  // nobody asked
     json_free(turn);
     if (!ok) return false;
     cap = chat_bound(&rendered);

@@ -79,6 +79,11 @@ MUST verb_read_all(const char *name, size_t limit, char **text, size_t *len, str
     return ok;
 }
 
+size_t verb_prompt_len(const char *text, size_t len) {
+    if (len && text[len - 1] == '\n') len--;
+    return len && text[len] == '\n' && text[len - 1] == '\r' ? len - 1 : len;
+}
+
 static void help(FILE *to) {
     fprintf(to,
             "dair VERB [MODEL] [options]\n\n"

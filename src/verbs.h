@@ -25,5 +25,7 @@ int verb_on_model(const struct verb *v, int argc, char **argv, void *conf, verb_
 /* Everything a stream holds, with a NUL after it; at most `limit` bytes. *text is malloc'ed.
  * name: "-" is stdin. Fails: ERR_IO, ERR_LIMIT, ERR_MEMORY. */
 MUST verb_read_all(const char *name, size_t limit, char **text, size_t *len, struct err *e);
+/* Of a file that is a prompt, without the newline that editors and echo put at its end. */
+size_t verb_prompt_len(const char *text, size_t len);
 
 #endif

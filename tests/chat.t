@@ -281,6 +281,14 @@ for ([$thinker, 'a b', 'the answer'], [$plain, '', '<think>a b</think>the answer
     is(join('', map { $_->{text} // '' } @lines), $answer, "and answered '$answer'");
 }
 
+# Where the prompt ends inside of thoughts, they are closed before a grammar that allows none holds.
+with_template($plain, "$dir/inside.gguf", '{{ messages[0].content }}{% if false %}</think>{% endif %}{{ "<think>\n" }}');
+my @held = ("$dir/inside.gguf", '-p', 'hi', '-n', 40, '--ctx', 128, '--quiet', '--grammar', 'root ::= "the answer"');
+is(dair([$_, @held], from => '/dev/null')->{out} =~ s/\n$//r, 'the answer', "$_: a thinking model's answer by a grammar is an answer") for qw(run chat);
+
+is(dair([$_, $thinker, @held[1 .. $#held - 3], '--grammar', 'root ::= "x"'], from => '/dev/null')->{err} =~ /^note/m ? 1 : 0, 0,
+    "$_: and of a model without that switch nothing is told") for qw(run chat);
+
 # Ctrl-C while a long prompt is read: there is no answer, and the next turn is as if it had been the first. The
 # signal is sent when the program has begun to catch it.
 mkfifo("$dir/long.fifo", 0600) or die "mkfifo: $!";

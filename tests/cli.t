@@ -280,6 +280,7 @@ cmp_ok($last->{peak_rss_bytes}, '<=', $last->{budget_bytes}, 'run --json: within
 write_file("$dir/prompt", 'Once upon a time');
 ($status, $out) = dair(['run', @model, '-f', "$dir/prompt", '-n', 12, '--temp', 0, '--quiet']);
 is($out, $answer, 'run -f FILE');
+is((dair(['run', @model, '-f', '-', '-n', 12, '--temp', 0, '--quiet'], "Once upon a time$_"))[1], $out, 'run -f: without the newline at its end') for "\n", "\r\n";
 ($status, $out) = dair(['run', @model, '-f', '-', '-n', 12, '--temp', 0, '--quiet'], 'Once upon a time');
 is($out, $answer, 'run -f -');
 my ($sampled) = (dair(['run', @model, '-p', 'Once', '-n', 12, '--quiet']))[1];

@@ -154,6 +154,12 @@ static bool step_header(struct reasoning *r, reasoning_sink *sink, void *ctx) {
     return true;
 }
 
+/* What is held is a header, or the beginning of one, that never ended: it says nothing. */
+static bool is_header(const struct reasoning *r) {
+    bool is_whole;
+    return !find(r, channel_mark, &is_whole) || !find(r, "<|start|>", &is_whole);
+}
+
 /* The body of a message, up to a mark that ends it. */
 static bool step_body(struct reasoning *r, reasoning_sink *sink, void *ctx) {
     size_t first = r->n_held;
@@ -209,7 +215,6 @@ void reasoning_end(struct reasoning *r, reasoning_sink *sink, void *ctx) {
         part = inside ? REASONING_THOUGHT : REASONING_ANSWER;
         while (inside && r->n_held && ascii_is_space(r->held[r->n_held - 1])) r->n_held--;
     }
-    /* A header that never ended says nothing. */
-    if (r->state == REASONING_HEADER && r->n_held && r->held[0] == '<') r->n_held = 0;
+    if (r->state == REASONING_HEADER && is_header(r)) r->n_held = 0;
     give(r, r->n_held, part, sink, ctx);
 }
