@@ -21,6 +21,8 @@ struct made {
     uint32_t n_ctx_orig;
     bool halves, qkv_bias, all_bias, qk_norm, post_norms, sinks, fused, layer_norm, parallel;
     bool route_all, ffn_bias;
+    bool zero_factors;  // LongRoPE's
+    bool mixed;         // layer 1 has floats where others have another type
     enum { MADE_SILU, MADE_GELU, MADE_OAI } gate;
     bool ungated;
     /* filled in by the maker */
@@ -29,6 +31,7 @@ struct made {
         char name[64];
         uint64_t cols, rows, deep, off;
         uint32_t type;
+        bool is_zero;
     } tensor[MADE_TENSORS];
 };
 
@@ -42,6 +45,7 @@ static inline uint64_t made_mix(uint64_t z) {  // SplitMix64's finaliser (Steele
  * matrices so that what they make is about as large as what they read. */
 static inline float made_value(const struct made_tensor *t, uint64_t i) {
     uint64_t key = 1;
+    if (t->is_zero) return 0;
     for (const char *c = t->name; c && *c; c++) key = key * 31 + (uint8_t)*c;
     float r = (float)((double)(made_mix(made_mix(key) + i) >> 40) / (1 << 23) - 1);
     if (strstr(t->name, "rope_factors")) return 2 + r;
@@ -56,7 +60,9 @@ static inline void made_add(struct made *m, uint32_t type, uint64_t cols, uint64
     if (m->n_tensor > MADE_TENSORS) abort();
     *t =
         (struct made_tensor){.cols = cols, .rows = rows, .deep = deep, .type = rows ? type : W_F32};
-    if (strstr(name, ".bias")) t->type = W_F32;
+    bool may_differ = strstr(name, "attn_output") || strstr(name, "exps") || strstr(name, "down");
+    t->is_zero = m->zero_factors && strstr(name, "rope_factors");
+    if (strstr(name, ".bias") || (m->mixed && layer == 1 && may_differ)) t->type = W_F32;
     if (layer < 0)
         snprintf(t->name, sizeof t->name, "%s", name);
     else
@@ -195,7 +201,7 @@ static inline struct blob made_build(struct made *m, uint32_t type) {
     made_add(m, type, m->d, MADE_VOCAB, 0, -1, "token_embd.weight");
     made_add(m, W_F32, m->d, 0, 0, -1, "output_norm.weight");
     if (m->layer_norm) made_add(m, W_F32, m->d, 0, 0, -1, "output_norm.bias");
-    if (m->layer_norm) made_add(m, W_F32, MADE_VOCAB, 0, 0, -1, "output.bias");
+    if (m->layer_norm || m->mixed) made_add(m, W_F32, MADE_VOCAB, 0, 0, -1, "output.bias");
     if (m->scaling && !strcmp(m->scaling, "longrope")) {
         made_add(m, W_F32, m->n_rot / 2, 0, 0, -1, "rope_factors_long.weight");
         made_add(m, W_F32, m->n_rot / 2, 0, 0, -1, "rope_factors_short.weight");

@@ -40,6 +40,16 @@ static const struct made models[] = {
      .n_used = 2,
      .n_ff_shared = 160,
      .route_all = true},
+    {.what = "qwen2moe of many types",
+     .arch = "qwen2moe",
+     .base = 1e6,
+     .halves = true,
+     .qkv_bias = true,
+     .n_expert = 5,
+     .n_used = 2,
+     .n_ff_shared = 160,
+     .route_all = true,
+     .mixed = true},
     {.what = "qwen3", .arch = "qwen3", .base = 1e6, .halves = true, .qk_norm = true},
     {.what = "qwen3moe",
      .arch = "qwen3moe",
@@ -201,6 +211,22 @@ static void check_ways(struct made *s, uint32_t type) {
     close(fd);
 }
 
+/* What would make a frequency infinite is told by the tensor's name, before anything is computed. */
+static void check_divisors(struct made *s) {
+    static struct answer got;
+    const struct way plain = {"", 1, {1}, 1, 1, ALL_RESIDENT, KV_F32, WIRE_F32};
+    struct model m;
+    struct err e = {0};
+    int fd;
+    s->zero_factors = true;
+    if (!open_made(s, W_F32, &m, &fd)) return;
+    bool ok = way_run(&m, &kernels, &plain, &prompt, &got, &e);
+    tap_ok(!ok && e.code == ERR_FORMAT && strstr(e.text, "rope_factors"), "%s: divisors of 0: %s",
+           s->what, ok ? "" : e.text);
+    model_close(&m);
+    close(fd);
+}
+
 int main(void) {
     kernels_init(&kernels, cpu_features());
     for (int i = 0; i < ORACLE_TOKENS; i++) prompt.token[i] = (i * i * 7 + 3) % MADE_VOCAB;
@@ -210,6 +236,7 @@ int main(void) {
         if (!s.n_rot) s.n_rot = s.hd;
         check_oracle(&s);
         check_ways(&s, W_Q8_0);
+        if (s.scaling && !strcmp(s.scaling, "longrope")) check_divisors(&s);
     }
     return tap_done();
 }

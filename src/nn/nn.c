@@ -17,7 +17,7 @@ struct need {
     size_t bytes;
 };
 
-enum { NEED_MAX = 48 };
+enum { NEED_MAX = 64 };  // 53 of a qwen2moe in slices whose layers are of many types
 
 struct needs {
     struct need item[NEED_MAX];

@@ -1,5 +1,6 @@
 #include "nn/state.h"
 
+#include <math.h>
 #include <string.h>
 
 /* `count` floats from `first` on of each of n_part runs of `step` floats of a tensor, side by side. */
@@ -82,6 +83,9 @@ static MUST load_layer(struct nn *n, uint32_t layer, float **room, struct err *e
 
 /* --- RoPE --- */
 
+static const float FACTOR_LEAST =
+    1e-3F;  // of those that divide frequencies: Llama 3's and LongRoPE's are 1 and more
+
 uint32_t resident_tables(const struct model *m) {
     return m->rope_base_local > 0 ? 2 : 1;
 }
@@ -104,7 +108,13 @@ static MUST load_freqs(struct nn *n, struct err *e) {
     if (by) {
         float *factor = n->angle_all;  // scratch of at least n_rot floats
         if (!nn_read(n, factor, by, 0, by->len, e)) return false;
-        for (uint32_t i = 0; i < n_pair; i++) n->freq[i] /= (double)factor[i];
+        for (uint32_t i = 0; i < n_pair; i++) {
+            if (!(factor[i] >= FACTOR_LEAST && factor[i] < INFINITY)) {
+                return err_set(e, ERR_FORMAT, "%s: a divisor of a frequency is %g", by->name,
+                               (double)factor[i]);
+            }
+            n->freq[i] /= (double)factor[i];
+        }
     }
     if (m->rope_scaling == ROPE_YARN) {
         const struct yarn y = {m->rope_factor, m->yarn_ext, m->yarn_beta_fast, m->yarn_beta_slow,
