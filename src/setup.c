@@ -389,7 +389,7 @@ static uint64_t in_ram_from(const struct setup *s, uint64_t low) {
 /* The team, and where it is to stay. Slices have a thread each, which the kernel places. */
 static void choose_threads(struct setup *s, const struct machine *m) {
     struct engine_conf *c = &s->conf;
-    c->n_thread = m->threads ? m->threads : (unsigned)s->n_core;
+    c->n_thread = m->threads ? m->threads : (unsigned)(s->n_core < PAR_MAX ? s->n_core : PAR_MAX);
     s->has_count = m->threads > 0;
     if (s->has_places || c->n_slice > 1 || m->pin == PIN_OFF) return;
     host_places(c->n_thread, m->pin == PIN_ON, &c->places);
