@@ -169,13 +169,11 @@ static MUST encode(struct talk *t, size_t *n, struct err *e) {
     struct chat_prompt p = {0};
     uint32_t n_ctx = t->setup->conf.n_ctx;
     if (!messages_json(t, &d, e)) return false;
-    struct chat_request r = {
-        .messages = json_root(d), .add_generation_prompt = true, .think = t->think};
-    /* A grammar holds from the first token, and allows no thoughts unless it was made for them. */
-    bool is_ours = t->held.grammar && t->think == CHAT_THINK_AUTO;
-    if (is_ours) r.think = CHAT_THINK_OFF;
+    struct chat_request r = {.messages = json_root(d),
+                             .add_generation_prompt = true,
+                             .think = t->think,
+                             .is_held = t->held.grammar != NULL};
     bool ok = chat_render(t->chat, &r, &p, e);
-    if (is_ours) p.is_unswitched = false;  // nobody asked
     json_free(d);
     if (!ok) return false;
     ok = chat_encode(t->chat, &p, t->next, n_ctx, n, e);

@@ -166,12 +166,9 @@ static MUST encode_turn(const struct run_conf *c, const struct chat *chat, const
     if (!ok) return false;
     struct chat_request r = {.messages = json_root(turn),
                              .add_generation_prompt = true,
-                             .think = (enum chat_think)c->think};
-    /* A grammar holds from the first token, and allows no thoughts unless it was made for them. */
-    bool is_ours = r.think == CHAT_THINK_AUTO && (c->sampling.grammar || c->sampling.schema);
-    if (is_ours) r.think = CHAT_THINK_OFF;
+                             .think = (enum chat_think)c->think,
+                             .is_held = c->sampling.grammar || c->sampling.schema};
     ok = chat_render(chat, &r, &rendered, e);
-    if (is_ours) rendered.is_unswitched = false;  // nobody asked
     json_free(turn);
     if (!ok) return false;
     cap = chat_bound(&rendered);

@@ -243,6 +243,11 @@ struct job {
     uint64_t *spent;  // steps of the renderings so far
 };
 
+/* A grammar allows no thoughts unless it was made for them, which ON says. */
+static enum chat_think think_of(const struct chat_request *r) {
+    return r->think == CHAT_THINK_AUTO && r->is_held ? CHAT_THINK_OFF : r->think;
+}
+
 static MUST fill_vars(const struct job *job, const struct chat_fit *fit,
                       const struct json_value *gen, struct vars *v, struct err *e) {
     const struct chat *c = job->chat;
@@ -250,8 +255,9 @@ static MUST fill_vars(const struct job *job, const struct chat_fit *fit,
     add_text(v, "bos_token", c->bos);
     add_text(v, "eos_token", c->eos);
     add_text(v, "unk_token", c->unk);
-    if (r->think != CHAT_THINK_AUTO) {
-        const struct json_doc *d = c->switches[r->think == CHAT_THINK_ON];
+    enum chat_think think = think_of(r);
+    if (think != CHAT_THINK_AUTO) {
+        const struct json_doc *d = c->switches[think == CHAT_THINK_ON];
         if (!add_members(v, json_root(d), true, e)) return false;
     }
     if (!add_members(v, r->extra, false, e)) return false;
@@ -296,7 +302,7 @@ static MUST render(const struct job *job, struct chat_facts *facts, struct chat_
     if (c->style.kind != REASONING_TAGS || !job->r.add_generation_prompt) return true;
     const struct jinja_text *t = &out->text;
     out->is_thinking = t->n_span && !t->span[t->n_span - 1].is_data && ends_with(t, c->style.open);
-    if (!out->is_thinking || job->r.think != CHAT_THINK_OFF) return true;
+    if (!out->is_thinking || think_of(&job->r) != CHAT_THINK_OFF) return true;
     if (close_thinking(c, out, e)) return true;
     chat_prompt_free(out);
     return false;

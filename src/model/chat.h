@@ -56,7 +56,8 @@ struct chat_request {
                                         // its `messages` and `tools`
     bool add_generation_prompt;         // the model is to answer
     enum chat_think think;              // AUTO: as the template does by itself
-    bool is_exact;                      // the messages reach the template as they are
+    bool is_held;   // to a grammar, from the first token: AUTO is without thoughts then
+    bool is_exact;  // the messages reach the template as they are
 };
 
 struct chat_prompt {

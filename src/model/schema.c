@@ -186,7 +186,7 @@ static void split(struct bound *b, int side) {
     memcpy(b->rest, point + 1, len);
     b->rest[len] = '\0';
     b->whole = strtoll(text, NULL, 10);
-    bool is_least = (side < 0) != b->is_negative;  // of all sizes
+    bool is_least = (side < 0) != (b->x < 0);  // of all sizes
     if (seen != size) b->is_out = is_least == (seen < size);
 }
 
@@ -207,7 +207,6 @@ static MUST read_bound(const struct json_value *v, const char *key, int side, bo
                   : to < -(double)NUMBER_MOST ? INT64_MIN
                                               : (int64_t)to;
     }
-    out->is_negative = out->x < 0;
     out->whole = out->at > NUMBER_MOST || out->at < -NUMBER_MOST ? NUMBER_MOST : llabs(out->at);
     if (!out->is_whole) split(out, side);
     return true;
@@ -226,7 +225,6 @@ static MUST read_side(const struct json_value *v, const char *key, const char *e
     const struct bound none = {.at = side * NUMBER_MOST,
                                .x = side * (double)NUMBER_MOST,
                                .whole = NUMBER_MOST,
-                               .is_negative = side < 0,
                                .is_whole = true};
     struct bound other;
     if (!read_bound(v, key, side, false, out, e)) return false;

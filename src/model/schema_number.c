@@ -164,9 +164,9 @@ uint32_t schema_number(struct gtree *t, const struct bounds *b) {
     const struct edge from = {b->from.whole, b->from.rest, b->from.is_out};
     const struct edge to = {b->to.whole, b->to.rest, b->to.is_out};
     uint32_t alt = gtree_list(t, GNODE_ALT);
-    if (!b->to.is_negative) gtree_add(t, alt, sizes(t, b->from.is_negative ? ZERO : from, to));
-    if (b->from.is_negative) {
-        gtree_add(t, alt, minus(t, sizes(t, b->to.is_negative ? to : ABOVE_ZERO, from)));
+    if (b->to.x >= 0) gtree_add(t, alt, sizes(t, b->from.x < 0 ? ZERO : from, to));
+    if (b->from.x < 0) {
+        gtree_add(t, alt, minus(t, sizes(t, b->to.x < 0 ? to : ABOVE_ZERO, from)));
     }
     return alt;
 }

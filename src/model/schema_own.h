@@ -115,7 +115,7 @@ struct bound {
     int64_t at;     // rounded to whole numbers inwards
     int64_t whole;  // without its sign, what is before the point, at most NUMBER_MOST
     char rest[FRACTION_DIGITS + 1];  // and the digits behind it, the last not 0
-    bool is_there, is_negative, is_whole;
+    bool is_there, is_whole;
     bool is_out;  // the bound itself is
 };
 

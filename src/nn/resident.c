@@ -83,8 +83,8 @@ static MUST load_layer(struct nn *n, uint32_t layer, float **room, struct err *e
 
 /* --- RoPE --- */
 
-static const float FACTOR_LEAST =
-    1e-3F;  // of those that divide frequencies: Llama 3's and LongRoPE's are 1 and more
+/* Of what divides frequencies: Llama 3's and LongRoPE's are about 1 and more. */
+static const float FACTOR_LEAST = 1e-3F;
 
 uint32_t resident_tables(const struct model *m) {
     return m->rope_base_local > 0 ? 2 : 1;
