@@ -97,6 +97,11 @@ static MUST score_window(struct engine *g, const struct setup *s, struct text *t
         t->sum += t->nll[i];
         t->sum_sq += t->nll[i] * t->nll[i];
     }
+    if (isnan(t->sum)) {
+        return err_set(e, ERR_FORMAT,
+                       "the model's output is not a number in tokens %zu to %zu of the text",
+                       t->done + 1, t->done + take);
+    }
     t->n_scored += n - 1;
     t->done += take;
     return true;

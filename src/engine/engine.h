@@ -94,7 +94,7 @@ struct gen_result {
     uint64_t streamed_bytes;     // and during decode
     uint64_t wait_ns;  // of that time, spent waiting for the disk, with nothing else to do
     uint64_t expert_hits,
-        expert_misses;  // tiles of experts that were in memory, and not, in decode
+        expert_misses;  // tiles of experts that were in memory, and those read, in decode
     uint64_t expert_guesses,
         expert_guesses_used;  // of them those read before their router spoke, and the right ones
     uint32_t n_drawn;         // tokens that decode steps gave: all but the first, and the end's

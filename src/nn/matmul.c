@@ -61,11 +61,13 @@ static void finish_units(struct matmul_state *s, uint32_t i, uint32_t n) {
     store_put(s->store, i);
 }
 
-static void fail(struct matmul_state *s, const struct err *e) {
+/* With tile i, which is not put then: whoever waits for one that comes after it must not. */
+static void fail(struct matmul_state *s, uint32_t i, const struct err *e) {
     pthread_mutex_lock(&s->lock);
     if (!atomic_load(&s->failed)) s->err = *e;
     atomic_store(&s->failed, true);
     pthread_mutex_unlock(&s->lock);
+    store_fail(s->store, i, e);
 }
 
 /* Name the tensor whose tile could not be read. */
@@ -90,23 +92,29 @@ static MUST run_streamed(const struct weights *w, const struct mm_job *job,
     return true;
 }
 
-/* Units from `index` of the job's on, at most n of them: returns how many it did, 0 for an error. A token by
+/* Units from `index` of the job's on, at most n of them: returns how many it did, 0 when it has failed. A token by
  * itself goes over all that lie side by side in one call, for looking a unit up costs the time of 1 KiB of
  * it; where there are more tokens, each unit stays in the cache while they pass. */
 static uint32_t run_units(struct matmul_state *s, const struct mm_job *job, uint32_t index,
-                          uint32_t n, uint8_t *scratch, struct err *e) {
+                          uint32_t n, uint8_t *scratch) {
     const struct matrix *mat = job->mat;
     const struct unit *u = &s->w->unit[mat->unit0 + index];
     const struct tile_rows *rows = &s->w->rows[u->tile];
     uint32_t n_group = u->n_group, done = 1;
     struct view v;
-    if (!store_get(s->store, u->tile, &v, e)) return blame(s, u->tile, e), 0;
+    struct err e;
+    if (!store_get(s->store, u->tile, &v, &e)) {
+        (void)blame(s, u->tile, &e);
+        fail(s, u->tile, &e);
+        return 0;
+    }
     float *y = job->y + rows->row + u->group * ROW_GROUP;
     if (v.resident) {
         const uint8_t *w = v.p + u->group * mat->group_bytes;
         while (job->n_tok == 1 && done < n && u[done].tile == u->tile) n_group += u[done++].n_group;
         mat->ops->matmul(y, job->ldy, w, n_group, mat->n_col, job->x, job->n_tok);
-    } else if (!run_streamed(s->w, job, rows, u, v.p, y, scratch, e)) {
+    } else if (!run_streamed(s->w, job, rows, u, v.p, y, scratch, &e)) {
+        fail(s, u->tile, &e);
         return 0;
     }
     finish_units(s, u->tile, done);
@@ -126,12 +134,8 @@ static void work(void *ctx, int thread, int n_thread) {
             while (i - base >= job->n_unit) base += job->n_unit, job++;
             uint32_t of_job = base + job->n_unit - i, most = first + n - i;
             if (most > of_job) most = of_job;
-            struct err e;
-            done = run_units(s, job, job->unit + i - base, most, scratch, &e);
-            if (!done) {
-                fail(s, &e);
-                return;
-            }
+            done = run_units(s, job, job->unit + i - base, most, scratch);
+            if (!done) return;
         }
     }
 }

@@ -299,8 +299,8 @@ static void step_ends(struct nn *n) {
     store_stats(n->store, &now);
     struct look_step s = {.time = (double)(clock_ns() - n->moe.since),
                           .guessed = now.guessed - then->guessed,
-                          .used = now.used - then->used};
-    s.missing = (double)(now.misses - then->misses + s.used);
+                          .used = now.used - then->used,
+                          .missing = (double)(now.misses - then->misses)};
     look_done(&n->moe.look, &s);
 }
 

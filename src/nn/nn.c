@@ -177,6 +177,12 @@ static void scratch_needs(struct nn *n, struct needs *l) {
     need(l, &n->mm.left, n->w.n_tile, sizeof *n->mm.left);
 }
 
+/* What is read by a row of the embedding table at a time: it, or more of small tensors. */
+static size_t row_room(const struct nn *n) {
+    enum { LEAST = 64 << 10 };
+    return n->embd_row_bytes > LEAST ? n->embd_row_bytes : LEAST;
+}
+
 static void fixed_needs(struct nn *n, struct needs *l) {
     const struct model *m = n->conf.model;
     need(l, &n->n_pos, n->conf.n_seq, sizeof *n->n_pos);
@@ -187,7 +193,7 @@ static void fixed_needs(struct nn *n, struct needs *l) {
     if (m->output_bias) need(l, &n->output_bias, n->n_vocab_own, sizeof(float));
     need(l, &n->freq, m->n_rot / 2, resident_tables(m) * sizeof(double));
     need(l, &n->path, m->n_file, sizeof *n->path);
-    need(l, &n->embd_room, n->embd_row_bytes + 4 * DISK_ALIGN, 1);
+    need(l, &n->embd_room, row_room(n) + 4 * DISK_ALIGN, 1);
 }
 
 static void kv_needs(struct nn *n, struct needs *l) {
@@ -496,8 +502,8 @@ static MUST carve(struct nn *n, struct err *e) {
 
 /* Where small reads go: aligned for this disk, which may want more than was planned for. */
 static MUST place_rooms(struct nn *n, struct err *e) {
-    size_t row = store_read_room(n->store, n->embd_row_bytes);
-    if (row > n->embd_row_bytes + 3 * DISK_ALIGN) {
+    size_t row = store_read_room(n->store, row_room(n));
+    if (row > row_room(n) + 3 * DISK_ALIGN) {
         (void)err_set(e, ERR_UNSUPPORTED,
                       "lies on a disk with blocks of more than %d bytes; copy it to another",
                       DISK_ALIGN);
@@ -556,7 +562,7 @@ static MUST read_into(struct nn *n, uint8_t *dst, const struct tensor *t, uint64
 
 MUST nn_read(struct nn *n, void *dst, const struct tensor *t, uint64_t off, uint64_t len,
              struct err *e) {
-    return read_into(n, dst, t, off, len, n->embd_row, n->embd_row_bytes, e);
+    return read_into(n, dst, t, off, len, n->embd_row, row_room(n), e);
 }
 
 MUST nn_load(struct nn *n, store_progress *progress, void *ctx, struct err *e) {

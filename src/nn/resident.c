@@ -1,5 +1,6 @@
 #include "nn/state.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <string.h>
 
@@ -63,6 +64,19 @@ size_t resident_floats(const struct nn *n) {
     return sum;
 }
 
+/* Floats [first, first + count) of a tensor. */
+static MUST read_floats(struct nn *n, float *at, const struct tensor *t, uint64_t first,
+                        size_t count, struct err *e) {
+    if (!nn_read(n, at, t, first * sizeof *at, count * sizeof *at, e)) return false;
+    for (size_t i = 0; i < count; i++) {
+        if (!isfinite(at[i])) {
+            return err_set(e, ERR_FORMAT, "tensor %s holds a number that is not finite, %" PRIu64,
+                           t->name, first + i);
+        }
+    }
+    return true;
+}
+
 static MUST load_layer(struct nn *n, uint32_t layer, float **room, struct err *e) {
     struct vector v[VECTORS];
     n->vec[layer] = (struct layer_vectors){0};
@@ -70,12 +84,12 @@ static MUST load_layer(struct nn *n, uint32_t layer, float **room, struct err *e
     for (unsigned k = 0; k < found; k++) {
         float *at = *v[k].at = *room;
         *room += floats_of(&v[k]);
-        for (uint32_t i = 0; i < v[k].n_part && v[k].count; i++) {
+        /* Those without a gap between them, as of all experts of a whole layer, are one. */
+        uint32_t n_whole = v[k].count == v[k].step ? v[k].n_part : 1;
+        size_t count = (size_t)v[k].count * n_whole;
+        for (uint32_t i = 0; i < v[k].n_part / n_whole && count; i++) {
             uint64_t first = v[k].first + i * v[k].step;
-            if (!nn_read(n, at + (size_t)i * v[k].count, v[k].t, first * sizeof(float),
-                         v[k].count * sizeof(float), e)) {
-                return false;
-            }
+            if (!read_floats(n, at + i * count, v[k].t, first, count, e)) return false;
         }
     }
     return true;
@@ -139,10 +153,10 @@ MUST resident_load(struct nn *n, struct err *e) {
     for (uint32_t i = 0; i < m->n_layer; i++) {
         if (!load_layer(n, i, &room, e)) return false;
     }
-    return nn_read(n, n->output_norm, m->output_norm, 0, m->output_norm->len, e) &&
+    return read_floats(n, n->output_norm, m->output_norm, 0, m->n_embd, e) &&
            (!m->output_norm_bias ||
-            nn_read(n, n->output_norm_bias, m->output_norm_bias, 0, m->output_norm_bias->len, e)) &&
-           (!m->output_bias || nn_read(n, n->output_bias, m->output_bias, vocab0 * sizeof(float),
-                                       n->n_vocab_own * sizeof(float), e)) &&
+            read_floats(n, n->output_norm_bias, m->output_norm_bias, 0, m->n_embd, e)) &&
+           (!m->output_bias ||
+            read_floats(n, n->output_bias, m->output_bias, vocab0, n->n_vocab_own, e)) &&
            load_freqs(n, e);
 }

@@ -224,11 +224,14 @@ static uint32_t most_expert_tiles(const struct weights *w, const struct model *m
     return most;
 }
 
+enum { DIRECTORY_MAX = 256 << 20 };  // about 1.4 TB of weights; a sparse file may claim more
+
+/* Of a model with more than fit the directory, some. */
 static struct count count_tiles(struct weights *w, const struct model *m) {
     struct count n = {0};
     uint64_t file = 0, mem = 0;
     w->mem_bytes = w->file_bytes = 0;
-    for (uint32_t i = 0; i < w->n_matrix; i++) {
+    for (uint32_t i = 0; i < w->n_matrix && n.n_tile * sizeof(struct tile) < DIRECTORY_MAX; i++) {
         add_tiles(w, m, w->matrix[i], i, &n);
         if (w->matrix[i] != &w->output) continue;
         w->n_sweep = (uint32_t)n.n_tile;
@@ -240,8 +243,6 @@ static struct count count_tiles(struct weights *w, const struct model *m) {
     w->most_expert = m->n_expert ? most_expert_tiles(w, m) : 0;
     return n;
 }
-
-enum { DIRECTORY_MAX = 256 << 20 };  // about 1.4 TB of weights; a sparse file may claim more
 
 static MUST count_all(struct weights *w, const struct nn_conf *c, struct arena *a, size_t *bytes,
                       struct err *e) {

@@ -100,8 +100,7 @@ static bool is_over(struct fetch *f) {
            atomic_load_explicit(&f->failed, memory_order_acquire);
 }
 
-/* The first error stands. */
-static void fail(struct fetch *f, uint32_t i, const struct err *e) {
+void fetch_fail(struct fetch *f, uint32_t i, const struct err *e) {
     if (atomic_exchange(&f->failing, true)) return;
     f->err = *e;
     f->failed_tile = i;
@@ -176,7 +175,7 @@ static void *reader_main(void *arg) {
         bool ok = read_tile(f, r->buf, i, &e);
         if (is_guess && !end_guess(f, i, ok)) continue;
         if (!ok) {
-            fail(f, i, &e);
+            fetch_fail(f, i, &e);
             return NULL;
         }
         atomic_store_explicit(&f->ready[i - f->base], 1, memory_order_release);
@@ -203,7 +202,7 @@ MUST fetch_start(struct fetch *f, struct err *e) {
 
 /* Admit what has a place, in order; under lock. */
 static void admit(struct fetch *f) {
-    uint32_t n_hit = 0, n_miss = 0, n_used = 0;
+    uint32_t n_here = 0, n_miss = 0, n_used = 0;
     for (; f->next < f->n_list; f->next++) {
         uint32_t i = f->list[f->next];
         bool is_ahead = f->cache.item[i].is_ahead;
@@ -212,16 +211,16 @@ static void admit(struct fetch *f) {
         if (found == CACHE_MISS)
             f->read[(f->issued + n_miss++) % f->n] = i + f->base;
         else
-            n_hit++;
+            n_here++;
         if (found == CACHE_HIT) atomic_store_explicit(&f->ready[i], 1, memory_order_release);
         n_used += is_ahead;
     }
-    atomic_fetch_add_explicit(&f->hits, n_hit, memory_order_relaxed);
-    atomic_fetch_add_explicit(&f->misses, n_miss, memory_order_relaxed);
+    atomic_fetch_add_explicit(&f->hits, n_here - n_used, memory_order_relaxed);
+    atomic_fetch_add_explicit(&f->misses, n_miss + n_used, memory_order_relaxed);
     atomic_fetch_add_explicit(&f->used, n_used, memory_order_relaxed);
     f->issued += n_miss;
     if (n_miss) bell_ring(&f->work);
-    if (n_hit) bell_ring(&f->news);
+    if (n_here) bell_ring(&f->news);
 }
 
 void fetch_want(struct fetch *f, const uint32_t *tile, uint32_t n) {

@@ -52,7 +52,7 @@ struct fetch {
     struct err err;
     uint32_t failed_tile;
     alignas(RING_LINE) _Atomic uint64_t read_bytes, read_ns, wait_ns;
-    _Atomic uint64_t hits, misses;   // of tiles as they were admitted
+    _Atomic uint64_t hits, misses;   // of tiles as they were admitted; missed, if read for a guess
     _Atomic uint64_t guessed, used;  // read for a guess; and of these, admitted later
 };
 
@@ -66,6 +66,8 @@ void fetch_close(struct fetch *f);
  * readers' buffers may serve. */
 uint8_t *fetch_at(const struct fetch *f, uint32_t i);
 MUST fetch_start(struct fetch *f, struct err *e);
+/* The first error stands; every get fails with it from now on. */
+void fetch_fail(struct fetch *f, uint32_t i, const struct err *e);
 
 /* Thread: one, and only when all of the list before is put. */
 void fetch_want(struct fetch *f, const uint32_t *tile, uint32_t n);

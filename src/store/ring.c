@@ -89,10 +89,10 @@ static bool has_turn(const struct ring *r, uint64_t q) {
     return !is_beyond(r, q) || r->n_then > 0;
 }
 
-void ring_fail(struct ring *r, uint64_t q, const struct err *e) {
+void ring_fail(struct ring *r, uint32_t tile, const struct err *e) {
     if (atomic_exchange(&r->failing, true)) return;
     r->err = *e;
-    r->failed_tile = tile_of(r, q);
+    r->failed_tile = tile;
     atomic_store_explicit(&r->failed, true, memory_order_release);
     wake_all(r);
 }
@@ -128,7 +128,7 @@ static void *reader_main(void *arg) {
         if (q >= r->end || !wait_for_room(r, q) || !has_turn(r, q)) return NULL;
         struct err e;
         if (!read_turn(r, q, &e)) {
-            ring_fail(r, q, &e);
+            ring_fail(r, tile_of(r, q), &e);
             return NULL;
         }
     }

@@ -74,7 +74,7 @@ void ring_switch(struct ring *r, const uint32_t *order, uint32_t n_order, uint64
  * after the switch. Its turn of this sweep, if that is not put. */
 uint64_t ring_turn(const struct ring *r, uint32_t place, uint32_t place_then);
 /* The first error stands; every get fails with it from now on. */
-void ring_fail(struct ring *r, uint64_t q, const struct err *e);
+void ring_fail(struct ring *r, uint32_t tile, const struct err *e);
 /* Ends the readers wherever they are, a pread under way excepted. May be called again. */
 void ring_stop(struct ring *r);
 

@@ -225,6 +225,11 @@ uint32_t store_failed(const struct store *s, uint32_t asked) {
     return asked;
 }
 
+void store_fail(struct store *s, uint32_t i, const struct err *e) {
+    ring_fail(&s->ring, i, e);
+    if (s->conf.n_demand) fetch_fail(&s->fetch, i, e);
+}
+
 /* Of any of the readers. */
 static bool has_failed(const struct store *s, struct err *e) {
     if (atomic_load_explicit(&s->ring.failed, memory_order_acquire))
@@ -268,7 +273,7 @@ static void take(struct store *s, uint32_t i, uint64_t turn) {
     if (c->convert(c->owner, i, at->later, raw, &e))
         at->mem = at->later;
     else
-        ring_fail(&s->ring, turn, &e);
+        ring_fail(&s->ring, i, &e);
 }
 
 void store_put(struct store *s, uint32_t i) {

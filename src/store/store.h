@@ -66,7 +66,7 @@ struct store_stats {
     uint64_t cached_bytes;   // of memory, places of tiles on demand
     uint64_t missing_bytes;  // in the files, of those that find no place at once
     uint32_t n_missing;
-    uint64_t hits, misses;   // of those wanted since load: in memory or coming, or read
+    uint64_t hits, misses;   // of those wanted since load: in memory, or read, be it for a guess
     uint64_t guessed, used;  // of tiles read for a guess since load: all; those wanted later
     bool is_direct;          // every file is read with O_DIRECT
 };
@@ -131,6 +131,9 @@ MUST store_get(struct store *s, uint32_t i, struct view *v, struct err *e);
 void store_put(struct store *s, uint32_t i);
 /* Whether store_get(i) of a tile of the sweep would have to wait for the disk now. */
 bool store_waits(const struct store *s, uint32_t i);
+/* What a tile holds is of no use: every get fails from now on, also those that wait, as that tile is never put.
+ * The first error stands. Any thread. */
+void store_fail(struct store *s, uint32_t i, const struct err *e);
 /* After store_get failed: the tile whose read did. Readers run ahead, so it is seldom the one asked for. */
 uint32_t store_failed(const struct store *s, uint32_t asked);
 
