@@ -106,6 +106,20 @@ is($run->{status}, 1, 'a file is missing');
 like($run->{err}, qr/file 3 of 3, part-00003-of-00003\.gguf: cannot open/, 'and is named');
 rename "$third.away", $third or die $!;
 
+# ---- headers that are small by themselves, and holes in the file
+for my $i (0 .. 3) {
+    my @key = (['split.no', 4, pack 'V', $i], ['split.count', 4, pack 'V', 4]);
+    my $head = join '', map { pack('Q</aV', $_->[0], $_->[1]) . $_->[2] } @key;
+    my $hole = $i ? 100 << 20 : 0;
+    $head .= pack('Q</aVQ<', 'hole', 8, $hole) if $i;
+    my $name = sprintf "$dir/holes-%05d-of-00004.gguf", $i + 1;
+    write_file($name, pack('a4VQ<Q<', 'GGUF', 3, 0, $i ? 3 : 2) . $head);
+    truncate $name, $hole + 4096 or die $!;
+}
+my $holes = dair(['inspect', "$dir/holes-00001-of-00004.gguf"]);
+is($holes->{status}, 3, 'headers of 100 MB each: exit status 3');
+like($holes->{err}, qr/the headers of its other files take more than \d+ bytes together$/m, 'and are not all kept');
+
 # ---- a node's folder
 rename $first, "$dir/models/z-00001-of-00003.gguf" or die $!;
 rename $third, "$dir/models/z-00003-of-00003.gguf" or die $!;

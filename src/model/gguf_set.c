@@ -139,7 +139,7 @@ static MUST check_first(const struct gguf *g, const struct model_file *f, uint32
 
 static MUST read_parts(struct set *s, const struct gguf *first, const struct model_file *f,
                        uint8_t *window, struct err *e) {
-    uint64_t said = 0;
+    uint64_t said = 0, meta = 0;
     s->part = calloc(s->n, sizeof *s->part);
     if (!s->part) return err_set(e, ERR_MEMORY, "no memory for a set of %" PRIu32 " files", s->n);
     s->n_tensor = first->n_tensor;
@@ -149,6 +149,12 @@ static MUST read_parts(struct set *s, const struct gguf *first, const struct mod
             return false;
         }
         s->n_tensor += p->g.n_tensor;
+        meta += p->mem.cap;  // all are held at once
+        if (meta > MODEL_MAX_META) {
+            return err_set(e, ERR_LIMIT,
+                           "the headers of its other files take more than %d bytes together",
+                           MODEL_MAX_META);
+        }
         s->room += strlen(p->path) + 1;
         for (uint32_t k = 0; k < p->g.n_tensor; k++) s->room += strlen(p->g.tensor[k].name) + 1;
     }
