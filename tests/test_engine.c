@@ -278,6 +278,50 @@ static void check_conversation(void) {
            "a conversation with a draft: the same text %s", e.text);
 }
 
+static atomic_bool is_enough;
+
+static void stop_when_read(void *ctx, uint32_t done, uint32_t total) {
+    (void)ctx;
+    if (done == total) atomic_store(&is_enough, true);
+}
+
+/* Stopped when the prompt is read, which the draft has not seen: it goes on with the same engine. */
+static void check_stopped(void) {
+    struct engine_conf c = streaming_conf(1);
+    struct answer plain = {0}, later = {0};
+    struct gen_request q = {.prompt = loop,
+                            .n_prompt = N_PROMPT,
+                            .n_predict = 20,
+                            .on_token = keep,
+                            .ctx = &plain,
+                            .goes_on = true};
+    struct gen_result out = {0};
+    struct engine *g;
+    struct err e = {0};
+    c.budget = 64 << 20;
+    c.n_batch = 64;
+    c.spec = SPEC_DRAFT;
+    c.n_guess = 15;
+    c.draft = &first_layer;
+    bool ok = engine_open(&g, &c, &e);
+    if (!tap_ok(ok, "an engine with a draft %s", e.text)) return;
+    ok = engine_load(g, NULL, NULL, &e) && engine_generate(g, &q, &out, &e);
+    struct gen_request stopped = q;
+    stopped.prompt = prompt;
+    stopped.on_prefill = stop_when_read;
+    stopped.stop = &is_enough;
+    stopped.ctx = &later;
+    ok = ok && engine_generate(g, &stopped, &out, &e);
+    tap_ok(ok && out.end == GEN_STOPPED && !engine_is_spent(g),
+           "stopped when the prompt is read, it is usable %s", e.text);
+    later = (struct answer){0};
+    q.ctx = &later;
+    ok = ok && engine_generate(g, &q, &out, &e);
+    tap_ok(ok && later.n == plain.n && !memcmp(later.id, plain.id, sizeof later.id),
+           "and says what it had said %s", e.text);
+    engine_close(g);
+}
+
 /* A small model that is hardly ever right, and whose memory would keep half of the weights: it goes, and they
  * stay instead. */
 static void check_given_up(void) {
@@ -389,6 +433,7 @@ int main(void) {
     check_guesses(0.8F, true, false);
     check_conversation();
     check_cut_short();
+    check_stopped();
     check_given_up();
     check_memory();
     check_prompt_too_long();

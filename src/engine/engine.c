@@ -370,7 +370,10 @@ static MUST prefill(struct slice_run *s, struct par *team, struct err *e) {
     }
     s->n_reading = 0;
     if (!s->guesser || guesser_read(s->guesser, team, e)) return true;
-    return is_stopped(s) ? err_set(e, ERR_STOPPED, "stopped while reading the prompt") : false;
+    if (!is_stopped(s)) return false;
+    if (!r->goes_on) return err_set(e, ERR_STOPPED, "stopped while reading the prompt");
+    s->g->result->end = GEN_STOPPED;  // only the draft lacks some of it, which it reads next time
+    return true;
 }
 
 /* The token at place `n` of the answer, from the row of logits that foretells it. */

@@ -182,8 +182,10 @@ static MUST draft_pick(struct guesser *g, uint32_t n, int32_t *id, struct err *e
     do {
         struct candidate *c;
         size_t n_c;
-        if (!nn_wanted(g->draft, &g->picker.want, &c, &n_c, e)) return false;
-        if (!picker_next(&g->picker, c, n_c, g->req->sequence, n, id, e)) return false;
+        if (!nn_wanted(g->draft, &g->picker.want, &c, &n_c, e) ||
+            !picker_next(&g->picker, c, n_c, g->req->sequence, n, id, e)) {
+            return err_in(e, "draft model");
+        }
     } while (*id == PICK_MORE);
     g->spec.token[n] = *id;
     return true;
@@ -212,7 +214,9 @@ static MUST read_on(struct guesser *g, struct par *team, uint32_t end, struct er
     nn_truncate(g->draft, 0, at);
     while (at < end) {
         uint32_t left = end - at, n = left < DRAFT_BATCH ? left : DRAFT_BATCH;
-        if (g->req->stop && atomic_load(g->req->stop)) return err_set(e, ERR_STOPPED, "stopped");
+        bool is_last = left == n;  // it takes less time than starting anew
+        if (!is_last && g->req->stop && atomic_load(g->req->stop))
+            return err_set(e, ERR_STOPPED, "stopped");
         if (!nn_step(g->draft, team, 0, s->token + at, n, NN_NO_LOGITS, e)) return false;
         at += n;
     }
