@@ -36,7 +36,8 @@ static const struct opt chat_opt[] = {
     GUESS_OPTIONS(struct chat_conf),
     {"--json", OPT_FLAG, AT(is_json), NULL,
      "a JSON object for each token, one at the end of a turn", 0, 0},
-    {"--quiet", OPT_FLAG, AT(is_quiet), NULL, "no forecast, no prompt sign, no thoughts", 0, 0},
+    {"--quiet", OPT_FLAG, AT(is_quiet), NULL, "no forecast, no notes, no prompt sign, no thoughts",
+     0, 0},
 };
 
 enum {
@@ -75,7 +76,7 @@ struct talk {
     struct answer_text out;  // the answer under way
     struct progress progress;
     bool has_failed;  // a turn or a command
-    bool is_told[CHAT_NOTES];
+    bool tells_notes, is_told[CHAT_NOTES];
 };
 
 /* --- the answer --- */
@@ -177,7 +178,7 @@ static MUST encode(struct talk *t, size_t *n, struct err *e) {
     json_free(d);
     if (!ok) return false;
     ok = chat_encode(t->chat, &p, t->next, n_ctx, n, e);
-    for (int i = 0; i < CHAT_NOTES && !t->conf->is_quiet; i++) {
+    for (int i = 0; i < CHAT_NOTES && t->tells_notes; i++) {
         const char *note = t->is_told[i] ? NULL : chat_prompt_note(&p, i);
         if (note) fprintf(stderr, "note      %s\n", note);
         t->is_told[i] |= note != NULL;
@@ -577,9 +578,10 @@ static MUST prepare(struct talk *t, struct setup *s, struct err *e) {
 static MUST open_engine(struct talk *t, struct setup *s, struct err *e) {
     FILE *bars = t->conf->is_quiet ? NULL : stderr;
     if (bars) setup_print(s, bars);
-    if (bars && chat_note(t->chat)) fprintf(bars, "note      %s\n", chat_note(t->chat));
-    const char *held = t->held.grammar ? grammar_note(t->held.grammar) : NULL;
-    if (bars && held) fprintf(bars, "note      %s\n", held);
+    const char *note = chat_note(t->chat),
+               *held = t->held.grammar ? grammar_note(t->held.grammar) : NULL;
+    if (t->tells_notes && note) fprintf(stderr, "note      %s\n", note);
+    if (t->tells_notes && held) fprintf(stderr, "note      %s\n", held);
     if (bars) fputs("chat      /help lists the commands\n\n", bars);
     return load_engine(t, e);
 }
@@ -590,6 +592,7 @@ static MUST chat(void *conf, const char *path, struct setup *s, struct err *e) {
         return err_set(e, ERR_USAGE, "give the first turn by -p or by -f, not both");
     struct talk *t = calloc(1, sizeof *t);
     if (!t) return err_set(e, ERR_MEMORY, "no memory to start with");
+    t->tells_notes = !c->is_quiet;
     c->is_quiet |= c->is_json;
     t->conf = c;
     t->setup = s;

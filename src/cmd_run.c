@@ -46,7 +46,8 @@ static const struct opt run_opt[] = {
     {"--interface", OPT_TEXT, AT(interface), "NAME", "the only network interface to use", 0, 0},
     {"--json", OPT_FLAG, AT(is_json), NULL, "a JSON object for each token, a last one with figures",
      0, 0},
-    {"--quiet", OPT_FLAG, AT(is_quiet), NULL, "no forecast, no progress, no summary", 0, 0},
+    {"--quiet", OPT_FLAG, AT(is_quiet), NULL, "no forecast, no notes, no progress, no summary", 0,
+     0},
 };
 
 static atomic_bool stop_asked;  // the signal flag
@@ -323,13 +324,18 @@ static void print_draft(const struct setup *s, const struct figures *f) {
     fputc('\n', stderr);
 }
 
+static const char *how_ended(const struct answer *a, size_t n_prompt, const struct figures *f) {
+    if (a->out.is_stopped || f->r.end == GEN_EOS) return "";
+    if (f->r.end == GEN_STOPPED) return ", stopped";
+    return n_prompt + f->r.n_token < a->setup->conf.n_ctx ? ", cut off by -n"
+                                                          : ", cut off: the context is full";
+}
+
 static void print_summary(const struct answer *a, size_t n_prompt, const struct figures *f) {
     const struct setup *s = a->setup;
-    static const char *const why[] = {
-        [GEN_LENGTH] = "", [GEN_EOS] = "", [GEN_STOPPED] = ", stopped"};
     FILE *to = stderr;
     fprintf(to, "answer    %u token%s%s", f->r.n_token, f->r.n_token == 1 ? "" : "s",
-            a->out.is_stopped ? "" : why[f->r.end]);
+            how_ended(a, n_prompt, f));
     if (f->r.n_step) fprintf(to, ", %.*f tokens/s", f->decode_tps < 10 ? 2 : 1, f->decode_tps);
     if (f->r.n_step && !f->n_node) {
         fprintf(to, " (forecast %.*f)", s->forecast.decode_tps < 10 ? 2 : 1,
@@ -445,12 +451,9 @@ static MUST finish_answer(const struct run_conf *c, const struct worker *w, stru
 }
 
 static void print_start(const struct run_conf *c, const struct setup *s, const struct prompt *p) {
-    if (c->is_json || c->is_quiet) return;
-    if (c->worker.n) {
-        setup_print_model(s, stderr);
-    } else {
-        setup_print(s, stderr);
-    }
+    if (c->is_quiet) return;
+    if (!c->is_json && c->worker.n) setup_print_model(s, stderr);
+    if (!c->is_json && !c->worker.n) setup_print(s, stderr);
     for (int i = 0; i < NOTES; i++) {
         if (p->note[i]) fprintf(stderr, "note      %s\n", p->note[i]);
     }

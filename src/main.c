@@ -63,7 +63,9 @@ static MUST read_stream(FILE *f, const char *name, size_t limit, char **text, si
     all[n] = '\0';
     if (!ferror(f) && n <= limit) return true;
     bool ok = ferror(f) ? err_sys(e, "cannot read %s", name)
-                        : err_set(e, ERR_LIMIT, "%s is longer than %zu bytes", name, limit);
+                        : err_set(e, ERR_LIMIT,
+                                  "%s is longer than %zu bytes, the most that is taken; shorten it",
+                                  name, limit);
     free(all);
     *text = NULL;
     return ok;

@@ -35,7 +35,8 @@ struct sampling {
         SAMPLING_OPTION(T, "--min-p", OPT_REAL, min_p, "X",                                        \
                         "leave out what is less likely than X times the best (0.05)", 0, 1),       \
         SAMPLING_OPTION(T, "--typical", OPT_REAL, typical, "X",                                    \
-                        "choose among the least surprising of this probability (1: off)", 0, 1),   \
+                        "choose among the least surprising of this probability (0, 1: off)", 0,    \
+                        1),                                                                        \
         SAMPLING_OPTION(T, "--top-n-sigma", OPT_REAL, top_n_sigma, "X",                            \
                         "leave out what is X deviations below the best (0: off)", 0, 1000),        \
         SAMPLING_OPTION(T, "--dynatemp-range", OPT_REAL, temp_range, "X",                          \

@@ -39,6 +39,9 @@ isnt(decode_json($spelt->{out})->{count}, $seen->{count}, 'what a user writes is
 $r = render('--messages', $messages, '--template', file('bad.jinja', "a\n{{ b"));
 is($r->{status}, 3, 'a bad template: exit status 3');
 like($r->{err}, qr/bad\.jinja: .*template.*line 2/, 'and its line');
+$r = render('--messages', $messages, '--template', $template, '--tools', file('one.json', '{"name":"f"}'));
+is($r->{status}, 3, 'tools that are no list: exit status 3');
+like($r->{err}, qr/the tools must be a list, not an object/, 'which is said');
 $r = render('--messages', file('none.json', '{"a":'));
 is($r->{status}, 3, 'bad JSON: exit status 3');
 $r = render();

@@ -21,6 +21,7 @@ struct turn {
 
 /* For requests with tools: the model's own template for them, and the tools. */
 static const char *tool_template, *tools;
+static bool is_held;  // by a grammar
 
 /* messages and extra are JSON; the template NULL: none. */
 static inline bool take(struct turn *u, const struct toy *y, const struct tok *t,
@@ -32,7 +33,7 @@ static inline bool take(struct turn *u, const struct toy *y, const struct tok *t
                       .vocab = y->v,
                       .file = &file,
                       .n_file = 1};
-    struct chat_request r = {.add_generation_prompt = true, .think = think};
+    struct chat_request r = {.add_generation_prompt = true, .think = think, .is_held = is_held};
     *u = (struct turn){0};
     if (!json_read(&u->doc, messages, strlen(messages), 8 << 20, &u->err)) return false;
     if (extra && !json_read(&u->more, extra, strlen(extra), 1 << 20, &u->err)) return false;

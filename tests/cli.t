@@ -246,6 +246,9 @@ my ($s1, $answer, $e1) = dair(['run', @model, @greedy]);
 is($s1, 0, 'run: exit status 0') or diag($e1);
 ok(length $answer, 'run: an answer');
 like($e1, qr/^model .*^memory .*^forecast .*tokens\/s.*^answer .*tokens/ms, 'run: forecast, then what happened');
+like($e1, qr/^answer +12 tokens, cut off by -n,/m, 'run: and that -n cut it off');
+like((dair(['run', @model, @greedy[0, 1, 4, 5], '--raw', '-n', 0, '--ctx', 16]))[2], qr/^answer +\d+ tokens, cut off: the context is full,/m,
+    'run: or that the context is full');
 ($status, $out, $err) = dair(['run', @model, @greedy, '--quiet']);
 is($out, $answer, 'run: the same again');
 is($err, '', 'run --quiet: nothing on stderr');
@@ -256,7 +259,7 @@ for my $how (['--threads', 1], ['--threads', 'auto', '--pin', 'off'], ['--thread
 }
 
 ($status, $out, $err) = dair(['run', @model, @greedy, '--json']);
-is($err, '', 'run --json: nothing on stderr');
+like($err, qr/\A(?:note .*\n)*\z/, 'run --json: nothing on stderr, but for notes');
 my @o = lines_ok($out, 'run --json');
 my $last = pop @o;
 is(join('', map { $_->{text} } @o, exists $last->{text} ? $last : ()),

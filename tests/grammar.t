@@ -62,11 +62,13 @@ is(run_text(@way, '--slices', 3), $one, 'the same text from three slices');
 
 # ---- what a schema asks for that is not enforced is told, unless --quiet
 my $mail = '{"type":"string","format":"email","maxLength":4}';
-for my $quiet ([], ['--quiet']) {
-    my $run = dair(['run', '-p', 'x', '-n', 40, @$quiet, '--json-schema', $mail], seconds => 60);
-    like($run->{out}, qr/^".*"$/, 'a string');
+for my $way (['run'], ['run', '--json'], ['run', '--quiet'], ['chat', '--json'], ['chat', '--quiet']) {
+    my ($verb, @more) = @$way;
+    my $run = dair([$verb, '-p', 'x', '-n', 40, @more, '--json-schema', $mail], seconds => 60);
+    is($run->{status}, 0, "@$way: exit status 0");
+    like($run->{out}, qr/^".*"$/, 'a string') if $verb eq 'run' && "@more" ne '--json';
     my $note = $run->{err} =~ /^note +the schema asks for format email: not enforced$/m;
-    ok(@$quiet ? !$note : $note, "a note @$quiet") or diag($run->{err});
+    ok("@more" eq '--quiet' ? !$note : $note, "@$way: a note, or none") or diag($run->{err});
 }
 
 # ---- a grammar

@@ -333,7 +333,7 @@ is($guest->{status}, 0, 'run --workers: exit status 0') or diag($guest->{err});
 is($guest->{out}, $expected, 'and the same text');
 like($guest->{err}, qr/^cluster   3 nodes; this one keeps/m, 'three nodes worked');
 like($guest->{err}, qr/^cluster   READY, 3 of 3 nodes are here$/m, 'and it said when all were there');
-like($guest->{err}, qr/^answer    \d+ tokens, (?!0\.00 )\d/m, 'with the speed');
+like($guest->{err}, qr/^answer    \d+ tokens(?:, cut off by -n)?, (?!0\.00 )\d/m, 'with the speed');
 my $figures = figures(dair([@ask, '--json', '--workers', "127.0.0.1:$one->{cluster},127.0.0.1:$two->{cluster}"], seconds => 60));
 is($figures->{tokens}, 24, '--json: the figures') if ($figures->{end} // '') eq 'length';
 is($figures->{nodes}, 3, '--json: of three nodes');

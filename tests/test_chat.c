@@ -117,6 +117,35 @@ static void test_thinking(const struct tok *b) {
     drop(&u);
 }
 
+/* Of a grammar's answer nothing is thought, nor is there a word for where it begins. */
+static void test_held(const struct tok *b) {
+    static const char harmony[] =
+        "{# <|channel|>analysis #}q{% if add_generation_prompt %}<|start|>assistant{% endif %}",
+                      opens[] = "q<think>", messages[] = "[{\"role\":\"user\",\"content\":\"a\"}]";
+    static const char final[] = "q<|start|>assistant<|channel|>final<|message|>";
+    struct reasoning split;
+    struct turn u;
+    is_held = true;
+    bool ok = take(&u, &bpe, b, harmony, messages, NULL, CHAT_THINK_AUTO) && is_text(&u, final);
+    if (ok) chat_split(u.chat, &u.prompt, &split);
+    tap_ok(ok && split.style.kind == REASONING_NONE, "harmony: the final channel is open: %s",
+           u.err.text);
+    drop(&u);
+    ok = take(&u, &bpe, b, harmony, messages, NULL, CHAT_THINK_ON);
+    tap_ok(ok && is_text(&u, "q<|start|>assistant"), "but not where thinking is asked for");
+    drop(&u);
+    ok = take(&u, &bpe, b, opens, messages, NULL, CHAT_THINK_AUTO);
+    tap_ok(ok && is_text(&u, "q<think>\n</think>\n\n"), "tags that are open are closed: %s",
+           u.prompt.text.text);
+    drop(&u);
+    is_held = false;
+    ok = take(&u, &bpe, b, harmony, messages, NULL, CHAT_THINK_OFF);
+    if (ok) chat_split(u.chat, &u.prompt, &split);
+    tap_ok(ok && is_text(&u, "q<|start|>assistant") && split.style.kind == REASONING_HARMONY,
+           "without a grammar the model opens its channels");
+    drop(&u);
+}
+
 /* Whether it is said that asking for thinking, or for none, changes nothing. */
 static void test_switch(const struct tok *b) {
     static const struct {
@@ -590,6 +619,7 @@ int main(void) {
         test_fallback(b, s);
         test_injection(b);
         test_thinking(b);
+        test_held(b);
         test_switch(b);
         test_tools(b);
         test_arguments(b);

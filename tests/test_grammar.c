@@ -219,6 +219,7 @@ static const struct language language[] = {
      {"\"a\"", "\"abc\""},
      {"\"\"", "\"abcd", "1"}},
     {GRAMMAR_SCHEMA, "{\"format\":\"email\",\"pattern\":\"^a*$\"}", {"\"\"", "\"aa\""}, {"\"b"}},
+    {GRAMMAR_SCHEMA, "{\"format\":\"date\",\"pattern\":\"^a*$\"}", {"\"\"", "\"aa\""}, {"\"1"}},
     {GRAMMAR_SCHEMA,  // and such do not keep schemas from being joined
      "{\"allOf\":[{\"type\":\"string\",\"minLength\":1},{\"format\":\"uri\"}],\"format\":\"email\"}",
      {"\"a\""},
@@ -288,6 +289,16 @@ static const struct language language[] = {
      "{\"nullable\":true,\"allOf\":[{\"$ref\":\"#/$defs/a\"},{\"maxItems\":0}],\"$defs\":{\"a\":{\"type\":\"array\"}}}",
      {"[]", "null"},
      {"[1", "{"}},
+    {GRAMMAR_SCHEMA,  // a list that ends with null, as OpenAPI writes it
+     "{\"$ref\":\"#/$defs/n\",\"$defs\":{\"n\":{\"type\":\"object\",\"required\":[\"next\"],"
+     "\"properties\":{\"next\":{\"allOf\":[{\"$ref\":\"#/$defs/n\"}],\"nullable\":true}}}}}",
+     {"{\"next\":null}", "{\"next\":{\"next\":null}}"},
+     {"null", "{\"next\":1"}},
+    {GRAMMAR_SCHEMA,
+     "{\"$ref\":\"#/$defs/n\",\"$defs\":{\"n\":{\"type\":\"object\",\"required\":[\"next\"],"
+     "\"properties\":{\"next\":{\"$ref\":\"#/$defs/n\",\"nullable\":true}}}}}",
+     {"{\"next\":null}", "{\"next\":{\"next\":null}}"},
+     {"null", "{\"next\":1"}},
     {GRAMMAR_SCHEMA,  // pydantic's unions
      "{\"discriminator\":{\"propertyName\":\"a\"},\"oneOf\":[{\"const\":1},{\"const\":2}]}",
      {"1", "2"},
@@ -421,6 +432,8 @@ static const struct {
      "no text that it allows"},
     {GRAMMAR_SCHEMA, "{\"type\":\"number\",\"minimum\":-2e30,\"maximum\":-1e30}", ERR_FORMAT,
      "no text that it allows"},
+    {GRAMMAR_SCHEMA, "{\"minLength\":1,\"pattern\":\"a\"}", ERR_UNSUPPORTED, "leave it out"},
+    {GRAMMAR_SCHEMA, "{\"maxLength\":9,\"format\":\"date\"}", ERR_UNSUPPORTED, "leave it out"},
     {GRAMMAR_SCHEMA, "{\"type\":\"string\",\"pattern\":\"(?=a)b\"}", ERR_UNSUPPORTED, "only (?: )"},
     {GRAMMAR_SCHEMA, "{\"type\":\"string\",\"pattern\":\"(^a|b$)\"}", ERR_UNSUPPORTED,
      "at the ends"},

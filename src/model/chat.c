@@ -210,27 +210,36 @@ static MUST check_messages(const struct json_value *messages, struct err *e) {
     return n || err_set(e, ERR_FORMAT, "there are no messages");
 }
 
+/* A template would take what it finds in an object for tools. */
+static MUST check_tools(const struct chat_request *r, struct err *e) {
+    enum json_kind kind = json_kind(r->tools);
+    if (!r->tools || r->is_exact || kind == JSON_ARRAY || kind == JSON_NULL) return true;
+    return err_set(e, ERR_FORMAT, "the tools must be a list, not %s", json_kind_name(kind));
+}
+
 static bool ends_with(const struct jinja_text *t, const char *what) {
     size_t len = t->len, n = strlen(what);
     while (len && strchr(" \n", t->text[len - 1])) len--;
     return len >= n && !memcmp(t->text + len - n, what, n);
 }
 
-/* A template that opens the reasoning in any case: it is closed again, empty. */
-static MUST close_thinking(const struct chat *c, struct chat_prompt *p, struct err *e) {
-    const char *const part[] = {"\n", c->style.close, "\n\n"};
-    struct jinja_text *t = &p->text;
-    char *text = realloc(t->text, t->len + strlen(c->style.close) + 4);
+/* As if the template itself had ended with them. */
+static MUST add_marks(struct jinja_text *t, const char *marks, struct err *e) {
+    size_t len = strlen(marks);
+    char *text = realloc(t->text, t->len + len + 1);
     if (!text) return err_set(e, ERR_MEMORY, "no memory for a prompt of %zu bytes", t->len);
     t->text = text;
-    size_t before = t->len;
-    for (int i = 0; i < 3; i++) {
-        memcpy(t->text + t->len, part[i], strlen(part[i]) + 1);
-        t->len += strlen(part[i]);
-    }
-    t->span[t->n_span - 1].len += t->len - before;  // the opening tag's own
-    p->is_thinking = false;
+    memcpy(t->text + t->len, marks, len + 1);
+    t->len += len;
+    t->span[t->n_span - 1].len += len;
     return true;
+}
+
+/* A template that opens the reasoning in any case: it is closed again, empty. */
+static MUST close_thinking(const struct chat *c, struct chat_prompt *p, struct err *e) {
+    p->is_thinking = false;
+    return add_marks(&p->text, "\n", e) && add_marks(&p->text, c->style.close, e) &&
+           add_marks(&p->text, "\n\n", e);
 }
 
 /* A rendering: what was asked for, in a form of the messages. */
@@ -299,13 +308,19 @@ static MUST render(const struct job *job, struct chat_facts *facts, struct chat_
     *facts = fit.facts;
     chat_fit_free(&fit);
     if (!ok) return false;
-    if (c->style.kind != REASONING_TAGS || !job->r.add_generation_prompt) return true;
     const struct jinja_text *t = &out->text;
-    out->is_thinking = t->n_span && !t->span[t->n_span - 1].is_data && ends_with(t, c->style.open);
-    if (!out->is_thinking || think_of(&job->r) != CHAT_THINK_OFF) return true;
-    if (close_thinking(c, out, e)) return true;
-    chat_prompt_free(out);
-    return false;
+    if (!job->r.add_generation_prompt || !t->n_span || t->span[t->n_span - 1].is_data) return true;
+    bool is_off = think_of(&job->r) == CHAT_THINK_OFF;
+    if (c->style.kind == REASONING_TAGS && ends_with(t, c->style.open)) {
+        out->is_thinking = true;
+        ok = !is_off || close_thinking(c, out, e);
+    } else if (c->style.kind == REASONING_HARMONY && ends_with(t, "<|start|>assistant")) {
+        /* A grammar has no word for the channel, so it is opened for it. */
+        out->is_answering = is_off && job->r.is_held;
+        ok = !out->is_answering || add_marks(&out->text, "<|channel|>final<|message|>", e);
+    }
+    if (!ok) chat_prompt_free(out);
+    return ok;
 }
 
 /* Whether another job makes the same prompt. A template that refuses it tells the two apart. */
@@ -608,7 +623,7 @@ MUST chat_render(const struct chat *c, const struct chat_request *r, struct chat
         *e = c->tool_err;
         return false;
     }
-    if (!check_messages(r->messages, e)) return false;
+    if (!check_messages(r->messages, e) || !check_tools(r, e)) return false;
     bool ok = r->is_exact ? render(&job, &ignored, &best.prompt, e) : find_cast(&job, &best, e);
     if (ok) {
         tell(&job, has_tools, &best.prompt);
@@ -665,7 +680,8 @@ MUST chat_encode(const struct chat *c, const struct chat_prompt *p, int32_t *out
 }
 
 void chat_split(const struct chat *c, const struct chat_prompt *p, struct reasoning *out) {
-    reasoning_init(out, c->style, p->is_thinking);
+    const struct reasoning_style none = {.kind = REASONING_NONE};
+    reasoning_init(out, p->is_answering ? none : c->style, p->is_thinking);
 }
 
 bool chat_has_controls(const struct chat *c) {

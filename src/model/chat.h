@@ -63,6 +63,7 @@ struct chat_request {
 struct chat_prompt {
     struct jinja_text text;
     bool is_thinking;    // it ends inside a reasoning that the answer goes on with
+    bool is_answering;   // it ends inside the answer, which nothing else can follow
     bool is_unswitched;  // the template knows thoughts, but not the switch that was asked for
     bool is_toolless;    // there are tools, but the template does not look at them
     bool is_merged;      // a system text stands in a user turn

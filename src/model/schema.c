@@ -87,7 +87,8 @@ MUST schema_take_notes(struct schema *r, const struct json_value *v, bool string
     bool is_unique = false;
     if (strings && !json_want_chars(v, "format", &format, e)) return err_in(e, "schema");
     if (lists && !json_want_bool(v, "uniqueItems", &is_unique, e)) return err_in(e, "schema");
-    if (format.s && !schema_knows_format(format.s, format.len)) add_note(r, "format", format);
+    bool is_enforced = schema_knows_format(format.s, format.len) && !json_find(v, "pattern");
+    if (format.s && !is_enforced) add_note(r, "format", format);
     if (is_unique) add_note(r, "uniqueItems", none);
     return true;
 }
@@ -146,10 +147,13 @@ MUST schema_string(struct schema *r, const struct json_value *v, uint32_t *out, 
         return err_in(e, "schema");
     }
     bool has_counts = from || to >= 0;
-    uint32_t form = format.s ? schema_format(&r->tree, format.s, format.len) : 0;
-    if ((pattern.s != NULL) + (form != 0) + has_counts > 1) {
+    bool is_form = format.s && !pattern.s;  // beside a pattern a format is noted only
+    uint32_t form = is_form ? schema_format(&r->tree, format.s, format.len) : 0;
+    if (has_counts && (pattern.s || form)) {
         return schema_refuse(r, ERR_UNSUPPORTED,
-                             "\"pattern\", \"format\" and a length cannot stand together here", e);
+                             "a length cannot stand beside \"pattern\" or \"format\" here; "
+                             "leave it out, or write it into the pattern as {2,5}",
+                             e);
     }
     if (pattern.s) {
         schema_common(r, RULE_CHARACTER);
@@ -320,8 +324,11 @@ const struct json_value *schema_target(const struct schema *r, struct json_chars
 
 /* A rule for each place that is referred to; it is read when all others are, so that schemas may go in
  * circles. */
-static MUST visit_ref(struct schema *r, struct json_chars ref, uint32_t *out, struct err *e) {
+static MUST visit_ref(struct schema *r, const struct json_value *v, struct json_chars ref,
+                      uint32_t *out, struct err *e) {
     const struct json_value *to = schema_target(r, ref);
+    bool nullable = false;
+    if (!json_want_bool(v, "nullable", &nullable, e)) return err_in(e, "schema");
     if (!to)
         return schema_refuse_key(r, ERR_FORMAT, ref, "leads nowhere; only #/.. is supported here",
                                  e);
@@ -330,7 +337,13 @@ static MUST visit_ref(struct schema *r, struct json_chars ref, uint32_t *out, st
     if (i == SCHEMA_REFS)
         return schema_refuse(r, ERR_LIMIT, "more than 512 places are referred to", e);
     if (i == r->n_ref) r->ref[r->n_ref++] = (struct schema_ref){to, gtree_rule(&r->tree)};
-    *out = gtree_call(&r->tree, r->ref[i].rule);
+    uint32_t call = gtree_call(&r->tree, r->ref[i].rule);
+    *out = call;
+    if (nullable) {
+        *out = gtree_list(&r->tree, GNODE_ALT);
+        gtree_add(&r->tree, *out, call);
+        gtree_add(&r->tree, *out, schema_text(r, "null"));
+    }
     return true;
 }
 
@@ -347,11 +360,14 @@ static bool has_only(const struct json_value *v, const char *key, const char *ot
     return true;
 }
 
+static bool is_all_of_one(const struct json_value *v, const char *other) {
+    const struct json_value *list = json_find(v, "allOf");
+    return json_kind(list) == JSON_ARRAY && json_size(list) == 1 && has_only(v, "allOf", other);
+}
+
 /* allOf of one schema and nothing else is that schema, whatever it is. */
 static const struct json_value *unwrap(const struct json_value *v) {
-    const struct json_value *list = json_find(v, "allOf");
-    if (json_kind(list) != JSON_ARRAY || json_size(list) != 1) return v;
-    return has_only(v, "allOf", "") ? json_item(list, 0) : v;
+    return is_all_of_one(v, "") ? json_item(json_find(v, "allOf"), 0) : v;
 }
 
 MUST schema_visit(struct schema *r, const struct json_value *v, uint32_t *out, struct err *e) {
@@ -365,8 +381,10 @@ MUST schema_visit(struct schema *r, const struct json_value *v, uint32_t *out, s
         return schema_refuse(r, ERR_FORMAT, "a schema must be an object, true or false", e);
     } else if (!json_want_chars(v, "$ref", &ref, e)) {
         return err_in(e, "schema");
-    } else if (has_only(v, "$ref", "")) {
-        ok = visit_ref(r, ref, out, e);
+    } else if (has_only(v, "$ref", "nullable")) {
+        ok = visit_ref(r, v, ref, out, e);
+    } else if (is_all_of_one(v, "nullable")) {
+        ok = visit_any_of(r, v, "allOf", out, e);
     } else if (has_only(v, "anyOf", "nullable")) {
         ok = visit_any_of(r, v, "anyOf", out, e);
     } else if (has_only(v, "oneOf", "nullable")) {
