@@ -114,6 +114,12 @@ void answer_text_json_end(struct answer_text *a, size_t n_prompt, const struct g
     json_put_real(j, "decode_s", r->decode_s);
 }
 
+const char *answer_text_ended(const struct answer_text *a, enum gen_end end, bool is_full) {
+    if (a->is_stopped || end == GEN_EOS) return "";
+    if (end == GEN_STOPPED) return ", stopped";
+    return is_full ? ", cut off: the context is full" : ", cut off by -n";
+}
+
 MUST answer_text_check(const struct answer_text *a, struct err *e) {
     if (!a->write_errno) return true;
     if (a->write_errno == EPIPE) return err_set(e, ERR_STOPPED, "%s", "");

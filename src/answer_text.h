@@ -46,6 +46,9 @@ void answer_text_end(struct answer_text *a);
  * ended, and how fast it came. */
 void answer_text_json_end(struct answer_text *a, size_t n_prompt, const struct gen_result *r);
 
+/* How it ended, to stand behind its length: "" when it came to its own end. is_full: the context held no more. */
+const char *answer_text_ended(const struct answer_text *a, enum gen_end end, bool is_full);
+
 /* Fails when stdout broke meanwhile: without a sentence when whoever read it has gone. */
 MUST answer_text_check(const struct answer_text *a, struct err *e);
 

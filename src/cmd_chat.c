@@ -335,12 +335,8 @@ static MUST answer(struct talk *t, bool *is_said, struct err *e) {
     if (!answer_text_check(&t->out, e)) return false;
     end_answer(t, n, &out);
     if (!t->conf->is_quiet) {
-        const char *how = is_stopped              ? ", stopped"
-                          : out.end != GEN_LENGTH ? ""
-                          : r.n_predict == most   ? ", cut off by -n"
-                                                  : ", cut off: the context is full";
         fprintf(stderr, "[%zu tokens read, %u kept, %u answered%s]\n", n - out.n_kept, out.n_kept,
-                out.n_token, how);
+                out.n_token, answer_text_ended(&t->out, out.end, r.n_predict != most));
     }
     *is_said = true;
     if (engine_is_spent(t->engine) && !load_engine(t, e)) return false;

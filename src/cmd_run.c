@@ -324,18 +324,12 @@ static void print_draft(const struct setup *s, const struct figures *f) {
     fputc('\n', stderr);
 }
 
-static const char *how_ended(const struct answer *a, size_t n_prompt, const struct figures *f) {
-    if (a->out.is_stopped || f->r.end == GEN_EOS) return "";
-    if (f->r.end == GEN_STOPPED) return ", stopped";
-    return n_prompt + f->r.n_token < a->setup->conf.n_ctx ? ", cut off by -n"
-                                                          : ", cut off: the context is full";
-}
-
 static void print_summary(const struct answer *a, size_t n_prompt, const struct figures *f) {
     const struct setup *s = a->setup;
+    bool is_full = n_prompt + f->r.n_token >= s->conf.n_ctx;
     FILE *to = stderr;
     fprintf(to, "answer    %u token%s%s", f->r.n_token, f->r.n_token == 1 ? "" : "s",
-            how_ended(a, n_prompt, f));
+            answer_text_ended(&a->out, f->r.end, is_full));
     if (f->r.n_step) fprintf(to, ", %.*f tokens/s", f->decode_tps < 10 ? 2 : 1, f->decode_tps);
     if (f->r.n_step && !f->n_node) {
         fprintf(to, " (forecast %.*f)", s->forecast.decode_tps < 10 ? 2 : 1,

@@ -14,7 +14,7 @@ my $whole = read_file(synth("$dir/whole.gguf", 'llama-3.2-1b,layers=1,vocab=2000
 my $text = "$dir/text";
 write_file($text, 'Once upon a time there was a node.');
 
-# With `n` bytes at place `at` of tensor `name` overwritten.
+# The model with these bytes at place `at` of tensor `name`.
 sub damaged {
     my ($name, $at, $bytes) = @_;
     my ($sizes) = dair(['inspect', "$dir/whole.gguf", '--json'])->{out} =~ /"types":\[(.*?)\]/;
@@ -38,6 +38,18 @@ for my $way (['in memory'], map { ["streaming, $_ threads", '--memory', $least, 
     is($run->{status}, 3, "a scale, $name: exit status 3");
     like($run->{err}, $said, 'and is named');
 }
+
+# Where experts are read as well, in a layer's own tile and in an expert's.
+my $dense = $whole;
+$whole = read_file(synth("$dir/whole.gguf", 'moe-small', 'q4_0'));
+$least = figures(dair(['run', "$dir/whole.gguf", @ask, '--json', '--threads', 16]))->{least_bytes} + (1 << 21);
+for my $name ('blk.1.attn_output.weight', 'blk.1.ffn_down_exps.weight') {
+    $bad = damaged($name, 0, "\x7c" x 60000);
+    my $run = dair(['run', $bad, @ask, '--memory', $least, '--threads', 16], seconds => 30);
+    is($run->{status}, 3, "$name, streaming: exit status 3");
+    like($run->{err}, qr/tensor \Q$name\E holds a number that is not finite/, 'and is named');
+}
+write_file("$dir/whole.gguf", $whole = $dense);
 
 $bad = damaged('blk.0.ffn_norm.weight', 400, pack 'V', 0x7fc00000);
 my $run = dair(['run', $bad, @ask], seconds => 30);

@@ -285,8 +285,12 @@ static void stop_when_read(void *ctx, uint32_t done, uint32_t total) {
     if (done == total) atomic_store(&is_enough, true);
 }
 
-/* Stopped when the prompt is read, which the draft has not seen: it goes on with the same engine. */
-static void check_stopped(void) {
+/* Stopped when a prompt is read, which the draft has not seen and reads to its end, or not if that takes several
+ * batches: it goes on with the same engine. */
+static void check_stopped(uint32_t n_prompt) {
+    int32_t said[128];
+    for (uint32_t i = 0; i < n_prompt; i++) said[i] = prompt[i % N_PROMPT];
+    atomic_store(&is_enough, false);
     struct engine_conf c = streaming_conf(1);
     struct answer plain = {0}, later = {0};
     struct gen_request q = {.prompt = loop,
@@ -299,7 +303,7 @@ static void check_stopped(void) {
     struct engine *g;
     struct err e = {0};
     c.budget = 64 << 20;
-    c.n_batch = 64;
+    c.n_batch = 128;
     c.spec = SPEC_DRAFT;
     c.n_guess = 15;
     c.draft = &first_layer;
@@ -307,13 +311,14 @@ static void check_stopped(void) {
     if (!tap_ok(ok, "an engine with a draft %s", e.text)) return;
     ok = engine_load(g, NULL, NULL, &e) && engine_generate(g, &q, &out, &e);
     struct gen_request stopped = q;
-    stopped.prompt = prompt;
+    stopped.prompt = said;
+    stopped.n_prompt = n_prompt;
     stopped.on_prefill = stop_when_read;
     stopped.stop = &is_enough;
     stopped.ctx = &later;
     ok = ok && engine_generate(g, &stopped, &out, &e);
     tap_ok(ok && out.end == GEN_STOPPED && !engine_is_spent(g),
-           "stopped when the prompt is read, it is usable %s", e.text);
+           "stopped when %u tokens are read, it is usable %s", n_prompt, e.text);
     later = (struct answer){0};
     q.ctx = &later;
     ok = ok && engine_generate(g, &q, &out, &e);
@@ -433,7 +438,8 @@ int main(void) {
     check_guesses(0.8F, true, false);
     check_conversation();
     check_cut_short();
-    check_stopped();
+    check_stopped(N_PROMPT);
+    check_stopped(120);
     check_given_up();
     check_memory();
     check_prompt_too_long();

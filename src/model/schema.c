@@ -277,8 +277,6 @@ static MUST visit_any_of(struct schema *r, const struct json_value *v, const cha
                          uint32_t *out, struct err *e) {
     const struct json_value *list, *way;
     struct json_iter at;
-    bool nullable = false;
-    if (!json_want_bool(v, "nullable", &nullable, e)) return err_in(e, "schema");
     if (!schema_list(r, v, key, &list, e)) return false;
     *out = gtree_list(&r->tree, GNODE_ALT);
     json_members(&at, list);
@@ -287,7 +285,18 @@ static MUST visit_any_of(struct schema *r, const struct json_value *v, const cha
         if (!schema_visit_at(r, key, strlen(key), way, &one, e)) return false;
         gtree_add(&r->tree, *out, one);
     }
-    if (nullable) gtree_add(&r->tree, *out, schema_text(r, "null"));
+    return true;
+}
+
+/* Where v has "nullable", null as well. */
+static MUST add_null(struct schema *r, const struct json_value *v, uint32_t *out, struct err *e) {
+    bool nullable = false;
+    uint32_t other = *out;
+    if (!json_want_bool(v, "nullable", &nullable, e)) return err_in(e, "schema");
+    if (!nullable) return true;
+    *out = gtree_list(&r->tree, GNODE_ALT);
+    gtree_add(&r->tree, *out, other);
+    gtree_add(&r->tree, *out, schema_text(r, "null"));
     return true;
 }
 
@@ -324,11 +333,8 @@ const struct json_value *schema_target(const struct schema *r, struct json_chars
 
 /* A rule for each place that is referred to; it is read when all others are, so that schemas may go in
  * circles. */
-static MUST visit_ref(struct schema *r, const struct json_value *v, struct json_chars ref,
-                      uint32_t *out, struct err *e) {
+static MUST visit_ref(struct schema *r, struct json_chars ref, uint32_t *out, struct err *e) {
     const struct json_value *to = schema_target(r, ref);
-    bool nullable = false;
-    if (!json_want_bool(v, "nullable", &nullable, e)) return err_in(e, "schema");
     if (!to)
         return schema_refuse_key(r, ERR_FORMAT, ref, "leads nowhere; only #/.. is supported here",
                                  e);
@@ -337,13 +343,7 @@ static MUST visit_ref(struct schema *r, const struct json_value *v, struct json_
     if (i == SCHEMA_REFS)
         return schema_refuse(r, ERR_LIMIT, "more than 512 places are referred to", e);
     if (i == r->n_ref) r->ref[r->n_ref++] = (struct schema_ref){to, gtree_rule(&r->tree)};
-    uint32_t call = gtree_call(&r->tree, r->ref[i].rule);
-    *out = call;
-    if (nullable) {
-        *out = gtree_list(&r->tree, GNODE_ALT);
-        gtree_add(&r->tree, *out, call);
-        gtree_add(&r->tree, *out, schema_text(r, "null"));
-    }
+    *out = gtree_call(&r->tree, r->ref[i].rule);
     return true;
 }
 
@@ -360,21 +360,17 @@ static bool has_only(const struct json_value *v, const char *key, const char *ot
     return true;
 }
 
-static bool is_all_of_one(const struct json_value *v, const char *other) {
+/* allOf of one schema is that schema, whatever it is. */
+static bool is_all_of_one(const struct json_value *v) {
     const struct json_value *list = json_find(v, "allOf");
-    return json_kind(list) == JSON_ARRAY && json_size(list) == 1 && has_only(v, "allOf", other);
-}
-
-/* allOf of one schema and nothing else is that schema, whatever it is. */
-static const struct json_value *unwrap(const struct json_value *v) {
-    return is_all_of_one(v, "") ? json_item(json_find(v, "allOf"), 0) : v;
+    return json_kind(list) == JSON_ARRAY && json_size(list) == 1 &&
+           has_only(v, "allOf", "nullable");
 }
 
 MUST schema_visit(struct schema *r, const struct json_value *v, uint32_t *out, struct err *e) {
     struct json_chars ref = {NULL, 0};
     bool ok = true;
     if (++r->nest > GRAMMAR_NEST) return schema_refuse(r, ERR_LIMIT, "it nests too deeply", e);
-    for (unsigned i = 0; i < GRAMMAR_NEST; i++) v = unwrap(v);
     if (json_kind(v) == JSON_BOOL) {
         *out = json_is_true(v) ? schema_common(r, RULE_ANY) : gtree_never(&r->tree);
     } else if (json_kind(v) != JSON_OBJECT) {
@@ -382,13 +378,13 @@ MUST schema_visit(struct schema *r, const struct json_value *v, uint32_t *out, s
     } else if (!json_want_chars(v, "$ref", &ref, e)) {
         return err_in(e, "schema");
     } else if (has_only(v, "$ref", "nullable")) {
-        ok = visit_ref(r, v, ref, out, e);
-    } else if (is_all_of_one(v, "nullable")) {
-        ok = visit_any_of(r, v, "allOf", out, e);
+        ok = visit_ref(r, ref, out, e) && add_null(r, v, out, e);
+    } else if (is_all_of_one(v)) {
+        ok = visit_any_of(r, v, "allOf", out, e) && add_null(r, v, out, e);
     } else if (has_only(v, "anyOf", "nullable")) {
-        ok = visit_any_of(r, v, "anyOf", out, e);
+        ok = visit_any_of(r, v, "anyOf", out, e) && add_null(r, v, out, e);
     } else if (has_only(v, "oneOf", "nullable")) {
-        ok = visit_any_of(r, v, "oneOf", out, e);
+        ok = visit_any_of(r, v, "oneOf", out, e) && add_null(r, v, out, e);
     } else {
         ok = schema_join(r, v, out, e);
     }
