@@ -7,15 +7,16 @@ use FindBin;
 use lib $FindBin::Bin;
 use Dair;
 use File::Copy 'copy';
+use File::Temp 'tempdir';
 use Test::More;
 
 plan skip_all => 'sanitizers take more memory than it gives' if is_sanitized();
 my $mark = "DAIR_RUN_TEST=$$." . time;
 my @script = ($^X, "$FindBin::Bin/../image/demo/run.pl", $dair);
-# Nothing of it takes rights: where we are root, nobody runs it, from where nobody may read.
+# Nothing of it takes rights: where we are root, nobody runs it, from where nobody may read (root's home is not).
 my $whose = 'as it is called';
 if (!$> && (my ($setpriv) = grep { -x } map { "$_/setpriv" } split /:/, $ENV{PATH})) {
-    my $dir = scratch();
+    my $dir = tempdir(CLEANUP => 1, TMPDIR => 1);
     chmod 0755, $dir;
     for my $from (@script[1, 2]) {
         (my $to = $from) =~ s{.*/}{$dir/};
