@@ -83,8 +83,13 @@ struct edge {
 static const struct edge FREE = {.rest = NULL}, ZERO = {.rest = ""},
                          ABOVE_ZERO = {.rest = "", .is_out = true};
 
+/* Behind the last digit of a bound there are zeros. */
+static int first_of(struct edge e) {
+    return *e.rest ? *e.rest - '0' : 0;
+}
+
 static struct edge next(struct edge e) {
-    e.rest++;
+    e.rest += *e.rest != '\0';
     return e;
 }
 
@@ -92,50 +97,31 @@ static uint32_t nothing(struct gtree *t) {
     return gtree_list(t, GNODE_CAT);
 }
 
-/* One digit or more, the last not 0. */
-static uint32_t some_digits(struct gtree *t, int most) {
-    if (most < 1) return gtree_never(t);
-    const uint32_t both[] = {most > 1 ? digits(t, 0, most - 1) : nothing(t), digit(t, 1, 9)};
-    return gtree_cat(t, both, 2);
-}
-
-static uint32_t maybe_digits(struct gtree *t, int most) {
-    uint32_t alt = gtree_list(t, GNODE_ALT);
-    gtree_add(t, alt, nothing(t));
-    gtree_add(t, alt, some_digits(t, most));
-    return alt;
-}
-
-/* Up to `left` digits, the last not 0, so that each number has one text; must: at least one. Depth: left. */
-static uint32_t behind(struct gtree *t, struct edge low, struct edge high, bool must, int left) {
-    if (low.rest && !*low.rest) {
-        must |= low.is_out;
-        low = FREE;
-    }
+/* `least` to `left` digits: not below low, not above high. Depth: left. */
+static uint32_t behind(struct gtree *t, struct edge low, struct edge high, int least, int left) {
+    if (low.rest && !*low.rest && !low.is_out) low = FREE;
     if (high.rest && !*high.rest) {
-        return must || low.rest || high.is_out ? gtree_never(t) : nothing(t);
+        if (low.rest || high.is_out) return gtree_never(t);
+        return gtree_repeat(t, digit(t, 0, 0), (uint32_t)least, left);
     }
-    if (!low.rest && !high.rest) return must ? some_digits(t, left) : maybe_digits(t, left);
+    if (!low.rest && !high.rest) return digits(t, (uint32_t)least, left);
+    if (!left) return low.rest ? gtree_never(t) : nothing(t);
     uint32_t alt = gtree_list(t, GNODE_ALT);
-    int from = low.rest ? *low.rest - '0' : 0, to = high.rest ? *high.rest - '0' : 9;
-    if (!must && !low.rest) gtree_add(t, alt, nothing(t));
+    int from = low.rest ? first_of(low) : 0, to = high.rest ? first_of(high) : 9;
+    if (!least && !low.rest) gtree_add(t, alt, nothing(t));
     if (low.rest && high.rest && from == to) {
-        branch(t, alt, digit(t, from, from), behind(t, next(low), next(high), !from, left - 1));
+        branch(t, alt, digit(t, from, from), behind(t, next(low), next(high), 0, left - 1));
         return alt;
     }
     if (low.rest) {
-        branch(t, alt, digit(t, from, from), behind(t, next(low), FREE, !from, left - 1));
+        branch(t, alt, digit(t, from, from), behind(t, next(low), FREE, 0, left - 1));
         from++;
     }
     if (high.rest) {
-        branch(t, alt, digit(t, to, to), behind(t, FREE, next(high), !to, left - 1));
+        branch(t, alt, digit(t, to, to), behind(t, FREE, next(high), 0, left - 1));
         to--;
     }
-    if (!from && to >= 0) {
-        branch(t, alt, digit(t, 0, 0), some_digits(t, left - 1));
-        from = 1;
-    }
-    if (from <= to) branch(t, alt, digit(t, from, to), maybe_digits(t, left - 1));
+    if (from <= to) branch(t, alt, digit(t, from, to), digits(t, 0, left - 1));
     return alt;
 }
 
@@ -145,7 +131,7 @@ static uint32_t fraction(struct gtree *t, struct edge low, struct edge high) {
     bool is_high = !high.rest || *high.rest || !high.is_out;
     uint32_t alt = gtree_list(t, GNODE_ALT);
     if (is_low && is_high) gtree_add(t, alt, nothing(t));
-    branch(t, alt, gtree_text(t, "."), behind(t, low, high, true, FRACTION_DIGITS));
+    branch(t, alt, gtree_text(t, "."), behind(t, low, high, 1, FRACTION_DIGITS));
     return alt;
 }
 
@@ -187,14 +173,31 @@ static void month(struct gtree *t, uint32_t alt, const char *which, int days) {
     }
 }
 
-/* Days that there are in every year. */
-static uint32_t date(struct gtree *t) {
+/* Two digits of what divides by 4, but 00. */
+static uint32_t fours(struct gtree *t) {
+    static const struct grange of0[] = {{'4', '4'}, {'8', '8'}}, of1[] = {{'2', '2'}, {'6', '6'}},
+                               even[] = {{'2', '2'}, {'4', '4'}, {'6', '6'}, {'8', '8'}},
+                               of2[] = {{'0', '0'}, {'4', '4'}, {'8', '8'}},
+                               odd[] = {{'1', '1'}, {'3', '3'}, {'5', '5'}, {'7', '7'}, {'9', '9'}};
     uint32_t alt = gtree_list(t, GNODE_ALT);
-    month(t, alt, "01030507081012", 31);
-    month(t, alt, "04060911", 30);
-    month(t, alt, "02", 28);
-    const uint32_t all[] = {between(t, "0001", "9999", 4), gtree_text(t, "-"), alt};
-    return gtree_cat(t, all, 3);
+    branch(t, alt, digit(t, 0, 0), gtree_set(t, of0, 2));
+    branch(t, alt, gtree_set(t, even, 4), gtree_set(t, of2, 3));
+    branch(t, alt, gtree_set(t, odd, 5), gtree_set(t, of1, 2));
+    return alt;
+}
+
+static uint32_t date(struct gtree *t) {
+    uint32_t alt = gtree_list(t, GNODE_ALT), leap = gtree_list(t, GNODE_ALT);
+    uint32_t every = gtree_list(t, GNODE_ALT);
+    month(t, every, "01030507081012", 31);
+    month(t, every, "04060911", 30);
+    month(t, every, "02", 28);
+    const uint32_t all[] = {between(t, "0001", "9999", 4), gtree_text(t, "-"), every};
+    gtree_add(t, alt, gtree_cat(t, all, 3));
+    branch(t, leap, digits(t, 2, 2), fours(t));
+    branch(t, leap, fours(t), gtree_text(t, "00"));
+    branch(t, alt, leap, gtree_text(t, "-02-29"));
+    return alt;
 }
 
 static uint32_t time_of_day(struct gtree *t) {
