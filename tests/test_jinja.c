@@ -498,6 +498,9 @@ static void test_methods(void) {
     gives("{{ [1, 2, 3, 4] | slice(2, 'x') | list }}", "[[1, 2, 'x'], [3, 4, 'x']]");
     gives("{{ [{'o': {'p': 1}}, {}] | groupby('o.p', default=0) }}",
           "[(0, [{}]), (1, [{'o': {'p': 1}}])]");
+    gives(
+        "{% for g in ['b', 'a', 'B'] | groupby(0) %}{{ g.grouper }}{{ g['list'] }}{{ g.x }}{% endfor %}",
+        "a['a']b['b', 'B']");
 }
 
 /* As Python has them, and refused where Python's would have more than 64 bits; nothing goes through a

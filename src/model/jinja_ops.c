@@ -286,6 +286,12 @@ static MUST own_attr(struct vm *vm, const struct value *v, const struct value *n
             return true;
         }
         break;
+    case V_TUPLE:
+        if (v->list->is_group && (value_is(name, "grouper") || value_is(name, "list"))) {
+            *out = v->list->item[value_is(name, "list")];
+            return true;
+        }
+        break;
     default: break;
     }
     fn = method_find(v->kind, name);

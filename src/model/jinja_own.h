@@ -72,6 +72,7 @@ struct value {
 struct list {
     struct value *item;
     size_t n, cap;
+    bool is_group;  // of groupby: its two items have names
 };
 
 struct dict {

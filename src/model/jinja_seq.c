@@ -413,6 +413,7 @@ static MUST filter_groupby(struct vm *vm, struct call *c, struct value *out) {
             if (!list_new(vm, 2, &pair) || !list_new(vm, 0, &members)) return false;
             pair->item[pair->n++] = shown;
             pair->item[pair->n++] = value_list(V_LIST, members);
+            pair->is_group = true;
             if (!list_add(vm, groups, value_list(V_TUPLE, pair))) return false;
         }
         last = k;
