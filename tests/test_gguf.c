@@ -210,6 +210,13 @@ static void check_shape(void) {
     s = (struct spec){.n_kv = 1};
     kv_f32(&s.kv, "llama.rope.freq_base", -1);
     expect("a negative base", &s, ERR_FORMAT, "freq_base is -1");
+    s = (struct spec){.n_kv = 1};
+    kv_f32(&s.kv, "llama.rope.freq_base", 1e-37F);
+    expect("a base that makes frequencies immense", &s, ERR_FORMAT, "freq_base is 1e-37");
+    s = (struct spec){.n_kv = 2};
+    kv_str(&s.kv, "llama.rope.scaling.type", "linear");
+    kv_f32(&s.kv, "llama.rope.scaling.factor", 1e-30F);
+    expect("a factor that does", &s, ERR_FORMAT, "scaling.factor is 1e-30");
 }
 
 static void check_rope(void) {

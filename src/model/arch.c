@@ -133,7 +133,7 @@ static MUST read_window(struct keys *k, const struct arch *a, uint8_t *local, st
     }
     if (!m->window) return true;
     m->rope_base_local = a->local_base;
-    return number(k, "rope.freq_base_swa", 1e-300, 1e300, &m->rope_base_local, e) &&
+    return number(k, "rope.freq_base_swa", 1, 1e300, &m->rope_base_local, e) &&
            read_pattern(k, a, local, e);
 }
 
@@ -201,7 +201,7 @@ static MUST read_rope(struct keys *k, struct err *e) {
     m->rope_scaling = (enum rope_scaling)i;
     if (m->rope_scaling == ROPE_NONE) return true;
     if (factor == 0) factor = 1;  // "off" in some writers
-    if (!isfinite(factor) || factor < 0) {
+    if (!isfinite(factor) || factor < MODEL_LEAST_FACTOR) {
         return err_set(e, ERR_FORMAT, "key %s is %g", key_of(k, "rope.scaling.factor"), factor);
     }
     if (m->rope_scaling == ROPE_LINEAR && factor == 1) m->rope_scaling = ROPE_NONE;

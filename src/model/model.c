@@ -239,7 +239,7 @@ static MUST check_shape(struct reader *r, struct err *e) {
     if (!(m->norm_eps > 0 && m->norm_eps <= 1)) {
         return err_set(e, ERR_FORMAT, "key %s is %g", key, (double)m->norm_eps);
     }
-    if (!isfinite(m->rope_base) || m->rope_base <= 0) {
+    if (!isfinite(m->rope_base) || m->rope_base < 1) {
         return err_set(e, ERR_FORMAT, "key %s is %g", arch_key(r, "rope.freq_base"), m->rope_base);
     }
     return true;

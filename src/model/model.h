@@ -34,6 +34,10 @@ enum {
     MODEL_MAX_FILE = 512,      // of a split set
 };
 
+/* Of what divides the frequencies of rotary embeddings, whose bases are 1 at least: with much larger frequencies
+ * angles would have no digits left. Files people have: 1 and more. */
+#define MODEL_LEAST_FACTOR 1e-3
+
 /* GGUF tensor types; all sizes are known, kernels exist for some (see weight_ops). */
 enum tensor_type {
     TENSOR_F32 = 0,

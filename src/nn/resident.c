@@ -97,9 +97,6 @@ static MUST load_layer(struct nn *n, uint32_t layer, float **room, struct err *e
 
 /* --- RoPE --- */
 
-/* Of what divides frequencies: Llama 3's and LongRoPE's are about 1 and more. */
-static const float FACTOR_LEAST = 1e-3F;
-
 uint32_t resident_tables(const struct model *m) {
     return m->rope_base_local > 0 ? 2 : 1;
 }
@@ -123,7 +120,7 @@ static MUST load_freqs(struct nn *n, struct err *e) {
         float *factor = n->angle_all;  // scratch of at least n_rot floats
         if (!nn_read(n, factor, by, 0, by->len, e)) return false;
         for (uint32_t i = 0; i < n_pair; i++) {
-            if (!(factor[i] >= FACTOR_LEAST && factor[i] < INFINITY)) {
+            if (!((double)factor[i] >= MODEL_LEAST_FACTOR && factor[i] < INFINITY)) {
                 return err_set(e, ERR_FORMAT, "%s: a divisor of a frequency is %g", by->name,
                                (double)factor[i]);
             }
