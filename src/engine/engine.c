@@ -26,6 +26,7 @@ struct slice_run {
     struct picker picker;
     struct grammar_run *run;  // NULL: no grammar
     int32_t *seen;            // [n_prompt + n_predict] prompt and answer so far, while generating
+    bool is_in_step;          // or was, when the run failed
     struct err err;
     bool ok;
 };
@@ -441,7 +442,9 @@ static MUST decode_step(struct slice_run *s, struct par *team, uint32_t n, struc
     }
     double t0 = clock_s();
     nn_truncate(s->nn, 0, r->n_prompt + n);
+    s->is_in_step = true;
     if (!nn_step(s->nn, team, 0, a->token, a->n + 1, a->n + 1, e)) return false;
+    s->is_in_step = false;
     if (s->guesser) guesser_took(s->guesser, a->n + 1, clock_s() - t0);
     if (s->index) return true;
     out->n_step++;
@@ -478,7 +481,8 @@ static MUST decode(struct slice_run *s, struct par *team, struct err *e) {
         a.token[0] = id;
         if (!decode_step(s, team, n, &a, e)) {
             if (!is_stopped(s)) return false;
-            s->g->is_broken = true;
+            /* Where the draft was stopped as it caught up, only it lacks some of the text. */
+            if (s->is_in_step || e->code != ERR_STOPPED) s->g->is_broken = true;
             out->end = GEN_STOPPED;
             return true;
         }

@@ -212,16 +212,17 @@ static MUST read_on(struct guesser *g, struct par *team, uint32_t end, struct er
     if (g->is_reading && !nn_pass(g->draft, e)) return false;
     g->is_reading = false;
     nn_truncate(g->draft, 0, at);
+    g->n_common = at;
+    g->n_drafted = 0;
     while (at < end) {
         uint32_t left = end - at, n = left < DRAFT_BATCH ? left : DRAFT_BATCH;
         bool is_last = left == n;  // it takes less time than starting anew
         if (!is_last && g->req->stop && atomic_load(g->req->stop))
             return err_set(e, ERR_STOPPED, "stopped");
         if (!nn_step(g->draft, team, 0, s->token + at, n, NN_NO_LOGITS, e)) return false;
-        at += n;
+        g->n_common = at += n;
     }
     g->n_common = s->n;
-    g->n_drafted = 0;
     return true;
 }
 
