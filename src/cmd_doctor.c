@@ -280,7 +280,9 @@ static void look_at_disk(struct doctor *d, const struct setup *s) {
     struct disk_speed speed;
     struct direct file;
     struct err e;
-    uint32_t chunk = m->data_len < TILE_MAX ? TILE_MIN : TILE_MAX;
+    bool is_small =
+        m->data_len < TILE_MAX;  // small pieces say little of the disk, and it stays in memory
+    uint32_t chunk = is_small ? TILE_MIN : TILE_MAX;
     bool ok = direct_open(&file, f->path, &e), is_direct = ok && file.is_direct;
     if (ok) direct_close(&file);
     if (!ok ||
@@ -289,10 +291,10 @@ static void look_at_disk(struct doctor *d, const struct setup *s) {
         return;
     }
     say(d, "disk",
-        speed.bytes_per_s < SLOW_DISK ? "put the model on an SSD"
-        : !is_direct                  ? "put the model on ext4, xfs or btrfs: this one wants "
-                                        "every byte to go through the page cache"
-                                      : NULL,
+        speed.bytes_per_s < SLOW_DISK && !is_small ? "put the model on an SSD"
+        : !is_direct ? "put the model on ext4, xfs or btrfs: this one wants "
+                       "every byte to go through the page cache"
+                     : NULL,
         "the model's gives %s, %s", RATE_TEXT(speed.bytes_per_s),
         is_direct ? "past the page cache" : "not past the page cache");
 }

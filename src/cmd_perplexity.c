@@ -74,7 +74,8 @@ static MUST read_text(const struct ppl_conf *c, const struct setup *s, struct te
         if (exact) t->id = exact;
         return true;
     }
-    return err_set(e, ERR_USAGE, "%s has %zu tokens; two are the least", c->file, t->n);
+    return err_set(e, ERR_FORMAT, "%s has %zu token%s; two are the least",
+                   strcmp(c->file, "-") ? c->file : "the text", t->n, t->n == 1 ? "" : "s");
 }
 
 static bool on_scored(void *ctx, uint64_t done, uint64_t total) {

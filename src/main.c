@@ -147,10 +147,13 @@ static int main_help(const char *name) {
     return finish(0);
 }
 
-/* A closed standard stream would let a model file take its number, and be written to. */
+/* A closed standard stream would let a model file take its number, and be written to. What is written to a stdout
+ * that was closed fails, as it is lost; sentences on stderr are not missed. */
 static void open_standard(void) {
     for (int fd = 0; fd < 3; fd++) {
-        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd ? O_WRONLY : O_RDONLY) < 0) _exit(1);
+        if (fcntl(fd, F_GETFD) < 0 &&
+            open("/dev/null", fd == STDERR_FILENO ? O_WRONLY : O_RDONLY) < 0)
+            _exit(1);
     }
 }
 

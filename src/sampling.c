@@ -2,6 +2,7 @@
 
 #include "verbs.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -77,11 +78,18 @@ static bool is_like(enum grammar_kind kind, const char *given) {
 
 /* A file where there is one of that name; what cannot be a grammar or schema was meant to be one. */
 static MUST read_held(struct held *h, const char *given, struct err *e) {
-    bool is_text = is_like(h->kind, given) && access(given, F_OK) != 0;
-    if (!is_text) return verb_read_all(given, GRAMMAR_TEXT, &h->text, &h->len, e);
-    h->len = strlen(given);
-    h->text = strdup(given);
-    return h->text || err_set(e, ERR_MEMORY, "no memory for a grammar");
+    bool is_file = !strcmp(given, "-") || access(given, F_OK) == 0, is_absent = errno == ENOENT;
+    if (!is_file && is_like(h->kind, given)) {
+        h->len = strlen(given);
+        h->text = strdup(given);
+        return h->text || err_set(e, ERR_MEMORY, "no memory for a grammar");
+    }
+    if (!is_file && is_absent) {
+        return err_set(e, ERR_IO, "%s is neither a file that is there nor %s", given,
+                       h->kind == GRAMMAR_GBNF ? "a grammar (root ::= ...)" : "a schema ({...})");
+    }
+    h->file = given;
+    return verb_read_all(given, GRAMMAR_TEXT, &h->text, &h->len, e);
 }
 
 MUST sampling_draft(struct setup *s, const struct machine *m, const char *path, struct err *e) {
@@ -110,8 +118,8 @@ MUST held_open(struct held *h, const struct sampling *c, struct err *e) {
     }
     if (!read_held(h, given, e)) return err_in(e, option);
     if (grammar_open(&h->grammar, h->kind, h->text, h->len, e)) return true;
-    if (e->code != ERR_MEMORY) e->code = ERR_USAGE;
-    return err_in(e, option);
+    if (e->code != ERR_MEMORY) e->code = h->file ? ERR_FORMAT : ERR_USAGE;
+    return h->file ? err_in_file(e, h->file) : err_in(e, option);
 }
 
 MUST held_vocabulary(struct held *h, const struct tok *t, struct err *e) {

@@ -76,14 +76,15 @@ MUST sampling_draft(struct setup *s, const struct machine *m, const char *path, 
 /* What an answer is held to. */
 struct held {
     enum grammar_kind kind;
-    char *text;  // [len], owned
+    const char *file;  // where the text is from, the caller's; NULL: the option itself
+    char *text;        // [len], owned
     size_t len;
     struct grammar *grammar;  // NULL: no grammar
     struct lexicon *lexicon;  // NULL until held_vocabulary
 };
 
 /* The grammar or schema of the options. Fails: ERR_USAGE, the sentence naming the option and the place in
- * it; ERR_IO for a file. held_close() also after a failure. */
+ * it, of a file ERR_FORMAT and its name; ERR_IO for no file. held_close() also after a failure. */
 MUST held_open(struct held *h, const struct sampling *c, struct err *e);
 /* Before the memory budget is drawn up, so that it counts. */
 MUST held_vocabulary(struct held *h, const struct tok *t, struct err *e);

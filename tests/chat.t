@@ -284,6 +284,13 @@ for ([$thinker, 'a b', 'the answer'], [$plain, '', '<think>a b</think>the answer
     is(join('', map { $_->{text} // '' } @lines), $answer, "and answered '$answer'");
 }
 
+# Who wants thoughts is told that there is no switch for them, who wants none of a model that has none is not.
+for (['on', 1], ['off', 0], ['auto', 0]) {
+    my ($think, $told) = @$_;
+    is(dair([$_, $plain, '-p', 'hi', '-n', 2, '--ctx', 128, '--think', $think], from => '/dev/null')->{err} =~ /^note .*no such switch/m ? 1 : 0,
+        $told, "$_ --think $think: " . ($told ? 'a note' : 'no note')) for qw(run chat);
+}
+
 # Where the prompt ends inside of thoughts, they are closed before a grammar that allows none holds.
 with_template($plain, "$dir/inside.gguf", '{{ messages[0].content }}{% if false %}</think>{% endif %}{{ "<think>\n" }}');
 my @held = ("$dir/inside.gguf", '-p', 'hi', '-n', 40, '--ctx', 128, '--quiet', '--grammar', 'root ::= "the answer"');

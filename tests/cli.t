@@ -104,7 +104,15 @@ refused(['run', '-p', 'x', '--frequency-penalty', '1e308'], 2, qr/--frequency-pe
 refused(['run', '-p', 'x', '--logit-bias', $_],  2, qr/--logit-bias takes ID:VALUE/) for qw(1 1: :1 a:1 1:b);
 refused(['run', '-p', 'x', '--logit-bias', '1:1e308'], 2, qr/logit bias 1e\+308 is out of range/);
 refused(['run', '-p', 'x', '--grammar', 'root ::= x'], 2, qr/--grammar: grammar 1:10: .* not defined/);
-refused(['run', '-p', 'x', '--grammar', "$dir/none"],  1, qr/--grammar: .*none.*No such file/);
+refused(['run', '-p', 'x', '--grammar', "$dir/none"],  1, qr/--grammar: .*none is neither a file that is there nor a grammar/);
+refused(['run', '-p', 'x', '--json-schema', 'integer'], 1, qr/--json-schema: integer is neither a file that is there nor a schema/);
+for (['--grammar', "root ::= 'a' b\n", 'grammar 1:'], ['--json-schema', '{"type":', 'schema: not JSON']) {
+    my ($option, $text, $why) = @$_;
+    write_file("$dir/held", $text);
+    refused(['run', '-p', 'x', $option, "$dir/held"], 3, qr/held: $why/);
+}
+write_file("$dir/short", '');
+refused(['perplexity', '-f', "$dir/short"], 3, qr/short has 0 tokens; two are the least/);
 refused(['run', '-p', 'x', '--json-schema', '{"type":3}'], 2, qr/--json-schema: schema.*type/);
 refused(['run', '-p', 'x', '--json-schema', '{}', '--grammar', 'root ::= "x"'], 2, qr/exclude each other/);
 refused(['run', '-p', 'x', '--stop', ''],        2, qr/--stop takes a text that is not empty/);
@@ -362,6 +370,11 @@ SKIP: {
     like(read_file("$dir/err"), qr/cannot write/, 'run: and says so');
     is(system("$dair inspect @model >/dev/full 2>$dir/err") >> 8, 1, 'inspect: likewise');
 }
+for ("run @model -p Once -n 8 --quiet", "inspect @model", 'keygen', 'version') {
+    is(system("$dair $_ >&- 2>$dir/err") >> 8, 1, "$_: and so is none");
+    like(read_file("$dir/err"), qr/cannot write/, 'which is said');
+}
+is(system("$dair inspect @model 2>&- >/dev/null") >> 8, 0, 'nobody need listen to what is said beside');
 
 # Ctrl-C in the middle of an answer: a pipe too small for it holds the program up until we have asked.
 SKIP: {

@@ -602,8 +602,9 @@ static MUST find_cast(struct job *job, struct cast *best, struct err *e) {
 /* What is otherwise than asked for, with what it is otherwise. */
 static void tell(const struct job *job, bool has_tools, struct chat_prompt *p) {
     bool is_asked = job->r.think != CHAT_THINK_AUTO && job->r.add_generation_prompt;
-    bool has_switch = job->chat->style.kind != REASONING_NONE;
-    p->is_unswitched = is_asked && has_switch && is_same_switched(*job, p);
+    bool has_none = job->chat->style.kind == REASONING_NONE;  // which is what `off` wants
+    p->is_unswitched =
+        is_asked && (!has_none || job->r.think == CHAT_THINK_ON) && is_same_switched(*job, p);
     p->is_toolless = has_tools && is_same_toolless(*job, p);
 }
 
