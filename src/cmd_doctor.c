@@ -280,8 +280,8 @@ static void look_at_disk(struct doctor *d, const struct setup *s) {
     struct disk_speed speed;
     struct direct file;
     struct err e;
-    bool is_small =
-        m->data_len < TILE_MAX;  // small pieces say little of the disk, and it stays in memory
+    /* Read in small pieces it says little of the disk; and it stays in memory. */
+    bool is_small = m->data_len < TILE_MAX;
     uint32_t chunk = is_small ? TILE_MIN : TILE_MAX;
     bool ok = direct_open(&file, f->path, &e), is_direct = ok && file.is_direct;
     if (ok) direct_close(&file);

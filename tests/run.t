@@ -13,7 +13,7 @@ use Test::More;
 plan skip_all => 'sanitizers take more memory than it gives' if is_sanitized();
 my $mark = "DAIR_RUN_TEST=$$." . time;
 my @script = ($^X, "$FindBin::Bin/../image/demo/run.pl", $dair);
-# Nothing of it takes rights: where we are root, nobody runs it, from where nobody may read (root's home is not).
+# Nothing of it takes rights: where we are root, nobody runs it, from a place that nobody may read, as root's home is not.
 my $whose = 'as it is called';
 if (!$> && (my ($setpriv) = grep { -x } map { "$_/setpriv" } split /:/, $ENV{PATH})) {
     my $dir = tempdir(CLEANUP => 1, TMPDIR => 1);

@@ -26,7 +26,6 @@ struct slice_run {
     struct picker picker;
     struct grammar_run *run;  // NULL: no grammar
     int32_t *seen;            // [n_prompt + n_predict] prompt and answer so far, while generating
-    bool is_in_step;          // or was, when the run failed
     struct err err;
     bool ok;
 };
@@ -409,10 +408,13 @@ struct ahead {
     int32_t token[SPEC_MOST + 1];
 };
 
-/* Guesses of the first slice, handed to the others, as what pays is known by the clock. */
-static MUST look_ahead(struct slice_run *s, struct par *team, uint32_t most, struct ahead *a,
+/* What may follow token n of the answer: guesses of the first slice, handed to the others, as what pays is known
+ * by the clock. */
+static MUST look_ahead(struct slice_run *s, struct par *team, uint32_t n, struct ahead *a,
                        struct err *e) {
     struct engine *g = s->g;
+    uint32_t left = g->req.n_predict - n - 2;  // tokens wanted beyond the one of the step itself
+    uint32_t most = left < g->conf.n_guess ? left : g->conf.n_guess;
     struct candidate box[SPEC_MOST + 1];
     a->n = 0;
     if (!g->conf.n_guess) return true;
@@ -432,19 +434,13 @@ static MUST look_ahead(struct slice_run *s, struct par *team, uint32_t most, str
 }
 
 /* The step that foretells what follows token n of the answer. */
-static MUST decode_step(struct slice_run *s, struct par *team, uint32_t n, struct ahead *a,
+static MUST decode_step(struct slice_run *s, struct par *team, uint32_t n, const struct ahead *a,
                         struct err *e) {
     const struct gen_request *r = &s->g->req;
     struct gen_result *out = s->g->result;
-    uint32_t left = r->n_predict - n - 2;  // tokens wanted beyond the one that this foretells
-    if (!look_ahead(s, team, left < s->g->conf.n_guess ? left : s->g->conf.n_guess, a, e)) {
-        return false;
-    }
     double t0 = clock_s();
     nn_truncate(s->nn, 0, r->n_prompt + n);
-    s->is_in_step = true;
     if (!nn_step(s->nn, team, 0, a->token, a->n + 1, a->n + 1, e)) return false;
-    s->is_in_step = false;
     if (s->guesser) guesser_took(s->guesser, a->n + 1, clock_s() - t0);
     if (s->index) return true;
     out->n_step++;
@@ -479,10 +475,11 @@ static MUST decode(struct slice_run *s, struct par *team, struct err *e) {
         }
         row = 0;
         a.token[0] = id;
-        if (!decode_step(s, team, n, &a, e)) {
+        bool has_looked = look_ahead(s, team, n, &a, e);
+        if (!has_looked || !decode_step(s, team, n, &a, e)) {
             if (!is_stopped(s)) return false;
             /* Where the draft was stopped as it caught up, only it lacks some of the text. */
-            if (s->is_in_step || e->code != ERR_STOPPED) s->g->is_broken = true;
+            if (has_looked || e->code != ERR_STOPPED) s->g->is_broken = true;
             out->end = GEN_STOPPED;
             return true;
         }
