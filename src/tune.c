@@ -17,7 +17,10 @@ enum {
 /* Virtual machines hide what is often 32 MiB, and shared: 64 MiB of weights ran at 60 GB/s there, where any
  * more of them, and the model, ran at 45. */
 #define CACHE_UNKNOWN (64 * MIB)
-static const double MATRIX_SECONDS = 0.12, BATCH_SECONDS = 0.002;
+/* What memory gives a virtual machine changes within seconds (30 to 55 GB/s seen), so that large models, whose
+ * loading takes longer than this, are worth a longer look. */
+static const double MATRIX_SECONDS = 0.12, MATRIX_SECONDS_LARGE = 0.6, BATCH_SECONDS = 0.002;
+static const uint64_t LARGE = 256 * MIB;
 static const double ALIKE = 0.97;  // of the fastest: the same but for noise
 
 unsigned tune_counts(unsigned n_thread, unsigned count[static TUNE_COUNTS]) {
@@ -59,7 +62,7 @@ static struct gemv_conf matrices_of(const struct tune_conf *c) {
         .run_bytes = c->bytes / (RUNS_LAYER * (uint64_t)c->model->n_layer + 1),
         .unit_bytes = c->unit_bytes,
         .streams = true,
-        .seconds = MATRIX_SECONDS,
+        .seconds = c->bytes < LARGE ? MATRIX_SECONDS : MATRIX_SECONDS_LARGE,
     };
 }
 

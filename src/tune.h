@@ -45,7 +45,8 @@ unsigned tune_counts(unsigned n_thread, unsigned count[static TUNE_COUNTS]);
  * threads, as what else a token costs is shared among them. */
 unsigned tune_choose(const double *bps, unsigned n);
 
-/* 0.1 to 0.5 s, longer where memory is slow and the size of the cache is not known. Fails: ERR_MEMORY. */
+/* 0.1 to 0.5 s, half a second more for large models; longer where memory is slow and the size of the cache
+ * is not known. Fails: ERR_MEMORY. */
 MUST tune_measure(const struct tune_conf *c, struct tune *out, struct err *e);
 
 #endif
