@@ -374,8 +374,8 @@ sub guess {
 # What was foretold beside what came, and what was allowed beside what was used, over budgets. The bounds: never
 # a byte over; forecasts within 15 %; no budget more than 3 % slower than a smaller one. Memory and disk change their
 # speed in seconds, so each round goes through all budgets, each run makes its own forecast just before, and medians
-# count: of those ratios, and of a budget's speeds beside another's of the same round. A round goes there and back, and once
-# more through those where all is in RAM, which differ least and so answer longest. Where a router chooses an answer is
+# count: of those ratios, and of a budget's speeds beside another's of the same round. A round goes there and back, and three
+# times more through those where all is in RAM, which differ least, and answer longer. Where a router chooses an answer is
 # longer, too, and each round begins another text: of the experts of 20 tokens, 0.82 to 0.90 are in memory as the text has
 # it (Mixtral, 0.8 of it).
 my @begin = ('Once upon a time', 'The weather today is', 'Dear friend', 'In the year 1900', 'How to bake bread');
@@ -385,9 +385,9 @@ sub memory_rounds {
     my @ram = grep { $_ >= 1 } @part;
     my %run = map { $_ => [] } @part;
     for my $round (0 .. $rounds - 1) {
-        for my $part (@part, reverse(@part), @ram) {
+        for my $part (@part, reverse(@part), (@ram, reverse(@ram)) x 3) {
             my $mib = int($part * (-s $file) / 1048576);
-            my $n = $part >= 1 ? 256 : $is_routed ? 96 : 20;
+            my $n = $part >= 1 ? 128 : $is_routed ? 96 : 20;
             push @{$run{$part}}, dair_json(answer($file, $n, '--spec', 'off', '--memory', "${mib}M",
                 '-p', $begin[$round % @begin]));
         }

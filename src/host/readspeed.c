@@ -1,8 +1,8 @@
 /* readspeed.c - what the cores can read together, the ceiling of any multiply by resident weights.
  *
- * Plain C: eight 64-bit sums in flight and a prefetch some lines ahead keep a core's misses busy
- * whatever vector width the compiler has at the baseline. One core does not always reach what the
- * memory gives; all of them together do.
+ * Plain C: sixteen 64-bit words (of SSE2 or NEON eight registers) and a prefetch some lines ahead keep a
+ * core's misses busy; with four times as many, registers are spilled. How far ahead is best differs by
+ * machine and by how many read: all distances are tried.
  */
 #include "base/arena.h"
 #include "base/clock.h"
@@ -11,22 +11,24 @@
 
 #include <string.h>
 
-enum { PASSES = 6, WORDS = 8, AHEAD = 16 * WORDS, SPEED_ARENA_LEAST = 8 << 20 };
+enum { PASSES = 3, LINE = 8, WORDS = 2 * LINE, SPEED_ARENA_LEAST = 8 << 20 };
+enum { N_AHEAD = 5 };
+static const size_t aheads[N_AHEAD] = {16, 32, 64, 144, 288};  // lines
 
 struct speed {
     uint64_t *mem;  // [n_word]
-    size_t n_word;
+    size_t n_word, ahead;
     uint64_t sum[PAR_MAX];  // kept, or the reading would be optimised away
     double best_s;
 };
 
-static uint64_t read_words(const uint64_t *p, size_t n) {
+static uint64_t read_words(const uint64_t *p, size_t n, size_t ahead) {
     uint64_t sum[WORDS] = {0};
     for (size_t i = 0; i + WORDS <= n; i += WORDS) {
-        __builtin_prefetch(p + i + AHEAD);
-        for (int k = 0; k < WORDS; k++) sum[k] += p[i + k];
+        for (size_t l = 0; l < WORDS / LINE; l++) __builtin_prefetch(p + i + (l + ahead) * LINE);
+        for (int k = 0; k < WORDS; k++) sum[k] ^= p[i + k];
     }
-    for (int k = 1; k < WORDS; k++) sum[0] += sum[k];
+    for (int k = 1; k < WORDS; k++) sum[0] ^= sum[k];
     return sum[0];
 }
 
@@ -48,13 +50,14 @@ static void read_share(void *ctx, int thread, int n_thread) {
     struct speed *s = ctx;
     size_t n;
     size_t at = share(s, thread, n_thread, &n);
-    s->sum[thread] += read_words(s->mem + at, n);
+    s->sum[thread] += read_words(s->mem + at, n, s->ahead);
 }
 
 static void time_passes(void *ctx, struct par *team) {
     struct speed *s = ctx;
     par_run(team, fill_share, s);
-    for (int pass = 0; pass < PASSES; pass++) {
+    for (int pass = 0; pass < PASSES * N_AHEAD; pass++) {
+        s->ahead = aheads[pass % N_AHEAD];
         uint64_t begin = clock_ns();
         par_run(team, read_share, s);
         double took = (double)(clock_ns() - begin) * 1e-9;
