@@ -27,8 +27,8 @@ struct gemv_conf {
 /* Of the best pass. Bytes: of weights in kernel order. */
 struct gemv_speed {
     double bytes_per_s;
-    double usual_per_s;      // bytes, of all passes together
-    double usual_ops_per_s;  // operations likewise
+    double lasting_per_s;    // bytes, of the slower half of the passes
+    double usual_ops_per_s;  // operations, of all together
     double multiply_per_s;   // and those of kernels->multiply(), with conf.multiplies; else 0
     double stream_per_s;     // bytes re-laid and then multiplied, with conf.streams; else 0
 };

@@ -229,6 +229,23 @@ static double skew_seen(const struct run *run, double before) {
     return rehearsed_skew(nn_hit_share(&t->memory), missed / wanted * chosen, chosen, before);
 }
 
+/* A token, by a thread on average. */
+static double waited_s(const struct run *run) {
+    const struct engine_conf *c = &run->cut->conf;
+    unsigned alone = c->n_decode ? c->n_decode : c->n_thread;
+    double all = (double)(run->after.wait_ns - run->before.wait_ns) * 1e-9;
+    return all / run->n_timed / (c->n_slice > 1 ? c->n_slice : alone);
+}
+
+/* Where the disk is no limit a run of half a second shows, but for the waits, mostly how fast memory was just then,
+ * of which tune.h knows more. */
+static struct rehearsed without_speed(const struct rehearsed *h, const struct forecast *f,
+                                      double waited) {
+    double foreseen = 1 / f->decode_tps - f->compute_s;
+    return (struct rehearsed){
+        .times = 1, .extra_s = waited > foreseen ? waited - foreseen : 0, .skew = h->skew};
+}
+
 MUST rehearse(const struct engine_conf *c, const struct nn_memory *whole, const struct rates *r,
               struct rehearsed *out, struct err *e) {
     struct cut t;
@@ -243,6 +260,6 @@ MUST rehearse(const struct engine_conf *c, const struct nn_memory *whole, const 
     forecast_of(&seen, &t.memory, &t.rates, &f);
     double token_s = (run.end - run.begin) / run.n_timed;
     out->times = token_s * f.decode_tps;
-    if (!f.disk_bound) out->extra_s = token_s - 1 / f.decode_tps;
+    if (!f.disk_bound) *out = without_speed(out, &f, waited_s(&run));
     return true;
 }

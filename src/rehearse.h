@@ -11,9 +11,10 @@
  * they are chosen evenly, more the oftener the same ones are. So no budget that holds all misses any, and the
  * least misses all. */
 struct rehearsed {
-    double times;    // as long a token took as the arithmetic says, given what it read; 0: as 1
-    double extra_s;  // so much longer where the disk was no limit: as much for the whole model
-    double skew;     // 0: not known, as 1
+    double times;  // as long a token took as the arithmetic says, given what it read; 0: as 1
+    double
+        extra_s;  // where the disk was no limit, it waited so much longer: as much for the whole model
+    double skew;  // 0: not known, as 1
 };
 
 /* The skew of a run in which, of the experts `chosen`, `missed` were not there, where `share` of them have a place.

@@ -491,7 +491,7 @@ static MUST probe_threads(struct setup *s, uint64_t bytes, struct err *e) {
     const struct tune_conf t = tune_on(s, bytes);
     if (!tune_measure(&t, &s->tune, e)) return false;
     s->conf.n_decode = s->conf.n_slice > 1 ? 0 : s->tune.count[s->tune.best];
-    s->compute_bps = s->tune.usual_bps;
+    s->compute_bps = s->tune.lasting_bps;
     return true;
 }
 

@@ -17,9 +17,10 @@ enum {
 /* Virtual machines hide what is often 32 MiB, and shared: 64 MiB of weights ran at 60 GB/s there, where any
  * more of them, and the model, ran at 45. */
 #define CACHE_UNKNOWN (64 * MIB)
-/* What memory gives a virtual machine changes within seconds (30 to 55 GB/s seen), so that large models, whose
- * loading takes longer than this, are worth a longer look. */
-static const double MATRIX_SECONDS = 0.12, MATRIX_SECONDS_LARGE = 0.6, BATCH_SECONDS = 0.002;
+static const double MATRIX_SECONDS = 0.12, BATCH_SECONDS = 0.002;
+/* Models of LARGE bytes are worth a longer look, and without others between: virtual machines give memory that
+ * rested at 45 to 55 GB/s and memory that is read without end at 31. */
+static const double STEADY_SECONDS = 0.5;
 static const uint64_t LARGE = 256 * MIB;
 static const double ALIKE = 0.97;  // of the fastest: the same but for noise
 
@@ -62,18 +63,23 @@ static struct gemv_conf matrices_of(const struct tune_conf *c) {
         .run_bytes = c->bytes / (RUNS_LAYER * (uint64_t)c->model->n_layer + 1),
         .unit_bytes = c->unit_bytes,
         .streams = true,
-        .seconds = c->bytes < LARGE ? MATRIX_SECONDS : MATRIX_SECONDS_LARGE,
+        .seconds = MATRIX_SECONDS,
     };
 }
 
 static MUST measure_matrices(const struct tune_conf *c, struct tune *t, struct err *e) {
     struct gemv_speed speed[TUNE_COUNTS];
-    const struct gemv_conf g = matrices_of(c);
+    struct gemv_conf g = matrices_of(c);
     if (!gemv_speeds(&g, t->count, t->n, speed, e)) return false;
     for (unsigned i = 0; i < t->n; i++) t->bps[i] = speed[i].bytes_per_s;
     t->best = tune_choose(t->bps, t->n);
-    t->usual_bps = speed[t->best].usual_per_s;
+    t->lasting_bps = speed[t->best].lasting_per_s;
     t->stream_bps = speed[t->best].stream_per_s;
+    if (c->bytes < LARGE) return true;
+    g.streams = false;
+    g.seconds = STEADY_SECONDS;
+    if (!gemv_speeds(&g, &t->count[t->best], 1, speed, e)) return false;
+    t->lasting_bps = speed[0].lasting_per_s;
     return true;
 }
 

@@ -46,7 +46,7 @@ static void test_choice(void) {
 
 static bool is_sane(const struct tune *t, unsigned n) {
     bool ok = t->n == n && t->best < n && t->rest_s > 0 && t->rest_s < 1 && t->stream_bps > 1e5;
-    ok = ok && t->usual_bps > 1e5 && t->usual_bps <= 1.01 * t->bps[t->best];
+    ok = ok && t->lasting_bps > 1e5 && t->lasting_bps <= 1.01 * t->bps[t->best];
     for (unsigned i = 0; i < t->n; i++) ok = ok && t->bps[i] > 1e6 && t->bps[i] < 1e13;
     return ok;
 }
