@@ -239,11 +239,9 @@ static double waited_s(const struct run *run) {
 
 /* Where the disk is no limit a run of half a second shows, but for the waits, mostly how fast memory was just then,
  * of which tune.h knows more. */
-static struct rehearsed without_speed(const struct rehearsed *h, const struct forecast *f,
-                                      double waited) {
+static double extra_wait(const struct forecast *f, double waited) {
     double foreseen = 1 / f->decode_tps - f->compute_s;
-    return (struct rehearsed){
-        .times = 1, .extra_s = waited > foreseen ? waited - foreseen : 0, .skew = h->skew};
+    return waited > foreseen ? waited - foreseen : 0;
 }
 
 MUST rehearse(const struct engine_conf *c, const struct nn_memory *whole, const struct rates *r,
@@ -258,8 +256,7 @@ MUST rehearse(const struct engine_conf *c, const struct nn_memory *whole, const 
     const struct rehearsed seen = {.skew = skew_seen(&run, 0)};
     out->skew = skew_seen(&run, BEFORE);
     forecast_of(&seen, &t.memory, &t.rates, &f);
-    double token_s = (run.end - run.begin) / run.n_timed;
-    out->times = token_s * f.decode_tps;
-    if (!f.disk_bound) *out = without_speed(out, &f, waited_s(&run));
+    out->times = f.disk_bound ? (run.end - run.begin) / run.n_timed * f.decode_tps : 1;
+    if (!f.disk_bound) out->extra_s = extra_wait(&f, waited_s(&run));
     return true;
 }

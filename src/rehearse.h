@@ -13,7 +13,7 @@
 struct rehearsed {
     double times;  // as long a token took as the arithmetic says, given what it read; 0: as 1
     double
-        extra_s;  // where the disk was no limit, it waited so much longer: as much for the whole model
+        extra_s;  // where the disk was no limit (times 1), it waited so much longer: as much for the whole model
     double skew;  // 0: not known, as 1
 };
 

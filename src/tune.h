@@ -33,7 +33,7 @@ struct tune {
     unsigned count[TUNE_COUNTS];  // [n] threads that were tried, descending; the first is the team
     double bps[TUNE_COUNTS];      // [n] bytes of weights a second
     unsigned best;                // the one to take
-    double lasting_bps;           // then so many bytes a second, not at best but on average
+    double lasting_bps;           // then so many bytes a second, by the slower half of its passes
     double stream_bps;            // and so many of streamed ones, which are re-laid first
     double rest_s;                // and a token costs so much besides its weights
 };

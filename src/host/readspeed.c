@@ -1,7 +1,7 @@
 /* readspeed.c - what the cores can read together, the ceiling of any multiply by resident weights.
  *
  * Plain C: sixteen 64-bit words (of SSE2 or NEON eight registers) and a prefetch some lines ahead keep a
- * core's misses busy; with four times as many, registers are spilled. How far ahead is best differs by
+ * core's misses busy; with twice as many, registers are spilled. How far ahead is best differs by
  * machine and by how many read: all distances are tried.
  */
 #include "base/arena.h"
