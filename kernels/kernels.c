@@ -1,6 +1,8 @@
 /* kernels.c - the table, and sizes. */
 #include "kernels.h"
 
+#include <string.h>
+
 static const struct {
     unsigned need;
     void (*install)(struct kernels *);
@@ -90,6 +92,18 @@ size_t kv_row_bytes(enum kv_type type, size_t hd) {
     case KV_Q8_0: return round_up(hd, Q_BLOCK) / Q_BLOCK * sizeof(struct act);
     }
     return 0;
+}
+
+size_t kv_row_values(enum kv_type type, size_t hd) {
+    return type == KV_Q8_0 ? round_up(hd, Q_BLOCK) : hd;
+}
+
+void kv_store(const struct kernels *k, enum kv_type type, void *row, const float *x, size_t hd) {
+    switch (type) {
+    case KV_F32: memcpy(row, x, hd * sizeof *x); break;
+    case KV_F16: k->to_f16(row, x, hd); break;
+    case KV_Q8_0: k->quantise(row, x, hd); break;
+    }
 }
 
 size_t panel_bytes(size_t n_col, size_t n_tok) {

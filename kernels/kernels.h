@@ -213,6 +213,10 @@ void rope_llama3(double *freq, size_t n_rot, const struct rope_stretch *s);
 
 /* Bytes of one position's key (or value) of one head in the cache. */
 size_t kv_row_bytes(enum kv_type type, size_t hd);
+/* The same in values: attend()'s stride. */
+size_t kv_row_values(enum kv_type type, size_t hd);
+/* One position's key (or value) of one head, x [hd], into such a row, aligned as its type's values are. */
+void kv_store(const struct kernels *k, enum kv_type type, void *row, const float *x, size_t hd);
 
 /* Features of this CPU and kernel. DAIR_CPU=NAME restricts them to a variant's (see cpu.c). */
 unsigned cpu_features(void);

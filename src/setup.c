@@ -475,6 +475,7 @@ static struct tune_conf tune_on(const struct setup *s, uint64_t bytes) {
         .kernels = &s->kernels,
         .model = &s->model,
         .type = (int)common_type(&s->model),
+        .kv = c->kv,
         .n_thread = has_slices ? c->n_slice : c->n_thread,
         .is_fixed = has_slices || s->has_count,
         .places = &c->places,

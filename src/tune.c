@@ -43,10 +43,15 @@ unsigned tune_choose(const double *bps, unsigned n) {
 
 /* --- the matrices --- */
 
-static uint64_t matrix_bytes(const struct tune_conf *c) {
+/* What is passed in turn and is so large is read from memory. */
+static uint64_t beyond_cache(const struct tune_conf *c) {
     uint64_t bytes = CACHES * (c->cache ? c->cache : CACHE_UNKNOWN);
     if (bytes < 16 * MIB) bytes = 16 * MIB;
-    if (bytes > 256 * MIB) bytes = 256 * MIB;
+    return bytes < 256 * MIB ? bytes : 256 * MIB;
+}
+
+static uint64_t matrix_bytes(const struct tune_conf *c) {
+    uint64_t bytes = beyond_cache(c);
     if (bytes > c->bytes) bytes = c->bytes;
     return bytes < c->memory ? bytes : c->memory;
 }
@@ -89,16 +94,19 @@ struct rest {
     const struct tune_conf *conf;
     unsigned n_thread;
     uint32_t n_pos;
-    size_t widest;          // of the vectors below
-    float *x, *y, *ones;    // [widest]
-    float *angle;           // [n_rot]
-    struct act *a;          // [widest / 32]
-    void *panel;            // of widest values
-    struct wire16 *wire;    // [widest / 32]
-    float *room;            // [n_thread] of attention, a head each
-    uint16_t *key, *value;  // [n_head_kv, n_pos, head_dim]
-    float *logit;           // [n_vocab]
-    double *freq;           // [n_rot / 2]
+    uint32_t n_cache;      // layers' keys and values: all, or enough to read them from memory
+    uint32_t layer;        // that is passed now
+    size_t kv_row;         // bytes of a position's key of one head
+    size_t widest;         // of the vectors below
+    float *x, *y, *ones;   // [widest]
+    float *angle;          // [n_rot]
+    struct act *a;         // [widest / 32]
+    void *panel;           // of widest values
+    struct wire16 *wire;   // [widest / 32]
+    float *room;           // [n_thread] of attention, a head each
+    uint8_t *key, *value;  // [n_cache, n_head_kv, n_pos, kv_row]
+    float *logit;          // [n_vocab]
+    double *freq;          // [n_rot / 2]
     int32_t id[TOP];
     float top[TOP];
     double seconds;  // a token
@@ -120,11 +128,21 @@ static void norm(struct rest *r) {
     pack(r, m->n_embd);
 }
 
+/* Where head h has the layer's keys, or values. */
+static size_t kv_at(const struct rest *r, uint32_t h) {
+    return ((size_t)(r->layer % r->n_cache) * r->conf->model->n_head_kv + h) * r->n_pos * r->kv_row;
+}
+
 static void attend_heads(void *ctx, int thread, int n_thread) {
     struct rest *r = ctx;
     const struct model *m = r->conf->model;
     size_t hd = m->head_dim;
-    const struct attention a = {.type = KV_F16, .hd = hd, .stride = hd, .scale = m->attn_scale};
+    bool is_short = m->layer[r->layer].is_local && r->n_pos > m->window;
+    const struct attention a = {.type = r->conf->kv,
+                                .hd = hd,
+                                .stride = kv_row_values(r->conf->kv, hd),
+                                .scale = m->attn_scale,
+                                .softcap = m->attn_softcap};
     uint32_t group = m->n_head / m->n_head_kv;
     uint32_t some = (uint32_t)attend_together(m->n_head_kv, group, (size_t)n_thread);
     uint32_t n_run = (group + some - 1) / some;
@@ -133,12 +151,21 @@ static void attend_heads(void *ctx, int thread, int n_thread) {
         uint32_t kv = i / n_run, from = i % n_run * some, n = 0;
         for (; n < some && from + n < group; n++) {
             size_t head = (kv * group + from + n) * hd;
-            query[n] = (struct query){.q = r->x + head, .out = r->y + head, .n_pos = r->n_pos};
+            query[n] = (struct query){.q = r->x + head,
+                                      .out = r->y + head,
+                                      .first = is_short ? r->n_pos - m->window : 0,
+                                      .n_pos = r->n_pos};
         }
-        size_t at = kv * r->n_pos * hd;
+        size_t at = kv_at(r, kv);
         r->conf->kernels->attend(query, n, r->key + at, r->value + at, &a,
                                  r->room + (size_t)thread * attend_room(hd));
     }
+}
+
+static void cache_position(struct rest *r, size_t at) {
+    const struct tune_conf *c = r->conf;
+    kv_store(c->kernels, c->kv, r->key + at, r->ones, c->model->head_dim);
+    kv_store(c->kernels, c->kv, r->value + at, r->ones, c->model->head_dim);
 }
 
 /* What is sent is `ones` and what is turned x itself, so that nothing grows from layer to layer. */
@@ -151,10 +178,9 @@ static void one_layer(struct rest *r, struct par *team) {
         k->to_wire16(r->wire, r->ones, m->n_embd);
         k->add_wire16(r->x, r->wire, m->n_embd);
     }
-    for (uint32_t h = 0; h < m->n_head + m->n_head_kv; h++) {
-        k->rope(r->x, r->angle, m->n_rot / 2);
-        if (h < 2 * m->n_head_kv) k->to_f16(r->key, r->x, m->head_dim);
-    }
+    for (uint32_t h = 0; h < m->n_head + m->n_head_kv; h++) k->rope(r->x, r->angle, m->n_rot / 2);
+    for (uint32_t h = 0; h < m->n_head_kv; h++)
+        cache_position(r, kv_at(r, h) + (r->n_pos - 1) * r->kv_row);
     par_run(team, attend_heads, r);
     quantise(r, (size_t)m->n_head * m->head_dim);
     k->silu_mul(r->y, r->x, r->x, n_act);
@@ -171,7 +197,7 @@ static void outside_layers(struct rest *r) {
 
 static void one_token(struct rest *r, struct par *team) {
     for (size_t i = 0; i < r->widest; i++) r->x[i] = (float)(i * 37 % 255) - 127;
-    for (uint32_t i = 0; i < r->conf->model->n_layer; i++) one_layer(r, team);
+    for (r->layer = 0; r->layer < r->conf->model->n_layer; r->layer++) one_layer(r, team);
     outside_layers(r);
 }
 
@@ -195,9 +221,9 @@ static size_t widest_of(const struct model *m) {
     return ((most > m->n_embd ? most : m->n_embd) + 255) / 256 * 256;
 }
 
-static MUST carve(struct rest *r, struct arena *a, size_t n_kv, struct err *e) {
+static MUST carve(struct rest *r, struct arena *a, struct err *e) {
     const struct model *m = r->conf->model;
-    size_t n_block = r->widest / Q_BLOCK;
+    size_t n_block = r->widest / Q_BLOCK, n_row = (size_t)r->n_cache * m->n_head_kv * r->n_pos;
     bool ok = arena_array(a, &r->x, r->widest, sizeof *r->x, "vectors", e) &&
               arena_array(a, &r->y, r->widest, sizeof *r->y, "vectors", e) &&
               arena_array(a, &r->ones, r->widest, sizeof *r->ones, "vectors", e) &&
@@ -208,12 +234,12 @@ static MUST carve(struct rest *r, struct arena *a, size_t n_kv, struct err *e) {
               arena_array(a, &r->wire, n_block, sizeof *r->wire, "vectors", e) &&
               arena_array(a, &r->room, r->n_thread, attend_room(m->head_dim) * sizeof(float),
                           "vectors", e) &&
-              arena_array(a, &r->key, n_kv, sizeof *r->key, "vectors", e) &&
-              arena_array(a, &r->value, n_kv, sizeof *r->value, "vectors", e) &&
+              arena_array(a, &r->key, n_row, r->kv_row, "vectors", e) &&
+              arena_array(a, &r->value, n_row, r->kv_row, "vectors", e) &&
               arena_array(a, &r->logit, m->n_vocab, sizeof *r->logit, "vectors", e);
     if (!ok) return false;
     for (size_t i = 0; i < r->widest; i++) r->ones[i] = 1;
-    for (size_t i = 0; i < n_kv; i++) r->key[i] = r->value[i] = (uint16_t)(0x3000 + i % 0x700);
+    for (size_t i = 0; i < n_row; i++) cache_position(r, i * r->kv_row);
     for (uint32_t i = 0; i < m->n_vocab; i++) r->logit[i] = (float)(i * 2654435761U >> 8);
     rope_freqs(r->freq, m->rope_base, m->n_rot);
     return true;
@@ -226,15 +252,19 @@ static MUST measure_rest(const struct tune_conf *c, struct tune *t, struct err *
     struct rest r = {.conf = c, .n_thread = t->count[t->best], .n_pos = c->n_pos};
     struct arena a;
     r.widest = widest_of(m);
-    size_t each = (size_t)m->n_head_kv * m->head_dim;
+    r.kv_row = kv_row_bytes(c->kv, m->head_dim);
+    size_t each = 2 * m->n_head_kv * r.kv_row;  // of a position in a layer
     uint64_t vectors = r.widest * 24 + (m->n_vocab + 4UL * m->n_rot) * sizeof(float) + 16 * 64 +
                        r.n_thread * attend_room(m->head_dim) * sizeof(float);
     t->rest_s = 0;
-    if (vectors + 4 * each > c->memory) return true;
-    uint64_t most = (c->memory - vectors) / (4 * each);
+    if (vectors + each > c->memory) return true;
+    uint64_t most = (c->memory - vectors) / each;
     if (r.n_pos > most) r.n_pos = (uint32_t)most;
-    if (!arena_open(&a, "vectors", vectors + 4 * each * r.n_pos, e)) return false;
-    bool ok = carve(&r, &a, each * r.n_pos, e) && par_enter((int)c->n_thread, time_tokens, &r, e);
+    uint64_t n_cache = most / r.n_pos, enough = beyond_cache(c) / (each * r.n_pos) + 1;
+    if (n_cache > enough) n_cache = enough;
+    r.n_cache = n_cache < m->n_layer ? (uint32_t)n_cache : m->n_layer;
+    if (!arena_open(&a, "vectors", vectors + each * r.n_pos * r.n_cache, e)) return false;
+    bool ok = carve(&r, &a, e) && par_enter((int)c->n_thread, time_tokens, &r, e);
     arena_close(&a);
     t->rest_s = r.seconds;
     return ok;

@@ -17,13 +17,14 @@ struct tune_conf {
     const struct kernels *kernels;
     const struct model *model;
     int type;                         // of most of its weights
+    enum kv_type kv;                  // of its keys and values
     unsigned n_thread;                // size of the team
     bool is_fixed;                    // so many were asked for: no others are tried
     const struct par_places *places;  // of its members
     uint64_t unit_bytes;              // of weights that a thread takes at once, at most
     uint64_t bytes;                   // of weights that a token passes, in kernel order
     uint64_t cache, memory;           // of the machine's largest cache; to use in all
-    uint32_t n_pos;                   // positions that attention sees
+    uint32_t n_pos;                   // positions that attention sees, at least 1
 };
 
 enum { TUNE_COUNTS = 5 };

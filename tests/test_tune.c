@@ -5,6 +5,7 @@
 #include "tap.h"
 #include "tune.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -72,20 +73,68 @@ static void norm_apart(float *y, const float *x, const float *w, size_t n, float
     n_apart++;
 }
 
-static void test_here(const struct model *m) {
+static unsigned n_half;
+
+static void half_counted(uint16_t *y, const float *x, size_t n) {
+    memset(y, 0, n * sizeof *y);
+    (void)x;
+    n_half++;
+}
+
+/* How often a measurement rounds keys or values to F16 where they are kept as `kv`. */
+static unsigned halves_made(struct tune_conf c, enum kv_type kv) {
+    struct kernels k = *c.kernels;
+    struct tune t;
+    struct err e;
+    k.to_f16 = half_counted;
+    c.kernels = &k;
+    c.kv = kv;
+    n_half = 0;
+    return tune_measure(&c, &t, &e) && t.rest_s > 0 ? n_half : UINT_MAX;
+}
+
+static void test_attention(struct tune_conf *c, struct model *m) {
+    static struct layer_tensors near_ones[64];
+    const struct layer_tensors *layers = m->layer;
+    double near = least_rest(c, 100), far = least_rest(c, 5000);
+    tap_ok(near > 0 && far > 2 * near, "far into a text: %.3f ms besides, not %.3f", far * 1e3,
+           near * 1e3);
+    for (uint32_t i = 0; i < m->n_layer && i < 64; i++) {
+        near_ones[i] = layers[i];
+        near_ones[i].is_local = true;
+    }
+    m->layer = near_ones;
+    m->window = 100;
+    double local = least_rest(c, 5000);
+    m->layer = layers;
+    m->window = 0;
+    tap_ok(local > 0 && far > 1.5 * local, "there, in layers that see the last 100: %.3f ms",
+           local * 1e3);
+    unsigned f16 = halves_made(*c, KV_F16), f32 = halves_made(*c, KV_F32);
+    unsigned q8 = halves_made(*c, KV_Q8_0);
+    tap_ok(f16 && f16 != UINT_MAX && !f32 && !q8,
+           "keys and values are measured as they are kept: F16 (%u times), F32, Q8_0", f16);
+}
+
+static struct tune_conf conf_here(const struct kernels *k, const struct model *m) {
+    static const struct par_places nowhere = {0};
+    return (struct tune_conf){.kernels = k,
+                              .model = m,
+                              .type = W_Q8_0,
+                              .kv = KV_F16,
+                              .n_thread = 2,
+                              .places = &nowhere,
+                              .bytes = m->data_len,
+                              .memory = 64 << 20,
+                              .n_pos = 100};
+}
+
+static void test_here(struct model *m) {
     struct kernels k;
     struct err e = {0};
     struct tune t;
-    const struct par_places nowhere = {0};
     kernels_init(&k, cpu_features());
-    struct tune_conf c = {.kernels = &k,
-                          .model = m,
-                          .type = W_Q8_0,
-                          .n_thread = 2,
-                          .places = &nowhere,
-                          .bytes = m->data_len,
-                          .memory = 64 << 20,
-                          .n_pos = 100};
+    struct tune_conf c = conf_here(&k, m);
     double begin = clock_s();
     bool ok = tune_measure(&c, &t, &e);
     double took = clock_s() - begin;
@@ -94,9 +143,7 @@ static void test_here(const struct model *m) {
            t.bps[0] * 1e-9, t.bps[1] * 1e-9, t.rest_s * 1e3, took, e.text);
     c.is_fixed = true;
     tap_ok(tune_measure(&c, &t, &e) && is_sane(&t, 1), "so many were asked for: no other is tried");
-    double near = least_rest(&c, 100), far = least_rest(&c, 5000);
-    tap_ok(near > 0 && far > 2 * near, "far into a text: %.3f ms besides, not %.3f", far * 1e3,
-           near * 1e3);
+    test_attention(&c, m);
     k.rmsnorm = norm_apart;
     tap_ok(tune_measure(&c, &t, &e) && n_apart == 0,
            "a norm is timed as it runs: with its rounding");

@@ -259,14 +259,6 @@ static size_t kv_at(const struct nn *n, uint32_t layer, uint32_t h) {
     return head * n->conf.n_ctx * n->kv_row;
 }
 
-static void kv_store(const struct nn *n, uint8_t *dst, const float *src, uint32_t count) {
-    switch (n->conf.kv) {
-    case KV_F32: memcpy(dst, src, count * sizeof(float)); break;
-    case KV_F16: n->k->to_f16((uint16_t *)(void *)dst, src, count); break;
-    case KV_Q8_0: n->k->quantise((struct act *)(void *)dst, src, count); break;
-    }
-}
-
 /* Norm, if there is one, and rotation of a head. */
 static void turn(const struct nn *n, float *x, const float *norm, const float *cs) {
     const struct model *m = n->conf.model;
@@ -299,8 +291,8 @@ static void rotate_and_cache(void *ctx, int thread, int n_thread) {
         for (uint32_t h = 0; h < n->n_kv; h++) {
             size_t at = kv_at(n, w->layer, h) + (n->pos + t) * n->kv_row;
             turn(n, k + h * hd, v->k_norm, cs);
-            kv_store(n, n->key + at, k + h * hd, hd);
-            kv_store(n, n->value + at, value + h * hd, hd);
+            kv_store(n->k, n->conf.kv, n->key + at, k + h * hd, hd);
+            kv_store(n->k, n->conf.kv, n->value + at, value + h * hd, hd);
         }
     }
 }
@@ -319,7 +311,7 @@ static void attend_heads(void *ctx, int thread, int n_thread) {
     bool is_local = m->layer[w->layer].is_local;
     struct attention a = {.type = n->conf.kv,
                           .hd = hd,
-                          .stride = n->conf.kv == KV_Q8_0 ? round_up(hd, Q_BLOCK) : hd,
+                          .stride = kv_row_values(n->conf.kv, hd),
                           .scale = m->attn_scale,
                           .softcap = m->attn_softcap};
     for (uint32_t i = (uint32_t)thread; i < n->n_kv * n_run; i += (uint32_t)n_thread) {
