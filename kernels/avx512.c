@@ -5,13 +5,10 @@
 #include "kernels.h"
 #include "x86.h"
 
-#define FETCH_TO _MM_HINT_T0
-
 enum {
     VEC_ROWS = 16,
     TILE_TOK = 4,             // tokens of a tile
     PASS_BYTES = 192 * 1024,  // activations that go over the weights in one pass (L2)
-    STREAMS = 4,  // more reads are under way than with one (of 1, 2, 3, 4, 6 and 8 the fastest)
     PANELS_AHEAD = 0,
 };
 
@@ -177,7 +174,7 @@ ALWAYS size_t most_lines(enum weight_type type) {
     return SIZE_MAX;
 }
 
-/* The fastest of 1.2 to 8 KiB (Zen 5). */
+/* Of 1.2 to 6.4 KiB all are alike (Zen 5). */
 ALWAYS size_t fetch_ahead(enum weight_type type) {
     (void)type;
     return 2304;

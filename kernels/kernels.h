@@ -45,7 +45,7 @@ enum cpu_feature {
     CPU_AVXVNNI = 1 << 2,  // dpbusd in AVX2's encoding
     CPU_AVX512 = 1 << 3,   // F, BW, DQ, VL and VNNI
     CPU_DOTPROD = 1 << 4,  // ARMv8.2's sdot
-    CPU_ZEN5 = 1 << 5,     // AVX-512 at its full width, and memory that likes several streams
+    CPU_ZEN5 = 1 << 5,     // AVX-512 at its full width
 };
 
 /* How keys and values are kept. KV_Q8_0: struct act, a head's last block padded with zeros. */
