@@ -1,4 +1,4 @@
-/* kernels.c - the table, and sizes. */
+/* kernels.c - the table, sizes, and rows of the cache. */
 #include "kernels.h"
 
 #include <string.h>

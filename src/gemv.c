@@ -27,7 +27,7 @@ struct gemv {
     unsigned n_width;
     double best_s[WIDTHS_MOST], sum_s[WIDTHS_MOST], stream_s[WIDTHS_MOST];
     unsigned n_pass[WIDTHS_MOST];
-    double pass_s[WIDTHS_MOST][PASSES_KEPT];  // of the last
+    double pass_s[WIDTHS_MOST][PASSES_KEPT];  // of the last passes
     uint64_t n_product[WIDTHS_MOST];          // with conf.multiplies
     double multiply_s[WIDTHS_MOST];
     atomic_ullong products;  // of a pass

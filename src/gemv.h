@@ -27,7 +27,7 @@ struct gemv_conf {
 /* Of the best pass. Bytes: of weights in kernel order. */
 struct gemv_speed {
     double bytes_per_s;
-    double lasting_per_s;    // bytes, of the slower half of the passes
+    double lasting_per_s;    // bytes, of the slower half of the last 256 passes
     double usual_ops_per_s;  // operations, of all together
     double multiply_per_s;   // and those of kernels->multiply(), with conf.multiplies; else 0
     double stream_per_s;     // bytes re-laid and then multiplied, with conf.streams; else 0

@@ -112,7 +112,7 @@ MUST nodesetup_measure(struct setup *s, const struct machine *m, unsigned n_peer
     c->n_slot = s->conf.n_slot;
     c->kv = s->conf.kv;
     c->wire = s->conf.wire;
-    c->speed = c->model ? s->compute_bps : s->read_bps;
+    c->speed = c->model ? s->tune.bps[s->tune.best] : s->read_bps;  // of the best pass, both
     c->disk_bps = s->disk_bps;
     nodesetup_board(c->board, sizeof c->board);
     return true;

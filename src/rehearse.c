@@ -229,7 +229,7 @@ static double skew_seen(const struct run *run, double before) {
     return rehearsed_skew(nn_hit_share(&t->memory), missed / wanted * chosen, chosen, before);
 }
 
-/* A token, by a thread on average. */
+/* A token, by a thread on average; those that wait for another's tile do not count, so at least. */
 static double waited_s(const struct run *run) {
     const struct engine_conf *c = &run->cut->conf;
     unsigned alone = c->n_decode ? c->n_decode : c->n_thread;
@@ -256,7 +256,11 @@ MUST rehearse(const struct engine_conf *c, const struct nn_memory *whole, const 
     const struct rehearsed seen = {.skew = skew_seen(&run, 0)};
     out->skew = skew_seen(&run, BEFORE);
     forecast_of(&seen, &t.memory, &t.rates, &f);
-    out->times = f.disk_bound ? (run.end - run.begin) / run.n_timed * f.decode_tps : 1;
-    if (!f.disk_bound) out->extra_s = extra_wait(&f, waited_s(&run));
+    if (f.disk_bound) {
+        out->times = (run.end - run.begin) / run.n_timed * f.decode_tps;
+    } else {
+        out->times = 1;
+        out->extra_s = extra_wait(&f, waited_s(&run));
+    }
     return true;
 }

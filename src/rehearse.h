@@ -12,8 +12,8 @@
  * least misses all. */
 struct rehearsed {
     double times;  // as long a token took as the arithmetic says, given what it read; 0: as 1
-    double
-        extra_s;  // where the disk was no limit (times 1), it waited so much longer: as much for the whole model
+    /* Where the disk was no limit (times 1) it waited so much longer: as much for the whole model. */
+    double extra_s;
     double skew;  // 0: not known, as 1
 };
 

@@ -497,7 +497,8 @@ static MUST probe_threads(struct setup *s, uint64_t bytes, struct err *e) {
 }
 
 static MUST probe_memory(struct setup *s, unsigned n_thread, struct err *e) {
-    uint64_t bytes = s->pool / 2 < 64 * MIB ? s->pool / 2 : 64 * MIB;
+    uint64_t enough = tune_beyond_cache(host_cache());
+    uint64_t bytes = s->pool / 2 < enough ? s->pool / 2 : enough;
     if (bytes < MIB) bytes = MIB;
     return host_read_speed((int)n_thread, bytes, &s->read_bps, e);
 }
@@ -531,8 +532,9 @@ static void forecast(struct setup *s) {
     s->conf.draft_keep = draft_keep(s);
 }
 
+/* The best of its passes beside the best of the loop's. */
 static bool is_kernel_slow(const struct setup *s) {
-    return s->compute_bps < CLEARLY_SLOWER * s->read_bps;
+    return s->tune.bps[s->tune.best] < CLEARLY_SLOWER * s->read_bps;
 }
 
 static bool on_load(void *ctx, uint64_t done, uint64_t total) {

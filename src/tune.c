@@ -43,15 +43,14 @@ unsigned tune_choose(const double *bps, unsigned n) {
 
 /* --- the matrices --- */
 
-/* What is passed in turn and is so large is read from memory. */
-static uint64_t beyond_cache(const struct tune_conf *c) {
-    uint64_t bytes = CACHES * (c->cache ? c->cache : CACHE_UNKNOWN);
+uint64_t tune_beyond_cache(uint64_t cache) {
+    uint64_t bytes = CACHES * (cache ? cache : CACHE_UNKNOWN);
     if (bytes < 16 * MIB) bytes = 16 * MIB;
     return bytes < 256 * MIB ? bytes : 256 * MIB;
 }
 
 static uint64_t matrix_bytes(const struct tune_conf *c) {
-    uint64_t bytes = beyond_cache(c);
+    uint64_t bytes = tune_beyond_cache(c->cache);
     if (bytes > c->bytes) bytes = c->bytes;
     return bytes < c->memory ? bytes : c->memory;
 }
@@ -94,7 +93,7 @@ struct rest {
     const struct tune_conf *conf;
     unsigned n_thread;
     uint32_t n_pos;
-    uint32_t n_cache;      // layers' keys and values: all, or enough to read them from memory
+    uint32_t n_kv_layer;   // layers' keys and values: all, or enough to read them from memory
     uint32_t layer;        // that is passed now
     size_t kv_row;         // bytes of a position's key of one head
     size_t widest;         // of the vectors below
@@ -104,7 +103,7 @@ struct rest {
     void *panel;           // of widest values
     struct wire16 *wire;   // [widest / 32]
     float *room;           // [n_thread] of attention, a head each
-    uint8_t *key, *value;  // [n_cache, n_head_kv, n_pos, kv_row]
+    uint8_t *key, *value;  // [n_kv_layer, n_head_kv, n_pos, kv_row]
     float *logit;          // [n_vocab]
     double *freq;          // [n_rot / 2]
     int32_t id[TOP];
@@ -130,14 +129,15 @@ static void norm(struct rest *r) {
 
 /* Where head h has the layer's keys, or values. */
 static size_t kv_at(const struct rest *r, uint32_t h) {
-    return ((size_t)(r->layer % r->n_cache) * r->conf->model->n_head_kv + h) * r->n_pos * r->kv_row;
+    return ((size_t)(r->layer % r->n_kv_layer) * r->conf->model->n_head_kv + h) * r->n_pos *
+           r->kv_row;
 }
 
 static void attend_heads(void *ctx, int thread, int n_thread) {
     struct rest *r = ctx;
     const struct model *m = r->conf->model;
     size_t hd = m->head_dim;
-    bool is_short = m->layer[r->layer].is_local && r->n_pos > m->window;
+    bool is_windowed = m->layer[r->layer].is_local && r->n_pos > m->window;
     const struct attention a = {.type = r->conf->kv,
                                 .hd = hd,
                                 .stride = kv_row_values(r->conf->kv, hd),
@@ -153,7 +153,7 @@ static void attend_heads(void *ctx, int thread, int n_thread) {
             size_t head = (kv * group + from + n) * hd;
             query[n] = (struct query){.q = r->x + head,
                                       .out = r->y + head,
-                                      .first = is_short ? r->n_pos - m->window : 0,
+                                      .first = is_windowed ? r->n_pos - m->window : 0,
                                       .n_pos = r->n_pos};
         }
         size_t at = kv_at(r, kv);
@@ -162,7 +162,7 @@ static void attend_heads(void *ctx, int thread, int n_thread) {
     }
 }
 
-static void cache_position(struct rest *r, size_t at) {
+static void store_head(struct rest *r, size_t at) {
     const struct tune_conf *c = r->conf;
     kv_store(c->kernels, c->kv, r->key + at, r->ones, c->model->head_dim);
     kv_store(c->kernels, c->kv, r->value + at, r->ones, c->model->head_dim);
@@ -179,8 +179,9 @@ static void one_layer(struct rest *r, struct par *team) {
         k->add_wire16(r->x, r->wire, m->n_embd);
     }
     for (uint32_t h = 0; h < m->n_head + m->n_head_kv; h++) k->rope(r->x, r->angle, m->n_rot / 2);
-    for (uint32_t h = 0; h < m->n_head_kv; h++)
-        cache_position(r, kv_at(r, h) + (r->n_pos - 1) * r->kv_row);
+    for (uint32_t h = 0; h < m->n_head_kv; h++) {
+        store_head(r, kv_at(r, h) + (r->n_pos - 1) * r->kv_row);
+    }
     par_run(team, attend_heads, r);
     quantise(r, (size_t)m->n_head * m->head_dim);
     k->silu_mul(r->y, r->x, r->x, n_act);
@@ -223,12 +224,12 @@ static size_t widest_of(const struct model *m) {
 
 static MUST carve(struct rest *r, struct arena *a, struct err *e) {
     const struct model *m = r->conf->model;
-    size_t n_block = r->widest / Q_BLOCK, n_row = (size_t)r->n_cache * m->n_head_kv * r->n_pos;
+    size_t n_block = r->widest / Q_BLOCK, n_row = (size_t)r->n_kv_layer * m->n_head_kv * r->n_pos;
     bool ok = arena_array(a, &r->x, r->widest, sizeof *r->x, "vectors", e) &&
               arena_array(a, &r->y, r->widest, sizeof *r->y, "vectors", e) &&
               arena_array(a, &r->ones, r->widest, sizeof *r->ones, "vectors", e) &&
               arena_array(a, &r->angle, m->n_rot, sizeof *r->angle, "vectors", e) &&
-              arena_array(a, &r->freq, m->n_rot, sizeof *r->freq, "vectors", e) &&
+              arena_array(a, &r->freq, m->n_rot / 2, sizeof *r->freq, "vectors", e) &&
               arena_array(a, &r->a, n_block, sizeof *r->a, "vectors", e) &&
               arena_array(a, &r->panel, panel_bytes(r->widest, 1), 1, "vectors", e) &&
               arena_array(a, &r->wire, n_block, sizeof *r->wire, "vectors", e) &&
@@ -239,7 +240,7 @@ static MUST carve(struct rest *r, struct arena *a, struct err *e) {
               arena_array(a, &r->logit, m->n_vocab, sizeof *r->logit, "vectors", e);
     if (!ok) return false;
     for (size_t i = 0; i < r->widest; i++) r->ones[i] = 1;
-    for (size_t i = 0; i < n_row; i++) cache_position(r, i * r->kv_row);
+    for (size_t i = 0; i < n_row; i++) store_head(r, i * r->kv_row);
     for (uint32_t i = 0; i < m->n_vocab; i++) r->logit[i] = (float)(i * 2654435761U >> 8);
     rope_freqs(r->freq, m->rope_base, m->n_rot);
     return true;
@@ -260,10 +261,10 @@ static MUST measure_rest(const struct tune_conf *c, struct tune *t, struct err *
     if (vectors + each > c->memory) return true;
     uint64_t most = (c->memory - vectors) / each;
     if (r.n_pos > most) r.n_pos = (uint32_t)most;
-    uint64_t n_cache = most / r.n_pos, enough = beyond_cache(c) / (each * r.n_pos) + 1;
-    if (n_cache > enough) n_cache = enough;
-    r.n_cache = n_cache < m->n_layer ? (uint32_t)n_cache : m->n_layer;
-    if (!arena_open(&a, "vectors", vectors + each * r.n_pos * r.n_cache, e)) return false;
+    uint64_t some = most / r.n_pos, enough = tune_beyond_cache(c->cache) / (each * r.n_pos) + 1;
+    if (some > enough) some = enough;
+    r.n_kv_layer = some < m->n_layer ? (uint32_t)some : m->n_layer;
+    if (!arena_open(&a, "vectors", vectors + each * r.n_pos * r.n_kv_layer, e)) return false;
     bool ok = carve(&r, &a, e) && par_enter((int)c->n_thread, time_tokens, &r, e);
     arena_close(&a);
     t->rest_s = r.seconds;

@@ -34,10 +34,14 @@ struct tune {
     unsigned count[TUNE_COUNTS];  // [n] threads that were tried, descending; the first is the team
     double bps[TUNE_COUNTS];      // [n] bytes of weights a second
     unsigned best;                // the one to take
-    double lasting_bps;           // then so many bytes a second, by the slower half of its passes
-    double stream_bps;            // and so many of streamed ones, which are re-laid first
-    double rest_s;                // and a token costs so much besides its weights
+    double lasting_bps;  // then so many bytes a second, by the slower half of its last passes
+    double stream_bps;   // and so many of streamed ones, which are re-laid first
+    double rest_s;       // and a token costs so much besides its weights
 };
+
+/* Bytes that are read from memory when they are passed over and over, by the size of the machine's largest
+ * cache; 0: not known. */
+uint64_t tune_beyond_cache(uint64_t cache);
 
 /* Numbers worth trying, descending from n_thread. Returns how many. */
 unsigned tune_counts(unsigned n_thread, unsigned count[static TUNE_COUNTS]);
@@ -47,7 +51,7 @@ unsigned tune_counts(unsigned n_thread, unsigned count[static TUNE_COUNTS]);
 unsigned tune_choose(const double *bps, unsigned n);
 
 /* 0.1 to 0.5 s, half a second more for large models; longer where memory is slow and the size of the cache
- * is not known. Fails: ERR_MEMORY. */
+ * is not known, and where contexts are long: at least four tokens' keys and values are passed. Fails: ERR_MEMORY. */
 MUST tune_measure(const struct tune_conf *c, struct tune *out, struct err *e);
 
 #endif

@@ -5,7 +5,8 @@
 #include "tap.h"
 #include "tune.h"
 
-#include <limits.h>
+#include <stdatomic.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -73,24 +74,48 @@ static void norm_apart(float *y, const float *x, const float *w, size_t n, float
     n_apart++;
 }
 
-static unsigned n_half;
+/* What attention was given: calls with keys of a type and stride that were not expected, and how far apart
+ * the first and the last keys lie. */
+static struct {
+    struct attention want;
+    float cap;
+    atomic_uint n_call, n_other;
+    atomic_uintptr_t low, high;
+} given;
 
-static void half_counted(uint16_t *y, const float *x, size_t n) {
-    memset(y, 0, n * sizeof *y);
-    (void)x;
-    n_half++;
+static void attend_noted(const struct query *query, size_t n, const void *k, const void *v,
+                         const struct attention *a, float *room) {
+    (void)n, (void)v, (void)room;
+    uintptr_t at = (uintptr_t)k;
+    given.n_call++;
+    if (a->type != given.want.type || a->stride != given.want.stride) given.n_other++;
+    if (a->softcap != given.cap || query->first != 0) given.n_other++;
+    if (at < given.low) given.low = at;
+    if (at > given.high) given.high = at;
 }
 
-/* How often a measurement rounds keys or values to F16 where they are kept as `kv`. */
-static unsigned halves_made(struct tune_conf c, enum kv_type kv) {
+/* Keys and values are measured as they are kept: their type, and as many layers as fit. */
+static void expect_kept(struct tune_conf c, struct model *m, enum kv_type kv, const char *name) {
     struct kernels k = *c.kernels;
     struct tune t;
-    struct err e;
-    k.to_f16 = half_counted;
+    struct err e = {0};
+    size_t head = c.n_pos * kv_row_bytes(kv, m->head_dim), heads = m->n_layer * m->n_head_kv;
+    k.attend = attend_noted;
     c.kernels = &k;
     c.kv = kv;
-    n_half = 0;
-    return tune_measure(&c, &t, &e) && t.rest_s > 0 ? n_half : UINT_MAX;
+    c.is_fixed = true;
+    c.n_thread = 1;
+    m->attn_softcap = given.cap = 3;
+    given.want = (struct attention){.type = kv, .stride = kv_row_values(kv, m->head_dim)};
+    given.n_call = given.n_other = 0;
+    given.low = UINTPTR_MAX;
+    given.high = 0;
+    bool ok = tune_measure(&c, &t, &e);
+    m->attn_softcap = 0;
+    tap_ok(ok && given.n_call && !given.n_other && given.high - given.low == (heads - 1) * head,
+           "attention reads %s as it is kept, of all layers, with the cap: %u of %u calls do not, "
+           "%zu heads %s",
+           name, given.n_other, given.n_call, heads, e.text);
 }
 
 static void test_attention(struct tune_conf *c, struct model *m) {
@@ -99,7 +124,8 @@ static void test_attention(struct tune_conf *c, struct model *m) {
     double near = least_rest(c, 100), far = least_rest(c, 5000);
     tap_ok(near > 0 && far > 2 * near, "far into a text: %.3f ms besides, not %.3f", far * 1e3,
            near * 1e3);
-    for (uint32_t i = 0; i < m->n_layer && i < 64; i++) {
+    if (!tap_ok(m->n_layer <= 64, "at most 64 layers")) return;
+    for (uint32_t i = 0; i < m->n_layer; i++) {
         near_ones[i] = layers[i];
         near_ones[i].is_local = true;
     }
@@ -110,10 +136,10 @@ static void test_attention(struct tune_conf *c, struct model *m) {
     m->window = 0;
     tap_ok(local > 0 && far > 1.5 * local, "there, in layers that see the last 100: %.3f ms",
            local * 1e3);
-    unsigned f16 = halves_made(*c, KV_F16), f32 = halves_made(*c, KV_F32);
-    unsigned q8 = halves_made(*c, KV_Q8_0);
-    tap_ok(f16 && f16 != UINT_MAX && !f32 && !q8,
-           "keys and values are measured as they are kept: F16 (%u times), F32, Q8_0", f16);
+    c->n_pos = 100;
+    expect_kept(*c, m, KV_F32, "F32");
+    expect_kept(*c, m, KV_F16, "F16");
+    expect_kept(*c, m, KV_Q8_0, "Q8_0");
 }
 
 static struct tune_conf conf_here(const struct kernels *k, const struct model *m) {
@@ -144,6 +170,14 @@ static void test_here(struct model *m) {
     c.is_fixed = true;
     tap_ok(tune_measure(&c, &t, &e) && is_sane(&t, 1), "so many were asked for: no other is tried");
     test_attention(&c, m);
+    c.is_fixed = false;
+    c.bytes = 256 << 20;
+    begin = clock_s();
+    ok = tune_measure(&c, &t, &e);
+    took = clock_s() - begin;
+    tap_ok(ok && took > 0.5 && t.lasting_bps > 1e5, "a large model: half a second more, %.2f s",
+           took);
+    c.bytes = m->data_len;
     k.rmsnorm = norm_apart;
     tap_ok(tune_measure(&c, &t, &e) && n_apart == 0,
            "a norm is timed as it runs: with its rounding");
